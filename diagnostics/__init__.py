@@ -1,0 +1,1 @@
+"""Explain: turns a recorded run into measurements and findings."""

@@ -1,0 +1,1 @@
+"""Measure: pure functions on arrays, lifted over xarray in one place. Never loads torch."""

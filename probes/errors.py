@@ -1,0 +1,37 @@
+"""The one error that means: what the user gave cannot be used, and here is what would do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from difflib import get_close_matches
+from typing import Any
+
+
+class InputError(ValueError):
+    """Input that cannot be used; its message is one line naming the argument, the value and the choices.
+
+    The command line prints the message and exits with code 2.
+    """
+
+
+def check_one_of(argument: str, value: Any, choices: Collection[str]) -> None:
+    """Require ``value`` to be one of ``choices``.
+
+    Raises
+    ------
+    InputError
+        Naming the argument, the value, the nearest choice if one is near, and all choices.
+
+    Examples
+    --------
+    >>> check_one_of("rule", "fa", ["bp", "fa"])
+    >>> check_one_of("rule", "faa", ["bp", "fa"])
+    Traceback (most recent call last):
+    ...
+    probes.errors.InputError: rule: 'faa' is not known; did you mean 'fa'? Choices: bp, fa
+    """
+    if value in choices:
+        return
+    near = get_close_matches(str(value), list(choices), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise InputError(f"{argument}: {value!r} is not known{hint} Choices: {', '.join(choices)}")

@@ -1,0 +1,1 @@
+"""Show: reads the analysis dataset and the run's settings and metrics, nothing else."""

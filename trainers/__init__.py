@@ -1,0 +1,1 @@
+"""Learn: rules, conversion, recording and training. The only folder that imports torch."""

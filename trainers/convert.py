@@ -1,0 +1,204 @@
+"""Any module -> a copy of it whose layers carry error by a rule."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probes.errors import InputError
+from trainers.direct import ErrorPath
+from trainers.layers import SYNAPTIC, Synaptic
+from trainers.rules import Rule
+from trainers.rules import rule as build_rule
+from trainers.rules.direct import Direct
+
+
+def transport_free(
+    model: nn.Module,
+    rule: str | Rule,
+    *,
+    sample: Tensor | None = None,
+    classes: int | None = None,
+    **coefficients: Any,
+) -> nn.Module:
+    """Return a copy of ``model`` whose linear and convolutional layers learn by ``rule``.
+
+    Weights, hooks, state_dict keys and sharing of modules stay as they are; each converted layer gains ``feedback``.
+    Batch norm, biases and everything else keep true backprop, as in the published work. `summary` tells what was
+    converted and what was not.
+
+    Parameters
+    ----------
+    model
+        Any module; it is not changed.
+    rule
+        A name from ``wtdiag.RULES`` or a rule object.
+    sample
+        A batch of inputs. Only ``dfa`` and ``drtp`` use it, to size the feedback of convolutions at once; without it
+        that happens in the first forward pass.
+    classes
+        Width of the network's output, for ``dfa`` and ``drtp``; default: that of the last converted layer.
+    **coefficients
+        Of the rule, if ``rule`` is a name.
+
+    Raises
+    ------
+    InputError
+        If the rule or a coefficient is unknown, no layer can be converted, or the model is converted already.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> twin = transport_free(net, "kp", decay=0.01)
+    >>> twin(torch.ones(5, 4)).sum().backward()
+    >>> twin[2].feedback.grad.shape == twin[2].weight.shape
+    True
+    """
+    if isinstance(rule, str):
+        rule = build_rule(rule, **coefficients)
+    elif coefficients:
+        raise InputError(f"transport_free: coefficients {', '.join(coefficients)} need the rule's name, not {rule!r}")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"transport_free: model must be a torch.nn.Module, got {type(model).__name__}")
+    if any(isinstance(module, Synaptic) for module in model.modules()):
+        raise InputError("transport_free: the model is converted already; convert the original")
+    model = copy.deepcopy(model)
+    layers = [module for module in model.modules() if _reason_to_skip(module) is None]
+    if not layers:
+        raise InputError(
+            f"transport_free: {type(model).__name__} has no layer to convert; known: "
+            + ", ".join(base.__name__ for base in SYNAPTIC)
+        )
+    error_path = None
+    if isinstance(rule, Direct):
+        error_path = ErrorPath(classes or _outputs(layers[-1]))
+        error_path.attach(model)
+    tied: dict[int, nn.Parameter] = {}
+    for layer in layers:
+        layer.__class__ = SYNAPTIC[type(layer)]
+        assert isinstance(layer, Synaptic)
+        layer.attach(rule, None if error_path else tied.get(id(layer.weight)), error_path)
+        tied[id(layer.weight)] = layer.feedback  # type: ignore[assignment]
+    if "output" in rule.shares:
+        _stop_in_place(model)
+    if error_path is not None and sample is not None:
+        _materialize(model, sample)
+    return model
+
+
+def synapses(model: nn.Module) -> Iterator[tuple[str, Synaptic]]:
+    """Yield (name, layer) of each converted layer once, in order of registration; a bare layer is named "model"."""
+    for name, module in model.named_modules():
+        if isinstance(module, Synaptic):
+            yield name or "model", module
+
+
+def set_rule(model: nn.Module, rule: Rule) -> None:
+    """Give every converted layer the same rule with other coefficients, as a schedule does; B stays as it is."""
+    for _, layer in synapses(model):
+        if type(layer.rule) is not type(rule):
+            raise InputError(f"set_rule: the model learns by {layer.rule.name}, not {rule.name}; convert the original")
+        layer.rule = rule
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A module that holds weights and kept true backprop."""
+
+    name: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `transport_free` did to a model; prints as a table."""
+
+    rule: str
+    converted: list[tuple[str, str, tuple[int, ...]]]
+    skipped: list[Skipped]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.converted)} layers learn by {self.rule}:"]
+        lines += [f"  {name:<32} {kind:<16} {'×'.join(map(str, shape))}" for name, kind, shape in self.converted]
+        if self.skipped:
+            lines.append(f"{len(self.skipped)} modules with weights keep true backprop:")
+            lines += [f"  {row.name:<32} {row.kind:<16} {row.reason}" for row in self.skipped]
+        return "\n".join(lines)
+
+
+def summary(model: nn.Module) -> Conversion:
+    """Return what was converted in ``model``, and what was skipped and why.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2))
+    >>> print(summary(transport_free(net, "fa")))
+    1 layers learn by fa:
+      1                                Linear           2×4
+    1 modules with weights keep true backprop:
+      0                                Embedding        no feedback form for this type
+    """
+    converted = [(name, _kind(layer), tuple(layer.weight.shape)) for name, layer in synapses(model)]
+    skipped = [
+        Skipped(name or "model", type(module).__name__, reason)
+        for name, module in model.named_modules()
+        if not isinstance(module, Synaptic) and (reason := _reason_to_skip(module)) and _has_matrix(module)
+    ]
+    names = {layer.rule.name for _, layer in synapses(model)}
+    return Conversion(", ".join(sorted(names)) or "nothing", converted, skipped)
+
+
+def _kind(layer: nn.Module) -> str:
+    return type(layer).__name__
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    own = module.parameters(recurse=False)
+    return any(isinstance(p, nn.parameter.UninitializedTensorMixin) or p.dim() > 1 for p in own) or (
+        type(module).__name__.startswith("Parametrized")
+    )
+
+
+def _reason_to_skip(module: nn.Module) -> str | None:
+    """Return why a module is not converted, or None if it will be."""
+    if type(module) in SYNAPTIC:
+        if module._parameters.get("weight") is None:
+            return "its weight is computed from others (weight or spectral norm)"
+        if not module._parameters["weight"].is_floating_point():  # type: ignore[union-attr]
+            return "its weight is not real floating point"
+        return None
+    if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in module.parameters(recurse=False)):
+        return "lazy: run one batch before converting"
+    if type(module).__name__.startswith("Parametrized"):
+        return "its weight is computed from others (parametrization)"
+    for base in SYNAPTIC:
+        if isinstance(module, base):
+            return f"a subclass of {base.__name__} may compute in its own way"
+    return "no feedback form for this type"
+
+
+def _outputs(layer: nn.Module) -> int:
+    return int(getattr(layer, "out_features", None) or layer.out_channels)  # type: ignore[arg-type]
+
+
+def _stop_in_place(model: nn.Module) -> None:
+    # B learns from the layer's output: an activation that overwrites it would destroy what is to be learned from.
+    for module in model.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
+
+
+@torch.no_grad()
+def _materialize(model: nn.Module, sample: Tensor) -> None:
+    """Size the feedback of direct convolutions by one forward pass that leaves no other trace."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    model(sample)
+    for module, mode in training.items():
+        module.training = mode

@@ -1,0 +1,239 @@
+"""PyTorch's linear and convolutional layers with feedback weights of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.nn.parameter import UninitializedParameter
+
+from trainers.operations import Convolution, Dense, Operation
+from trainers.rules import Rule
+from trainers.rules import rule as build_rule
+from trainers.rules.direct import Direct
+from trainers.synapse import DirectSynapse, Synapse
+
+if TYPE_CHECKING:
+    from trainers.direct import ErrorPath
+    from trainers.signals import Probe
+
+
+class Synaptic(nn.Module):
+    """What a layer gains by conversion: ``feedback``, ``rule``, and a backward pass that uses them.
+
+    Not a layer by itself: mixed in before a PyTorch layer class. ``weight``, ``bias``, hooks and state_dict keys of
+    that layer stay; ``feedback`` is added, in the shape of ``weight`` (direct rules: see `trainers.rules.direct`).
+
+    Attributes
+    ----------
+    feedback : Parameter
+        The effective B. Learned rules leave its local gradient in ``feedback.grad``; fixed ones have
+        ``requires_grad=False``; with ``bp`` it is ``weight`` itself.
+    carries_error : bool
+        Whether B sends error to anything, as seen in the last forward pass; a first layer's does not.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    feedback: Tensor
+    rule: Rule
+    op: Operation
+    carries_error: bool = True
+    probe: Probe | None = None
+    error_path: ErrorPath | None = None
+
+    def __init__(self, *args: Any, rule: str | Rule, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.attach(build_rule(rule) if isinstance(rule, str) else rule)
+
+    def attach(self, rule: Rule, feedback: nn.Parameter | None = None, error_path: ErrorPath | None = None) -> None:
+        """Give the layer its rule and feedback weights; ``feedback`` given means shared with another layer."""
+        self.rule, self.op, self.error_path = rule, self._operation(), error_path
+        if rule.transports:
+            self.feedback = self.weight
+        elif feedback is not None:
+            self.feedback = feedback
+        elif isinstance(rule, Direct):
+            self._attach_direct(rule)
+        else:
+            self.feedback = nn.Parameter(torch.empty_like(self.weight), requires_grad=rule.learned)
+            self._init_feedback()
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Bring ``feedback`` up to date with ``weight`` where the rule ties them (sign symmetry)."""
+        # .data: the tensor saved by an earlier forward pass is meant to see the refreshed values too.
+        self.rule.refresh(self.weight.detach(), self.feedback.data, self._std())
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, rule={self.rule.name}"
+
+    def _std(self) -> float:
+        return math.sqrt(2.0 / self.op.fan_in(self.weight))
+
+    @torch.no_grad()
+    def _init_feedback(self) -> None:
+        self.rule.init_feedback(self.feedback, self._std())
+
+    def _attach_direct(self, rule: Direct) -> None:
+        if self.error_path is None:
+            raise ValueError(f"{rule.name}: needs the whole network; use transport_free(model, {rule.name!r})")
+        like = {"device": self.weight.device, "dtype": self.weight.dtype}
+        if isinstance(self.op, Dense):
+            data = torch.empty(self.error_path.classes, self.weight.shape[1], **like)  # type: ignore[arg-type]
+            self.feedback = nn.Parameter(data, requires_grad=False)
+            self._init_feedback()
+        else:  # the size of the map is known with the first batch
+            self.feedback = UninitializedParameter(requires_grad=False, **like)
+
+    def _apply_synapse(self, x: Tensor, op: Operation) -> Tensor:
+        if not torch.compiler.is_compiling():
+            self.carries_error = x.requires_grad
+        if self.probe is not None:
+            return self.probe.apply(self, x, op)
+        if self.error_path is not None:
+            self._materialize(x)
+            y, silent = DirectSynapse.apply(x, self.weight, self.feedback, self.bias, op, self.rule)
+            if torch.is_grad_enabled():
+                self.error_path.silent.append(silent)
+            return y  # type: ignore[no-any-return]
+        if torch.is_grad_enabled():
+            self.refresh()
+        feedback = None if self.rule.transports else self.feedback
+        return Synapse.apply(x, self.weight, feedback, self.bias, op, self.rule)  # type: ignore[no-any-return]
+
+    def _materialize(self, x: Tensor) -> None:
+        if isinstance(self.feedback, UninitializedParameter):
+            assert self.error_path is not None
+            self.feedback.materialize((self.error_path.classes, *x.shape[1:]))
+            self._init_feedback()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        loaded = state_dict.get(prefix + "feedback")
+        if isinstance(self.feedback, UninitializedParameter) and loaded is not None:
+            self.feedback.materialize(loaded.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if isinstance(self.feedback, UninitializedParameter):
+            del destination[prefix + "feedback"]
+
+    def _operation(self) -> Operation:
+        raise NotImplementedError
+
+
+class Linear(Synaptic, nn.Linear):
+    """`torch.nn.Linear` with feedback weights.
+
+    Examples
+    --------
+    >>> layer = Linear(3, 2, rule="fa", dtype=torch.float64)
+    >>> layer
+    Linear(in_features=3, out_features=2, bias=True, rule=fa)
+    >>> layer.feedback.shape, layer.feedback.requires_grad
+    (torch.Size([2, 3]), False)
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return self._apply_synapse(input, self.op)
+
+    def _operation(self) -> Operation:
+        return Dense()
+
+
+class _Conv(Synaptic):
+    """Convolutions of any dimension; ``padding_mode`` and lopsided "same" padding are done before, by autograd."""
+
+    padding: str | tuple[int, ...]
+    padding_mode: str
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    _reversed_padding_repeated_twice: list[int]
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        x = input if input.dim() > len(self.stride) + 1 else input.unsqueeze(0)
+        if self._pads_first:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
+        y = self._apply_synapse(x, self.op)
+        return y if x.dim() == input.dim() else y.squeeze(0)
+
+    @property
+    def _pads_first(self) -> bool:
+        twice = self._reversed_padding_repeated_twice
+        lopsided = self.padding == "same" and twice[::2] != twice[1::2]
+        return self.padding_mode != "zeros" or lopsided
+
+    def _operation(self) -> Operation:
+        padding: tuple[int, ...] = (0,) * len(self.stride)
+        if not self._pads_first and self.padding != "valid":
+            padding = tuple(self._reversed_padding_repeated_twice[::-2])
+        return Convolution(self.stride, padding, self.dilation, groups=self.groups)
+
+
+class Conv1d(_Conv, nn.Conv1d):
+    """`torch.nn.Conv1d` with feedback weights."""
+
+
+class Conv2d(_Conv, nn.Conv2d):
+    """`torch.nn.Conv2d` with feedback weights."""
+
+
+class Conv3d(_Conv, nn.Conv3d):
+    """`torch.nn.Conv3d` with feedback weights."""
+
+
+class _ConvTranspose(Synaptic):
+    """Transposed convolutions of any dimension, ``output_size`` included."""
+
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
+        dimensions = len(self.stride)
+        x = input if input.dim() > dimensions + 1 else input.unsqueeze(0)
+        op = self.op
+        if output_size is not None:
+            extra = self._output_padding(  # type: ignore[operator]
+                input, output_size, self.stride, self.padding, self.kernel_size, dimensions, self.dilation
+            )
+            op = dataclasses.replace(op, output_padding=tuple(extra))  # type: ignore[type-var]
+        y = self._apply_synapse(x, op)
+        return y if x.dim() == input.dim() else y.squeeze(0)
+
+    def _operation(self) -> Operation:
+        return Convolution(
+            self.stride, self.padding, self.dilation, True, tuple(self.output_padding), self.groups
+        )
+
+
+class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
+    """`torch.nn.ConvTranspose1d` with feedback weights."""
+
+
+class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` with feedback weights."""
+
+
+class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
+    """`torch.nn.ConvTranspose3d` with feedback weights."""
+
+
+SYNAPTIC: dict[type[nn.Module], type[Synaptic]] = {
+    base: layer
+    for layer in (Linear, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
+    for base in layer.__bases__
+    if not issubclass(base, Synaptic)
+}
+"""PyTorch's layer types and what each becomes."""

@@ -1,0 +1,104 @@
+"""Five primitives, each defined by the gradient it gives B; rules of Kunin et al. are sums of them.
+
+========= ========================== ===================== =======
+primitive gradient for B             loss it comes from    local
+========= ========================== ===================== =======
+decay     B                          ½‖B‖²                 yes
+amp       −E[outer(x, y)]            −E[xᵀ Bᵀ y]           yes
+null      E[outer(Bᵀy, y)]           ½ E‖Bᵀ y‖²            yes
+sparse    E[outer(x, B x)]           ½ E‖B x‖²             no
+self      −W                         −tr(BᵀW)              no
+========= ========================== ===================== =======
+
+x and y = W x (without bias) are detached, E is the mean over the batch and, with ``reduction="mean"``, over the
+positions at which a convolution uses its weights. The papers' code has no ½: its coefficients of decay, null and
+sparse are half of these.
+
+References
+----------
+Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry", ICML, arXiv:2003.01513.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainers.synapse import Local
+
+Term = Callable[["Local"], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One term of B's gradient, given by the place where it enters.
+
+    ``matrix`` adds to B's gradient as it is, ``input`` as outer(term, y), ``output`` as outer(x, term). A product
+    costs as much as the layer's own weight gradient, so all terms of one place are summed before it, and a
+    primitive that can enter at either end goes where a product is needed anyway.
+    """
+
+    formula: str
+    reads: frozenset[str]
+    sign: float = 1.0
+    matrix: Term | None = None
+    input: Term | None = None
+    output: Term | None = None
+
+
+PRIMITIVES: dict[str, Primitive] = {
+    "amp": Primitive(
+        "− amp · E[y xᵀ]", frozenset({"output"}), sign=-1.0, input=lambda s: s.x, output=lambda s: s.y
+    ),
+    "null": Primitive("+ null · E[y yᵀ] B", frozenset({"output"}), input=lambda s: s.adjoint(s.y)),
+    "decay": Primitive("+ decay · B", frozenset(), matrix=lambda s: s.feedback),
+    "sparse": Primitive("+ sparse · B E[x xᵀ]", frozenset(), output=lambda s: s.apply(s.x)),
+    "self": Primitive("− self · W", frozenset({"weight"}), sign=-1.0, matrix=lambda s: s.weight),
+}
+
+
+def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> Tensor:
+    """Return the gradient for B of a sum of primitives, Σ coefficient · primitive, in B's shape.
+
+    Parameters
+    ----------
+    s
+        What the layer can see.
+    coefficients
+        By primitive; a zero costs nothing.
+    reduction
+        "mean" or "sum" over the positions of a convolution.
+    """
+    active = {PRIMITIVES[name]: value for name, value in coefficients.items() if value}
+    busy = "input" if any(p.input and not p.output for p in active) else "output"
+    ends: dict[str, list[tuple[float, Tensor]]] = {"input": [], "output": []}
+    matrices: list[tuple[float, Tensor]] = []
+    for primitive, value in active.items():
+        if primitive.matrix:
+            matrices.append((primitive.sign * value, primitive.matrix(s)))
+            continue
+        end = busy if primitive.input and primitive.output else "input" if primitive.input else "output"
+        term: Term = getattr(primitive, end)
+        ends[end].append((primitive.sign * value / s.examples(reduction), term(s)))
+    if ends["input"]:
+        matrices.append((1.0, s.outer(_weighted_sum(ends["input"]), s.y)))
+    if ends["output"]:
+        matrices.append((1.0, s.outer(s.x, _weighted_sum(ends["output"]))))
+    return _weighted_sum(matrices[::-1]) if matrices else s.feedback.new_zeros(s.feedback.shape)
+
+
+def _weighted_sum(terms: list[tuple[float, Tensor]]) -> Tensor:
+    """Sum without touching the terms, in as few passes over memory as there are terms."""
+    (coefficient, total), *rest = terms
+    if rest and coefficient == 1.0:
+        total = total.add(rest[0][1], alpha=rest[0][0])
+        rest = rest[1:]
+    elif coefficient != 1.0:
+        total = total * coefficient
+    for coefficient, term in rest:
+        total = total.add_(term, alpha=coefficient)
+    return total

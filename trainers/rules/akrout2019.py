@@ -1,0 +1,64 @@
+"""Weight mirrors and Kolen-Pollack: two ways to learn B so that it follows W."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainers.rules.base import Recipe, Rule, choice, positive, register
+from trainers.rules.regularised import Regularised
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainers.synapse import Local
+
+_AKROUT = "Akrout et al. 2019, NeurIPS, arXiv:1904.05391"
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class WeightMirror(Regularised):
+    """Weight mirror with a mirror phase of its own: noise into every layer, fresh for each.
+
+    As E[y xᵀ] = σ² W for iid noise x of variance σ², B drifts along W; decay keeps it bounded, at amp σ² / decay · W.
+    """
+
+    name = "wm"
+    title = "Weight mirror (mirror phase on noise)"
+    equation = "dB/dt = amp · E[y xᵀ] − decay · B, x noise, y = W x"
+    reference = _AKROUT + ", eq. 7; decay in place of its normalisation"
+
+    inputs: str = choice("noise", "activations", "noise")
+    amp: float = 0.1
+    decay: float = 0.1
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class KolenPollack(Rule):
+    """Kolen-Pollack: W and B take the same update and the same decay, so W − B shrinks by (1 − ηλ) a step.
+
+    The decay belongs to the rule and enters both gradients: leave the optimiser's own weight decay at zero for W, or
+    give both parameters the same.
+    """
+
+    name = "kp"
+    title = "Kolen-Pollack"
+    equation = "∂W = dy xᵀ + λW, ∂B = dy xᵀ + λB"
+    reference = "Kolen & Pollack 1994, ICNN; " + _AKROUT
+    learned = True
+    shares = frozenset({"weight", "weight_grad"})
+    recipe = Recipe(optimizer="forward")
+
+    decay: float = 0.05
+    scale: float = positive(1.0)
+
+    def init_feedback(self, feedback: Tensor, std: float) -> None:
+        feedback.normal_(0.0, self.scale * std)
+
+    def feedback_grad(self, s: Local) -> Tensor:
+        return s.weight_grad.add(s.feedback, alpha=self.decay)
+
+    def weight_grad(self, s: Local) -> Tensor:
+        return s.weight_grad.add(s.weight, alpha=self.decay)

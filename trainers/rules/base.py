@@ -1,0 +1,129 @@
+"""What a rule is: data and at most four short methods; all mechanics are shared by `trainers.synapse`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from probes.errors import InputError, check_one_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainers.synapse import Local
+
+RULES: dict[str, type[Rule]] = {}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a rule's feedback weights are optimised unless the user says otherwise.
+
+    ``optimizer`` "forward" puts them beside the forward weights, under the same optimiser and learning rate.
+    """
+
+    optimizer: str = "sgd"
+    lr: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A way to carry error down without transporting W. Subclass, fill the class variables, `register`.
+
+    The feedback matrix B has the shape of W and replaces it in the adjoint: dx = Bᵀ dy.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    equation: ClassVar[str]
+    reference: ClassVar[str]
+
+    learned: ClassVar[bool] = False
+    """Whether B is a trained parameter, with a local gradient from `feedback_grad`."""
+    transports: ClassVar[bool] = False
+    """Whether B *is* W: backprop."""
+    shares: ClassVar[frozenset[str]] = frozenset()
+    """Which of "weight", "output", "weight_grad" the local gradients read beside x and B."""
+    recipe: ClassVar[Recipe] = Recipe()
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check = field.metadata.get("check", _number)
+            check(f"{self.name}: {field.name}", getattr(self, field.name))
+
+    def init_feedback(self, feedback: Tensor, std: float) -> None:
+        """Fill B at conversion; ``std`` is the He standard deviation √(2 / fan-in) of the layer."""
+        feedback.normal_(0.0, std)
+
+    def refresh(self, weight: Tensor, feedback: Tensor, std: float) -> None:
+        """Bring B up to date in place before a forward pass, where the rule ties it to W."""
+
+    def feedback_grad(self, s: Local) -> Tensor:
+        """Return B's local gradient, in B's shape."""
+        raise TypeError(f"{self.name} has fixed feedback weights")
+
+    def weight_grad(self, s: Local) -> Tensor:
+        """Return W's gradient: the task's, plus what the rule itself asks of W."""
+        return s.weight_grad
+
+
+def register(rule: type[Rule]) -> type[Rule]:
+    """Enter a rule class in `RULES` under its name; the one act that makes a rule known everywhere."""
+    RULES[rule.name] = rule
+    return rule
+
+
+def rule(name: str, /, **coefficients: Any) -> Rule:
+    """Build a rule from its name and coefficients.
+
+    Parameters
+    ----------
+    name
+        A key of `RULES`.
+    **coefficients
+        Fields of that rule; the others keep their defaults.
+
+    Raises
+    ------
+    InputError
+        If the rule or a coefficient is unknown, or a value is of the wrong kind.
+
+    Examples
+    --------
+    >>> rule("ia", amp=0.02)
+    InformationAlignment(inputs='activations', noise='normal', noise_std=1.0, reduction='mean', scale=1.0, amp=0.02, null=0.01, decay=0.0025)
+    """
+    check_one_of("rule", name, RULES)
+    cls = RULES[name]
+    fields = [field.name for field in dataclasses.fields(cls)]
+    for coefficient in coefficients:
+        if not fields:
+            raise InputError(f"{name}: has no coefficients, got {coefficient!r}")
+        check_one_of(f"coefficient of {name}", coefficient, fields)
+    return cls(**coefficients)
+
+
+def choice(default: str, *choices: str) -> Any:
+    """Declare a field that takes one of several words."""
+    return dataclasses.field(
+        default=default,
+        metadata={"check": lambda argument, value: check_one_of(argument, value, choices), "choices": choices},
+    )
+
+
+def positive(default: float) -> Any:
+    """Declare a field that takes a positive number."""
+    return dataclasses.field(default=default, metadata={"check": _positive})
+
+
+def _number(argument: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InputError(f"{argument}: expected a finite number, got {value!r}")
+
+
+def _positive(argument: str, value: Any) -> None:
+    _number(argument, value)
+    if value <= 0:
+        raise InputError(f"{argument}: expected a positive number, got {value!r}")

@@ -1,0 +1,85 @@
+"""Rules that are sums of primitives, and the sum itself, open to any coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainers.rules.base import Recipe, register
+from trainers.rules.regularised import Regularised
+
+_KUNIN = "Kunin et al. 2020, ICML, arXiv:2003.01513"
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class RegularisedWeightMirror(Regularised):
+    """Weight mirror on the layer's own activations, as a regulariser. Fixed point amp / decay · W E[x xᵀ]."""
+
+    name = "wm-reg"
+    title = "Weight mirror (regulariser)"
+    equation = "∂B = − amp · E[y xᵀ] + decay · B"
+    reference = _KUNIN
+
+    amp: float = 0.03
+    decay: float = 0.1
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class InformationAlignment(Regularised):
+    """Information alignment. Fixed point amp (null E[y yᵀ] + decay)⁻¹ W E[x xᵀ], of bounded gain."""
+
+    name = "ia"
+    title = "Information alignment"
+    equation = "∂B = − amp · E[y xᵀ] + null · E[y yᵀ] B + decay · B"
+    reference = _KUNIN
+    recipe = Recipe(optimizer="adam", lr=0.005)
+
+    amp: float = 0.04
+    null: float = 0.01
+    decay: float = 0.0025
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class SymmetricAlignment(Regularised):
+    """Symmetric alignment. Not local. Fixed point self / decay · W."""
+
+    name = "sa"
+    title = "Symmetric alignment"
+    equation = "∂B = decay · B − self · W"
+    reference = _KUNIN
+
+    decay: float = 0.2
+    self: float = 0.2
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class ActivationAlignment(Regularised):
+    """Activation alignment. Not local. Fixed point amp / sparse · W on the range of E[x xᵀ]."""
+
+    name = "aa"
+    title = "Activation alignment"
+    equation = "∂B = − amp · E[y xᵀ] + sparse · B E[x xᵀ]"
+    reference = _KUNIN
+
+    amp: float = 0.06
+    sparse: float = 0.06
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Sum(Regularised):
+    """Any sum of primitives; a coefficient left out is zero."""
+
+    name = "sum"
+    title = "Sum of primitives"
+    equation = "∂B = − amp · E[y xᵀ] + null · E[y yᵀ] B + decay · B + sparse · B E[x xᵀ] − self · W"
+    reference = _KUNIN
+
+    amp: float = 0.0
+    null: float = 0.0
+    decay: float = 0.0
+    sparse: float = 0.0
+    self: float = 0.0

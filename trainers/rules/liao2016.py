@@ -1,0 +1,65 @@
+"""Sign symmetry: B shares the signs of W and nothing else.
+
+An exactly zero weight lends the sign of its zero, so that the magnitudes of B outlive it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainers.rules.base import Rule, positive, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class _SignSymmetry(Rule):
+    reference = "Liao, Leibo & Poggio 2016, AAAI; names as in Moskovitz et al. 2018, arXiv:1812.06488"
+
+    def refresh(self, weight: Tensor, feedback: Tensor, std: float) -> None:
+        feedback.copysign_(weight)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class UniformSign(_SignSymmetry):
+    """Uniform sign-concordant feedback. ``scale`` is |B| in units of the layer's He deviation."""
+
+    name = "usf"
+    title = "Uniform sign symmetry"
+    equation = "B = s · sign(W), s = scale · √(2 / fan-in)"
+
+    scale: float = positive(1.0)
+
+    def init_feedback(self, feedback: Tensor, std: float) -> None:
+        feedback.fill_(self.scale * std)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class FixedRandomSign(_SignSymmetry):
+    """Fixed random-magnitude sign-concordant feedback. ``scale`` as in `UniformSign`."""
+
+    name = "frsf"
+    title = "Fixed random-magnitude sign symmetry"
+    equation = "B = |M| ⊙ sign(W), M fixed, M ~ N(0, scale² · 2 / fan-in)"
+
+    scale: float = positive(1.0)
+
+    def init_feedback(self, feedback: Tensor, std: float) -> None:
+        feedback.normal_(0.0, self.scale * std)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class BatchRandomSign(FixedRandomSign):
+    """Batch-wise random-magnitude sign-concordant feedback: fresh magnitudes in each forward pass."""
+
+    name = "brsf"
+    title = "Batch-wise random-magnitude sign symmetry"
+    equation = "B = |M| ⊙ sign(W), M ~ N(0, scale² · 2 / fan-in) drawn anew each step"
+
+    def refresh(self, weight: Tensor, feedback: Tensor, std: float) -> None:
+        self.init_feedback(feedback, std)
+        super().refresh(weight, feedback, std)

@@ -1,0 +1,17 @@
+"""Direct feedback alignment: the output error, projected at random to each layer."""
+
+from dataclasses import dataclass
+
+from trainers.rules.base import register
+from trainers.rules.direct import Direct
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class DirectFeedbackAlignment(Direct):
+    """Direct feedback alignment."""
+
+    name = "dfa"
+    title = "Direct feedback alignment"
+    equation = "dx = Bᵀ e, e = ∂L/∂output, B fixed, B ~ N(0, scale² / classes)"
+    reference = "Nøkland 2016, NeurIPS, arXiv:1609.01596"

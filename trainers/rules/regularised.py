@@ -1,0 +1,59 @@
+"""What rules that are sums of primitives share: inputs, reduction, and one gradient for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainers.primitives import PRIMITIVES, gradient
+from trainers.rules.base import Rule, choice, positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainers.synapse import Local
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regularised(Rule):
+    """B descends a layer-wise regulariser, a sum of primitives; subclasses name their coefficients.
+
+    Parameters
+    ----------
+    inputs
+        "activations": x and y are the layer's own; "noise": fresh iid noise x, and y = W x.
+    noise, noise_std
+        Distribution, "normal" or "uniform" (both of zero mean), and standard deviation of that noise.
+    reduction
+        "mean" or "sum" over the positions of a convolution; the sum makes coefficients grow with the map.
+    scale
+        Standard deviation of the initial B in units of the layer's He deviation.
+    """
+
+    learned = True
+
+    inputs: str = choice("activations", "activations", "noise")
+    noise: str = choice("normal", "normal", "uniform")
+    noise_std: float = positive(1.0)
+    reduction: str = choice("mean", "mean", "sum")
+    scale: float = positive(1.0)
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """The coefficient of each primitive that this rule has."""
+        return {name: getattr(self, name) for name in PRIMITIVES if hasattr(self, name)}
+
+    @property
+    def shares(self) -> frozenset[str]:  # type: ignore[override]
+        """What the active primitives read; with noise as input the layer's output is never needed."""
+        if self.inputs == "noise":
+            return frozenset({"weight"})
+        return frozenset().union(*(PRIMITIVES[name].reads for name, value in self.coefficients.items() if value))
+
+    def init_feedback(self, feedback: Tensor, std: float) -> None:
+        feedback.normal_(0.0, self.scale * std)
+
+    def feedback_grad(self, s: Local) -> Tensor:
+        if self.inputs == "noise":
+            s = s.mirror(self.noise, self.noise_std)
+        return gradient(s, self.coefficients, reduction=self.reduction)

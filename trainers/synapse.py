@@ -1,0 +1,161 @@
+"""The autograd functions: forward with W, backward with what the rule gives. Everything else is data for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from trainers.operations import Operation
+    from trainers.rules.base import Rule
+    from trainers.rules.direct import Direct
+
+
+@dataclass
+class Local:
+    """What a synapse can see when its feedback weights learn; all tensors are detached.
+
+    ``y`` (W x, without bias), ``weight`` and ``weight_grad`` are there only if the rule's ``shares`` asks for them.
+    """
+
+    op: Operation
+    x: Tensor
+    feedback: Tensor
+    y: Tensor = None  # type: ignore[assignment]
+    weight: Tensor = None  # type: ignore[assignment]
+    weight_grad: Tensor = None  # type: ignore[assignment]
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return B x."""
+        return self.op.apply(x, self.feedback.to(x.dtype))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Return Bᵀ y."""
+        return self.op.adjoint(y, self.feedback.to(y.dtype), self.x)
+
+    def outer(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return Σ y xᵀ over batch and positions, in B's shape and precision."""
+        return self.op.outer(x, y, self.feedback).to(self.feedback.dtype)
+
+    def examples(self, reduction: str) -> int:
+        """Return what a sum over the batch is divided by: examples, times positions if they are averaged."""
+        positions = self.op.positions(self.x, self.y) if reduction == "mean" else 1
+        return self.x.shape[0] * positions if self.x.dim() > 1 else positions
+
+    def mirror(self, noise: str, std: float) -> Local:
+        """Return the same synapse driven by fresh iid noise instead of its input: the mirror phase."""
+        if noise == "normal":
+            x = torch.randn_like(self.x).mul_(std)
+        else:
+            x = torch.rand_like(self.x).sub_(0.5).mul_(std * 12**0.5)
+        return Local(self.op, x, self.feedback, self.op.apply(x, self.weight.to(x.dtype)), self.weight)
+
+
+class Synapse(torch.autograd.Function):
+    """y = W x + b; dx = Bᵀ dy; dW, db as in backprop; dB as the rule says. Without B (None), B is W.
+
+    Written with `setup_context`, casting to the error's dtype: so it passes autocast, checkpointing,
+    `torch.func.grad` and `torch.compile(fullgraph=True)`.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | None, op: Operation, rule: Rule
+    ) -> Tensor:
+        return op.apply(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, feedback, bias, ctx.op, ctx.rule = inputs
+        shares = ctx.rule.shares
+        # Only what the rule reads is kept: a rule without transport never holds W between forward and backward.
+        ctx.save_for_backward(
+            x,
+            weight if feedback is None else feedback,
+            weight if "weight" in shares else None,
+            output if "output" in shares else None,
+            bias if "output" in shares else None,
+        )
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, feedback, weight, output, bias = _saved(ctx)
+        op, rule = ctx.op, ctx.rule
+        need_x, need_w, need_feedback, need_bias = ctx.needs_input_grad[:4]
+        need_product = need_w or (need_feedback and "weight_grad" in rule.shares)
+        x = x.to(dy.dtype)
+        dx, dw, dbias = op.backward(dy, x, feedback.to(dy.dtype), (need_x, need_product, need_bias))
+        dfeedback = None
+        if rule.learned and (need_w or need_feedback):
+            y = None if output is None else _without_bias(op, output.to(dy.dtype), bias)
+            s = Local(op, x, feedback, y, weight, dw)
+            dfeedback = rule.feedback_grad(s) if need_feedback else None
+            dw = rule.weight_grad(s) if need_w else None
+        return dx, dw if need_w else None, dfeedback, dbias, None, None
+
+
+class DirectSynapse(torch.autograd.Function):
+    """Like `Synapse`, but dx = Bᵀ e with e the error at the network's output.
+
+    The second output, zeros in the shape of the network's output, is added to that output: so autograd itself
+    brings e here as its gradient, with no state beside the graph.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, feedback: Tensor, bias: Tensor | None, op: Operation, rule: Direct
+    ) -> tuple[Tensor, Tensor]:
+        return op.apply(x, weight, bias), x.new_zeros(x.shape[0], feedback.shape[0])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, weight, feedback, _, ctx.op, ctx.rule = inputs
+        ctx.save_for_backward(x, feedback)
+        ctx.weight_shape = weight.shape
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, error: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, feedback = ctx.saved_tensors
+        need_x, need_w, _, need_bias = ctx.needs_input_grad[:4]
+        if dy is None:
+            return (None,) * 6
+        if error is None:
+            raise RuntimeError(
+                f"{ctx.rule.name}: the output error never reached a layer; call the converted model itself, "
+                "not its parts, and take the loss of its output"
+            )
+        # W only lends its shape to the weight gradient, so that it need not be held between forward and backward.
+        like_w = dy.new_empty(1).expand(ctx.weight_shape)
+        _, dw, dbias = ctx.op.backward(dy, x.to(dy.dtype), like_w, (False, need_w, need_bias))
+        dx = project(ctx.rule, error, feedback, x).to(dy.dtype) if need_x else None
+        return dx, dw, None, dbias, None, None
+
+
+def project(rule: Direct, error: Tensor, feedback: Tensor, x: Tensor) -> Tensor:
+    """Return Bᵀ e in the shape of ``x``; inputs with positions that B does not know get the same error at each."""
+    signal = rule.signal(error) @ feedback.flatten(1).to(error.dtype)
+    shape = feedback.shape[1:]
+    return signal.view(-1, *(1,) * (x.dim() - 1 - len(shape)), *shape).expand(x.shape)
+
+
+def _without_bias(op: Operation, output: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return output
+    spatial = (1,) * (output.dim() - 2) if op.channels_first else ()
+    return output - bias.to(output.dtype).view(-1, *spatial)
+
+
+def _saved(ctx: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(ctx.saved_tensors)
+    except RuntimeError as error:
+        if "inplace" not in str(error):
+            raise
+        raise RuntimeError(
+            f"{ctx.rule.name}: a tensor that the feedback weights learn from was changed in place after the layer "
+            f"(an activation with inplace=True called as a function?): {error}"
+        ) from error
