@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from probes.errors import InputError
 from trainers.direct import ErrorPath
@@ -61,13 +62,20 @@ def transport_free(
     """
     if isinstance(rule, str):
         rule = build_rule(rule, **coefficients)
+    elif not isinstance(rule, Rule):
+        raise InputError(f"transport_free: rule must be a name or a Rule object, got {rule!r}")
     elif coefficients:
         raise InputError(f"transport_free: coefficients {', '.join(coefficients)} need the rule's name, not {rule!r}")
     if not isinstance(model, nn.Module):
         raise InputError(f"transport_free: model must be a torch.nn.Module, got {type(model).__name__}")
     if any(isinstance(module, Synaptic) for module in model.modules()):
         raise InputError("transport_free: the model is converted already; convert the original")
-    model = copy.deepcopy(model)
+    if classes is not None and (not isinstance(classes, int) or classes < 1):
+        raise InputError(f"transport_free: classes must be a positive whole number, got {classes!r}")
+    try:
+        model = copy.deepcopy(model)
+    except RuntimeError as error:  # a computed tensor among its attributes, as torch.nn.utils.weight_norm leaves
+        raise InputError(f"transport_free: {type(model).__name__} cannot be copied: {error}") from error
     layers = [module for module in model.modules() if _reason_to_skip(module) is None]
     if not layers:
         raise InputError(
@@ -84,8 +92,7 @@ def transport_free(
         assert isinstance(layer, Synaptic)
         layer.attach(rule, None if error_path else tied.get(id(layer.weight)), error_path)
         tied[id(layer.weight)] = layer.feedback  # type: ignore[assignment]
-    if "output" in rule.shares:
-        _stop_in_place(model)
+    _protect_outputs(model, rule)
     if error_path is not None and sample is not None:
         _materialize(model, sample)
     return model
@@ -104,6 +111,7 @@ def set_rule(model: nn.Module, rule: Rule) -> None:
         if type(layer.rule) is not type(rule):
             raise InputError(f"set_rule: the model learns by {layer.rule.name}, not {rule.name}; convert the original")
         layer.rule = rule
+    _protect_outputs(model, rule)
 
 
 @dataclass(frozen=True)
@@ -159,9 +167,11 @@ def _kind(layer: nn.Module) -> str:
 
 
 def _has_matrix(module: nn.Module) -> bool:
+    if isinstance(module, parametrize.ParametrizationList):  # told by the module it belongs to
+        return False
     own = module.parameters(recurse=False)
-    return any(isinstance(p, nn.parameter.UninitializedTensorMixin) or p.dim() > 1 for p in own) or (
-        type(module).__name__.startswith("Parametrized")
+    return parametrize.is_parametrized(module) or any(
+        isinstance(p, nn.parameter.UninitializedTensorMixin) or p.dim() > 1 for p in own
     )
 
 
@@ -172,10 +182,12 @@ def _reason_to_skip(module: nn.Module) -> str | None:
             return "its weight is computed from others (weight or spectral norm)"
         if not module._parameters["weight"].is_floating_point():  # type: ignore[union-attr]
             return "its weight is not real floating point"
+        if module._parameters["weight"].numel() == 0:  # type: ignore[union-attr]
+            return "its weight is empty"
         return None
     if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in module.parameters(recurse=False)):
         return "lazy: run one batch before converting"
-    if type(module).__name__.startswith("Parametrized"):
+    if parametrize.is_parametrized(module):
         return "its weight is computed from others (parametrization)"
     for base in SYNAPTIC:
         if isinstance(module, base):
@@ -187,9 +199,9 @@ def _outputs(layer: nn.Module) -> int:
     return int(getattr(layer, "out_features", None) or layer.out_channels)  # type: ignore[arg-type]
 
 
-def _stop_in_place(model: nn.Module) -> None:
-    # B learns from the layer's output: an activation that overwrites it would destroy what is to be learned from.
-    for module in model.modules():
+def _protect_outputs(model: nn.Module, rule: Rule) -> None:
+    """Stop activations from overwriting what B learns from, where it learns from the layer's output."""
+    for module in model.modules() if "output" in rule.shares else ():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
 

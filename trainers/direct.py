@@ -36,13 +36,15 @@ class ErrorPath:
         silent, self.silent = self.silent, []
         if not silent:
             return output
+        shapes = {tuple(tensor.shape) for tensor in silent}
         leaves, structure = _pytree.tree_flatten(output)
         for i, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor) and leaf.shape == silent[0].shape:
+            if isinstance(leaf, Tensor) and {tuple(leaf.shape)} == shapes:
                 leaves[i] = leaf + sum(silent).to(leaf.dtype)  # type: ignore[union-attr]
                 return _pytree.tree_unflatten(leaves, structure)
-        shapes = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]
+        found = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]
         raise InputError(
-            f"direct feedback: no output of the network has the shape {tuple(silent[0].shape)} (batch, classes) "
-            f"whose error is projected; got {shapes}. Give transport_free(..., classes=…)"
+            f"direct feedback: every layer must see the whole batch and the network must return an output of shape "
+            f"(batch, classes) whose error is projected; layers saw {sorted(shapes)}, outputs are {found}. "
+            "If only the classes differ, give transport_free(..., classes=…)"
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.parameter import UninitializedParameter
 
+from probes.errors import InputError
 from trainers.operations import Convolution, Dense, Operation
 from trainers.rules import Rule
 from trainers.rules import rule as build_rule
@@ -34,7 +37,7 @@ class Synaptic(nn.Module):
         The effective B. Learned rules leave its local gradient in ``feedback.grad``; fixed ones have
         ``requires_grad=False``; with ``bp`` it is ``weight`` itself.
     carries_error : bool
-        Whether B sends error to anything, as seen in the last forward pass; a first layer's does not.
+        Whether B sends error to anything, as seen in the last forward pass with gradients; a first layer's does not.
     """
 
     weight: Tensor
@@ -91,37 +94,53 @@ class Synaptic(nn.Module):
             self.feedback = UninitializedParameter(requires_grad=False, **like)
 
     def _apply_synapse(self, x: Tensor, op: Operation) -> Tensor:
-        if not torch.compiler.is_compiling():
+        if torch.is_grad_enabled():
             self.carries_error = x.requires_grad
+        if self.error_path is not None:
+            self._materialize(x, self.error_path.classes)
+        elif self.training or torch.is_grad_enabled():  # so also where a checkpoint runs without gradients first
+            self.refresh()
         if self.probe is not None:
             return self.probe.apply(self, x, op)
         if self.error_path is not None:
-            self._materialize(x)
             y, silent = DirectSynapse.apply(x, self.weight, self.feedback, self.bias, op, self.rule)
             if torch.is_grad_enabled():
                 self.error_path.silent.append(silent)
             return y  # type: ignore[no-any-return]
-        if torch.is_grad_enabled():
-            self.refresh()
         feedback = None if self.rule.transports else self.feedback
         return Synapse.apply(x, self.weight, feedback, self.bias, op, self.rule)  # type: ignore[no-any-return]
 
-    def _materialize(self, x: Tensor) -> None:
+    def _materialize(self, x: Tensor, classes: int) -> None:
         if isinstance(self.feedback, UninitializedParameter):
-            assert self.error_path is not None
-            self.feedback.materialize((self.error_path.classes, *x.shape[1:]))
+            self.feedback.materialize((classes, *x.shape[1:]))
             self._init_feedback()
+        elif torch.is_grad_enabled() and self.op.channels_first and self.feedback.shape[1:] != x.shape[1:]:
+            raise InputError(
+                f"{self.rule.name}: the feedback of a convolution fits inputs of shape "
+                f"{tuple(self.feedback.shape[1:])}, the size of the first batch; got {tuple(x.shape[1:])}"
+            )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         loaded = state_dict.get(prefix + "feedback")
         if isinstance(self.feedback, UninitializedParameter) and loaded is not None:
             self.feedback.materialize(loaded.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        with self._without_unsized_feedback():
+            super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+        with self._without_unsized_feedback():
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    @contextmanager
+    def _without_unsized_feedback(self) -> Iterator[None]:
+        """Hide feedback that waits for the first batch: there is nothing to save of it, or to load into it."""
+        hidden = {}
         if isinstance(self.feedback, UninitializedParameter):
-            del destination[prefix + "feedback"]
+            hidden["feedback"] = self._parameters.pop("feedback")
+        try:
+            yield
+        finally:
+            self._parameters.update(hidden)
 
     def _operation(self) -> Operation:
         raise NotImplementedError

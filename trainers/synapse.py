@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 class Local:
     """What a synapse can see when its feedback weights learn; all tensors are detached.
 
-    ``y`` (W x, without bias), ``weight`` and ``weight_grad`` are there only if the rule's ``shares`` asks for them.
+    ``y`` (W x, without bias), ``weight`` and ``weight_grad`` are there only if the rule's ``shares`` asks for them;
+    ``positions`` is how often one example uses the weights.
     """
 
     op: Operation
     x: Tensor
     feedback: Tensor
+    positions: int
     y: Tensor = None  # type: ignore[assignment]
     weight: Tensor = None  # type: ignore[assignment]
     weight_grad: Tensor = None  # type: ignore[assignment]
@@ -42,8 +44,8 @@ class Local:
 
     def examples(self, reduction: str) -> int:
         """Return what a sum over the batch is divided by: examples, times positions if they are averaged."""
-        positions = self.op.positions(self.x, self.y) if reduction == "mean" else 1
-        return self.x.shape[0] * positions if self.x.dim() > 1 else positions
+        batch = self.x.shape[0] if self.x.dim() > 1 else 1
+        return max(1, batch * (self.positions if reduction == "mean" else 1))  # an empty batch sums to zero
 
     def mirror(self, noise: str, std: float) -> Local:
         """Return the same synapse driven by fresh iid noise instead of its input: the mirror phase."""
@@ -51,7 +53,8 @@ class Local:
             x = torch.randn_like(self.x).mul_(std)
         else:
             x = torch.rand_like(self.x).sub_(0.5).mul_(std * 12**0.5)
-        return Local(self.op, x, self.feedback, self.op.apply(x, self.weight.to(x.dtype)), self.weight)
+        y = self.op.apply(x, self.weight.to(x.dtype))
+        return Local(self.op, x, self.feedback, self.positions, y, self.weight)
 
 
 class Synapse(torch.autograd.Function):
@@ -91,7 +94,7 @@ class Synapse(torch.autograd.Function):
         dfeedback = None
         if rule.learned and (need_w or need_feedback):
             y = None if output is None else _without_bias(op, output.to(dy.dtype), bias)
-            s = Local(op, x, feedback, y, weight, dw)
+            s = Local(op, x, feedback, op.positions(x, dy), y, weight, dw)
             dfeedback = rule.feedback_grad(s) if need_feedback else None
             dw = rule.weight_grad(s) if need_w else None
         return dx, dw if need_w else None, dfeedback, dbias, None, None
@@ -125,8 +128,8 @@ class DirectSynapse(torch.autograd.Function):
             return (None,) * 6
         if error is None:
             raise RuntimeError(
-                f"{ctx.rule.name}: the output error never reached a layer; call the converted model itself, "
-                "not its parts, and take the loss of its output"
+                f"{ctx.rule.name}: the output error never reached a layer; call the converted model itself, not its "
+                "parts, take the loss of its output, and checkpoint with use_reentrant=False"
             )
         # W only lends its shape to the weight gradient, so that it need not be held between forward and backward.
         like_w = dy.new_empty(1).expand(ctx.weight_shape)

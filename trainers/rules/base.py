@@ -44,6 +44,8 @@ class Rule:
     """Whether B is a trained parameter, with a local gradient from `feedback_grad`."""
     transports: ClassVar[bool] = False
     """Whether B *is* W: backprop."""
+    tied: ClassVar[bool] = False
+    """Whether part of B follows W, without learning, by `tie`: sign symmetry."""
     shares: ClassVar[frozenset[str]] = frozenset()
     """Which of "weight", "output", "weight_grad" the local gradients read beside x and B."""
     recipe: ClassVar[Recipe] = Recipe()
@@ -57,8 +59,12 @@ class Rule:
         """Fill B at conversion; ``std`` is the He standard deviation √(2 / fan-in) of the layer."""
         feedback.normal_(0.0, std)
 
+    def tie(self, weight: Tensor, feedback: Tensor) -> None:
+        """Bring B up to date with W in place, where the rule ties them."""
+
     def refresh(self, weight: Tensor, feedback: Tensor, std: float) -> None:
-        """Bring B up to date in place before a forward pass, where the rule ties it to W."""
+        """Make B in place what the next forward and backward pass use."""
+        self.tie(weight, feedback)
 
     def feedback_grad(self, s: Local) -> Tensor:
         """Return B's local gradient, in B's shape."""

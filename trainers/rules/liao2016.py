@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 class _SignSymmetry(Rule):
     reference = "Liao, Leibo & Poggio 2016, AAAI; names as in Moskovitz et al. 2018, arXiv:1812.06488"
+    tied = True
 
-    def refresh(self, weight: Tensor, feedback: Tensor, std: float) -> None:
+    def tie(self, weight: Tensor, feedback: Tensor) -> None:
         feedback.copysign_(weight)
 
 
@@ -62,4 +63,4 @@ class BatchRandomSign(FixedRandomSign):
 
     def refresh(self, weight: Tensor, feedback: Tensor, std: float) -> None:
         self.init_feedback(feedback, std)
-        super().refresh(weight, feedback, std)
+        self.tie(weight, feedback)

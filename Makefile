@@ -1,0 +1,34 @@
+# Everything runs in an environment of its own, made on first use: make VENV=/elsewhere test
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: install demo test lint bench clean
+
+install: $(READY)
+
+$(READY): setup.py pyproject.toml
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: $(READY)  ## four rules on real data, recorded, analysed, with a report to read
+	$(BIN)/wtdiag train --rule bp --rule fa --rule sa --rule ia --data digits --model mlp --depth 4 \
+		--epochs 10 --out runs/demo --force
+	$(BIN)/wtdiag analyze runs/demo/bp runs/demo/fa runs/demo/sa runs/demo/ia --out runs/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -q --numprocesses auto
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## ratios against native PyTorch, measured side by side; see bench/
+	$(BIN)/python -m pip install --quiet --no-deps biotorch
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Ratios against native PyTorch, always measured side by side in one process: ``python -m bench``."""

@@ -1,0 +1,112 @@
+"""A training step under each rule over native backprop's: time, peak memory, compiled, beside BioTorch's layers."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from bench.memory import peak_bytes
+from bench.timing import paired_ratios
+from trainers import models
+from trainers.convert import synapses, transport_free
+from trainers.signals import error_signals
+
+RULES = ("bp", "fa", "usf", "frsf", "brsf", "dfa", "kp", "sa", "wm-reg", "wm", "aa", "ia")
+TARGETS = {  # (convolutional, mlp)
+    "fa": (1.05, 1.08), "usf": (1.05, 1.08), "frsf": (1.05, 1.08), "kp": (1.10, 1.28), "sa": (1.10, 1.40),
+    "wm-reg": (1.40, 1.50), "aa": (1.60, 1.65), "ia": (1.65, 1.75),
+}  # fmt: skip
+
+
+def networks() -> dict[str, tuple[nn.Module, Tensor, int]]:
+    """Return the three networks, a batch for each, and how many rounds to time."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for sizes in ((784, 1024), (1024, 1024), (1024, 1024), (1024, 1024)):
+        layers += [nn.Linear(*sizes), nn.ReLU()]
+    return {
+        "MLP 784-1024x4-10, batch 64": (nn.Sequential(*layers, nn.Linear(1024, 10)), torch.randn(64, 1, 28, 28), 40),
+        "ResNet-20, 32x32, batch 32": (
+            models.build("resnet20", classes=10, shape=(3, 32, 32)), torch.randn(32, 3, 32, 32), 15,
+        ),
+        "ResNet-18, 64x64, batch 16": (
+            models.build("resnet18", classes=10, shape=(3, 64, 64)), torch.randn(16, 3, 64, 64), 11,
+        ),
+    }  # fmt: skip
+
+
+def step_of(model: nn.Module, x: Tensor) -> Callable[[], object]:
+    """Return a full training step: forward, backward, SGD with momentum on every parameter that learns."""
+    y = torch.arange(len(x)) % 10
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9, fused=True
+    )
+    model.train()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def biotorch(model: nn.Module, rule: str) -> nn.Module:
+    """Return the model in BioTorch's layers."""
+    from biotorch.module.biomodule import BioModule  # imports what it does not use; only this bench needs it
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return BioModule(copy.deepcopy(model), mode=rule)
+
+
+def run() -> None:
+    """Print the tables."""
+    for title, (model, x, rounds) in networks().items():
+        dense = title.startswith("MLP")
+        steps = {"native": step_of(copy.deepcopy(model), x)}
+        extra = {}
+        for rule in RULES:
+            twin = transport_free(model, rule, sample=x)
+            steps[rule] = step_of(twin, x)
+            # What a rule is allowed beside backprop: B itself is there before, its gradient and momentum are not.
+            extra[rule] = 2 * sum(layer.feedback.nbytes for _, layer in synapses(twin) if layer.rule.learned)
+        for rule in ("fa", "usf", "frsf"):
+            steps[f"biotorch {rule}"] = step_of(biotorch(model, rule), x)
+        ratios = paired_ratios(steps, rounds=rounds)
+        native_peak = peak_bytes(step_of(copy.deepcopy(model), x))
+        print(f"\n{title}: native {1e3 * ratios['native'][0]:.1f} ms, peak {native_peak / 2**20:.1f} MiB")
+        print(f"{'':16}{'time':>8}{'target':>8}{'BioTorch':>10}{'memory':>8}")
+        for rule in RULES:
+            target = f"{TARGETS[rule][dense]:.2f}" if rule in TARGETS else ""
+            other = ratios.get(f"biotorch {rule}")
+            peak = peak_bytes(step_of(transport_free(model, rule, sample=x), x))
+            print(
+                f"{rule:16}{ratios[rule][1]:8.2f}{target:>8}{f'{other[1]:.2f}' if other else '':>10}"
+                f"{peak / (native_peak + extra[rule]):8.2f}"
+            )
+        quarter = x[: len(x) // 4]
+        twin = transport_free(model, "fa", sample=x)
+        probe = paired_ratios(
+            {
+                "step": step_of(copy.deepcopy(model), x),
+                "probe": lambda twin=twin, quarter=quarter: error_signals(  # type: ignore[misc]
+                    twin, quarter, torch.zeros(len(quarter), dtype=torch.int64)
+                ),
+            },
+            rounds=rounds,
+        )
+        print(f"signal probe on a quarter batch: {probe['probe'][1]:.2f} of a step (target 0.40)")
+
+
+def run_compiled() -> None:
+    """Print compiled feedback alignment over compiled backprop."""
+    for title, (model, x, rounds) in list(networks().items())[:2]:
+        native = torch.compile(copy.deepcopy(model), fullgraph=True)
+        twin = torch.compile(transport_free(model, "fa"), fullgraph=True)
+        ratios = paired_ratios({"native": step_of(native, x), "fa": step_of(twin, x)}, rounds=2 * rounds)
+        print(f"{title}: compiled fa / compiled backprop {ratios['fa'][1]:.2f} (target 1.05)")

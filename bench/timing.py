@@ -1,0 +1,33 @@
+"""Interleaved timing: on a noisy machine only ratios of neighbours in time mean anything."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+def paired_ratios(functions: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, tuple[float, float]]:
+    """Return each function's median seconds, and its median ratio to the first function in the same round.
+
+    The order rotates from round to round, so that none always runs in the same wake.
+    """
+    names = list(functions)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for function in functions.values():  # warm up
+        function()
+        function()
+    for turn in range(rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            began = time.perf_counter()
+            functions[name]()
+            seconds[name].append(time.perf_counter() - began)
+    first = seconds[names[0]]
+    return {
+        name: (
+            statistics.median(times),
+            statistics.median(mine / reference for mine, reference in zip(times, first, strict=True)),
+        )
+        for name, times in seconds.items()
+    }

@@ -1,0 +1,382 @@
+"""The training loop: one run as an iterator of steps, resumable bitwise from its newest checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import count, starmap
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from probes.errors import InputError
+from probes.schema import CHECKPOINT, CONFIG
+from trainers import checkpoint, data
+from trainers.convert import set_rule, synapses
+from trainers.launch import ENDED, status
+from trainers.learner import Learner
+from trainers.network import DTYPES, build_network
+from trainers.plan import SnapshotPlan, Trouble
+from trainers.provenance import describe
+from trainers.recorder import Recorder
+from trainers.settings import Settings
+from trainers.staging import snapshot_bytes
+
+STAGE = 10
+"""Steps between two copies of the weights held in memory, to be written if trouble strikes after them."""
+CHECKPOINT_SECONDS = 20.0
+
+
+@dataclass
+class Progress:
+    """Where a run stands after a step."""
+
+    step: int
+    total: int
+    loss: float = math.nan
+    accuracy: float = math.nan
+    test_accuracy: float = math.nan
+    throughput: float = math.nan
+    status: str = "running"
+    reason: str = ""
+
+
+class Training:
+    """One run: iterate over it to train, a `Progress` after each step.
+
+    Each run keeps its own random state, so several can be stepped in turn without touching each other or the
+    caller. All input is checked before anything is written.
+
+    Parameters
+    ----------
+    settings
+        What to train and how.
+    out
+        The run directory.
+    dataset
+        The loaded data, if another run has it already.
+    resume
+        Go on from the newest checkpoint in ``out``; without one, start.
+    force
+        Replace a run that ``out`` holds.
+
+    Raises
+    ------
+    InputError
+        If the settings cannot be met, or ``out`` holds a run and neither ``resume`` nor ``force`` is given.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> training = Training(Settings(rule="kp", epochs=1), Path(tempfile.mkdtemp(), "kp"))
+    >>> for progress in training:
+    ...     pass
+    >>> progress.step, progress.status
+    (23, 'finished')
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        out: Path,
+        *,
+        dataset: data.Data | None = None,
+        resume: bool = False,
+        force: bool = False,
+    ) -> None:
+        self.settings, self.out = settings, Path(out)
+        self.device = _device(settings.device)
+        self.dtype = DTYPES[settings.precision]
+        self.dataset = dataset or load_data(settings)
+        shape, classes = self.dataset.shape, self.dataset.classes
+        self.epoch = data.batch_count(self.dataset.train, settings.batch_size)
+        self.total = round(settings.epochs * self.epoch)
+        self.model = build_network(settings, shape=shape, classes=classes).to(self.device)
+        self.learner = Learner(self.model, settings, total=self.total, epoch=self.epoch)
+        self.plan = SnapshotPlan(
+            self.total,
+            count=settings.snapshots,
+            every=settings.snapshot_every,
+            max_gb=settings.max_gb,
+            snapshot_bytes=snapshot_bytes(self.model),
+        )
+        self.trouble = Trouble(self.plan.reserve)
+        self.progress = Progress(0, self.total)
+        self._random = _seeded(settings.seed, self.device)
+        self._feedback_norm: float | None = None
+        self._forward_norm = math.nan
+        resumable = resume and (self.out / CHECKPOINT).exists()
+        if resumable:
+            if status(self.out) in ENDED:
+                raise InputError(f"resume: {self.out} is {status(self.out)} already; there is nothing left to do")
+            self.recorder = self._take_up(checkpoint.load(self.out))
+        else:  # a run killed before its first checkpoint had nothing to lose
+            begun = resume and (self.out / CONFIG).exists()
+            self.recorder = Recorder(
+                self.model,
+                self.out,
+                config=describe(settings, shape=shape, classes=classes),
+                probe_batch=self._probe_batch(),
+                force=force or begun,
+            )
+        if not resumable:
+            with self._random_state():
+                self._snapshot(0)
+                self._checkpoint()
+
+    def __iter__(self) -> Iterator[Progress]:
+        steps = self._steps()
+        try:
+            while self.progress.status == "running":
+                with self._random_state():
+                    next(steps)
+                yield self.progress
+        finally:
+            steps.close()
+            self.recorder.close("interrupted")  # unless the run has ended
+
+    def _steps(self) -> Iterator[None]:
+        stream = self._batches()
+        saved = time.monotonic()
+        for step in range(self.progress.step, self.total):
+            began = time.monotonic()
+            x, y = next(stream)
+            diverged = self._step(step, x, y)
+            if diverged:
+                self._end("diverged", diverged=diverged)
+                yield
+                return
+            self._log(step + 1, len(y), began)
+            self._record(step + 1)
+            if (step + 1) % STAGE == 0 and step + 1 < self.total:
+                self.recorder.stage(step + 1)
+                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self._checkpoint()
+                    saved = time.monotonic()
+            if step + 1 < self.total:
+                yield
+        self._end("finished")
+        yield
+
+    def _step(self, step: int, x: Tensor, y: Tensor) -> dict[str, Any] | None:
+        """Take one step; return what became non-finite, if anything did."""
+        settings, progress = self.settings, self.progress
+        if any(isinstance(value, str) for value in settings.coefficients.values()):
+            set_rule(self.model, self.learner.rule_at(step))
+        self.model.train()
+        self.learner.begin(step)
+        with self._autocast():
+            output = self.model(x)
+            loss = F.cross_entropy(output, y, label_smoothing=settings.label_smoothing)
+        progress.loss = loss.item()
+        if not math.isfinite(progress.loss):
+            self._snapshot(step)  # the weights themselves are finite, or the step before would have ended the run
+            return {"step": step + 1, "what": "loss"}
+        loss.backward()
+        self.learner.step(step)
+        progress.accuracy = (output.detach().argmax(1) == y).double().mean().item()
+        self._forward_norm = _norm(self.learner.weights)
+        self._feedback_norm = _norm(self.learner.feedback) if self.learner.feedback else None
+        if not math.isfinite(self._forward_norm + (self._feedback_norm or 0.0)):
+            self.recorder.keep()
+            return {"step": step + 1, "what": self._first_non_finite()}
+        progress.step = step + 1
+        return None
+
+    def _record(self, step: int) -> None:
+        """Snapshot what the plan or trouble asks for."""
+        event = self.trouble.update(step, loss=self.progress.loss, feedback_norm=self._feedback_norm)
+        if event:
+            self.recorder.log(step, event=event)
+            self.recorder.keep()
+        if step in self.plan or self.trouble.wants(step):
+            self._snapshot(step)
+
+    def _log(self, step: int, examples: int, began: float) -> None:
+        progress = self.progress
+        rate = examples / max(1e-9, time.monotonic() - began)
+        progress.throughput = rate if math.isnan(progress.throughput) else 0.9 * progress.throughput + 0.1 * rate
+        lr, feedback_lr = self.learner.rates(step - 1)
+        metrics = {
+            "epoch": step / self.epoch,
+            "loss": progress.loss,
+            "accuracy": progress.accuracy,
+            "lr": lr,
+            "feedback_lr": feedback_lr,
+            "forward_norm": self._forward_norm,
+            "feedback_norm": self._feedback_norm,
+            "throughput": round(progress.throughput, 1),
+        }
+        if step % self.epoch == 0 or step == self.total:
+            metrics["test_loss"], metrics["test_accuracy"] = self._evaluate()
+            progress.test_accuracy = metrics["test_accuracy"]
+        self.recorder.log(step, **metrics)
+
+    @torch.no_grad()
+    def _evaluate(self) -> tuple[float, float]:
+        self.model.eval()
+        loss, right, count = 0.0, 0, 0
+        for batch in data.evaluation_batches(self.dataset.test, max(256, self.settings.batch_size)):
+            x, y = self._place(*batch)
+            with self._autocast():
+                output = self.model(x)
+                loss += F.cross_entropy(output, y, reduction="sum").item()
+            right += int((output.argmax(1) == y).sum())
+            count += len(y)
+        return loss / count, right / count
+
+    def _end(self, status: str, **what: Any) -> None:
+        # The status comes last: a run killed before it takes its last steps again, to the same end. The weights of a
+        # diverged run are not worth a checkpoint.
+        self.progress.status = status
+        if status == "finished":
+            self._snapshot(self.total)
+            self._checkpoint()
+        else:
+            self.progress.reason = f"{what['diverged']['what']} not finite at step {what['diverged']['step']}"
+        self.recorder.close(status, **what)
+
+    def _snapshot(self, step: int) -> None:
+        if step not in self.recorder.steps:
+            self.recorder.snapshot(step)
+
+    def _checkpoint(self) -> None:
+        self.recorder.flush()  # everything up to this step is on disk before a checkpoint says so
+        checkpoint.save(
+            self.out,
+            {
+                "step": self.progress.step,
+                "test_accuracy": self.progress.test_accuracy,
+                "model": self.model.state_dict(),
+                "learner": self.learner.state_dict(),
+                "trouble": self.trouble.state_dict(),
+                "random": _random_state(self.device),
+            },
+        )
+
+    def _take_up(self, saved: dict[str, Any]) -> Recorder:
+        try:
+            self.model.load_state_dict(saved["model"])
+            self.learner.load_state_dict(saved["learner"])
+            self.trouble.load_state_dict(saved["trouble"])
+            self._random = saved["random"]
+            self.progress.step, self.progress.test_accuracy = saved["step"], saved["test_accuracy"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{self.out / CHECKPOINT}: does not fit the run's settings ({reason})") from None
+        return Recorder.resume(self.model, self.out, saved["step"])
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        first, skip = divmod(self.progress.step, self.epoch)
+        for epoch in count(first):
+            start = skip if epoch == first else 0
+            yield from starmap(
+                self._place,
+                data.batches(
+                    self.dataset.train, self.settings.batch_size, seed=self.settings.seed, epoch=epoch, start=start
+                ),
+            )
+
+    def _probe_batch(self) -> tuple[Tensor, Tensor]:
+        """A fixed sample of the training set, without augmentation: the rule's errors are those of training."""
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        indices = torch.randperm(len(self.dataset.train), generator=generator)[: self.settings.probe_size]
+        x, y = self.dataset.train.batch(indices, None)
+        return x.to(self.dtype), y
+
+    def _place(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x.to(self.device, self.dtype, non_blocking=True), y.to(self.device, non_blocking=True)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
+    def _first_non_finite(self) -> str:
+        for name, layer in synapses(self.model):
+            for kind in ("weight", "feedback"):
+                if not torch.isfinite(getattr(layer, kind)).all():
+                    return f"{kind} of {name}"
+        return "norm of the weights"
+
+    @contextmanager
+    def _random_state(self) -> Iterator[None]:
+        """The run's own random state for the duration; the caller's comes back."""
+        outer = _random_state(self.device)
+        _set_random_state(self.device, self._random)
+        try:
+            yield
+        finally:
+            self._random = _random_state(self.device)
+            _set_random_state(self.device, outer)
+
+
+def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = False) -> dict[str, Training]:
+    """Prepare several runs, sharing their data; nothing is written unless all can start.
+
+    Raises
+    ------
+    InputError
+        As `Training` does.
+    """
+    taken = [str(path) for path in runs if (path / CONFIG).exists()]
+    if taken and not (resume or force):
+        raise InputError(f"out: {', '.join(taken)} holds a run already; --resume goes on with it, --force replaces it")
+    load = cache(data.load)
+    trainings = {}
+    for path, settings in runs.items():
+        dataset = load(
+            settings.data, data_dir=settings.data_dir, download=settings.download, image_size=settings.image_size
+        )
+        trainings[str(path)] = Training(settings, path, dataset=dataset, resume=resume, force=force)
+    return trainings
+
+
+def load_data(settings: Settings) -> data.Data:
+    """Load the data set of the settings.
+
+    Raises
+    ------
+    InputError
+        If it is unknown, missing or damaged.
+    """
+    return data.load(
+        settings.data, data_dir=settings.data_dir, download=settings.download, image_size=settings.image_size
+    )
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return torch.nn.utils.get_total_norm(tensors).item()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device: {name!r} cannot be used ({str(error).splitlines()[0]}); try auto or cpu") from None
+    return device
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
+
+
+def _seeded(seed: int, device: torch.device) -> list[Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return _random_state(device)

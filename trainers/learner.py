@@ -1,0 +1,129 @@
+"""One optimiser step: who moves, by how much, with what noise. Any rule, two optimisers at most."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainers.convert import synapses
+from trainers.rules import Rule
+from trainers.schedules import learning_rate
+from trainers.settings import Settings
+
+Phase = Literal["both", "task", "feedback"]
+
+
+class Learner:
+    """Moves the forward weights down the task's gradient and learned feedback weights down their own.
+
+    Parameters
+    ----------
+    model
+        A converted network.
+    settings
+        Optimisers, learning rates, phases and noise.
+    total, epoch
+        Steps of the run and of an epoch.
+    """
+
+    def __init__(self, model: nn.Module, settings: Settings, *, total: int, epoch: int) -> None:
+        self.settings, self.total, self.epoch = settings, total, epoch
+        layers = [layer for _, layer in synapses(model)]
+        self.weights = _unique(layer.weight for layer in layers)
+        learned = _unique(layer.feedback for layer in layers if layer.rule.learned)
+        fixed = {id(p) for p in _unique(layer.feedback for layer in layers if not layer.rule.transports)}
+        self.forward = [p for p in model.parameters() if id(p) not in fixed and p.requires_grad]
+        self.feedback = learned
+        rule = layers[0].rule
+        kind = settings.feedback_optimizer or rule.recipe.optimizer
+        together = learned if kind == "forward" else []
+        # Weight decay is for matrices; with B under the same optimiser it decays alike, or Kolen-Pollack would not contract.
+        matrices = [p for p in self.forward if p.dim() > 1] + together
+        vectors = [p for p in self.forward if p.dim() <= 1]
+        groups = [{"params": matrices, "weight_decay": settings.weight_decay}]
+        groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
+        self.optimizers = {"forward": _build(settings.optimizer, groups, settings, settings.momentum)}
+        self.feedback_lr: float | None = None
+        if learned and not together:
+            self.feedback_lr = rule.recipe.lr if settings.feedback_lr is None else settings.feedback_lr
+            group = [{"params": learned, "weight_decay": 0.0}]
+            self.optimizers["feedback"] = _build(kind, group, settings, settings.feedback_momentum)
+
+    def phase(self, step: int) -> Phase:
+        """Return who learns in the step from ``step`` to ``step + 1``."""
+        if step < round(self.settings.delay * self.epoch):
+            return "feedback"
+        if self.settings.alternate:
+            return "feedback" if (step + 1) % (self.settings.alternate + 1) == 0 else "task"
+        return "both"
+
+    def rates(self, step: int) -> tuple[float, float | None]:
+        """Return the learning rates of forward and of learned feedback weights."""
+        settings = self.settings
+        warmup = round(settings.warmup * self.epoch)
+        forward = settings.lr * learning_rate(settings.schedule, step, total=self.total, warmup=warmup)
+        return forward, self.feedback_lr if "feedback" in self.optimizers else (forward if self.feedback else None)
+
+    def rule_at(self, step: int) -> Rule:
+        """Return the rule with this step's coefficients."""
+        return self.settings.rule_at(step / max(1, self.total), step / self.epoch)
+
+    def begin(self, step: int) -> None:
+        """Prepare for the backward pass: clear gradients, and leave out feedback gradients nobody will use."""
+        for parameter in self.forward + self.feedback:
+            parameter.grad = None
+        if self.settings.alternate or self.settings.delay:
+            for feedback in self.feedback:
+                feedback.requires_grad_(self.phase(step) != "task")
+
+    def step(self, step: int) -> None:
+        """Move the weights after the backward pass."""
+        phase, (lr, feedback_lr) = self.phase(step), self.rates(step)
+        if phase == "feedback":
+            for parameter in self.forward:
+                parameter.grad = None  # an optimiser passes over what has no gradient
+        elif self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.forward, self.settings.clip_norm)
+        for name, optimizer in self.optimizers.items():
+            rate = lr if name == "forward" else feedback_lr
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        if self.settings.update_noise:
+            self._noise(phase, lr, feedback_lr)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the optimisers, all there is."""
+        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state_dict` gave."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
+
+    @torch.no_grad()
+    def _noise(self, phase: Phase, lr: float, feedback_lr: float | None) -> None:
+        noisy = []
+        if self.settings.noise_on != "feedback" and phase != "feedback":
+            noisy += [(p, lr) for p in self.weights]
+        if self.settings.noise_on != "forward" and phase != "task" and feedback_lr is not None:
+            noisy += [(p, feedback_lr) for p in self.feedback]
+        for parameter, rate in noisy:
+            parameter.add_(torch.randn_like(parameter), alpha=rate * self.settings.update_noise)
+
+
+def _build(
+    kind: str, groups: list[dict[str, Any]], settings: Settings, momentum: float
+) -> torch.optim.Optimizer:
+    # fused: one pass over memory for each parameter, which is what keeps a second set of weights affordable.
+    if kind == "sgd":
+        nesterov = settings.nesterov and momentum > 0
+        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
+    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+    return adam(groups, lr=0.0, fused=True)
+
+
+def _unique(tensors: Any) -> list[Tensor]:
+    return list({id(tensor): tensor for tensor in tensors}.values())

@@ -1,0 +1,73 @@
+"""Several runs side by side, a live line for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from trainers.fit import Progress as State
+from trainers.fit import Training
+
+
+def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, State]:
+    """Train all runs to their end, a step of each in turn, and return where each ended.
+
+    Bars are drawn only where ``console`` is a terminal.
+
+    Parameters
+    ----------
+    trainings
+        By the name to show.
+    console
+        Where to draw; messages belong on standard error.
+    """
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[numbers]}"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        disable=not console.is_terminal,
+        refresh_per_second=4,
+    ) as bars:
+        tasks = {
+            name: bars.add_task(name, total=training.total, completed=training.progress.step, numbers="")
+            for name, training in trainings.items()
+        }
+        waiting = {name: iter(training) for name, training in trainings.items()}
+        while waiting:
+            for name, steps in list(waiting.items()):
+                state = next(steps, None)
+                if state is None:
+                    del waiting[name]
+                else:
+                    _show(bars, tasks[name], state)
+    return {name: training.progress for name, training in trainings.items()}
+
+
+def _show(bars: Progress, task: TaskID, state: State) -> None:
+    numbers = f"loss {state.loss:6.3f}  acc {state.accuracy:.2f}"
+    if not math.isnan(state.test_accuracy):
+        numbers += f"  test {state.test_accuracy:.3f}"
+    numbers += f"  {state.throughput:6.0f}/s"
+    if state.status == "diverged":
+        numbers = f"[red]diverged at step {state.step + 1}[/red]"
+    bars.update(task, completed=state.step, numbers=numbers)
+
+
+def table(states: Mapping[str, State]) -> Table:
+    """Return the final table: one row per run."""
+    result = Table(box=None, pad_edge=False)
+    for column, justify in (("run", "left"), ("status", "left"), ("steps", "right"), ("loss", "right")):
+        result.add_column(column, justify=justify)  # type: ignore[arg-type]
+    result.add_column("test accuracy", justify="right")
+    for name, state in states.items():
+        status = f"{state.status}: {state.reason}" if state.reason else state.status
+        accuracy = "" if math.isnan(state.test_accuracy) else f"{state.test_accuracy:.4f}"
+        result.add_row(name, status, str(state.step), f"{state.loss:.4f}", accuracy)
+    return result

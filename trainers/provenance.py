@@ -1,0 +1,79 @@
+"""What made a run, in plain data: enough to rebuild it, and to know whether it can be repeated bitwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shlex
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from probes.schema import wtdiag_version
+from trainers.settings import Settings
+
+_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "xarray", "h5py")
+
+
+def describe(settings: Settings, *, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    """Return the content of a new run's config.json; nothing in it depends on when or where the run is made."""
+    rule = settings.rule_at(0.0, 0.0)
+    return {
+        **environment(),
+        "command": command(settings),
+        "status": "running",
+        "settings": settings.as_dict(),
+        "rule": {"name": rule.name, **dataclasses.asdict(rule), **settings.coefficients},
+        "network": {"shape": list(shape), "classes": classes},
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions of wtdiag, its git commit if it runs from a checkout, Python and the main packages."""
+    return {
+        "wtdiag_version": wtdiag_version(),
+        "git_commit": _git_commit(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    }
+
+
+def command(settings: Settings) -> str:
+    """Return the command line that makes the same run, into a folder of one's choice.
+
+    Examples
+    --------
+    >>> command(Settings(rule="kp", coefficients={"decay": 0.01}, batch_norm=False, lr=0.1))
+    'wtdiag train --rule kp --coefficient decay=0.01 --no-batch-norm --lr 0.1'
+    """
+    words = ["wtdiag", "train", "--rule", settings.rule]
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        option = field.name.replace("_", "-")
+        if field.name == "coefficients":
+            for name, coefficient in value.items():
+                words += ["--coefficient", f"{name}={coefficient}"]
+        elif field.name != "rule" and value != field.default:
+            if isinstance(value, bool):
+                words.append(f"--{option}" if value else f"--no-{option}")
+            else:
+                words += [f"--{option}", str(value)]
+    return shlex.join(words)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        words = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

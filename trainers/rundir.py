@@ -1,0 +1,94 @@
+"""A run directory's life: made, added to, brought back to an earlier step. Its layout is `probes.schema`'s."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from probes.errors import InputError
+from probes.schema import ANALYSIS, CHECKPOINT, CONFIG, METRICS, PROBE_BATCH, SNAPSHOTS, open_run, snapshot_path
+
+_REPLACED = (METRICS, CHECKPOINT, PROBE_BATCH, ANALYSIS, "findings.json", "report.html", "report.pdf")
+
+
+def make(path: Path, *, force: bool) -> None:
+    """Make a run directory; with ``force`` in place of the run it holds. Files that no run makes stay.
+
+    Raises
+    ------
+    InputError
+        If ``path`` holds a run and ``force`` is not given, if it holds anything else, or cannot be made.
+    """
+    try:
+        if path.is_dir() and any(path.iterdir()):
+            if not force:
+                raise InputError(f"{path}: exists already; choose another path or replace it with force")
+            if not (path / CONFIG).is_file():
+                raise InputError(f"{path}: holds files but no run, so it is not replaced; choose another path")
+            for file in [*path.glob(f"{SNAPSHOTS}/step-*.nc"), *_torn(path), *(path / name for name in _REPLACED)]:
+                file.unlink(missing_ok=True)
+        (path / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
+        (path / METRICS).touch()
+    except OSError as error:
+        raise InputError(f"{path}: a run directory cannot be made there ({error.strerror})") from error
+
+
+def append_metrics(path: Path, line: dict[str, Any]) -> None:
+    """Add a line to the metrics of the run directory ``path``: whole, or not at all.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    path = path / METRICS
+    data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    try:
+        with open(path, "ab", buffering=0) as file:
+            size = file.tell()
+            if file.write(data) != len(data):
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def rewind(path: Path, step: int) -> dict[str, Any]:
+    """Remove what the run directory ``path`` holds beyond ``step`` or half-written; return its config.
+
+    Raises
+    ------
+    InputError
+        If ``path`` is not a run directory, or the disk refuses.
+    """
+    run = open_run(path)
+    try:
+        for file in [*_torn(path), *(snapshot_path(path, late) for late in run.steps if late > step)]:
+            file.unlink()
+        with open(path / METRICS, "r+b") as metrics:
+            metrics.truncate(_length_up_to(metrics, step))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be brought back to step {step} ({error.strerror})") from error
+    return run.config
+
+
+def _torn(path: Path) -> list[Path]:
+    """What killed writers left: files are written under these names and renamed when whole."""
+    return [*path.glob(".*.tmp"), *path.glob(f"{SNAPSHOTS}/.*.tmp")]
+
+
+def _length_up_to(metrics: BinaryIO, step: int) -> int:
+    """Return the length of the whole lines up to ``step``."""
+    length = 0
+    for line in metrics:
+        try:
+            late = not line.endswith(b"\n") or json.loads(line)["step"] > step
+        except (ValueError, KeyError, TypeError):
+            late = True
+        if late:
+            break
+        length += len(line)
+    return length

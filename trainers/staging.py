@@ -1,0 +1,229 @@
+"""A model's tensors copied aside in milliseconds, so that it can train on while the copy is written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+
+from probes.errors import InputError
+from probes.schema import LayerArrays, Snapshot
+from trainers.convert import synapses
+from trainers.layers import Synaptic
+from trainers.rules import Rule
+from trainers.rules.direct import Direct
+from trainers.rules.liao2016 import FixedRandomSign, UniformSign
+
+_ALIGN = 64
+_EMPTY = -1
+_ATTRIBUTES = ("stride", "padding", "dilation", "output_padding", "padding_mode")
+
+
+class Staging:
+    """One copy of a model in a buffer that is allocated once, and pinned if the model lives on a GPU.
+
+    `fill` belongs to the training thread and `snapshot` to the writer's; neither changes the model.
+
+    Examples
+    --------
+    >>> from trainers.convert import transport_free
+    >>> model = transport_free(nn.Sequential(nn.Linear(3, 2)), "fa")
+    >>> staging = Staging()
+    >>> staging.fill(7, model)
+    >>> _ = model[0].weight.data.zero_()
+    >>> snapshot = staging.snapshot()
+    >>> snapshot.step, list(snapshot.layers), list(snapshot.state), bool(snapshot.layers["0"].forward.any())
+    (7, ['0'], ['0.bias'], True)
+    """
+
+    def __init__(self) -> None:
+        self.step = _EMPTY
+        self._buffer = torch.empty(0, dtype=torch.uint8)
+        self._layers: dict[str, _Layer] = {}
+        self._copies: dict[str, Tensor] = {}
+        self._copied: list[torch.cuda.Event] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether no copy is held."""
+        return self.step == _EMPTY
+
+    def clear(self) -> None:
+        """Forget the copy; the buffer stays."""
+        self.step = _EMPTY
+
+    def reserve(self, model: nn.Module) -> None:
+        """Allocate what a copy of ``model`` needs, before the first one is asked for."""
+        self._allocate(_tensors(model, _layers(model)))
+
+    def fill(self, step: int, model: nn.Module) -> None:
+        """Copy every tensor of ``model``, as it is at ``step``.
+
+        Raises
+        ------
+        InputError
+            If a tensor has no size before the first batch.
+        """
+        self._layers = _layers(model)
+        tensors = _tensors(model, self._layers)
+        self._allocate(tensors)
+        self.clear()
+        self._copies, offset = {}, 0
+        for key, tensor in tensors.items():
+            place = self._buffer[offset : offset + tensor.nbytes]
+            self._copies[key] = place.view(tensor.dtype).view(tensor.shape)
+            self._copies[key].copy_(tensor, non_blocking=True)
+            offset += _aligned(tensor)
+        devices = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
+        self._copied = [torch.cuda.current_stream(device).record_event() for device in devices]
+        self.step = step
+
+    def snapshot(self) -> Snapshot:
+        """Return the copy as arrays, which are views of the buffer: the next `fill` overwrites them."""
+        for event in self._copied:
+            event.synchronize()
+        rest = dict(self._copies)
+        layers = {}
+        for name, layer in self._layers.items():
+            weight, feedback = rest.pop(f"{layer.prefix}weight"), rest.pop(f"{layer.prefix}feedback", None)
+            if feedback is not None and _shares_signs(layer.rule):
+                feedback.copysign_(weight)  # as the layer will before it uses B; its magnitudes are those last used
+            forward, dtype = _to_numpy(weight)
+            backward = None if feedback is None else _to_numpy(feedback)[0]
+            layers[name] = LayerArrays(forward, backward, dtype=dtype, **layer.facts)
+        arrays = {key: _to_numpy(tensor) for key, tensor in rest.items()}
+        return Snapshot(
+            step=self.step,
+            layers=layers,
+            state={key: array for key, (array, _) in arrays.items()},
+            dtypes={key: dtype for key, (_, dtype) in arrays.items() if dtype},
+        )
+
+    def _allocate(self, tensors: dict[str, Tensor]) -> None:
+        size = sum(map(_aligned, tensors.values()))
+        if size > self._buffer.numel():
+            pinned = any(tensor.is_cuda for tensor in tensors.values())
+            # Written to once now: so the system finds the memory here and not in the first copy.
+            self._buffer = torch.empty(size, dtype=torch.uint8, pin_memory=pinned).zero_()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the user's own module inside DataParallel, DistributedDataParallel and torch.compile.
+
+    Examples
+    --------
+    >>> model = nn.Linear(2, 2)
+    >>> unwrap(nn.DataParallel(model)) is model and unwrap(torch.compile(model)) is model
+    True
+    """
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def snapshot_bytes(model: nn.Module) -> int:
+    """Return the bytes that one snapshot of ``model`` takes on disk, at most.
+
+    Raises
+    ------
+    InputError
+        If a tensor has no size before the first batch.
+    """
+    model = unwrap(model)
+    tensors = _tensors(model, _layers(model)).values()
+    # Names, dimensions and attributes of a tensor take about as much as is added here; a float16 is stored as float32.
+    return sum((2 if tensor.dtype.itemsize == 2 else 1) * tensor.nbytes + 8192 for tensor in tensors)
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Whether every parameter of ``model``, feedback weights included, is finite throughout."""
+    parameters = [p.detach() for p in model.parameters() if p.is_floating_point() and p.numel()]
+    # The largest absolute value keeps NaN and infinity and, unlike a sum, cannot overflow.
+    finite = [torch.linalg.vector_norm(p, math.inf).isfinite() for p in parameters]
+    return bool(torch.stack([flag.to(finite[0].device) for flag in finite]).all())
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What of a layer is no tensor: where its tensors are, its rule, and the rest of `LayerArrays`."""
+
+    prefix: str
+    rule: Rule
+    facts: dict[str, Any]
+
+
+def _layers(model: nn.Module) -> dict[str, _Layer]:
+    found = list(synapses(model))
+    if not found:
+        raise InputError(f"{type(model).__name__}: has no converted layer; expected a model from transport_free")
+    last = found[-1][1]
+    return {
+        _plain(name): _Layer(
+            prefix="" if layer is model else f"{_plain(name)}.",
+            rule=layer.rule,
+            facts=_facts(index, layer, is_last=layer is last),
+        )
+        for index, (name, layer) in enumerate(found)
+    }
+
+
+def _facts(index: int, layer: Synaptic, is_last: bool) -> dict[str, Any]:
+    rule = layer.rule
+    comparable = not isinstance(rule, Direct) or (is_last and layer.feedback.shape == layer.weight.shape)
+    attrs = {name: getattr(layer, name) for name in _ATTRIBUTES if hasattr(layer, name)}
+    return {
+        "kind": type(layer).__name__,
+        "index": index,
+        "fixed": not (rule.learned or rule.transports or _shares_signs(rule)),
+        "carries_error": layer.carries_error,
+        "direct": not comparable,
+        "groups": getattr(layer, "groups", 1),
+        "attrs": attrs,
+    }
+
+
+def _shares_signs(rule: Rule) -> bool:
+    return isinstance(rule, UniformSign | FixedRandomSign)
+
+
+def _tensors(model: nn.Module, layers: dict[str, _Layer]) -> dict[str, Tensor]:
+    """Return every tensor of the state_dict under its plain key, without backprop's second name for W."""
+    found = {_plain(key): value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+    for name, layer in layers.items():
+        key = f"{layer.prefix}feedback"
+        if layer.rule.transports:
+            del found[key]
+        elif key not in found:
+            raise InputError(
+                f"{name}: its feedback has no size before the first batch; run one, or give transport_free(..., sample=)"
+            )
+    for key, value in found.items():
+        if isinstance(value, UninitializedTensorMixin):
+            raise InputError(f"{key}: has no size before the first batch; run one before recording")
+    return found
+
+
+def _plain(name: str) -> str:
+    """Return the name that a module or tensor has where no part of the model is compiled."""
+    return name.replace("_orig_mod.", "")
+
+
+def _aligned(tensor: Tensor) -> int:
+    return -(-tensor.nbytes // _ALIGN) * _ALIGN
+
+
+def _to_numpy(tensor: Tensor) -> tuple[np.ndarray[Any, Any], str]:
+    """Return the tensor as an array, and its dtype's name if numpy has none and float32 must hold it."""
+    try:
+        return tensor.numpy(), ""
+    except TypeError:
+        return tensor.float().numpy(), str(tensor.dtype).removeprefix("torch.")
