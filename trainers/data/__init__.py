@@ -1,0 +1,105 @@
+"""Data to learn from: ``load(name)`` and batches of it that can be resumed bitwise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from probes.errors import InputError, check_one_of
+from trainers.data.splits import Data, Split, batch_count, batches, evaluation_batches
+
+__all__ = ["Data", "Split", "batch_count", "batches", "evaluation_batches", "load", "names"]
+
+BUILT_IN = ("digits", "glyphs")
+DOWNLOADS = ("mnist", "fashion-mnist", "cifar10", "cifar100")
+FOLDERS = ("imagefolder", "imagenet")
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that :func:`load` knows.
+
+    Examples
+    --------
+    >>> names()
+    ('digits', 'glyphs', 'mnist', 'fashion-mnist', 'cifar10', 'cifar100', 'imagefolder', 'imagenet')
+    """
+    return BUILT_IN + DOWNLOADS + FOLDERS
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+) -> Data:
+    """Load a data set by name.
+
+    ==================  ================================================================  =========
+    name                images                                                            augmented
+    ==================  ================================================================  =========
+    ``digits``          1x8x8 handwritten digits that ship with scikit-learn              no
+    ``glyphs``          1x16x16 (or ``image_size``) characters in matplotlib's fonts      no
+    ``mnist``           1x28x28, ``data_dir/MNIST/raw/*-ubyte[.gz]``                      no
+    ``fashion-mnist``   1x28x28, ``data_dir/FashionMNIST/raw/*-ubyte[.gz]``               no
+    ``cifar10``         3x32x32, ``data_dir/cifar-10-batches-py`` or its archive          crop, flip
+    ``cifar100``        3x32x32, ``data_dir/cifar-100-python`` or its archive             crop, flip
+    ``imagefolder``     3x224x224 (or ``image_size``), ``data_dir/{train,val}/<class>/*`` crop, flip
+    ``imagenet``        the same, and ``data_dir/meta.bin``, as torchvision unpacks it    crop, flip
+    ==================  ================================================================  =========
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`.
+    data_dir : path, optional
+        Where the files are; not needed for ``digits`` and ``glyphs``.
+    download : bool
+        Whether torchvision may fetch what is missing or damaged. Without it nothing is written.
+    image_size : int, optional
+        Height and width in pixels, where the table says so.
+
+    Returns
+    -------
+    Data
+        Training and test split, image shape and number of classes.
+
+    Raises
+    ------
+    InputError
+        Naming the argument or the path, and what was expected.
+
+    Examples
+    --------
+    >>> import torch
+    >>> data = load("digits")
+    >>> len(data.train), len(data.test), data.shape, data.classes
+    (1437, 360, (1, 8, 8), 10)
+    >>> x, y = data.train.batch(torch.tensor([0, 1]))
+    >>> x.dtype, x.shape, y.dtype
+    (torch.float32, torch.Size([2, 1, 8, 8]), torch.int64)
+    """
+    check_one_of("data", name, names())
+    if image_size is not None:
+        if name not in ("glyphs", *FOLDERS):
+            raise InputError(
+                f"image_size: {image_size} cannot be used, the images of {name!r} come in one size"
+            )
+        if image_size < 8:
+            raise InputError(f"image_size: {image_size} is too small; expected at least 8 pixels")
+
+    # Each source is imported where it is used: torchvision and scikit-learn take seconds.
+    if name in BUILT_IN:
+        from trainers.data.builtin import digits, glyphs
+
+        return digits() if name == "digits" else glyphs(image_size or 16)
+    if data_dir is None:
+        raise InputError(f"data_dir: missing; {name!r} is read from files, so say which folder holds them")
+    folder = Path(data_dir).expanduser()
+    if name in DOWNLOADS:
+        from trainers.data.archives import read_archive
+
+        return read_archive(name, folder, download=download)
+    from trainers.data.folders import read_imagefolder, read_imagenet
+
+    return (read_imagefolder if name == "imagefolder" else read_imagenet)(folder, image_size or 224)

@@ -1,0 +1,33 @@
+"""What every reader of somebody's files says when they are not what they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from probes.errors import InputError
+
+__all__ = ["one_line", "reading", "require"]
+
+
+def require(condition: bool, path: Path, expected: str) -> None:
+    """Raise an InputError about ``path`` unless ``condition`` holds."""
+    if not condition:
+        raise InputError(f"{path}: not there; expected {expected}")
+
+
+@contextmanager
+def reading(path: str | Path, expected: str) -> Iterator[None]:
+    """Turn whatever reading ``path`` raises into one line that says what was expected."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # damaged files fail as anything from AssertionError to zipfile.BadZipFile
+        raise InputError(f"{path}: cannot be read; expected {expected} ({one_line(error)})") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of ``error`` on one line, or its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

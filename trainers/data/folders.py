@@ -1,0 +1,129 @@
+"""Image folders and ImageNet: found by torchvision, decoded batch by batch in a pool of threads."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torchvision.datasets import ImageFolder, ImageNet
+from torchvision.datasets.folder import pil_loader
+from torchvision.datasets.imagenet import META_FILE, load_meta_file
+from torchvision.transforms import functional
+
+from probes.errors import InputError
+from trainers.data.checks import reading, require
+from trainers.data.splits import Data, Split
+
+__all__ = ["FolderSplit", "read_imagefolder", "read_imagenet"]
+
+# ImageNet's statistics, which every published model for photographs is trained with, in pixel units.
+MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
+STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True, eq=False)
+class FolderSplit(Split):
+    """A split whose images stay on disk until a batch needs them.
+
+    Training: a random resized crop and a random horizontal flip. Evaluation: the shorter side resized to
+    8/7 of ``size`` (256 for 224), then the central crop.
+    """
+
+    paths: tuple[str, ...]
+    size: int
+
+    reads_files: ClassVar[bool] = True
+
+    def pixels(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the images at ``indices`` as uint8 (n, 3, size, size), augmented if a generator is given."""
+        # One seed an image, so that the result does not depend on which thread comes first.
+        seeds: list[int | None] = [None] * len(indices)
+        if generator is not None:
+            seeds = torch.randint(2**63 - 1, (len(indices),), generator=generator).tolist()
+        with ThreadPoolExecutor() as pool:
+            return torch.stack(list(pool.map(self._decode, indices.tolist(), seeds)))
+
+    def _decode(self, index: int, seed: int | None) -> Tensor:
+        path = self.paths[index]
+        with reading(path, "a whole image file"):
+            image = pil_loader(path)
+        if seed is None:
+            image = functional.resize(image, [round(self.size * 8 / 7)])
+            image = functional.center_crop(image, [self.size])
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            crop = random_resized_crop(image.height, image.width, generator)
+            image = functional.resized_crop(image, *crop, [self.size, self.size])
+            if torch.rand(1, generator=generator) < 0.5:
+                image = functional.hflip(image)
+        pixels: Tensor = functional.pil_to_tensor(image)
+        return pixels
+
+
+def random_resized_crop(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
+    """Draw (top, left, height, width) of a crop as ``torchvision.transforms.RandomResizedCrop`` does.
+
+    8 to 100 % of the area at an aspect ratio of 3/4 to 4/3. Torchvision's own draws from the global
+    random state, which is neither resumable nor safe in threads.
+    """
+    log_ratio = math.log(4 / 3)
+    for _ in range(10):
+        area = height * width * torch.empty(1).uniform_(0.08, 1.0, generator=generator).item()
+        ratio = torch.exp(torch.empty(1).uniform_(-log_ratio, log_ratio, generator=generator)).item()
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(torch.randint(0, height - h + 1, (1,), generator=generator))
+            left = int(torch.randint(0, width - w + 1, (1,), generator=generator))
+            return top, left, h, w
+    # Too long an image for any of the ten: its central part at the nearest allowed aspect ratio.
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def read_imagefolder(data_dir: Path, image_size: int) -> Data:
+    """Read ``data_dir/{train,val}/<class>/*``, in any image format that torchvision lists."""
+    found = []
+    for part in ("train", "val"):
+        folder = data_dir / part
+        require(folder.is_dir(), folder, "a folder with one folder of images per class")
+        with reading(folder, "images in one folder per class"):
+            found.append(ImageFolder(str(folder)))
+    train, test = found
+    return _data("imagefolder", data_dir, train, test, image_size)
+
+
+def read_imagenet(data_dir: Path, image_size: int) -> Data:
+    """Read ImageNet 2012 as torchvision unpacks it: ``meta.bin``, ``train/<wnid>/*``, ``val/<wnid>/*``."""
+    unpacked = f"as torchvision.datasets.ImageNet({str(data_dir)!r}, split) unpacks it"
+    meta = data_dir / META_FILE
+    require(meta.is_file(), meta, f"the devkit's class list, {unpacked}")
+    with reading(meta, f"the devkit's class list, {unpacked}"):
+        wnid_to_names, _ = load_meta_file(str(data_dir))  # with weights_only=True: no code in it can run
+        wnid_to_names.keys()
+    found = []
+    for part in ("train", "val"):
+        folder = data_dir / part
+        # Looked for here, because torchvision starts to unpack archives into data_dir where it is missing.
+        require(folder.is_dir(), folder, f"the {part} images, {unpacked}")
+        with reading(folder, f"one folder of images for each class of {META_FILE}, {unpacked}"):
+            found.append(ImageNet(str(data_dir), part))
+    train, test = found
+    return _data("imagenet", data_dir, train, test, image_size)
+
+
+def _data(name: str, data_dir: Path, train: ImageFolder, test: ImageFolder, size: int) -> Data:
+    # ImageNet's `classes` are its English names; the folders' names are its `wnids`.
+    inside = [getattr(part, "wnids", part.classes) for part in (train, test)]
+    if inside[0] != inside[1]:
+        odd = min(set(inside[0]) ^ set(inside[1]))
+        raise InputError(f"{data_dir}: class {odd!r} is in only one of train and val; expected it in both")
+    splits = [
+        FolderSplit(torch.tensor(part.targets), MEAN, STD, tuple(path for path, _ in part.samples), size)
+        for part in (train, test)
+    ]
+    return Data(name, splits[0], splits[1], (3, size, size), len(inside[0]))

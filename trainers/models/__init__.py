@@ -1,0 +1,109 @@
+"""Models to learn with: ``build(name, classes=..., shape=...)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from probes.errors import InputError, check_one_of
+from trainers.models.plain import conv, mlp
+from trainers.models.resnet import CifarResNet
+
+__all__ = ["build", "names"]
+
+# A builder and the sizes that it lets one choose.
+BUILT_IN: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
+    "mlp": (mlp, ("depth", "width")),
+    "conv": (conv, ("depth", "width")),
+    **{f"resnet{depth}": (partial(CifarResNet, depth), ("width",)) for depth in (8, 20, 32, 44, 56, 110)},
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that :func:`build` knows: ours, then torchvision's.
+
+    Examples
+    --------
+    >>> [name for name in names() if name.startswith("resnet")]
+    ['resnet8', 'resnet20', 'resnet32', 'resnet44', 'resnet56', 'resnet110',
+     'resnet101', 'resnet152', 'resnet18', 'resnet34', 'resnet50']
+    """
+    from trainers.models import zoo
+
+    return (*BUILT_IN, *zoo.names())
+
+
+def build(
+    name: str,
+    *,
+    classes: int,
+    shape: tuple[int, int, int],
+    depth: int | None = None,
+    width: int | None = None,
+    batch_norm: bool = True,
+) -> nn.Module:
+    """Build a model by name, its weights drawn from torch's global random state.
+
+    ``depth`` is the number of weight layers of ``mlp`` (4) and ``conv`` (7). ``width`` is the number of
+    hidden units a layer of ``mlp`` (64), and the number of channels in the first stage of ``conv`` and of
+    the CIFAR ResNets ``resnet8`` to ``resnet110`` (16). These start from He's initialisation.
+
+    Every other name is torchvision's model of that name, untrained and initialised as torchvision does. As
+    those take three channels, a leading module repeats a grey image three times.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`.
+    classes : int
+        Number of outputs.
+    shape : tuple of int
+        Of one image: (C, H, W).
+    depth, width : int, optional
+        Size of the model, where its name leaves it open.
+    batch_norm : bool
+        Whether batch norm follows each hidden weight layer; without it the layers have biases instead.
+        Torchvision's models with batch norm cannot do without.
+
+    Returns
+    -------
+    nn.Module
+        Maps float32 (n, C, H, W) to (n, classes).
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, a size is out of range or not this model's to choose, batch norm cannot be
+        switched off, or the images do not fit the model.
+
+    Examples
+    --------
+    >>> build("mlp", classes=10, shape=(1, 8, 8), depth=2, width=32, batch_norm=False)
+    Sequential(
+      (flatten): Flatten(start_dim=1, end_dim=-1)
+      (fc1): Linear(in_features=64, out_features=32, bias=True)
+      (relu1): ReLU()
+      (fc2): Linear(in_features=32, out_features=10, bias=True)
+    )
+    """
+    sizes = {key: value for key, value in (("depth", depth), ("width", width)) if value is not None}
+    for argument, value in (("classes", classes), *((f"shape {shape}", n) for n in shape), *sizes.items()):
+        if value < 1:
+            raise InputError(f"{argument}: {value} is not positive")
+    # Ours first: torchvision takes seconds to import.
+    builder, free = BUILT_IN.get(name, (None, ()))
+    if builder is None:
+        check_one_of("model", name, names())
+    for argument, value in sizes.items():
+        if argument not in free:
+            open_to = ", ".join(model for model, (_, sizes) in BUILT_IN.items() if argument in sizes)
+            raise InputError(
+                f"{argument}: {value} cannot be used, {name!r} fixes it; it is free in {open_to}"
+            )
+    if builder is not None:
+        return builder(classes=classes, shape=shape, batch_norm=batch_norm, **sizes)
+    from trainers.models import zoo
+
+    return zoo.build(name, classes=classes, shape=shape, batch_norm=batch_norm)
