@@ -259,7 +259,7 @@ def probes() -> None:
 
 
 def _entry(name: str, title: str, *lines: str) -> None:
-    click.secho(name, bold=True, nl=False)
-    click.echo(f"  {title}")
+    head = click.wrap_text(f"{name}  {title}", 80, subsequent_indent="      ")
+    click.echo(click.style(name, bold=True) + head[len(name) :])
     for line in filter(None, lines):
         click.echo(click.wrap_text(line, 80, initial_indent="    ", subsequent_indent="      "))

@@ -79,8 +79,11 @@ def runs_to_train(
         if found:
             return {path: _stored(path, wanted) for path in found}
     listed = wanted.pop("rule", "fa")
-    names = list(dict.fromkeys(rules or ([listed] if isinstance(listed, str) else listed)))
     source = str(config or "command line")
+    words = list(rules) or (listed if isinstance(listed, list) else [listed])
+    if not words or not all(isinstance(word, str) for word in words):
+        raise InputError(f"{source}: rule: expected a name or a list of names, got {listed!r}")
+    names = list(dict.fromkeys(words))
     runs = {}
     for name in names:
         settings = from_mapping(wanted | {"rule": name}, source)

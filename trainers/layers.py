@@ -98,6 +98,8 @@ class Synaptic(nn.Module):
             self.carries_error = x.requires_grad
         if self.error_path is not None:
             self._materialize(x, self.error_path.classes)
+        elif self.probe is not None:  # a probe sees B as it is and draws no other
+            self.rule.tie(self.weight.detach(), self.feedback.data)
         elif self.training or torch.is_grad_enabled():  # so also where a checkpoint runs without gradients first
             self.refresh()
         if self.probe is not None:

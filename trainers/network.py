@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -77,7 +78,7 @@ class Run(schema.Run):
             settings = from_mapping(self.config["settings"], str(self.path / schema.CONFIG))
             model = build_network(settings, shape=tuple(network["shape"]), classes=int(network["classes"]))
         state = {}
-        with schema.open_snapshot(schema.snapshot_path(self.path, step)) as file:
+        with schema.open_snapshot(self._existing(step)) as file:
             arrays = {name: schema.read_layer(file, name) for name in schema.layer_names(file)}
             rest = schema.read_state(file)
         own = model.state_dict()
@@ -90,8 +91,14 @@ class Run(schema.Run):
 
     def probe_batch(self) -> tuple[Tensor, Tensor] | None:
         """Return the fixed batch of the signal probes, inputs and targets, or None if none was recorded."""
-        arrays = schema.read_probe_batch(self.path)
-        return None if arrays is None else (torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1]))
+        path = self.path / schema.PROBE_BATCH
+        if not path.exists():
+            return None
+        try:
+            with xr.open_dataset(path, engine="h5netcdf") as batch:
+                return torch.from_numpy(batch.inputs.values), torch.from_numpy(batch.targets.values)
+        except (OSError, AttributeError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: cannot be read as a probe batch ({str(error).splitlines()[0]})") from None
 
 
 def signals_of(run: Run, model: nn.Module | None = None) -> Callable[[int], Signals] | None:
@@ -135,7 +142,7 @@ def _load(model: nn.Module, own: dict[str, Tensor], state: dict[str, np.ndarray[
     if missing or foreign:
         what = f"lacks {missing[0]!r}" if missing else f"holds {foreign[0]!r}, which the network lacks"
         raise InputError(f"{source}: does not fit the network: {what}")
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(state[name])).to(own[name].dtype) for name in own}
+    tensors = {name: torch.from_numpy(np.asarray(state[name], order="C")).to(own[name].dtype) for name in own}
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise InputError(

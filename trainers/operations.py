@@ -108,18 +108,14 @@ class Convolution:
     groups: int = 1
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        # Not F.conv2d: this one call serves every dimension and the transposed kind, and autocast knows it.
-        return torch.convolution(
-            x,
-            weight,
-            bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.transposed,
-            self._output_padding,
-            self.groups,
-        )
+        # Not torch.convolution, which would serve every dimension but is unknown to autocast on CPUs.
+        d = len(self.stride) - 1
+        if self.transposed:
+            transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[d]
+            extra = self._output_padding
+            return transposed(x, weight, bias, self.stride, self.padding, extra, self.groups, self.dilation)
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[d]
+        return convolve(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def adjoint(self, y: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         dx = self.backward(y, x, weight, (True, False, False))[0]

@@ -1,9 +1,14 @@
-"""When to take a snapshot: at planned steps, and around trouble. Pure functions of plain data, so a resumed run agrees."""
+"""When to take a snapshot: at planned steps, and around trouble.
+
+Both are pure functions of plain data that a checkpoint holds, so that a resumed run agrees with one never
+killed.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
@@ -28,9 +33,9 @@ class SnapshotPlan:
     every
         Also each multiple of this interval.
     max_gb
-        Limit in gigabytes (10⁹ bytes). A plan that does not fit is thinned evenly, which keeps log spacing; the last
-        step is kept to the end. A quarter of the limit, though no more than one episode of trouble needs, is set
-        aside for `Trouble`.
+        Limit in gigabytes (10⁹ bytes). A plan that does not fit is thinned evenly, which keeps log spacing;
+        the last step is kept to the end. A quarter of the limit, though no more than one episode of trouble
+        needs, is set aside for `Trouble`.
     snapshot_bytes
         Size of one snapshot, from `trainers.staging.snapshot_bytes`; ``max_gb`` needs it.
 
@@ -82,7 +87,8 @@ class SnapshotPlan:
         object.__setattr__(self, "reserve", reserve)
 
     def __contains__(self, step: int) -> bool:
-        return step in self.steps
+        place = bisect_left(self.steps, step)
+        return place < len(self.steps) and self.steps[place] == step
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.steps)
@@ -94,8 +100,8 @@ class SnapshotPlan:
         assert self.max_gb is not None
         if not self.max_gb > 0 or self.snapshot_bytes < 1:
             raise InputError(
-                f"max_gb: expected a positive number of gigabytes and the bytes of a snapshot, got {self.max_gb!r} "
-                f"and {self.snapshot_bytes!r}"
+                "max_gb: expected a positive number of gigabytes and the bytes of a snapshot, "
+                f"got {self.max_gb!r} and {self.snapshot_bytes!r}"
             )
         fit = self.max_gb * 1e9 / self.snapshot_bytes
         if fit < 1:
@@ -113,8 +119,8 @@ class Trouble:
 
         v > m + max(6 · 1.4826 · MAD, |m| / 2, |v₀| / 4)
 
-    where m and MAD are the median and the median absolute deviation of the last 50 values, of which there must be
-    10, and v₀ is the first value ever seen. A jump ends the baseline: it is gathered anew.
+    where m and MAD are the median and the median absolute deviation of the last 50 values, of which there
+    must be 10, and v₀ is the first value ever seen. A jump ends the baseline: it is gathered anew.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from probes.schema import CONFIG, METRICS, open_run, snapshot_path, write_json
 from trainers import rundir
 from trainers.convert import synapses
 from trainers.provenance import environment
-from trainers.staging import Staging, is_finite, unwrap
+from trainers.staging import Staging, is_finite, to_numpy, unwrap
 from trainers.writer import BackgroundWriter
 
 ENDS = ("finished", "diverged", "interrupted")
@@ -43,8 +43,8 @@ class Recorder:
     path
         The run directory to make.
     config
-        Entries for ``config.json`` beside those found out here (versions, command, rule): put settings of yours
-        under ``{"settings": {...}}``.
+        Entries for ``config.json`` beside those found out here (versions, command, rule): settings of yours
+        go under ``{"settings": {...}}``.
     probe_batch
         (inputs, targets), the fixed batch on which error signals will be measured.
     force
@@ -53,9 +53,9 @@ class Recorder:
     Raises
     ------
     InputError
-        If ``path`` holds anything and ``force`` is not given, or anything but a run; if nothing in ``model`` is
-        converted or a size in it is not known before the first batch; if the disk refuses. A write that fails in
-        the background is raised by the next call of any method.
+        If ``path`` holds a run and ``force`` is not given, or holds anything else; if nothing in ``model``
+        is converted, or a size in it is not known before the first batch; if the disk refuses. A write that
+        fails in the background is raised by the next call of any method.
 
     Examples
     --------
@@ -70,6 +70,12 @@ class Recorder:
     (array([0, 1, 2]), 'finished', [1.0, 0.5, 0.25])
     """
 
+    path: Path
+    active: bool
+    _writer: BackgroundWriter
+    _held: Staging
+    _closed: bool
+
     def __init__(
         self,
         model: nn.Module,
@@ -83,19 +89,22 @@ class Recorder:
         if not self.active:
             return
         self._config = {**_own_config(self._model), **_checked(config or {}), "status": "running"}
-        batch = None if probe_batch is None else _as_arrays(*probe_batch)
+        batch = None
+        if probe_batch is not None:
+            inputs, targets = (to_numpy(tensor.detach().cpu())[0] for tensor in probe_batch)
+            batch = rundir.probe_dataset(inputs, targets)
         rundir.make(self.path, force=force)
         write_json(self.path / CONFIG, self._config)
         if batch is not None:
-            write_probe_batch(self.path, *batch)
+            rundir.write_probe_batch(self.path, batch)
 
     @classmethod
     def resume(cls, model: nn.Module, path: str | os.PathLike[str], step: int) -> Self:
         """Go on recording a run from ``step``, that of its checkpoint, whose weights ``model`` must hold.
 
-        Snapshots and metrics of later steps are removed, to be recorded again; so is what a killed writer left
-        half-written. The model is staged as at ``step``: a loop that calls ``stage`` when it takes a checkpoint
-        ends up with the same files as one never killed.
+        Snapshots and metrics of later steps are removed, to be recorded again; so is what a killed writer
+        left half-written. The model is staged as of ``step``: if the loop calls `stage` whenever it takes a
+        checkpoint, the files end up the same as if it had never been killed.
 
         Raises
         ------
@@ -248,7 +257,8 @@ class Recorder:
 
 def _own_config(model: nn.Module) -> dict[str, Any]:
     """Return the entries of config.json that can be told from the model and the program."""
-    rules = {name: {"name": layer.rule.name, **dataclasses.asdict(layer.rule)} for name, layer in synapses(model)}
+    layers = synapses(model)
+    rules = {name: {"name": layer.rule.name, **dataclasses.asdict(layer.rule)} for name, layer in layers}
     first, *others = rules.values()
     rule = first if all(other == first for other in others) else {"name": "mixed", "layers": rules}
     return {
@@ -265,7 +275,7 @@ def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("settings", "rule", "versions"):
         if not isinstance(config.get(key, {}), Mapping):
             raise InputError(
-                f"config: {key!r} must be a mapping, got {config[key]!r}; entries of yours go under 'settings'"
+                f"config: {key!r} must be a mapping, got {config[key]!r}; your own go under 'settings'"
             )
     try:
         json.dumps(config)

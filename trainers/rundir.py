@@ -1,4 +1,4 @@
-"""A run directory's life: made, added to, brought back to an earlier step. Its layout is `probes.schema`'s."""
+"""The life of a run directory: made, added to, brought back to an earlier step. See also `probes.schema`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,23 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from probes.errors import InputError
-from probes.schema import ANALYSIS, CHECKPOINT, CONFIG, METRICS, PROBE_BATCH, SNAPSHOTS, open_run, snapshot_path
+import xarray as xr
+from numpy.typing import NDArray
 
+from probes.errors import InputError
+from probes.schema import (
+    ANALYSIS,
+    CHECKPOINT,
+    CONFIG,
+    METRICS,
+    PROBE_BATCH,
+    SNAPSHOTS,
+    open_run,
+    snapshot_path,
+    write_aside,
+)
+
+_INPUT_DIMS = {2: ["feature"], 3: ["channel", "w"], 4: ["channel", "h", "w"], 5: ["channel", "d", "h", "w"]}
 _REPLACED = (METRICS, CHECKPOINT, PROBE_BATCH, ANALYSIS, "findings.json", "report.html", "report.pdf")
 
 
@@ -27,8 +41,9 @@ def make(path: Path, *, force: bool) -> None:
             if not force:
                 raise InputError(f"{path}: exists already; choose another path or replace it with force")
             if not (path / CONFIG).is_file():
-                raise InputError(f"{path}: holds files but no run, so it is not replaced; choose another path")
-            for file in [*path.glob(f"{SNAPSHOTS}/step-*.nc"), *_torn(path), *(path / name for name in _REPLACED)]:
+                raise InputError(f"{path}: holds files but no run, so it is kept; choose another path")
+            snapshots = path.glob(f"{SNAPSHOTS}/step-*.nc")
+            for file in [*snapshots, *_torn(path), *(path / name for name in _REPLACED)]:
                 file.unlink(missing_ok=True)
         (path / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
         (path / METRICS).touch()
@@ -56,6 +71,37 @@ def append_metrics(path: Path, line: dict[str, Any]) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+def probe_dataset(inputs: NDArray[Any], targets: NDArray[Any]) -> xr.Dataset:
+    """Label the fixed batch of the signal probes: ``inputs`` (batch, ...) and ``targets`` (batch, ...).
+
+    Raises
+    ------
+    InputError
+        If the two do not hold equally many examples.
+    """
+    if not inputs.ndim or inputs.shape[:1] != targets.shape[:1]:
+        raise InputError(
+            "probe_batch: expected inputs and targets of equally many examples, "
+            f"got shapes {inputs.shape} and {targets.shape}"
+        )
+    names = _INPUT_DIMS.get(inputs.ndim) or [f"axis{axis}" for axis in range(1, inputs.ndim)]
+    target_names = [f"target_axis{axis}" for axis in range(1, targets.ndim)]
+    variables = {"inputs": (("batch", *names), inputs), "targets": (("batch", *target_names), targets)}
+    return xr.Dataset(variables)
+
+
+def write_probe_batch(path: Path, batch: xr.Dataset) -> None:
+    """Write what `probe_dataset` returned into the run directory ``path``.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    with write_aside(path / PROBE_BATCH) as aside:
+        batch.to_netcdf(aside, engine="h5netcdf")
+
+
 def rewind(path: Path, step: int) -> dict[str, Any]:
     """Remove what the run directory ``path`` holds beyond ``step`` or half-written; return its config.
 
@@ -76,7 +122,7 @@ def rewind(path: Path, step: int) -> dict[str, Any]:
 
 
 def _torn(path: Path) -> list[Path]:
-    """What killed writers left: files are written under these names and renamed when whole."""
+    """List what killed writers left: files are written under these names and renamed when whole."""
     return [*path.glob(".*.tmp"), *path.glob(f"{SNAPSHOTS}/.*.tmp")]
 
 

@@ -14,10 +14,10 @@ from trainers.staging import Staging
 
 
 class BackgroundWriter:
-    """Writes staged copies in the order they come; whoever asks for a buffer waits while all are being written.
+    """Writes staged copies in the order they come; who asks for a buffer waits while all are being written.
 
-    A write that failed is raised by every later call. What was handed over is written also if the program ends
-    without `close`: the executor's thread is joined at exit.
+    A write that failed is raised by every later call. What was handed over is written also if the program
+    ends without `close`: the executor's thread is joined at exit.
 
     Parameters
     ----------

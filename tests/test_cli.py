@@ -1,0 +1,195 @@
+"""The command line as a user types it: good input, bad input, and what is left on the disk."""
+
+import json
+
+import pytest
+import xarray as xr
+
+import wtdiag
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line; return exit code, standard output, standard error."""
+
+    def call(*words):
+        with pytest.raises(SystemExit) as end:
+            wtdiag.main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return end.value.code or 0, printed.out, printed.err
+
+    return call
+
+
+QUICK = ("--epochs", 0.5, "--width", 16, "--snapshots", 3)
+
+
+def test_train_and_analyze(run, tmp_path):
+    out = tmp_path / "run"
+    code, printed, _ = run("train", "--rule", "kp", *QUICK, "--out", out)
+    assert code == 0
+    assert "finished" in printed
+    assert {path.name for path in out.iterdir()} == {
+        "checkpoint.pt", "config.json", "metrics.jsonl", "probe_batch.nc", "snapshots",
+    }  # fmt: skip
+    code, printed, _ = run("analyze", out)
+    assert code == 0
+    assert printed.split() == [str(out / "report.html"), str(out / "report.pdf")]
+    with xr.open_dataset(out / "analysis.nc") as analysis:
+        assert analysis.weight_angle.dims == ("step", "layer")
+        assert analysis.error_angle.notnull().all()
+        assert analysis.weight_angle.attrs["units"] == "degree"
+
+
+def test_several_rules_train_as_each_would_alone(run, tmp_path):
+    code, printed, _ = run("train", "--rule", "wm", "--rule", "brsf", *QUICK, "--out", tmp_path / "both")
+    assert code == 0
+    assert len(printed.splitlines()) == 3
+    assert run("train", "--rule", "brsf", *QUICK, "--out", tmp_path / "alone")[0] == 0
+    for path in (tmp_path / "alone" / "snapshots").iterdir():
+        assert path.read_bytes() == (tmp_path / "both" / "brsf" / "snapshots" / path.name).read_bytes()
+
+
+def test_a_config_file_and_a_runs_own_config(run, tmp_path):
+    config = tmp_path / "my.toml"
+    config.write_text('rule = "sa"\nepochs = 0.5\nwidth = 16\n[coefficients]\nself = 0.1\n')
+    assert run("train", "--config", config, "--out", tmp_path / "one")[0] == 0
+    made = json.loads((tmp_path / "one" / "config.json").read_text())
+    assert made["settings"]["coefficients"] == {"self": 0.1}
+    assert made["rule"]["self"] == 0.1
+    again = tmp_path / "one" / "config.json"
+    assert run("train", "--config", again, "--seed", 1, "--out", tmp_path / "two")[0] == 0
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["settings"]["seed"] == 1
+
+
+def test_a_diverged_run_is_a_result(run, tmp_path):
+    out = tmp_path / "run"
+    code, printed, _ = run("train", "--rule", "wm-reg", "-c", "amp=50", "--epochs", 2, "--out", out)
+    assert code == 0
+    assert "diverged" in printed
+    config = json.loads((out / "config.json").read_text())
+    assert config["status"] == "diverged"
+    assert config["diverged"]["step"] == wtdiag.open_run(out).metrics.step.max() + 1
+    assert run("analyze", out)[0] == 0
+
+
+def test_resume_refuses_other_settings(run, tmp_path):
+    out = tmp_path / "run"
+    assert run("train", *QUICK, "--out", out)[0] == 0
+    code, _, message = run("train", "--resume", "--out", out, "--lr", 0.7)
+    assert code == 2
+    assert "lr=0.05" in message
+    code, _, message = run("train", "--resume", "--out", out)
+    assert code == 0
+    assert "finished already" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("train", "--rule", "faa"), "rule: 'faa' is not known; did you mean 'fa'?"),
+        (("train", "--rule", "ia", "-c", "sparse=1"), "coefficient of ia: 'sparse' is not known"),
+        (("train", "--rule", "ia", "-c", "amp=lots"), "ia: amp: expected a finite number, got 'lots'"),
+        (("train", "--rule", "ia", "-c", "amp"), "coefficient: expected NAME=VALUE, got 'amp'"),
+        (("train", "--rule", "bp", "-c", "amp=1"), "bp: has no coefficients, got 'amp'"),
+        (("train", "--rule", "sa", "-c", "self=linear:1"), "expected linear:FROM:TO"),
+        (("train", "--rule", "fa", "--delay", 1), "delay: fa has no learned feedback weights"),
+        (("train", "--model", "mpl"), "model: 'mpl' is not known; did you mean 'mlp'?"),
+        (("train", "--model", "resnet20", "--depth", 3), "depth"),
+        (("train", "--data", "digit"), "data: 'digit' is not known; did you mean 'digits'?"),
+        (("train", "--data", "mnist"), "data_dir"),
+        (("train", "--data", "mnist", "--data-dir", "/nowhere"), "/nowhere"),
+        (("train", "--epochs", -1), "epochs: expected a number ≥ 0, got -1.0"),
+        (("train", "--batch-size", 1), "batch_size: expected a number ≥ 2, got 1"),
+        (("train", "--optimizer", "sgdd"), "sgdd"),
+        (("train", "--device", "tpu9"), "device: 'tpu9' cannot be used"),
+        (("train", "--config", "/nowhere.toml"), "cannot read /nowhere.toml"),
+        (("train", "--max-gb", 1e-6), "max_gb"),
+        (("train", "--nonsense",), "--nonsense"),
+        (("analyze", "/nowhere"), "/nowhere: is not a directory"),
+        (("analyze",), "RUN_DIR"),
+        (("wombat",), "wombat"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, words, expected):
+    out = tmp_path / "run"
+    code, printed, message = run(*words, *(("--out", out) if words[0] == "train" else ()))
+    assert code == 2
+    assert expected in message
+    assert message.count("\n") == 1
+    assert printed == ""
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rul = 'fa'", "'rul' is not known; did you mean 'rule'?"),
+        ("rule = ", "cannot be parsed"),
+        ("epochs = 'many'", "epochs: expected a number, got 'many'"),
+        ("coefficients = 3", "coefficients: expected a table"),
+        ("depth = true", "depth: expected a whole number, got True"),
+        ("rule = 3", "rule"),
+    ],
+)
+def test_bad_config_files(run, tmp_path, text, expected):
+    config = tmp_path / "my.toml"
+    config.write_text(text)
+    code, _, message = run("train", "--config", config, "--out", tmp_path / "run")
+    assert code == 2
+    assert expected in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_overwritten_without_force(run, tmp_path):
+    out = tmp_path / "run"
+    assert run("train", *QUICK, "--out", out)[0] == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    code, _, message = run("train", "--rule", "bp", *QUICK, "--out", out)
+    assert code == 2
+    assert "--force" in message
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert run("train", "--rule", "bp", *QUICK, "--out", out, "--force")[0] == 0
+
+
+def test_one_run_that_exists_stops_all_before_any_begins(run, tmp_path):
+    assert run("train", "--rule", "bp", *QUICK, "--out", tmp_path / "all" / "bp")[0] == 0
+    assert run("train", "--rule", "fa", "--rule", "bp", *QUICK, "--out", tmp_path / "all")[0] == 2
+    assert not (tmp_path / "all" / "fa").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
+def test_a_corrupt_snapshot_is_named(run, tmp_path, damage):
+    out = tmp_path / "run"
+    assert run("train", *QUICK, "--out", out)[0] == 0
+    path = sorted((out / "snapshots").iterdir())[1]
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "foreign": b"PK" + content}[damage])
+    code, _, message = run("analyze", out)
+    assert code == 2
+    assert path.name in message
+    assert message.count("\n") == 1
+    assert not (out / "analysis.nc").exists()
+
+
+def test_lists_fit_eighty_columns(run):
+    for words, names in ((("rules",), wtdiag.RULES), (("probes",), wtdiag.PROBES)):
+        code, printed, _ = run(*words)
+        assert code == 0
+        assert max(map(len, printed.splitlines())) <= 80
+        assert all(f"{name} " in printed for name in names)
+
+
+def test_help_shows_examples(run):
+    for words in ((), ("train",), ("analyze",)):
+        code, printed, _ = run(*words, "--help")
+        assert code == 0
+        assert "wtdiag " in printed
+
+
+def test_every_public_name_is_there():
+    for name in wtdiag.__all__:
+        assert getattr(wtdiag, name) is not None
+    with pytest.raises(AttributeError):
+        wtdiag.nothing  # noqa: B018

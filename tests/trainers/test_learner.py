@@ -1,0 +1,127 @@
+"""The training step: who moves, by how much."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from trainers.convert import synapses, transport_free
+from trainers.learner import Learner
+from trainers.settings import Settings
+
+X, Y = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).double(), torch.arange(16) % 3
+
+
+def make(rule="sa", total=100, epoch=10, **settings):
+    torch.manual_seed(0)
+    chosen = Settings(rule=rule, warmup=0.0, schedule="constant", **settings)
+    net = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    model = transport_free(net, chosen.rule_at(0.0, 0.0))
+    return model, Learner(model, chosen, total=total, epoch=epoch)
+
+
+def run(model, learner, steps, first=0):
+    for step in range(first, first + steps):
+        learner.begin(step)
+        F.cross_entropy(model(X), Y).backward()
+        learner.step(step)
+
+
+def moved(model, before):
+    return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def test_matches_a_hand_written_loop():
+    model, learner = make("ia", lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True, clip_norm=0.3)
+    twin = copy.deepcopy(model)
+    matrices = [p for n, p in twin.named_parameters() if n.endswith("weight") and p.dim() > 1]
+    vectors = [p for n, p in twin.named_parameters() if p.dim() == 1]
+    feedback = [p for n, p in twin.named_parameters() if n.endswith("feedback")]
+    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors}]
+    forward = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+    backward = torch.optim.Adam(feedback, lr=0.005)
+    for _ in range(5):
+        twin.zero_grad()
+        F.cross_entropy(twin(X), Y).backward()
+        nn.utils.clip_grad_norm_(matrices + vectors, 0.3)
+        forward.step()
+        backward.step()
+    run(model, learner, 5)
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw"}, {"weight_decay": 0.3}, {"nesterov": True}])
+def test_kolen_pollack_contracts_under_any_recipe(options):
+    model, learner = make("kp", lr=0.05, coefficients={"decay": 0.4}, **options)
+    gaps = []
+    for step in range(60):
+        gaps.append(sum((layer.weight - layer.feedback).norm().item() ** 2 for _, layer in synapses(model)))
+        run(model, learner, 1, step)
+    if options.get("optimizer") == "adamw":  # decay enters the gradient, which Adam rescales: no exact law
+        return
+    assert gaps[-1] < 1e-2 * gaps[0]
+
+
+def test_kolen_pollack_contracts_exactly_with_plain_sgd():
+    model, learner = make("kp", lr=0.05, momentum=0.0, coefficients={"decay": 0.4})
+    layer = model[3]
+    start = (layer.weight - layer.feedback).detach().clone()
+    run(model, learner, 30)
+    torch.testing.assert_close(layer.weight - layer.feedback, start * (1 - 0.05 * 0.4) ** 30, rtol=1e-10, atol=1e-12)
+
+
+def test_delay_moves_feedback_alone():
+    model, learner = make("sa", delay=0.5)
+    before = copy.deepcopy(model.state_dict())
+    run(model, learner, 5)
+    assert {name.rpartition(".")[2] for name in moved(model, before) if "running" not in name} == {
+        "feedback", "num_batches_tracked",
+    }  # fmt: skip
+    before = copy.deepcopy(model.state_dict())
+    run(model, learner, 1, 5)
+    assert {"0.weight", "0.feedback"} <= moved(model, before)
+
+
+def test_alternate_takes_turns():
+    model, learner = make("sa", alternate=2)
+    assert [learner.phase(step) for step in range(6)] == ["task", "task", "feedback"] * 2
+    for step in range(6):
+        before = copy.deepcopy(model.state_dict())
+        run(model, learner, 1, step)
+        changed = moved(model, before)
+        assert ("0.weight" in changed) == (learner.phase(step) == "task")
+        assert ("0.feedback" in changed) == (learner.phase(step) == "feedback")
+
+
+@pytest.mark.parametrize("where", ["forward", "feedback", "both"])
+def test_update_noise_has_its_size_and_place(where):
+    model, learner = make("sa", lr=0.0, feedback_lr=0.5, update_noise=0.3, noise_on=where, coefficients={"self": 0.0, "decay": 0.0})
+    learner.settings = Settings(**{**learner.settings.as_dict(), "lr": 0.2})
+    learner.optimizers = {}  # nothing but noise
+    learner.feedback_lr = 0.5
+    learner.rates = lambda step: (0.2, 0.5)
+    big = torch.zeros(400, 400, dtype=torch.float64)
+    learner.weights, learner.feedback = [big.clone()], [big.clone()]
+    learner.step(0)
+    for tensor, rate, named in ((learner.weights[0], 0.2, "forward"), (learner.feedback[0], 0.5, "feedback")):
+        expected = rate * 0.3 if where in (named, "both") else 0.0
+        assert tensor.std().item() == pytest.approx(expected, rel=0.02)
+
+
+def test_fixed_feedback_never_moves():
+    model, learner = make("fa", weight_decay=0.5, update_noise=1.0)
+    before = model[0].feedback.clone()
+    run(model, learner, 3)
+    assert torch.equal(model[0].feedback, before)
+
+
+def test_feedback_can_share_the_forward_optimiser():
+    model, learner = make("sa", feedback_optimizer="forward")
+    assert list(learner.optimizers) == ["forward"]
+    before = model[0].feedback.clone()
+    run(model, learner, 1)
+    assert not torch.equal(model[0].feedback, before)
+    assert learner.rates(0) == (0.05, 0.05)
