@@ -1,0 +1,37 @@
+"""How far feedback weights point away from forward weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from probes.comparison import Comparison, compare
+from probes.nulls import angle_null
+from probes.registry import probe, shared
+
+
+@shared
+def weight_comparison(forward: NDArray[Any], feedback: NDArray[Any], direct: bool = False) -> Comparison:
+    """Compare W with B; feedback that comes straight from the output has no entry of W to compare with."""
+    return compare(forward, feedback, comparable=not direct)
+
+
+@probe(
+    units="degree",
+    long_name="angle between forward and feedback weights",
+    equation="∠(W, B) = arccos(⟨W, B⟩ / (‖W‖ ‖B‖))",
+    reference="Lillicrap et al. 2014, arXiv:1411.0247",
+    null=lambda weight_comparison: angle_null(weight_comparison),
+)
+def weight_angle(weight_comparison: Comparison) -> float:
+    """Angle between W and B as vectors of all their entries, in degrees.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from probes import PROBES
+    >>> round(PROBES["weight_angle"](forward=np.array([[1.0, 0.0]]), feedback=np.array([[1.0, 1.0]])), 6)
+    45.0
+    """
+    return weight_comparison.angle

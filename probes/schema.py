@@ -1,0 +1,209 @@
+"""The run directory: what lies where, and the one way to write and to read it.
+
+``runs/<name>/`` holds ``config.json`` (everything that made the run, and its status), ``metrics.jsonl`` (one
+JSON object per logged step), ``snapshots/step-00000100.nc``, ``checkpoint.pt``, ``probe_batch.nc``, and later
+``analysis.nc``, ``report.html`` and ``report.pdf``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from probes.errors import InputError, check_one_of
+from probes.files import read_json, write_aside, write_json
+from probes.snapshots import (
+    FORMAT,
+    STATE,
+    LayerArrays,
+    Snapshot,
+    encode_layer,
+    layer_names,
+    open_snapshot,
+    read_layer,
+    read_state,
+    write_snapshot,
+    wtdiag_version,
+)
+
+__all__ = [
+    "ANALYSIS", "CHECKPOINT", "CONFIG", "FORMAT", "METRICS", "PROBE_BATCH", "SNAPSHOTS", "STATE",
+    "LayerArrays", "Run", "Snapshot", "encode_layer", "layer_names", "open_run", "open_snapshot",
+    "read_json", "read_layer", "read_state", "snapshot_path", "write_aside", "write_json", "write_snapshot",
+    "wtdiag_version",
+]  # fmt: skip
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+SNAPSHOTS = "snapshots"
+CHECKPOINT = "checkpoint.pt"
+PROBE_BATCH = "probe_batch.nc"
+ANALYSIS = "analysis.nc"
+
+_SNAPSHOT_NAME = re.compile(r"step-(\d+)\.nc")
+
+
+def snapshot_path(run: str | os.PathLike[str], step: int) -> Path:
+    """Path of the snapshot of ``step`` in the run directory ``run``.
+
+    Examples
+    --------
+    >>> snapshot_path("runs/x", 100).as_posix()
+    'runs/x/snapshots/step-00000100.nc'
+    """
+    return Path(run, SNAPSHOTS, f"step-{step:08d}.nc")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, opened with `open_run`; everything but ``config`` is read when asked for.
+
+    Attributes
+    ----------
+    path : Path
+        The directory.
+    config : dict
+        Content of ``config.json``.
+    """
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """Steps that have a snapshot, ascending."""
+        names = os.listdir(self.path / SNAPSHOTS) if (self.path / SNAPSHOTS).is_dir() else []
+        steps = [int(match[1]) for match in map(_SNAPSHOT_NAME.fullmatch, names) if match]
+        return np.array(sorted(steps), dtype=np.int64)
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """``metrics.jsonl`` as a table: one row per line, NaN where a line lacks the key.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or a line is not a JSON object. A last line that is cut off, as a killed
+            run leaves it, is not an error and not a row.
+        """
+        path = self.path / METRICS
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); expected the metrics") from error
+        rows = []
+        for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is not whole
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{path}: line {number} is not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise InputError(f"{path}: line {number} is not a JSON object: {line[:60]!r}")
+            rows.append(row)
+        return pd.DataFrame.from_records(rows)
+
+    def snapshot(self, step: int) -> xr.DataTree:
+        """Forward and feedback weights at ``step``, one node per layer in forward order.
+
+        A node has the name of the layer's group in the file (`probes.snapshots.encode_layer`). Under backprop
+        ``feedback`` is ``forward``.
+
+        Raises
+        ------
+        InputError
+            If there is no such step, or its file is not whole.
+        """
+        with open_snapshot(self._existing(step)) as file:
+            layers = {name: read_layer(file, name) for name in layer_names(file)}
+        nodes = {encode_layer(name): _label(layer, layer.forward, layer.feedback) for name, layer in layers.items()}
+        return xr.DataTree.from_dict(nodes | {"/": xr.Dataset(attrs={"step": step})})
+
+    def layer(self, name: str) -> xr.Dataset:
+        """History of one layer: ``forward`` and ``feedback`` over the dims (step, ...).
+
+        Raises
+        ------
+        InputError
+            If there is no such layer, or a snapshot is not whole or has another shape than the first.
+        """
+        steps = self.steps
+        history = []
+        for step in steps:
+            with open_snapshot(self._existing(step)) as file:
+                check_one_of("layer", name, layer_names(file))
+                history.append(read_layer(file, name))
+        if not history:
+            raise InputError(f"{self.path}: holds no snapshots; expected some in {SNAPSHOTS}/")
+        try:
+            forward = np.stack([layer.forward for layer in history])
+            feedback = [layer.feedback for layer in history if layer.feedback is not None]
+            stacked = np.stack(feedback) if len(feedback) == len(history) else None
+            return _label(history[0], forward, stacked).assign_coords(step=steps)
+        except ValueError as error:
+            raise InputError(f"{self.path}: layer {name!r} changes its shape between snapshots") from error
+
+    def state(self, step: int) -> dict[str, NDArray[Any]]:
+        """Every tensor of the model at ``step`` that is no layer's weight, by its ``state_dict`` key.
+
+        Raises
+        ------
+        InputError
+            If there is no such step, or its file is not whole.
+        """
+        with open_snapshot(self._existing(step)) as file:
+            return read_state(file)
+
+    def _existing(self, step: int) -> Path:
+        path = snapshot_path(self.path, int(step))
+        if not path.is_file():
+            near = ", ".join(map(str, self.steps[:20])) or "none"
+            raise InputError(f"{path}: there is no snapshot of step {step}; steps: {near}")
+        return path
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run directory.
+
+    Raises
+    ------
+    InputError
+        If ``path`` is not a directory with a readable ``config.json``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_json(folder / CONFIG, {"status": "finished", "rule": {"name": "fa"}})
+    >>> (folder / SNAPSHOTS).mkdir()
+    >>> layer = LayerArrays(np.eye(2), np.eye(2), kind="Linear", index=0)
+    >>> for step in (0, 100):
+    ...     write_snapshot(snapshot_path(folder, step), Snapshot(step, {"fc": layer}))
+    >>> run = open_run(folder)
+    >>> run.steps, dict(run.layer("fc").sizes)
+    (array([  0, 100]), {'step': 2, 'out': 2, 'in': 2})
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: is not a directory; expected a run directory with {CONFIG}")
+    return Run(path, read_json(path / CONFIG))
+
+
+def _label(layer: LayerArrays, forward: NDArray[Any], feedback: NDArray[Any] | None) -> xr.Dataset:
+    """Put names on the weights; arrays with one axis more than the layer's have the steps first."""
+    lead = ("step",) * (forward.ndim - layer.forward.ndim)
+    variables = {
+        "forward": ((*lead, *layer.dims), forward),
+        "feedback": ((*lead, *layer.feedback_dims), forward if feedback is None else feedback),
+    }
+    names = ("kind", "index", "fixed", "carries_error", "direct", "groups")
+    return xr.Dataset(variables, attrs={**layer.attrs, **{name: getattr(layer, name) for name in names}})

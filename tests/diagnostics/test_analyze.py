@@ -1,0 +1,195 @@
+"""From snapshots to the labelled dataset."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from diagnostics.analyze import analyze, write_analysis
+from probes import PROBES, Quantities, spectra
+from probes.errors import InputError
+from probes.schema import LayerArrays, Run, Snapshot, open_run, snapshot_path, write_json, write_snapshot
+
+CONFIG = {
+    "status": "diverged",
+    "rule": {"name": "ia", "amp": 0.04},
+    "settings": {"model": "mlp", "depth": 2},
+}
+
+
+def weights(seed, *shape, dtype=np.float32):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def layers_at(step):
+    """Four layers of four kinds, stored in another order than they run."""
+    return {
+        "head": LayerArrays(weights(step, 10, 12), weights(step + 1, 10, 12), "Linear", 3),
+        "stem": LayerArrays(weights(step + 2, 6, 3, 2, 2), weights(9, 6, 3, 2, 2), "Conv2d", 0, True, False),
+        "grouped": LayerArrays(weights(step + 3, 6, 2, 3), weights(8, 6, 2, 3), "Conv1d", 1, groups=3),
+        "hidden": LayerArrays(weights(step + 4, 10, 6), weights(7, 10, 6), "Linear", 2, True, direct=True),
+    }
+
+
+def record(path, steps, layers=layers_at, config=CONFIG) -> Run:
+    write_json(path / "config.json", config)
+    (path / "snapshots").mkdir()
+    for step in steps:
+        write_snapshot(snapshot_path(path, step), Snapshot(step, layers(step)))
+    return open_run(path)
+
+
+def signals(step):
+    names = ("delta", "delta_exact", "sent", "sent_local", "sent_exact")
+    head = {name: weights(step + i, 8, 10) for i, name in enumerate(names)}
+    stem = {"delta": weights(step, 8, 6, 4, 4), "delta_exact": weights(step + 1, 8, 6, 4, 4)}
+    return {"head": head, "stem": stem}
+
+
+def test_lays_out_every_probe(tmp_path):
+    run = record(tmp_path, [0, 10, 200])
+    analysis = analyze(run, signals=signals)
+    assert analysis.layer.values.tolist() == ["stem", "grouped", "hidden", "head"]
+    assert analysis.kind.values.tolist() == ["Conv2d", "Conv1d", "Linear", "Linear"]
+    assert analysis.carries_error.values.tolist() == [False, True, True, True]
+    assert analysis.step.values.tolist() == [0, 10, 200]
+    assert analysis.sizes["mode"] == 10
+    assert {name for name in analysis if not name.endswith(("_null", "_null_sd"))} == set(PROBES)
+    for name, probe in PROBES.items():
+        variable = analysis[name]
+        assert variable.dims == ("step", "layer", *probe.dims)
+        assert variable.attrs == {
+            "units": probe.units,
+            "long_name": probe.long_name,
+            "equation": probe.equation,
+            "reference": probe.reference,
+        }
+        assert (f"{name}_null" in analysis) == (f"{name}_null_sd" in analysis) == (probe.null is not None)
+    assert analysis.attrs["run"] == tmp_path.name
+    assert analysis.attrs["rule"] == "ia"
+    assert json.loads(analysis.attrs["rule_coefficients"]) == {"amp": 0.04}
+    assert analysis.attrs["status"] == "diverged"
+    assert json.loads(analysis.attrs["settings"]) == CONFIG["settings"]
+
+
+def check_cell(cell, expected):
+    """A cell holds what is expected, and NaN for the modes that other layers have more of."""
+    cell, expected = np.atleast_1d(cell), np.atleast_1d(expected)
+    np.testing.assert_allclose(cell[: expected.size], expected, rtol=1e-12)
+    assert np.isnan(cell[expected.size :]).all()
+
+
+@pytest.mark.parametrize("step", [0, 10])
+@pytest.mark.parametrize("name", ["head", "stem", "grouped", "hidden"])
+def test_each_number_is_the_probe_of_its_layer_and_step(tmp_path, name, step):
+    analysis = analyze(record(tmp_path, [0, 10]), signals=signals).sel(step=step, layer=name)
+    layer, errors = layers_at(step)[name], signals(step).get(name, {})
+    given = {"forward": layer.forward, "feedback": layer.feedback, **errors}
+    about = {"groups": layer.groups, "direct": layer.direct, "units": 1 if name == "stem" else -1}
+    quantities = Quantities(**given, **about)
+    for probe in PROBES.values():
+        measured = probe.needs <= given.keys()
+        check_cell(analysis[probe.name], quantities[probe.name] if measured else np.nan)
+        if probe.null:
+            mean, sd = quantities.null(probe.name) if measured else (np.nan, np.nan)
+            check_cell(analysis[f"{probe.name}_null"], mean)
+            check_cell(analysis[f"{probe.name}_null_sd"], sd)
+
+
+def test_direct_feedback_is_not_compared(tmp_path):
+    """Even where it happens to have the forward weights' shape."""
+    hidden = analyze(record(tmp_path, [0])).sel(layer="hidden")
+    assert np.isnan(hidden.weight_angle).all()
+    assert np.isnan(hidden.sign_agreement).all()
+    assert hidden.feedback_norm.notnull().all()
+
+
+def test_choice_of_probes(tmp_path):
+    run = record(tmp_path, [0])
+    assert set(analyze(run, ["norm_ratio"])) == {"norm_ratio", "norm_ratio_null", "norm_ratio_null_sd"}
+    assert not any("error" in str(name) for name in analyze(run))
+    with pytest.raises(InputError, match=r"probe: 'weight_angel' is not known; did you mean 'weight_angle'"):
+        analyze(run, ["weight_angel"])
+    with pytest.raises(InputError, match=r"probe: 'error_angle' needs the error signals"):
+        analyze(run, ["error_angle"])
+
+
+def test_without_transport_of_feedback(tmp_path):
+    """Under backprop the feedback is the forward weight."""
+    run = record(tmp_path, [0], lambda _: {"fc": LayerArrays(weights(0, 5, 5), None, "Linear", 0)}, {})
+    analysis = analyze(run)
+    assert analysis.weight_angle.item() == 0
+    assert analysis.sign_agreement.item() == analysis.norm_ratio.item() == 1
+    assert analysis.attrs["rule"] == analysis.attrs["status"] == "unknown"
+
+
+def test_a_run_that_diverged(tmp_path):
+    def layers(step):
+        scale = {0: 1, 1: 1e30, 2: np.inf, 3: np.nan}[step]
+        return {"fc": LayerArrays(weights(0, 5, 4), weights(1, 5, 4) * np.float32(scale), "Linear", 0)}
+
+    analysis = analyze(record(tmp_path, range(4), layers))
+    assert analysis.weight_angle.notnull().values[:, 0].tolist() == [True, True, False, False]
+    np.testing.assert_allclose(analysis.feedback_norm[1], analysis.feedback_norm[0] * 1e30, rtol=1e-6)
+    assert analysis.forward_norm.notnull().all()
+
+
+def test_dtype_may_change(tmp_path):
+    def layers(step):
+        dtype = np.float64 if step else np.float32
+        return {"fc": LayerArrays(weights(0, 5, 4, dtype=dtype), weights(1, 5, 4, dtype=dtype), "Linear", 0)}
+
+    analysis = analyze(record(tmp_path, range(2), layers))
+    np.testing.assert_allclose(analysis.weight_angle[0], analysis.weight_angle[1], atol=1e-5)
+
+
+def test_fixed_feedback_is_decomposed_once(tmp_path, monkeypatch):
+    decomposed = []
+    decompose = spectra.decompose
+    monkeypatch.setattr(spectra, "decompose", lambda *given: decomposed.append(1) or decompose(*given))
+    analyze(record(tmp_path, range(5)))
+    assert len(decomposed) == 5 * 4 + 5 * 2 + 2  # forward; learned feedback; fixed feedback
+
+
+def test_progress_and_file(tmp_path):
+    run = record(tmp_path, [0, 3])
+    seen = []
+    analysis = analyze(run, signals=signals, progress=lambda steps: (seen.append(step) or step for step in steps))
+    assert seen == [0, 3]
+    write_analysis(analysis, tmp_path / "analysis.nc")
+    with xr.open_dataset(tmp_path / "analysis.nc") as back:
+        xr.testing.assert_identical(back.load(), analysis)
+    with pytest.raises(InputError, match=r"analysis.nc: cannot be written"):
+        write_analysis(analysis, tmp_path / "none" / "analysis.nc")
+
+
+def test_unusable_runs(tmp_path):
+    (tmp_path / "a").mkdir()
+    run = record(tmp_path / "a", [])
+    with pytest.raises(InputError, match="holds no snapshots"):
+        analyze(run)
+    write_snapshot(snapshot_path(run.path, 0), Snapshot(0, layers_at(0)))
+    write_snapshot(snapshot_path(run.path, 1), Snapshot(1, {"head": layers_at(1)["head"]}))
+    with pytest.raises(InputError, match=r"step-00000001.nc: has other layers than the first snapshot"):
+        analyze(run)
+    snapshot_path(run.path, 1).write_bytes(snapshot_path(run.path, 0).read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"step-00000001.nc: is not a whole wtdiag snapshot"):
+        analyze(run)
+
+
+def test_memory_does_not_grow_with_the_number_of_snapshots(tmp_path):
+    def layers(step):
+        return {"fc": LayerArrays(weights(step, 300, 400), weights(step + 1, 300, 400), "Linear", 0)}
+
+    peaks = []
+    for count in (2, 12):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        run = record(folder, range(count), layers)
+        tracemalloc.start()
+        analyze(run, ["weight_angle", "forward_spectral_norm"])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 300 * 400 * 4  # less than one more weight for ten more snapshots

@@ -1,0 +1,105 @@
+"""Chance levels against simulation."""
+
+import numpy as np
+import pytest
+
+from probes import PROBES, Quantities
+from probes.nulls import random_spectra
+
+DRAWS = 3000
+
+
+def simulate(name, shape, groups=1, draws=DRAWS):
+    """Values of a probe on Gaussian weights with one Frobenius norm, and its null."""
+    generator = np.random.default_rng(1)
+    values = []
+    for _ in range(draws):
+        forward, feedback = generator.normal(size=(2, *shape))
+        forward, feedback = forward / np.linalg.norm(forward), 3 * feedback / np.linalg.norm(feedback)
+        quantities = Quantities(forward=forward, feedback=feedback, groups=groups)
+        values.append(quantities[name])
+    mean, sd = quantities.null(name)
+    return np.array(values), mean, sd
+
+
+@pytest.mark.parametrize("name", ["weight_angle", "sign_agreement"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 3), (10, 12)])
+def test_angle_and_signs(name, shape):
+    values, mean, sd = simulate(name, shape)
+    assert values.mean() == pytest.approx(mean, abs=4 * sd / DRAWS**0.5)
+    assert values.std() == pytest.approx(sd, rel=0.06)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (10, 12)])
+def test_norm_ratio(shape):
+    generator = np.random.default_rng(1)
+    ratios = []
+    for _ in range(DRAWS):
+        quantities = Quantities(forward=generator.normal(size=shape), feedback=generator.normal(size=shape))
+        ratios.append(quantities["norm_ratio"])
+    mean, sd = quantities.null("norm_ratio")
+    assert np.median(ratios) == pytest.approx(mean, rel=5 * sd / DRAWS**0.5)
+    assert np.log(ratios).std() == pytest.approx(sd, rel=0.06)
+
+
+SPECTRAL = sorted(name for name in PROBES if "spectral" in name or "stable" in name or "singular" in name)
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [((1, 5), 1), ((2, 2), 1), ((30, 8), 1), ((20, 20), 1), ((12, 1, 3, 3), 12), ((8, 3, 2), 2)],
+)
+def test_spectra(name, shape, groups):
+    values, mean, sd = simulate(name, shape, groups, draws=500)
+    # The null is a sample too: of at least 256 spectra at these sizes.
+    np.testing.assert_allclose(values.mean(axis=0), mean, atol=6 * np.max(sd) / 256**0.5 + 1e-12)
+    np.testing.assert_allclose(values.std(axis=0), sd, rtol=0.4, atol=1e-6)
+
+
+def test_large_spectra_follow_the_marchenko_pastur_law():
+    values = random_spectra(200, 400).mean(axis=0) * (200 * 400) ** 0.5
+    edges = 400**0.5 + 200**0.5, 400**0.5 - 200**0.5
+    s = np.linspace(*edges[::-1], 20001)  # density of singular values of a 200 x 400 matrix
+    density = np.sqrt(np.maximum((edges[0] ** 2 - s**2) * (s**2 - edges[1] ** 2), 0)) / s
+    quantiles = np.interp((np.arange(200) + 0.5) / 200, np.cumsum(density) / density.sum(), s)[::-1]
+    np.testing.assert_allclose(values, quantiles, rtol=0.03)
+
+
+def test_spectra_are_drawn_once_and_always_the_same():
+    first = random_spectra(6, 7).copy()
+    random_spectra.cache_clear()
+    np.testing.assert_array_equal(random_spectra(7, 6), first)
+    assert random_spectra(7, 6) is random_spectra(7, 6)
+
+
+def errors_of_random_networks(generator):
+    """Errors that two random matrices send down from the same examples, through one rectifier."""
+    examples, units = 32, 40
+    error = generator.normal(size=(examples, 1)) @ generator.normal(size=(1, 6))
+    error += 0.5 * generator.normal(size=(examples, 6))
+    active = generator.random((examples, units)) < 0.5
+    return {name: error @ generator.normal(size=(6, units)) * active for name in ("delta", "delta_exact")}
+
+
+def test_error_angles_of_random_networks():
+    generator = np.random.default_rng(2)
+    drawn = [Quantities(**errors_of_random_networks(generator)) for _ in range(400)]
+    angles = np.array([quantities["error_angle"] for quantities in drawn])
+    mean, sd = np.mean([quantities.null("error_angle") for quantities in drawn], axis=0)
+    assert angles.mean() == pytest.approx(mean, abs=4 * sd / 20)
+    assert angles.std() == pytest.approx(sd, rel=0.15)
+    assert sd > 3 * np.degrees(1 / (32 * 40) ** 0.5)  # what independent entries would give
+
+
+def test_error_null_is_the_spread_under_flipped_units():
+    generator = np.random.default_rng(3)
+    exact = generator.normal(size=(5, 12, 4))
+    delta = exact + 2 * generator.normal(size=exact.shape)
+    for units in (1, -1):
+        signs = generator.choice([-1, 1], size=(4000, exact.shape[units]))
+        shares = (exact * delta).sum(axis=(0, 2) if units == 1 else (0, 1))
+        cosines = signs @ shares
+        cosines /= np.linalg.norm(exact) * np.linalg.norm(delta)
+        _, sd = Quantities(delta=delta, delta_exact=exact, units=units).null("error_angle")
+        assert np.degrees(np.arccos(cosines)).std() == pytest.approx(sd, rel=0.06)

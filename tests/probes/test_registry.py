@@ -1,0 +1,189 @@
+"""Properties that every probe has to have, run over the whole registry; and the registry itself."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from probes import PROBES, Quantities, probe, shared
+from probes.errors import InputError
+
+WEIGHTS = {"forward", "feedback"}
+# What multiplying all weights or signals of one network by c does to a probe.
+FROBENIUS = {"forward_norm", "feedback_norm"}
+SCALE_POWER = {name: int(name in FROBENIUS or name.endswith(("spectral_norm", "singular_values"))) for name in PROBES}
+BOUNDS = {name: (0, 180) for name in PROBES if "angle" in name} | {
+    "sign_agreement": (0, 1),
+    "forward_stable_rank": (1 - 1e-9, np.inf),
+    "feedback_stable_rank": (1 - 1e-9, np.inf),
+}
+
+each_probe = pytest.mark.parametrize("name", sorted(PROBES))
+shapes = st.one_of(
+    st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)),
+)
+
+
+def arrays(name, shape, seed, dtype=np.float64):
+    generator = np.random.default_rng(seed)
+    return {need: generator.normal(size=shape).astype(dtype) for need in sorted(PROBES[name].needs)}
+
+
+def all_nan(value):
+    return bool(np.isnan(value).all())
+
+
+@each_probe
+def test_says_what_it_is(name):
+    about = PROBES[name]
+    assert about.needs <= WEIGHTS | {"delta", "delta_exact", "sent", "sent_local", "sent_exact"}
+    assert about.needs
+    assert about.units in {"degree", "1"}
+    assert about.long_name
+    assert about.equation
+    assert about.reference
+    assert about.function.__doc__
+    assert about.dims in {(), ("mode",)}
+
+
+@each_probe
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(shape=shapes, seed=st.integers(0, 2**32 - 1), exponent=st.sampled_from([-100, -30, 3, 30, 100]))
+def test_scale(name, shape, seed, exponent):
+    given_ = arrays(name, shape, seed)
+    scaled = {key: array * 10.0**exponent for key, array in given_.items()}
+    factor = 10.0 ** (exponent * SCALE_POWER[name])
+    expected = factor * np.asarray(PROBES[name](**given_))
+    np.testing.assert_allclose(PROBES[name](**scaled), expected, rtol=1e-9, atol=1e-9 * factor)
+
+
+@each_probe
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(shape=shapes, seed=st.integers(0, 2**32 - 1))
+def test_order_of_rows_and_columns_does_not_matter(name, shape, seed):
+    given_ = arrays(name, shape, seed)
+    generator = np.random.default_rng(seed + 1)
+    rows, columns = generator.permutation(shape[0]), generator.permutation(shape[1])
+    permuted = {key: array[rows][:, columns] for key, array in given_.items()}
+    np.testing.assert_allclose(PROBES[name](**permuted), PROBES[name](**given_), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(set(PROBES) - {"sign_agreement"}))
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 2**32 - 1))
+def test_rotation_does_not_matter(name, rows, columns, seed):
+    given_ = arrays(name, (rows, columns), seed)
+    rotation = np.linalg.qr(np.random.default_rng(seed + 1).normal(size=(rows, rows)))[0]
+    rotated = {key: rotation @ array for key, array in given_.items()}
+    np.testing.assert_allclose(PROBES[name](**rotated), PROBES[name](**given_), rtol=1e-7, atol=1e-7)
+
+
+@each_probe
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(shape=shapes, seed=st.integers(0, 2**32 - 1))
+def test_bounds(name, shape, seed):
+    value = PROBES[name](**arrays(name, shape, seed, np.float32))
+    low, high = BOUNDS.get(name, (0, np.inf))
+    assert np.all((value >= low) & (value <= high))
+    assert np.ndim(value) == len(PROBES[name].dims)
+
+
+@each_probe
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_entry_that_is_not_finite_gives_nan(name, bad, dtype):
+    for key in PROBES[name].needs:
+        given_ = arrays(name, (3, 4), 0, dtype)
+        given_[key][1, 2] = bad
+        quantities = Quantities(**given_)
+        of_the_other = name in FROBENIUS and not name.startswith(key)
+        assert all_nan(quantities[name]) != of_the_other, key
+        quantities.null(name)  # neither warns nor raises
+
+
+@each_probe
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_zero_has_a_norm_and_nothing_else(name, dtype):
+    quantities = Quantities(**dict.fromkeys(PROBES[name].needs, np.zeros((3, 4), dtype)))
+    value = quantities[name]
+    assert not np.any(value) if SCALE_POWER[name] else all_nan(value)
+    quantities.null(name)
+
+
+@each_probe
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_no_entries(name, shape):
+    quantities = Quantities(**dict.fromkeys(PROBES[name].needs, np.zeros(shape)))
+    value = quantities[name]
+    assert value == 0 if name in FROBENIUS else all_nan(value)
+    quantities.null(name)
+
+
+@each_probe
+def test_below_the_floor_of_float32(name):
+    given_ = {key: np.full((2, 2), 1e-42, np.float32) for key in PROBES[name].needs}
+    value = PROBES[name](**given_)
+    if "angle" in name or name == "sign_agreement":
+        assert math.isnan(value)
+
+
+@each_probe
+def test_integer_entries(name):
+    given_ = {key: np.arange(i, 12 + i).reshape(3, 4) for i, key in enumerate(sorted(PROBES[name].needs))}
+    as_float = {key: array.astype(np.float64) for key, array in given_.items()}
+    np.testing.assert_array_equal(PROBES[name](**given_), PROBES[name](**as_float))
+
+
+@each_probe
+def test_inputs_stay_as_they_are(name):
+    given_ = arrays(name, (5, 6), 0)
+    before = {key: array.copy() for key, array in given_.items()}
+    for array in given_.values():
+        array.flags.writeable = False
+    quantities = Quantities(**given_)
+    _ = quantities[name], quantities.null(name)
+    assert all((given_[key] == before[key]).all() for key in given_)
+
+
+@each_probe
+def test_layout_in_memory_does_not_matter(name):
+    given_ = arrays(name, (4, 6), 0)
+    turned = {key: np.asfortranarray(array) for key, array in given_.items()}
+    np.testing.assert_allclose(PROBES[name](**turned), PROBES[name](**given_), rtol=1e-12)
+
+
+def test_a_new_probe_is_one_function(monkeypatch):
+    monkeypatch.setattr("probes.registry.PROBES", registry := dict(PROBES))
+    calls = []
+    monkeypatch.setattr("probes.registry._SHARED", {})
+
+    @shared
+    def total(forward):
+        calls.append(1)
+        return forward.sum()
+
+    @probe(units="1", long_name="mean", equation="", reference="", null=lambda total: (0.0, total))
+    def mean(total, forward, scale=1.0):
+        return scale * total / forward.size
+
+    quantities = Quantities(forward=np.ones((2, 2)), scale=3.0)
+    assert quantities["mean"] == 3.0
+    assert quantities.null("mean") == (0.0, 4.0)
+    assert len(calls) == 1
+    assert registry["mean"].needs == {"forward"}
+    assert registry["mean"](forward=np.ones(3)) == 1.0
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(InputError, match="feedback: is not given and no probe; given: forward"):
+        PROBES["weight_angle"](forward=np.ones((2, 2)))
+
+
+def test_measuring_does_not_load_torch():
+    script = "import probes, diagnostics.analyze, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)

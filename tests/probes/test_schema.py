@@ -1,0 +1,338 @@
+"""The run directory: bitwise round trips, whole files or none, one clear line for every broken one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+from probes.errors import InputError
+from probes.schema import (
+    LayerArrays,
+    Snapshot,
+    open_run,
+    open_snapshot,
+    read_layer,
+    read_state,
+    snapshot_path,
+    write_aside,
+    write_json,
+    write_snapshot,
+)
+
+
+def random(*shape, dtype=np.float32, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+@pytest.fixture
+def run_path(tmp_path):
+    write_json(tmp_path / "config.json", {"status": "finished", "rule": {"name": "fa"}})
+    (tmp_path / "snapshots").mkdir()
+    return tmp_path
+
+
+STRIDE = {"stride": [1, 2]}
+ATTRS = {"padding_mode": "zeros", "empty": "", "none": [], "gain": 0.5}
+LAYERS = {
+    "stem/a%b": LayerArrays(random(4, 3, 3, 5), random(4, 3, 3, 5, seed=1), "Conv2d", 1, attrs=STRIDE),
+    "fc": LayerArrays(random(6, 4), None, "Linear", 0, carries_error=False),
+    "up": LayerArrays(random(4, 2, 3), random(4, 2, 3, dtype=np.float64), "ConvTranspose1d", 2, fixed=True),
+    "direct": LayerArrays(random(4, 2, 3, 3), random(10, 4, 8, 8), "Conv2d", 3, groups=2, direct=True),
+    "": LayerArrays(random(2, 3, 2, 2, 2), random(2, 3, 2, 2, 2), "Conv3d", 4, dtype="bfloat16"),
+    "_state": LayerArrays(random(1, 1), random(1, 1), "Linear", 5, attrs=ATTRS),
+}
+STATE = {
+    "fc.bias": random(6),
+    "batches": np.array(7),
+    "flag": np.array(True),
+    "mask": np.array([[True, False], [False, False]]),
+    "half": np.array([1.5, np.inf, -0.0, 6e-8], np.float16),
+    "double": np.array([[np.nan, -0.0], [5e-324, 1e308]]),
+    "bytes": np.arange(5, dtype=np.uint8),
+    "phase": np.array([[1 + 2j, -0.0j]], np.complex64),
+    "rotation": np.array(1j),
+    "empty": np.empty((0, 3), np.float32),
+    "odd/name=3 %": np.ones((2, 2)),
+}
+
+
+def same_bits(a, b):
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def test_snapshot_comes_back_bitwise(tmp_path):
+    path = tmp_path / "s.nc"
+    write_snapshot(path, Snapshot(3, LAYERS, STATE, {"fc.bias": "bfloat16"}))
+    with open_snapshot(path) as file:
+        state = read_state(file)
+        layers = {name: read_layer(file, name or "model") for name in LAYERS}
+        assert file["_state/fc.bias"].attrs["torch_dtype"] == b"bfloat16"
+    assert state.keys() == STATE.keys()
+    assert all(same_bits(state[key], STATE[key]) for key in STATE)
+    for name, layer in LAYERS.items():
+        back = layers[name]
+        assert same_bits(back.forward, layer.forward)
+        assert (back.feedback is None) == (layer.feedback is None)
+        if layer.feedback is not None:
+            assert same_bits(back.feedback, layer.feedback)
+        for field in ("kind", "index", "fixed", "carries_error", "direct", "groups", "attrs", "dtype"):
+            assert getattr(back, field) == getattr(layer, field), field
+
+
+def test_same_snapshot_same_bytes(tmp_path):
+    for name in "ab":
+        write_snapshot(tmp_path / name, Snapshot(3, LAYERS, STATE))
+        time.sleep(1.1 if name == "a" else 0)  # HDF5's time stamps have whole seconds
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_xarray_reads_named_dims(tmp_path):
+    write_snapshot(tmp_path / "s.nc", Snapshot(3, LAYERS, STATE))
+    with xr.open_datatree(tmp_path / "s.nc", engine="h5netcdf") as tree:
+        assert tree.attrs["format"] == 1
+        assert tree.attrs["step"] == 3
+        assert tree["fc"].forward.dims == ("out", "in")
+        assert tree["stem%2Fa%25b"].feedback.dims == ("out", "in", "kh", "kw")
+        assert tree["up"].forward.dims == ("in", "out", "kw")
+        assert tree["model"].forward.dims == ("out", "in", "kd", "kh", "kw")
+        assert tree["direct"].feedback.dims == ("class", "input", "h", "w")
+        assert tree["_state"]["mask"].dtype == bool
+        np.testing.assert_array_equal(tree["up"].feedback, LAYERS["up"].feedback)
+
+
+def test_more_state_than_fits_an_attribute(tmp_path):
+    state = {f"layer{i}.bias": np.full(3, i) for i in range(4500)}  # > 64 KiB of references to one dimension
+    write_snapshot(tmp_path / "s.nc", Snapshot(0, {}, state))
+    with open_snapshot(tmp_path / "s.nc") as file:
+        assert read_state(file)["layer4499.bias"].tolist() == [4499] * 3
+
+
+def test_run(run_path):
+    for step in (100, 0, 20):
+        layers = {
+            "b": LayerArrays(np.full((2, 3), step), None, "Linear", 1),
+            "a": LayerArrays(np.ones((3, 3)), np.full((3, 3), -step), "Linear", 0, fixed=True),
+        }
+        write_snapshot(snapshot_path(run_path, step), Snapshot(step, layers, {"n": np.array(step)}))
+    (run_path / "snapshots" / ".step-00000200.nc.abc.tmp").touch()  # what a killed run leaves behind
+    run = open_run(run_path)
+    assert run.config["rule"] == {"name": "fa"}
+    assert run.steps.tolist() == [0, 20, 100]
+    assert list(run.snapshot(20).children) == ["a", "b"]
+    assert run.snapshot(20)["b"].feedback.values.tolist() == [[20] * 3] * 2
+    history = run.layer("a")
+    assert history.feedback.dims == ("step", "out", "in")
+    assert history.feedback.sel(step=100).values.tolist() == [[-100] * 3] * 3
+    assert run.layer("b").feedback.equals(run.layer("b").forward)
+    assert run.state(100) == {"n": np.array(100)}
+    with pytest.raises(InputError, match=r"00007.nc: there is no snapshot of step 7; steps: 0, 20, 100"):
+        run.snapshot(7)
+    with pytest.raises(InputError, match=r"layer: 'c' is not known. Choices: a, b"):
+        run.layer("c")
+
+
+def test_metrics(run_path):
+    lines = ['{"step": 1, "loss": 2.5}', '{"step": 2, "loss": NaN, "event": "jump"}', '{"step": 3, "lo']
+    (run_path / "metrics.jsonl").write_text("\n".join(lines))  # killed within the last line
+    metrics = open_run(run_path).metrics
+    assert metrics.step.tolist() == [1, 2]
+    assert metrics.event.isna().tolist() == [True, False]
+    (run_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(InputError, match=r"metrics.jsonl: line 2 is not JSON"):
+        _ = open_run(run_path).metrics
+    (run_path / "metrics.jsonl").write_text("[1]\n")
+    with pytest.raises(InputError, match=r"line 1 is not a JSON object: '\[1\]'"):
+        _ = open_run(run_path).metrics
+    (run_path / "metrics.jsonl").unlink()
+    with pytest.raises(InputError, match=r"metrics.jsonl: cannot be read"):
+        _ = open_run(run_path).metrics
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "[" * 100_000, b"\xff\xfe\x00"])
+def test_corrupt_config(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=r"config.json: .*expected") as caught:
+        open_run(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_run_that_is_none(tmp_path):
+    with pytest.raises(InputError, match="is not a directory; expected a run directory"):
+        open_run(tmp_path / "none")
+    with pytest.raises(InputError, match=r"config.json: cannot be read \(No such file"):
+        open_run(tmp_path)
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("step 0")
+
+
+def newer(path):
+    with h5py.File(path, "a") as file:
+        file.attrs["format"] = 2
+
+
+def foreign(path):
+    with h5py.File(path, "w") as file:
+        file["fc"] = 1
+
+
+def without_weights(path):
+    with h5py.File(path, "a") as file:
+        del file["fc/forward"]
+
+
+def without_attribute(path):
+    with h5py.File(path, "a") as file:
+        del file["fc"].attrs["index"]
+
+
+def odd_attribute(path):
+    with h5py.File(path, "a") as file:
+        file["fc"].attrs["groups"] = "two"
+
+
+def dataset_for_layer(path):
+    with h5py.File(path, "a") as file:
+        file["other"] = np.ones(3)
+
+
+def pointer_to_another_file(path):
+    with h5py.File(path.with_name("secret.h5"), "w") as file:
+        file["weights"] = np.ones((6, 4))
+    with h5py.File(path, "a") as file:
+        del file["fc/forward"]
+        file["fc/forward"] = h5py.ExternalLink("secret.h5", "/weights")
+
+
+def storage_in_another_file(path):
+    path.with_name("secret.bin").write_bytes(bytes(192))
+    with h5py.File(path, "a") as file:
+        del file["fc/forward"]
+        secret = [(str(path.with_name("secret.bin")), 0, 192)]
+        file["fc"].create_dataset("forward", (6, 4), "f8", external=secret)
+
+
+BREAKAGES = [
+    cut, empty, text, newer, foreign, without_weights, without_attribute, odd_attribute, dataset_for_layer,
+    pointer_to_another_file, storage_in_another_file,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", BREAKAGES)
+def test_broken_snapshot(run_path, damage):
+    path = snapshot_path(run_path, 0)
+    write_snapshot(path, Snapshot(0, {"fc": LayerArrays(random(6, 4), random(6, 4), "Linear", 0)}))
+    damage(path)
+    with pytest.raises(InputError, match=r"step-00000000.nc: ") as caught:
+        open_run(run_path).snapshot(0)
+    assert "\n" not in str(caught.value)
+
+
+def test_changing_shape(run_path):
+    for step, size in enumerate((2, 3)):
+        layer = LayerArrays(np.ones((size, 2)), None, "Linear", 0)
+        write_snapshot(snapshot_path(run_path, step), Snapshot(step, {"fc": layer}))
+    with pytest.raises(InputError, match=r"layer 'fc' changes its shape"):
+        open_run(run_path).layer("fc")
+
+
+@pytest.mark.parametrize("array", [np.array(["text"]), np.array([None]), np.array([1], np.longdouble)])
+def test_dtype_that_cannot_be_stored(tmp_path, array):
+    with pytest.raises(InputError, match="cannot be stored; expected numbers or booleans"):
+        write_snapshot(tmp_path / "s.nc", Snapshot(0, {}, {"x": array}))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(3,), (1,) * 6])
+def test_weight_of_odd_rank(tmp_path, shape):
+    with pytest.raises(InputError, match=r"a weight has shape .*; expected 2 to 5 dims"):
+        write_snapshot(tmp_path / "s.nc", Snapshot(0, {"x": LayerArrays(np.ones(shape), None, "Odd", 0)}))
+
+
+def test_write_aside_keeps_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail_half_way():
+        with write_aside(path) as aside:
+            aside.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_nothing_can_be_written(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be written \(.*No such file or directory"):
+        write_snapshot(tmp_path / "none" / "s.nc", Snapshot(0, {}))
+    with pytest.raises(InputError, match=r"cannot be written \(Is a directory"):
+        write_json(tmp_path, {})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the disk is filled by a limit on file size")
+def test_disk_that_is_full(tmp_path):
+    """A file-size limit fails a write as a full disk does, half-way."""
+    path = tmp_path / "s.nc"
+    path.write_text("old")
+    script = f"""
+import resource, signal
+import numpy as np
+from probes.errors import InputError
+from probes.schema import LayerArrays, Snapshot, write_snapshot
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_snapshot({str(path)!r}, Snapshot(0, {{"fc": LayerArrays(np.ones((300, 300)), None, "Linear", 0)}}))
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{path}: cannot be written (File too large)\n", done.stderr
+    assert [path] == list(tmp_path.iterdir())
+    assert path.read_text() == "old"
+
+
+def test_killed_while_writing(tmp_path):
+    """Whatever instant the writer dies at, the snapshot is the old one or a new one, never a part."""
+    path = tmp_path / "s.nc"
+    script = f"""
+import itertools
+import numpy as np
+from probes.schema import LayerArrays, Snapshot, write_snapshot
+for step in itertools.count():
+    weights = np.full((1000, 1000), float(step))
+    write_snapshot({str(path)!r}, Snapshot(step, {{"fc": LayerArrays(weights, None, "Linear", 0)}}))
+    print(step, flush=True)
+"""
+    for delay in (0.0, 0.003, 0.007, 0.012):
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout.readline() == "0\n"
+            time.sleep(delay)
+            writer.send_signal(signal.SIGKILL)
+        with open_snapshot(path) as file:
+            weights = read_layer(file, "fc").forward
+            assert (weights == file.attrs["step"]).all()
+
+
+def test_config_round_trip(tmp_path):
+    content = {"name": "Ωmega", "rule": {"decay": 1e-3}, "versions": {"torch": "2"}}
+    write_json(tmp_path / "c.json", content)
+    assert json.loads((tmp_path / "c.json").read_text(encoding="utf-8")) == content
