@@ -47,7 +47,7 @@ _PUBLIC = {
     "transport_free": "trainers.convert",
 }
 
-__all__ = ["InputError", "analyze", "main", *_PUBLIC]  # noqa: PLE0604
+__all__ = ["InputError", "analyze", "main", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
@@ -118,7 +118,7 @@ def main(args: Sequence[str] | None = None) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="wtdiag")
 def cli() -> None:
-    """Train, record and explain networks that learn without weight transport.
+    r"""Train, record and explain networks that learn without weight transport.
 
     \b
     wtdiag train --rule ia --model mlp --depth 8 --out runs/ia8
@@ -169,7 +169,7 @@ def train(
     force: bool,
     **given: Any,
 ) -> None:
-    """Train a network by one or several rules and record it.
+    r"""Train a network by one or several rules and record it.
 
     \b
     wtdiag train --rule ia --model mlp --depth 8 --data digits --epochs 10 --out runs/ia8
@@ -203,11 +203,11 @@ def train(
 
 @cli.command()
 @click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
-@click.option("--probe", "probes", multiple=True, help="Measure only this; may be repeated. `wtdiag probes` lists them.")
+@click.option("--probe", "probes", multiple=True, help="Measure only this; several may be given.")
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the joint report of several runs.")
 def analyze_command(run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats: str, out: Path | None) -> None:
-    """Measure recorded runs and write their reports.
+    r"""Measure recorded runs and write their reports.
 
     \b
     wtdiag analyze runs/ia8

@@ -7,7 +7,11 @@ from importlib import import_module
 
 import torch
 
-BENCHES = {"steps": ("bench.steps", "run"), "compiled": ("bench.steps", "run_compiled"), "snapshots": ("bench.snapshots", "run")}
+BENCHES = {
+    "steps": ("bench.steps", "run"),
+    "compiled": ("bench.steps", "run_compiled"),
+    "snapshots": ("bench.snapshots", "run"),
+}
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from bench.memory import peak_bytes
 from bench.timing import paired_ratios
@@ -42,9 +42,7 @@ def networks() -> dict[str, tuple[nn.Module, Tensor, int]]:
 def step_of(model: nn.Module, x: Tensor) -> Callable[[], object]:
     """Return a full training step: forward, backward, SGD with momentum on every parameter that learns."""
     y = torch.arange(len(x)) % 10
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9, fused=True
-    )
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9, fused=True)
     model.train()
 
     def step() -> None:

@@ -15,7 +15,7 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_commands_and_code_run_word_by_word(tmp_path, monkeypatch, capsys):
+def test_commands_and_code_run_word_by_word(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quick_start = next(block for block in blocks("") if block.startswith("wtdiag train"))
     for line in quick_start.splitlines():
@@ -24,10 +24,10 @@ def test_commands_and_code_run_word_by_word(tmp_path, monkeypatch, capsys):
         assert not end.value.code
     code = blocks("python")
     assert len(code) == 2
+    namespace = {}
     for block in code:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, "README.md", "exec"), namespace)
     assert Path("runs/mine/snapshots").is_dir()
-    assert "fc" not in capsys.readouterr().err
 
 
 def test_the_config_example_is_valid():

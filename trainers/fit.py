@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from probes.errors import InputError
 from probes.schema import CHECKPOINT, CONFIG
@@ -142,7 +142,7 @@ class Training:
             steps.close()
             self.recorder.close("interrupted")  # unless the run has ended
 
-    def _steps(self) -> Iterator[None]:
+    def _steps(self) -> Generator[None]:
         stream = self._batches()
         saved = time.monotonic()
         for step in range(self.progress.step, self.total):
@@ -179,7 +179,7 @@ class Training:
         if not math.isfinite(progress.loss):
             self._snapshot(step)  # the weights themselves are finite, or the step before would have ended the run
             return {"step": step + 1, "what": "loss"}
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.learner.step(step)
         progress.accuracy = (output.detach().argmax(1) == y).double().mean().item()
         self._forward_norm = _norm(self.learner.weights)
@@ -215,8 +215,8 @@ class Training:
             "throughput": round(progress.throughput, 1),
         }
         if step % self.epoch == 0 or step == self.total:
-            metrics["test_loss"], metrics["test_accuracy"] = self._evaluate()
-            progress.test_accuracy = metrics["test_accuracy"]
+            metrics["test_loss"], progress.test_accuracy = self._evaluate()
+            metrics["test_accuracy"] = progress.test_accuracy
         self.recorder.log(step, **metrics)
 
     @torch.no_grad()
@@ -285,7 +285,7 @@ class Training:
             )
 
     def _probe_batch(self) -> tuple[Tensor, Tensor]:
-        """A fixed sample of the training set, without augmentation: the rule's errors are those of training."""
+        """Draw a fixed sample of the training set, without augmentation."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         indices = torch.randperm(len(self.dataset.train), generator=generator)[: self.settings.probe_size]
         x, y = self.dataset.train.batch(indices, None)
@@ -300,13 +300,13 @@ class Training:
     def _first_non_finite(self) -> str:
         for name, layer in synapses(self.model):
             for kind in ("weight", "feedback"):
-                if not torch.isfinite(getattr(layer, kind)).all():
-                    return f"{kind} of {name}"
-        return "norm of the weights"
+                if not math.isfinite(_norm([getattr(layer, kind)])):
+                    return f"norm of the {kind} of {name}"
+        return "norm of all weights"
 
     @contextmanager
     def _random_state(self) -> Iterator[None]:
-        """The run's own random state for the duration; the caller's comes back."""
+        """Set the run's own random state for the duration; the caller's comes back."""
         outer = _random_state(self.device)
         _set_random_state(self.device, self._random)
         try:

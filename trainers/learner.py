@@ -39,7 +39,7 @@ class Learner:
         rule = layers[0].rule
         kind = settings.feedback_optimizer or rule.recipe.optimizer
         together = learned if kind == "forward" else []
-        # Weight decay is for matrices; with B under the same optimiser it decays alike, or Kolen-Pollack would not contract.
+        # Weight decay is for matrices. B under the same optimiser decays alike, or Kolen-Pollack would not contract.
         matrices = [p for p in self.forward if p.dim() > 1] + together
         vectors = [p for p in self.forward if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}]
@@ -114,15 +114,14 @@ class Learner:
             parameter.add_(torch.randn_like(parameter), alpha=rate * self.settings.update_noise)
 
 
-def _build(
-    kind: str, groups: list[dict[str, Any]], settings: Settings, momentum: float
-) -> torch.optim.Optimizer:
+def _build(kind: str, groups: list[dict[str, Any]], settings: Settings, momentum: float) -> torch.optim.Optimizer:
     # fused: one pass over memory for each parameter, which is what keeps a second set of weights affordable.
     if kind == "sgd":
         nesterov = settings.nesterov and momentum > 0
         return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
-    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
-    return adam(groups, lr=0.0, fused=True)
+    if kind == "adam":
+        return torch.optim.Adam(groups, lr=0.0, fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
 
 
 def _unique(tensors: Any) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from probes import schema
 from probes.errors import InputError
@@ -124,7 +125,7 @@ def signals_of(run: Run, model: nn.Module | None = None) -> Callable[[int], Sign
     return at
 
 
-def open_run(path: str) -> Run:
+def open_run(path: str | os.PathLike[str]) -> Run:
     """Open a run directory.
 
     Raises

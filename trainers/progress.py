@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from trainers.fit import Progress as State
 from trainers.fit import Training
@@ -26,7 +26,7 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Sta
         Where to draw; messages belong on standard error.
     """
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=24, overflow="ellipsis")),
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[numbers]}"),

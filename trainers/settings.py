@@ -23,8 +23,6 @@ SCHEDULES = ("cosine", "constant", "step")
 
 def _setting(default: Any, description: str, *, choices: tuple[str, ...] = (), least: float | None = None) -> Any:
     metadata = {"help": description, "choices": choices, "least": least}
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -48,8 +46,13 @@ class Settings:
     """
 
     rule: str = _setting("fa", "Rule that carries the error; `wtdiag rules` lists them.")
-    coefficients: dict[str, Coefficient] = _setting(
-        {}, "Coefficient or option of the rule, as NAME=VALUE; a VALUE may be a schedule (linear:0.1:0)."
+    coefficients: dict[str, Coefficient] = dataclasses.field(
+        default_factory=dict,
+        metadata={
+            "help": "Coefficients or options of the rule.",
+            "choices": (),
+            "least": None,
+        },
     )
     model: str = _setting("mlp", "mlp, conv, resnet8/20/32/44/56/110 or any torchvision classification model.")
     depth: int | None = _setting(None, "Weight layers of the model.", least=1)
@@ -58,7 +61,7 @@ class Settings:
     data: str = _setting("digits", "Data set; digits and glyphs need no files.")
     data_dir: str | None = _setting(None, "Folder of the data set's files.")
     download: bool = _setting(False, "Fetch the data set into --data-dir if it is not there.")
-    image_size: int | None = _setting(None, "Side of the images in pixels, where the data set offers several.", least=1)
+    image_size: int | None = _setting(None, "Side of the images in pixels, where there is a choice.", least=1)
     epochs: float = _setting(10.0, "Passes over the training set.", least=0)
     batch_size: int = _setting(64, "Examples per step.", least=2)
     seed: int = _setting(0, "Seed of initial weights, data order and all noise.", least=0)
@@ -66,8 +69,8 @@ class Settings:
     lr: float = _setting(0.05, "Learning rate of the forward weights.", least=0)
     momentum: float = _setting(0.9, "Momentum of SGD.", least=0)
     nesterov: bool = _setting(False, "Nesterov's form of momentum.")
-    weight_decay: float = _setting(0.0, "Weight decay of the forward weights (adam: coupled; adamw: decoupled).", least=0)
-    schedule: str = _setting("cosine", "Learning rate over time; step: ×0.1 at 1/3, 2/3 and 8/9.", choices=SCHEDULES)
+    weight_decay: float = _setting(0.0, "Weight decay of the forward weights; adamw decouples it.", least=0)
+    schedule: str = _setting("cosine", "Learning rate; step: ×0.1 at 1/3, 2/3 and 8/9.", choices=SCHEDULES)
     warmup: float = _setting(1.0, "Epochs of linear warm-up.", least=0)
     label_smoothing: float = _setting(0.0, "Label smoothing of the cross-entropy loss, from 0 to 1.", least=0)
     clip_norm: float | None = _setting(None, "Largest norm of the forward weights' gradient.", least=0)
@@ -79,14 +82,14 @@ class Settings:
     feedback_lr: float | None = _setting(None, "Learning rate of learned feedback weights.", least=0)
     feedback_momentum: float = _setting(0.0, "Momentum of SGD on learned feedback weights.", least=0)
     delay: float = _setting(0.0, "Epochs at the start in which the feedback weights alone learn.", least=0)
-    alternate: int = _setting(0, "Steps of the task between two steps of feedback alone; 0: both in each step.", least=0)
-    update_noise: float = _setting(0.0, "Standard deviation of Gaussian noise, times learning rate, on updates.", least=0)
+    alternate: int = _setting(0, "Task steps between two feedback steps; 0: both in each step.", least=0)
+    update_noise: float = _setting(0.0, "Deviation of Gaussian noise on updates, times learning rate.", least=0)
     noise_on: str = _setting("both", "Which weights' updates are noisy.", choices=("forward", "feedback", "both"))
     device: str = _setting("auto", "auto, cpu, cuda or cuda:N.")
     precision: str = _setting("float32", "Arithmetic.", choices=("float32", "bfloat16", "float64"))
     snapshots: int = _setting(20, "Snapshots, spaced logarithmically from first to last step.", least=2)
     snapshot_every: int | None = _setting(None, "Also a snapshot every so many steps.", least=1)
-    max_gb: float | None = _setting(None, "Disk space for snapshots, in GB; fewer are kept if they would not fit.", least=0)
+    max_gb: float | None = _setting(None, "Disk space for snapshots, in GB; fewer are taken if need be.", least=0)
     probe_size: int = _setting(64, "Examples in the fixed batch that the signal probes use.", least=2)
 
     def __post_init__(self) -> None:
@@ -106,9 +109,7 @@ class Settings:
 
     def rule_at(self, progress: float, epoch: float) -> Rule:
         """Return the rule with the coefficients of a moment: ``progress`` from 0 to 1, ``epoch`` counted from 0."""
-        values = {
-            name: coefficient_schedule(name, value)(progress, epoch) for name, value in self.coefficients.items()
-        }
+        values = {name: coefficient_schedule(name, value)(progress, epoch) for name, value in self.coefficients.items()}
         return build_rule(self.rule, **values)
 
     def as_dict(self) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def from_mapping(settings: Mapping[str, Any], source: str) -> Settings:
     >>> from_mapping({"rul": "fa"}, "my.toml")
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: my.toml: setting: 'rul' is not known; did you mean 'rule'? Choices: rule, coefficients, ...
+    probes.errors.InputError: my.toml: setting: 'rul' is not known; did you mean 'rule'? Choices: ...
     """
     names = [field.name for field in dataclasses.fields(Settings)]
     for name in settings:

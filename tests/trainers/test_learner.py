@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from trainers.convert import synapses, transport_free
 from trainers.learner import Learner
@@ -98,10 +98,10 @@ def test_alternate_takes_turns():
 
 @pytest.mark.parametrize("where", ["forward", "feedback", "both"])
 def test_update_noise_has_its_size_and_place(where):
-    model, learner = make("sa", lr=0.0, feedback_lr=0.5, update_noise=0.3, noise_on=where, coefficients={"self": 0.0, "decay": 0.0})
-    learner.settings = Settings(**{**learner.settings.as_dict(), "lr": 0.2})
+    _, learner = make(
+        "sa", lr=0.0, feedback_lr=0.5, update_noise=0.3, noise_on=where, coefficients={"self": 0.0, "decay": 0.0}
+    )
     learner.optimizers = {}  # nothing but noise
-    learner.feedback_lr = 0.5
     learner.rates = lambda step: (0.2, 0.5)
     big = torch.zeros(400, 400, dtype=torch.float64)
     learner.weights, learner.feedback = [big.clone()], [big.clone()]

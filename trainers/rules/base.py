@@ -98,8 +98,8 @@ def rule(name: str, /, **coefficients: Any) -> Rule:
 
     Examples
     --------
-    >>> rule("ia", amp=0.02)
-    InformationAlignment(inputs='activations', noise='normal', noise_std=1.0, reduction='mean', scale=1.0, amp=0.02, null=0.01, decay=0.0025)
+    >>> rule("kp", decay=0.1)
+    KolenPollack(decay=0.1, scale=1.0)
     """
     check_one_of("rule", name, RULES)
     cls = RULES[name]

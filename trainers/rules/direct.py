@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Direct(Rule):
     """The error below a layer is B applied to the network's output error, whatever lies between.
 
-    B has dims (class, \\*input of one example): it is W's shape in the last layer only.
+    B has dims (class, input of one example): it is W's shape in the last layer only.
     ``scale`` is B's standard deviation in units of √(1 / classes).
     """
 

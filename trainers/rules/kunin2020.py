@@ -63,6 +63,8 @@ class ActivationAlignment(Regularised):
     title = "Activation alignment"
     equation = "∂B = − amp · E[y xᵀ] + sparse · B E[x xᵀ]"
     reference = _KUNIN
+    # Adam, because plain steps that are stable where activations are large barely move the other directions.
+    recipe = Recipe(optimizer="adam", lr=0.02)
 
     amp: float = 0.06
     sparse: float = 0.06

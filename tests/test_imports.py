@@ -1,0 +1,87 @@
+"""Who may import whom, read from the source, and what an import brings with it, seen from a fresh interpreter."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# trainers -> probes <- diagnostics <- reports <- wtdiag
+ALLOWED = {
+    "probes": {"probes"},
+    "trainers": {"trainers", "probes"},
+    "diagnostics": {"diagnostics", "probes"},
+    "reports": {"reports", "diagnostics", "probes"},
+}
+OURS = {*ALLOWED, "wtdiag"}
+CONTRACT = {"probes.schema", "probes.errors"}
+SOURCES = sorted(path for folder in ALLOWED for path in (ROOT / folder).rglob("*.py"))
+
+
+def imports(source: str) -> set[str]:
+    """Return the dotted names of all modules that a source imports, wherever in it, the type checker's too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "the import path is the file path: no relative imports"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            # `from probes import schema` imports probes.schema; `from probes.schema import x` imports probes.schema
+            found |= {name if is_module(name) else str(node.module) for name in names}
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def test_the_reader_of_imports_sees_them():
+    source = (
+        "import os.path as p\ndef f():\n    from probes import schema, errors\n    from trainers.rules import RULES\n"
+    )
+    assert imports(source) == {"os.path", "probes.schema", "probes.errors", "trainers.rules"}
+    with pytest.raises(AssertionError, match="no relative imports"):
+        imports("from . import x")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_folders_import_only_what_lies_below_them(path):
+    folder = path.relative_to(ROOT).parts[0]
+    found = imports(path.read_text())
+    ours = {name for name in found if name.split(".")[0] in OURS}
+    assert {name.split(".")[0] for name in ours} <= ALLOWED[folder]
+    if folder == "trainers":
+        assert {name for name in ours if name.startswith("probes")} <= CONTRACT
+    else:
+        assert not {name for name in found if name.split(".")[0] in {"torch", "torchvision"}}
+
+
+def loaded_by(module: str) -> set[str]:
+    """Return what a fresh interpreter has in sys.modules after importing one module."""
+    code = f"import sys, {module}; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("folder", ["probes", "diagnostics", "reports"])
+def test_import_does_not_load_torch(folder):
+    loaded = loaded_by(folder)
+    assert folder in loaded
+    assert not loaded & {"torch", "torchvision"}
+
+
+def test_no_module_of_the_torch_free_folders_loads_torch():
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in SOURCES
+        if path.relative_to(ROOT).parts[0] != "trainers" and path.stem != "__main__"
+    ]
+    loaded = loaded_by(", ".join(modules))
+    assert set(modules) <= loaded
+    assert not loaded & {"torch", "torchvision", "trainers"}
