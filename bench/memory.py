@@ -18,18 +18,22 @@ class _Meter(TorchDispatchMode):
         self._seen: dict[int, int] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):
+            self._note(tensor, made=False)  # first seen as an input: it was there before
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._note(tensor)
+            self._note(tensor, made=True)
         return result
 
-    def _note(self, tensor: Tensor) -> None:
+    def _note(self, tensor: object, *, made: bool) -> None:
+        if not isinstance(tensor, Tensor):
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self._seen:
-            self._seen[key] = storage.nbytes()
-            self.live += storage.nbytes()
+            size = storage.nbytes() if made else 0
+            self._seen[key] = size
+            self.live += size
             self.peak = max(self.peak, self.live)
             weakref.finalize(storage, self._forget, key)
 

@@ -71,18 +71,18 @@ def run() -> None:
         for rule in RULES:
             twin = transport_free(model, rule, sample=x)
             steps[rule] = step_of(twin, x)
-            # What a rule is allowed beside backprop: B itself is there before, its gradient and momentum are not.
-            extra[rule] = 2 * sum(layer.feedback.nbytes for _, layer in synapses(twin) if layer.rule.learned)
+            # What a rule is allowed beside backprop: the gradient of B; B and its momentum are there before.
+            extra[rule] = sum(layer.feedback.nbytes for _, layer in synapses(twin) if layer.rule.learned)
         for rule in ("fa", "usf", "frsf"):
             steps[f"biotorch {rule}"] = step_of(biotorch(model, rule), x)
         ratios = paired_ratios(steps, rounds=rounds)
-        native_peak = peak_bytes(step_of(copy.deepcopy(model), x))
+        native_peak = peak_bytes(steps["native"])
         print(f"\n{title}: native {1e3 * ratios['native'][0]:.1f} ms, peak {native_peak / 2**20:.1f} MiB")
         print(f"{'':16}{'time':>8}{'target':>8}{'BioTorch':>10}{'memory':>8}")
         for rule in RULES:
             target = f"{TARGETS[rule][dense]:.2f}" if rule in TARGETS else ""
             other = ratios.get(f"biotorch {rule}")
-            peak = peak_bytes(step_of(transport_free(model, rule, sample=x), x))
+            peak = peak_bytes(steps[rule])
             print(
                 f"{rule:16}{ratios[rule][1]:8.2f}{target:>8}{f'{other[1]:.2f}' if other else '':>10}"
                 f"{peak / (native_peak + extra[rule]):8.2f}"

@@ -51,9 +51,7 @@ class Primitive:
 
 
 PRIMITIVES: dict[str, Primitive] = {
-    "amp": Primitive(
-        "− amp · E[y xᵀ]", frozenset({"output"}), sign=-1.0, input=lambda s: s.x, output=lambda s: s.y
-    ),
+    "amp": Primitive("− amp · E[y xᵀ]", frozenset({"output"}), sign=-1.0, input=lambda s: s.x, output=lambda s: s.y),
     "null": Primitive("+ null · E[y yᵀ] B", frozenset({"output"}), input=lambda s: s.adjoint(s.y)),
     "decay": Primitive("+ decay · B", frozenset(), matrix=lambda s: s.feedback),
     "sparse": Primitive("+ sparse · B E[x xᵀ]", frozenset(), output=lambda s: s.apply(s.x)),
@@ -74,6 +72,8 @@ def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> 
         "mean" or "sum" over the positions of a convolution.
     """
     active = {PRIMITIVES[name]: value for name, value in coefficients.items() if value}
+    if not active:
+        return s.feedback.new_zeros(s.feedback.shape)
     busy = "input" if any(p.input and not p.output for p in active) else "output"
     ends: dict[str, list[tuple[float, Tensor]]] = {"input": [], "output": []}
     matrices: list[tuple[float, Tensor]] = []
@@ -84,21 +84,17 @@ def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> 
         end = busy if primitive.input and primitive.output else "input" if primitive.input else "output"
         term: Term = getattr(primitive, end)
         ends[end].append((primitive.sign * value / s.examples(reduction), term(s)))
-    if ends["input"]:
-        matrices.append((1.0, s.outer(_weighted_sum(ends["input"]), s.y)))
+    total = s.outer(_weighted_sum(ends["input"]), s.y) if ends["input"] else None
     if ends["output"]:
-        matrices.append((1.0, s.outer(s.x, _weighted_sum(ends["output"]))))
-    return _weighted_sum(matrices[::-1]) if matrices else s.feedback.new_zeros(s.feedback.shape)
+        product = s.outer(s.x, _weighted_sum(ends["output"]))
+        total = product if total is None else total.add_(product)
+    return _weighted_sum(matrices, onto=total)
 
 
-def _weighted_sum(terms: list[tuple[float, Tensor]]) -> Tensor:
-    """Sum without touching the terms, in as few passes over memory as there are terms."""
-    (coefficient, total), *rest = terms
-    if rest and coefficient == 1.0:
-        total = total.add(rest[0][1], alpha=rest[0][0])
-        rest = rest[1:]
-    elif coefficient != 1.0:
-        total = total * coefficient
-    for coefficient, term in rest:
-        total = total.add_(term, alpha=coefficient)
+def _weighted_sum(terms: list[tuple[float, Tensor]], onto: Tensor | None = None) -> Tensor:
+    """Sum without touching the terms, and with one new tensor at most: into ``onto`` if it is given."""
+    total = onto
+    for coefficient, term in terms:
+        total = term * coefficient if total is None else total.add_(term, alpha=coefficient)
+    assert total is not None
     return total

@@ -141,7 +141,7 @@ def test_a_corrupt_checkpoint_is_named_and_kept(tmp_path, damage):
     path = out / "checkpoint.pt"
     content = path.read_bytes()[:-100] if damage is None else damage
     path.write_bytes(content)
-    with pytest.raises(InputError, match="checkpoint.pt: cannot be read"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be read"):
         Training(Settings(rule="fa", epochs=1), out, resume=True)
     assert path.read_bytes() == content
 

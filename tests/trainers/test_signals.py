@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from trainers.convert import synapses, transport_free
 from trainers.rules import RULES
@@ -86,7 +86,9 @@ def test_delta_is_what_trains_the_layer(rule, batch):
 
 def test_a_shared_layer_is_noted_once_per_use(batch):
     shared = nn.Linear(8, 8)
-    model = transport_free(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), shared, shared, nn.Linear(8, 3)).double(), "fa")
+    model = transport_free(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 8), shared, shared, nn.Linear(8, 3)).double(), "fa"
+    )
     signals = error_signals(model, *batch)
     assert signals["2"]["delta"].size == 2 * 5 * 8
 

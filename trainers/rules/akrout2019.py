@@ -61,4 +61,4 @@ class KolenPollack(Rule):
         return s.weight_grad.add(s.feedback, alpha=self.decay)
 
     def weight_grad(self, s: Local) -> Tensor:
-        return s.weight_grad.add(s.weight, alpha=self.decay)
+        return s.weight_grad.add_(s.weight, alpha=self.decay)

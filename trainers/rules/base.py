@@ -71,7 +71,7 @@ class Rule:
         raise TypeError(f"{self.name} has fixed feedback weights")
 
     def weight_grad(self, s: Local) -> Tensor:
-        """Return W's gradient: the task's, plus what the rule itself asks of W."""
+        """Return W's gradient: the task's, which may be changed in place, plus what the rule itself asks of W."""
         return s.weight_grad
 
 
