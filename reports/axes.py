@@ -1,0 +1,127 @@
+"""Axes: how steps, layers and numbers are laid out along them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import ArrayLike, NDArray
+
+from reports.facts import carrying
+from reports.style import HALF, context, printable, short
+
+_UNITS = {"degree": "°", "1": ""}
+_MAX_NAMES = 26  # layer names that one axis has room for
+
+
+def panel(draw: Callable[[Axes], None], *, width: float = HALF, height: float = 2.3) -> Figure:
+    """Draw on fresh axes of the given size in inches, in the reports' style."""
+    with context():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.subplots())
+        return figure
+
+
+def measure_title(measure: xr.DataArray) -> str:
+    """Name a measure and its unit, briefly enough for a panel.
+
+    Examples
+    --------
+    >>> measure_title(xr.DataArray(0.0, name="weight_angle", attrs={"units": "degree"}))
+    'weight angle (°)'
+    """
+    name = str(measure.name).replace("_", " ")
+    units = str(measure.attrs.get("units", "1"))
+    sign = _UNITS.get(units, units)
+    return printable(f"{name} ({sign})" if sign else name)
+
+
+def layers_height(analysis: xr.Dataset) -> float:
+    """Give the height in inches of a panel with one row per layer."""
+    return float(np.clip(0.85 + 0.15 * analysis.sizes["layer"], 1.7, 4.1))
+
+
+def layers_axis(axes: Axes, analysis: xr.Dataset) -> None:
+    """Name the layers along the vertical axis, the first at the top, as many as fit."""
+    shown = every(analysis.sizes["layer"], _MAX_NAMES)
+    axes.set_yticks(shown, [layer_name(analysis, i, 16) for i in shown])
+
+
+def layer_name(analysis: xr.Dataset, index: int, length: int) -> str:
+    """Give a layer's name, cut to a length and marked with a star if the layer carries no error."""
+    mark = "" if carrying(analysis)[index] else " *"
+    return short(str(analysis.layer.values[index]), length) + mark
+
+
+def steps_axis(axes: Axes, steps: NDArray[Any]) -> None:
+    """Stretch early training where the snapshots are denser there."""
+    positive = steps[steps > 0]
+    if len(steps) > 4 and np.median(steps) < 0.25 * steps[-1]:
+        start = float(positive[0])
+        axes.set_xscale("symlog", linthresh=start, linscale=0.3)
+        decades = 10.0 ** np.arange(np.ceil(np.log10(start)), np.floor(np.log10(steps[-1])) + 1)
+        ticks = decades if len(decades) > 1 else (start, steps[-1])
+        axes.xaxis.set_major_locator(FixedLocator([0.0, *ticks]))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+
+
+def log_axis(axis: Axis, values: ArrayLike, *, floor: float = 0.0) -> None:
+    """Make a vertical axis logarithmic if its values span a factor 30, down to ``floor`` of the largest."""
+    found = np.asarray(values, dtype=float)
+    found = found[(found > 1e-300) & (found < 1e300)]  # leaves room for the margins
+    if not found.size or found.max() / 30 < found.min():
+        return
+    axis.axes.set_yscale("log")
+    axis.axes.set_ylim(max(found.min() * 0.8, found.max() * floor), found.max() * 1.3)
+    plain_numbers(axis)
+    axis.set_minor_locator(NullLocator())
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Write 0.01, not a power of ten, which would need mathematical type."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Give at most ``most`` indices out of ``count``, evenly spread, ends included.
+
+    Examples
+    --------
+    >>> spread(3, 8), spread(10, 4)
+    ([0, 1, 2], [0, 3, 6, 9])
+    """
+    return [int(index) for index in np.linspace(0, count - 1, min(count, most)).round()]
+
+
+def every(count: int, most: int) -> range:
+    """Give at most ``most`` evenly spaced indices out of ``count``, from the first on.
+
+    Examples
+    --------
+    >>> list(every(9, 6))
+    [0, 2, 4, 6, 8]
+    """
+    return range(0, count, -(-count // most))
+
+
+def compact(value: float) -> str:
+    """Write a step number briefly.
+
+    Examples
+    --------
+    >>> compact(0), compact(2500), compact(1e6)
+    ('0', '2.5k', '1M')
+    """
+    for size, sign in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{sign}"
+    return f"{value:g}"

@@ -1,0 +1,57 @@
+"""A report as an A4 PDF, set by typst."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import typst
+
+from reports.content import Block, Code, Figure, Report, Table, Terms, Text
+from reports.style import short
+
+_FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSansMono.ttf")
+
+
+def render(report: Report) -> bytes:
+    """Typeset a report; the same report gives the same bytes.
+
+    Everything a run says travels as JSON and is set as text: no word of it is read as typst markup.
+    """
+    content = {
+        "title": report.title,
+        "header": short(report.title, 80),
+        "verdict": report.verdict,
+        "sections": [
+            {"title": section.title, "blocks": [_block(block) for block in section.blocks]}
+            for section in report.sections
+        ],
+    }
+    template = resources.files("reports").joinpath("templates", "report.typ").read_bytes()
+    folder = Path(mpl.get_data_path(), "fonts", "ttf")  # the fonts that the figures were laid out with
+    fonts = typst.Fonts(font_paths=[folder / name for name in _FONTS])
+    return typst.compile(
+        template,
+        format="pdf",
+        font_paths=fonts,
+        sys_inputs={"report": json.dumps(content)},
+    )
+
+
+def _block(block: Block) -> dict[str, Any]:
+    match block:
+        case Text(text):
+            return {"kind": "text", "text": text}
+        case Code(label, text):
+            return {"kind": "code", "label": label, "text": text}
+        case Table():
+            return {"kind": "table", **vars(block)}
+        case Figure():
+            widths = [float(panel.get_figwidth()) for panel in block.panels]
+            panels = [{"svg": svg, "width": width} for svg, width in zip(block.svgs, widths, strict=True)]
+            return {"kind": "figure", "panels": panels, "caption": block.caption, "alt": block.alt}
+        case Terms(terms):
+            return {"kind": "terms", "terms": [vars(term) for term in terms]}

@@ -1,0 +1,94 @@
+"""Write reports: one run's into its directory, several runs' jointly beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from probes.errors import InputError, check_one_of
+from probes.schema import write_aside
+from reports import html, pdf
+from reports.joint import joint
+from reports.single import single
+from reports.sources import load
+
+_RENDER = {"html": lambda report: html.render(report).encode(), "pdf": pdf.render}
+FORMATS = tuple(_RENDER)
+
+
+def write(
+    runs: Sequence[str | os.PathLike[str]],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    formats: Collection[str] = FORMATS,
+) -> list[Path]:
+    """Write ``report.html`` and ``report.pdf`` on one analysed run, or jointly on several.
+
+    Parameters
+    ----------
+    runs : sequence of paths
+        Analysed run directories.
+    out : path, optional
+        Existing or new folder for the report; by default the run's own, or the one that holds all the runs.
+    formats : collection of {"html", "pdf"}
+        Which to write.
+
+    Returns
+    -------
+    list of Path
+        The files written. An earlier report of the same name is replaced.
+
+    Raises
+    ------
+    InputError
+        If there are no runs, one is not analysed, its files cannot be read, runs of different folders come
+        without ``out``, or the report cannot be written.
+
+    Examples
+    --------
+    >>> write(["runs/none"])
+    Traceback (most recent call last):
+    ...
+    probes.errors.InputError: runs/none: is not a directory; expected a run directory with config.json
+    """
+    for name in formats:
+        check_one_of("formats", name, FORMATS)
+    paths = list(dict.fromkeys(Path(run) for run in runs))
+    if not paths:
+        raise InputError("runs: none given; expected at least one run directory")
+    folder = Path(out) if out is not None else _folder(paths)
+    sources = [load(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    report = single(sources[0]) if len(sources) == 1 else joint(sources)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot hold the report ({error.strerror}); expected a folder") from error
+    written = []
+    for name in formats:
+        path = folder / f"report.{name}"
+        content = _RENDER[name](report)
+        with write_aside(path) as aside:
+            aside.write_bytes(content)
+        written.append(path)
+    return written
+
+
+def _folder(paths: Sequence[Path]) -> Path:
+    if len(paths) == 1:
+        return paths[0]
+    parents = {path.resolve().parent for path in paths}
+    if len(parents) > 1:
+        raise InputError(
+            f"out: not given, and the runs lie in {len(parents)} folders; say where the report goes"
+        )
+    return paths[0].parent
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Folder names, or where two are alike, paths from the folder that holds all."""
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    common = os.path.commonpath([path.resolve() for path in paths])
+    return [path.resolve().relative_to(common).as_posix() for path in paths]

@@ -1,0 +1,113 @@
+"""What a report is built from: a run's analysis, settings and metrics, checked and cleaned once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from probes.errors import InputError
+from probes.schema import ANALYSIS, METRICS, open_run
+from reports.style import printable
+
+
+@dataclass(frozen=True)
+class Source:
+    """One analysed run.
+
+    Attributes
+    ----------
+    name : str
+        What the report calls it.
+    path : Path
+        Its directory.
+    config : dict
+        ``config.json``; text in it is printable.
+    metrics : DataFrame
+        ``metrics.jsonl``, numeric columns only; empty for a run recorded without them.
+    analysis : Dataset
+        ``analysis.nc``; layer names are printable.
+    """
+
+    name: str
+    path: Path
+    config: dict[str, Any]
+    metrics: pd.DataFrame
+    analysis: xr.Dataset
+
+    @property
+    def rule(self) -> str:
+        """Name of the rule, "unknown" where nothing tells."""
+        rule = self.config.get("rule")
+        return str((rule.get("name") if isinstance(rule, dict) else rule) or "unknown")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings, empty for a run recorded from someone's own loop."""
+        settings = self.config.get("settings")
+        return settings if isinstance(settings, dict) else {}
+
+    def metric(self, name: str) -> pd.Series:
+        """Finite values of a metric by step, empty where it was not logged."""
+        if name not in self.metrics or "step" not in self.metrics:
+            return pd.Series(dtype=float)
+        series = self.metrics.set_index("step")[name].astype(float)
+        return series[np.isfinite(series) & np.isfinite(series.index)]
+
+
+def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
+    """Read what a report needs of the run directory ``path``; its snapshots stay closed.
+
+    Raises
+    ------
+    InputError
+        If ``path`` is no run directory, is not analysed yet, or its files are not what they should be.
+    """
+    run = open_run(path)
+    metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
+    return Source(
+        name=printable(name or run.path.resolve().name),
+        path=run.path,
+        config=_clean(run.config),
+        metrics=metrics.map(_number),
+        analysis=_analysis(run.path / ANALYSIS),
+    )
+
+
+def _analysis(path: Path) -> xr.Dataset:
+    if not path.exists():
+        raise InputError(
+            f"{path}: there is no analysis; expected one, as `wtdiag analyze {path.parent}` writes it"
+        )
+    try:
+        analysis = xr.load_dataset(path, engine="h5netcdf")
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise InputError(f"{path}: is not an analysis file ({' '.join(str(error).split())})") from error
+    for dim in ("step", "layer"):
+        if not analysis.sizes.get(dim) or dim not in analysis.coords:
+            raise InputError(f"{path}: has no coordinate {dim!r} with values; expected dims step and layer")
+    for name, measure in analysis.data_vars.items():
+        if not set(measure.dims) <= {"step", "layer", "mode"} or measure.dtype.kind not in "fiu":
+            found = f"{measure.dtype} over ({', '.join(map(str, measure.dims))})"
+            raise InputError(f"{path}: {name} holds {found}; expected numbers over step, layer and mode")
+        if not str(name).endswith(("_null", "_null_sd")) and not {"step", "layer"} <= set(measure.dims):
+            raise InputError(f"{path}: {name} lacks the dim step or layer")
+    analysis = analysis.where(np.isfinite(analysis))  # infinite is no value either
+    return analysis.assign_coords(layer=[printable(str(name)) for name in analysis.layer.values])
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {printable(str(key)): _clean(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    return printable(value) if isinstance(value, str) else value

@@ -1,0 +1,166 @@
+import itertools
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from conftest import analysis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from reports import figures
+from reports.axes import spread
+from reports.style import BAND, LOOKS, context, look, to_svg
+
+NAMES = ["x" * 80, "<script>alert(1)</script>", "重み $α$", "encoder.layers.11.attention.output.dense", "fc"]
+DATA = {
+    "three layers": analysis(3, 9, log_steps=False),
+    "one snapshot": analysis(3, 1),
+    "one layer": analysis(1, 5),
+    "110 layers": analysis(110, 20, modes=4),
+    "odd names": analysis(5, 8, names=NAMES),
+    "nothing finite": analysis(4, 6) * np.nan,
+    "huge": analysis(4, 6) * 1e300,
+}
+
+
+def panels(data):
+    for name in ("weight_angle", "sign_agreement", "norm_ratio", "error_angle"):
+        yield figures.heatmap(data, name)
+        yield figures.layer_curves(data, name, log=name == "norm_ratio", chance=True)
+    yield figures.layer_curves(data, "feedback_spectral_norm", log=True)
+    yield figures.error_profile(data, snapshot=-1)
+    yield figures.spectrum(data, data.sizes["layer"] - 1, snapshots=(0, data.sizes["step"] - 1))
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
+@pytest.mark.parametrize("kind", DATA)
+def test_panels_are_legible(kind):
+    for panel in panels(DATA[kind]):
+        canvas = FigureCanvasAgg(panel)
+        with context():
+            canvas.draw()
+        width, height = canvas.get_width_height()
+        words = [text for text in panel.findobj(Text) if text.get_visible() and text.get_text().strip()]
+        assert min(text.get_fontsize() for text in words) >= 7
+        for axes in panel.axes:
+            boxes = [axes.title.get_window_extent()] if axes.title.get_text() else []
+            for axis in (axes.xaxis, axes.yaxis):
+                # Locators give ticks beyond the limits too; those are not drawn.
+                low, high = sorted(axis.get_view_interval())
+                labels = [
+                    tick.label1 if tick.label1.get_visible() else tick.label2
+                    for tick in axis.get_major_ticks()
+                    if low <= tick.get_loc() <= high
+                ]
+                boxes += [label.get_window_extent() for label in labels if label.get_text()]
+                boxes += [axis.label.get_window_extent()] if axis.label.get_text() else []
+            for box in boxes:
+                assert box.x0 >= -1
+                assert box.y0 >= -1
+                assert box.x1 <= width + 1
+                assert box.y1 <= height + 1
+            for one, other in itertools.combinations(boxes, 2):
+                assert not one.padded(-1).overlaps(other.padded(-1)), (kind, axes.title.get_text())
+
+
+def test_names_are_drawn_as_they_are():
+    drawn = to_svg(figures.heatmap(DATA["odd names"], "weight_angle"))
+    words = "".join(
+        ElementTree.fromstring(drawn).itertext()
+    )  # comments, which hold the names too, are left out
+    assert "重み $α$" in words
+    assert "<script" in words
+
+
+def test_every_panel_names_its_measure_and_unit():
+    panel = figures.heatmap(DATA["three layers"], "weight_angle")
+    assert panel.axes[0].get_title(loc="left") == "Weight angle (°)"
+    assert panel.axes[0].get_xlabel() == "training step (one column per snapshot)"
+    assert figures.layer_curves(DATA["three layers"], "norm_ratio").axes[0].get_xlabel() == "training step"
+
+
+def test_heatmap_shows_the_dataset():
+    data = DATA["three layers"]
+    drawn = figures.heatmap(data, "weight_angle").axes[0].images[0]
+    np.testing.assert_array_equal(drawn.get_array(), data.weight_angle.transpose("layer", "step"))
+    assert drawn.norm(90.0) == 0.5  # chance in the middle of the colours
+
+
+def test_one_exploded_layer_does_not_hide_the_ratios_of_others():
+    data = analysis(4, 6)
+    data.norm_ratio[2, 1] = 1e30
+    norm = figures.heatmap(data, "norm_ratio").axes[0].images[0].norm
+    assert (norm.vmin, norm.vmax) == (pytest.approx(1e-3), pytest.approx(1e3))
+
+
+def test_layer_curves_show_the_dataset_and_dot_what_carries_no_error():
+    data = DATA["three layers"]
+    lines = figures.layer_curves(data, "weight_angle").axes[0].lines
+    np.testing.assert_array_equal([line.get_ydata() for line in lines], data.weight_angle.T)
+    assert [line.get_linestyle() for line in lines] == [":", "-", "-"]
+    assert {line.get_linestyle() for line in figures.layer_curves(data, "error_angle").axes[0].lines} == {"-"}
+    assert len({line.get_color() for line in lines}) == 3
+
+
+def test_null_band_spans_two_standard_deviations_of_every_layer():
+    data = analysis(3, 4)
+    data["weight_angle_null_sd"] = "layer", [1.0, 4.0, 2.0]
+    low, high = figures.null_band(data, "weight_angle")
+    np.testing.assert_allclose([low, high], [[82.0] * 4, [98.0] * 4])
+    data["norm_ratio_null"] = "layer", [1.0, 1.0, 1.0]
+    data["norm_ratio_null_sd"] = "layer", [0.5, 0.1, 0.1]  # of its logarithm
+    low, high = figures.null_band(data, "norm_ratio")
+    np.testing.assert_allclose(low * high, 1)
+    np.testing.assert_allclose(high, np.e)
+    assert figures.null_band(data, "forward_norm") is None
+
+
+def test_spectrum_draws_both_matrices_and_skips_the_padding():
+    data = analysis(3, 4, modes=10)
+    axes = figures.spectrum(data, 0, snapshots=(0, 3)).axes[0]
+    assert [len(line.get_ydata()) for line in axes.lines] == [5] * 4  # the generator pads layer 0 after 5
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), data.forward_singular_values[3, 0, :5])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["W", "B"]
+
+
+def test_error_profile_shows_the_three_angles():
+    data = DATA["three layers"]
+    axes = figures.error_profile(data, snapshot=-1).axes[0]
+    drawn = {line.get_label(): line.get_xdata() for line in axes.lines if line.get_color() != BAND}
+    assert set(drawn) == {"local", "inherited", "total"}
+    for part, values in drawn.items():
+        np.testing.assert_array_equal(values, data[f"error_angle_{part}"][-1])
+
+
+def test_curves_name_each_rule_once():
+    lines = [figures.Curve(rule, look(rule), [0, 1], [0, 1]) for rule in ("fa", "fa", "kp")]
+    panel = figures.curves(lines, title="Loss", diverged=1)
+    assert [text.get_text() for text in panel.legends[0].get_texts()] == ["fa", "kp", "diverged"]
+
+
+def test_spread_keeps_both_ends():
+    for count, most in itertools.product(range(1, 40), range(2, 12)):
+        got = spread(count, most)
+        assert got == sorted(set(got))
+        assert (got[0], got[-1], len(got)) == (0, count - 1, min(count, most))
+
+
+def luminance(color):
+    channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def test_rules_are_told_apart_in_both_themes(css):
+    papers = re.findall(r"--paper: (#\w{6})", css)
+    assert len(papers) == 2
+    assert len(set(LOOKS.values())) == len({look.marker for look in LOOKS.values()}) == len(LOOKS) == 13
+    for (color, _), paper in itertools.product(LOOKS.values(), papers):
+        light, dark = sorted((luminance(color), luminance(paper)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 3, (color, paper)
+
+
+def test_unknown_rules_get_a_look_of_their_own():
+    assert look("mine") == look("mine")
+    assert look("mine") not in LOOKS.values()

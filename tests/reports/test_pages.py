@@ -1,0 +1,233 @@
+"""What both page formats show, and what neither may do."""
+
+import io
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import numpy as np
+import pypdf
+import pytest
+from conftest import analysis, write_run
+
+import reports
+from reports import html, pdf
+from reports.joint import joint
+from reports.single import single
+from reports.sources import load
+
+EVIL = '<script>alert("x")</script>'
+TYPST = '#panic("x") $x$ *bold* @ref `raw` \\ " ]'
+
+
+class Page(HTMLParser):
+    """All tags of a page with their attributes, and its visible text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.source, self.tags, self.text, self.unclosed = text, [], "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":  # the one element of ours that has no end
+            self.unclosed.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.unclosed.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.unclosed:
+            self.text += data
+
+    def values(self, name):
+        return [attrs[name] for _, attrs in self.tags if name in attrs]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A run in which every text is an attempt on the page, and half of the numbers are none."""
+    data = analysis(5, 8, names=[EVIL, TYPST, "x" * 80, "重み\x07", "a&b"], modes=4)
+    for name in data.data_vars:
+        if "step" in data[name].dims:
+            data[name][5:], data[name][:, 2] = np.nan, np.inf
+    data.weight_angle.attrs |= {"long_name": EVIL, "equation": TYPST, "reference": "\x07"}
+    path = write_run(
+        tmp_path_factory.mktemp("runs") / "a&<b>",
+        data,
+        rule=EVIL,
+        status="diverged",
+        diverged={"step": 7, "what": TYPST},
+        settings={EVIL: TYPST, "nested": {"\ud800": [EVIL]}},
+        command=["wtdiag", EVIL, TYPST],
+    )
+    return load(path)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Four runs of three rules, one of them not ours."""
+    folder = tmp_path_factory.mktemp("runs")
+    rules = [("fa", 0.9), ("kp", 0.97), ("kp", 0.96), ("mine", 0.5)]
+    return [
+        load(
+            write_run(folder / f"{rule}{i}", analysis(3 + i, rule=rule, seed=i), rule=rule, accuracy=accuracy)
+        )
+        for i, (rule, accuracy) in enumerate(rules)
+    ]
+
+
+@pytest.fixture(scope="module", params=["single", "joint"])
+def page(request, hostile, compared):
+    return Page(html.render(single(hostile) if request.param == "single" else joint([*compared, hostile])))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run with every measure, and its report."""
+    source = load(write_run(tmp_path_factory.mktemp("runs") / "ia6", analysis()))
+    return source, single(source)
+
+
+@pytest.fixture(scope="module")
+def document(whole):
+    return pypdf.PdfReader(io.BytesIO(pdf.render(whole[1])))
+
+
+def test_page_asks_the_network_for_nothing(page):
+    assert not {"script", "link", "iframe", "object", "embed", "img", "base", "form"} & {
+        tag for tag, _ in page.tags
+    }
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on") or name == "src"]
+    links = page.values("href") + page.values("xlink:href")
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+    assert not re.search(r"@import|url\((?!#)", page.source)
+    assert "default-src 'none'" in page.source
+
+
+def test_page_is_whole(page):
+    assert not page.unclosed
+    ids = Counter(page.values("id"))
+    assert max(ids.values()) == 1
+    targets = [link[1:] for link in page.values("href") + page.values("xlink:href") if link.startswith("#")]
+    targets += page.values("aria-labelledby")
+    targets += re.findall(r"url\(#([^)]+)\)", " ".join(page.values("style") + page.values("clip-path")))
+    assert targets
+    assert set(targets) <= set(ids)
+
+
+def test_text_is_shown_as_it_is(hostile):
+    page = Page(html.render(single(hostile)))
+    for text in (EVIL, TYPST, "x" * 80, "重み\N{REPLACEMENT CHARACTER}", "a&<b>"):
+        assert text in page.text
+
+
+def test_figures_follow_the_theme(whole, css):
+    text = html.render(whole[1])
+    used = set(re.findall(r"var\((--\w+)\)", text))
+    assert used >= {"--ink", "--muted", "--grid", "--band"}
+    light, dark = (css.split(":root {")[i].split("}")[0] for i in (1, 2))
+    assert all(f"{name}:" in light and f"{name}:" in dark for name in used)
+    assert "#1f2430" not in text.split("</style>")[1]  # the ink of a light page only
+
+
+def test_every_figure_has_words_and_numbers(page):
+    figures = sum(tag == "figure" for tag, _ in page.tags)
+    assert figures >= 5
+    assert (
+        sum(attrs.get("role") == "img" and len(attrs["aria-label"]) > 40 for _, attrs in page.tags) == figures
+    )
+    assert sum(tag == "figcaption" for tag, _ in page.tags) == figures
+    assert sum(tag == "summary" for tag, _ in page.tags) == figures
+
+
+def test_document_holds_the_report(whole, document):
+    source, report = whole
+    pages = [page.extract_text() for page in document.pages]
+    text = " ".join(" ".join(pages).split())
+    assert 5 <= len(pages) <= 9
+    for section in report.sections:
+        assert section.title in pages[0]  # the contents
+        assert text.count(section.title) >= 2
+    assert f"1 / {len(pages)}" in pages[0]
+    assert "96.5 % test accuracy" in text
+    assert f"{source.analysis.error_angle.values[-1, 0]:.1f}°" in text
+    assert "∠(W, B) = arccos(⟨W, B⟩ / (‖W‖ ‖B‖))" in text
+    assert document.metadata.title == "ia6"
+
+
+def test_document_embeds_its_fonts_and_is_a4(document):
+    fonts = {}
+    for page in document.pages:
+        assert (round(page.mediabox.width), round(page.mediabox.height)) == (595, 842)
+        for font in page["/Resources"]["/Font"].get_object().values():
+            descriptor = font.get_object()["/DescendantFonts"][0].get_object()["/FontDescriptor"].get_object()
+            fonts[descriptor["/FontName"]] = {"/FontFile2", "/FontFile3"} & set(descriptor)
+    assert fonts
+    assert all(fonts.values())
+
+
+def test_document_takes_text_as_text(hostile):
+    document = pypdf.PdfReader(io.BytesIO(pdf.render(single(hostile))))
+    text = "".join(page.extract_text() for page in document.pages).replace("\u200b", "")
+    for part in ('#panic("x") $x$ *bold* @ref `raw` \\', EVIL):
+        assert re.sub(r"\s", "", part) in re.sub(r"\s", "", text)
+
+
+def test_joint_report_compares_the_numbers(compared):
+    report = joint(compared)
+    table = report.sections[0].blocks[0]
+    assert table.columns[:4] == ("run", "rule", "status", "test accuracy")
+    for source, row in zip(compared, table.rows, strict=True):
+        last = source.analysis.isel(step=-1)
+        assert row[:4] == (
+            source.name,
+            source.rule,
+            "finished",
+            f"{100 * source.metric('test_accuracy').iloc[-1]:.1f}\N{NO-BREAK SPACE}%",
+        )
+        assert row[4] == f"{last.weight_angle.values[1:].mean():.1f}°"
+        assert row[5] == f"{last.error_angle.values[0]:.1f}°"
+    verdict = report.verdict.replace("\N{NO-BREAK SPACE}", " ")
+    assert verdict == "Best test accuracy: kp1 (kp) with 97.0 %; lowest: mine3 (mine) with 50.0 %."
+    assert [section.title for section in report.sections[1:-1]] == [
+        f"Run {source.name}" for source in compared
+    ]
+
+
+def test_joint_curves_are_the_runs(compared):
+    accuracy, angle = joint(compared).sections[0].blocks[1].panels
+    for source, line, aligned in zip(compared, accuracy.axes[0].lines, angle.axes[0].lines, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), 100 * source.metric("test_accuracy"))
+        np.testing.assert_allclose(aligned.get_ydata(), source.analysis.weight_angle[:, 1:].mean("layer"))
+
+
+def test_methods_define_exactly_the_measures_of_the_file(tmp_path):
+    data = analysis(2)[["weight_angle", "weight_angle_null", "weight_angle_null_sd", "forward_norm", "step"]]
+    report = single(load(write_run(tmp_path / "r", data)))
+    terms = report.sections[-1].blocks[1].terms
+    assert [term.name for term in terms] == ["Weight angle (weight_angle)", "Forward norm (forward_norm)"]
+    details = dict(terms[0].details)
+    assert details["equation"] == data.weight_angle.attrs["equation"]
+    assert details["by chance"] == "90.0 (standard deviation 0.895), by layer"
+    assert "by chance" not in dict(terms[1].details)
+
+
+def test_settings_list_everything_that_made_the_run(whole):
+    code, table = whole[1].sections[-2].blocks
+    assert code.text.startswith("wtdiag train --rule ia")
+    rows = dict(table.rows)
+    assert rows["seed"] == "0"
+    assert rows["optimizer.lr"] == "0.05"
+    assert rows["rule.null"] == "0.01"
+    assert rows["versions.torch"] == "2.15.0"
+    assert rows["git_commit"] == "0123456789abcdef"
+
+
+def test_deep_network_makes_a_small_page(tmp_path):
+    path = write_run(tmp_path / "deep", analysis(110, 50, modes=64))
+    written = reports.write([path])
+    assert all(file.stat().st_size < 5e6 for file in written)
