@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from probes.errors import InputError
@@ -30,8 +31,9 @@ def transport_free(
     """Return a copy of ``model`` whose linear and convolutional layers learn by ``rule``.
 
     Weights, hooks, state_dict keys and sharing of modules stay as they are; each converted layer gains ``feedback``.
-    Batch norm, biases and everything else keep true backprop, as in the published work. `summary` tells what was
-    converted and what was not.
+    Batch norm, biases and everything else keep true backprop, as in the published work; so does a weight that the
+    model uses without calling its layer (attention in torchvision's Swin). `summary` tells what was converted and
+    what was not.
 
     Parameters
     ----------
@@ -170,9 +172,7 @@ def _has_matrix(module: nn.Module) -> bool:
     if isinstance(module, parametrize.ParametrizationList):  # told by the module it belongs to
         return False
     own = module.parameters(recurse=False)
-    return parametrize.is_parametrized(module) or any(
-        isinstance(p, nn.parameter.UninitializedTensorMixin) or p.dim() > 1 for p in own
-    )
+    return parametrize.is_parametrized(module) or any(is_lazy(p) or p.dim() > 1 for p in own)
 
 
 def _reason_to_skip(module: nn.Module) -> str | None:
@@ -185,7 +185,7 @@ def _reason_to_skip(module: nn.Module) -> str | None:
         if module._parameters["weight"].numel() == 0:  # type: ignore[union-attr]
             return "its weight is empty"
         return None
-    if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in module.parameters(recurse=False)):
+    if any(is_lazy(p) for p in module.parameters(recurse=False)):
         return "lazy: run one batch before converting"
     if parametrize.is_parametrized(module):
         return "its weight is computed from others (parametrization)"

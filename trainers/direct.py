@@ -25,7 +25,7 @@ class ErrorPath:
         self.silent: list[Tensor] = []
 
     def attach(self, model: nn.Module) -> None:
-        """Hook the path to the network whose output error is to be projected."""
+        """Listen to the network whose output error is to be projected."""
         model.register_forward_pre_hook(self._start)
         model.register_forward_hook(self._finish)
 

@@ -6,11 +6,11 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 
 from probes.errors import InputError
@@ -41,7 +41,7 @@ class Synaptic(nn.Module):
     """
 
     weight: Tensor
-    bias: Tensor | None
+    bias: Any  # a Tensor or None: PyTorch's own classes differ in what they declare
     feedback: Tensor
     rule: Rule
     op: Operation
@@ -85,9 +85,9 @@ class Synaptic(nn.Module):
     def _attach_direct(self, rule: Direct) -> None:
         if self.error_path is None:
             raise ValueError(f"{rule.name}: needs the whole network; use transport_free(model, {rule.name!r})")
-        like = {"device": self.weight.device, "dtype": self.weight.dtype}
+        like: dict[str, Any] = {"device": self.weight.device, "dtype": self.weight.dtype}
         if isinstance(self.op, Dense):
-            data = torch.empty(self.error_path.classes, self.weight.shape[1], **like)  # type: ignore[arg-type]
+            data = torch.empty(self.error_path.classes, self.weight.shape[1], **like)
             self.feedback = nn.Parameter(data, requires_grad=False)
             self._init_feedback()
         else:  # the size of the map is known with the first batch
@@ -128,6 +128,17 @@ class Synaptic(nn.Module):
             self.feedback.materialize(loaded.shape)
         with self._without_unsized_feedback():
             super()._load_from_state_dict(state_dict, prefix, *args)
+        self._keep_transport()
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._keep_transport()
+        return self
+
+    def _keep_transport(self) -> None:
+        # Loading with assign=True and to_empty() make new parameters, one for each name.
+        if self.rule.transports:
+            self.feedback = self.weight
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         with self._without_unsized_feedback():
@@ -171,7 +182,7 @@ class _Conv(Synaptic):
     """Convolutions of any dimension; ``padding_mode`` and lopsided "same" padding are done before, by autograd."""
 
     padding: str | tuple[int, ...]
-    padding_mode: str
+    padding_mode: Any
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
@@ -214,7 +225,7 @@ class Conv3d(_Conv, nn.Conv3d):
 class _ConvTranspose(Synaptic):
     """Transposed convolutions of any dimension, ``output_size`` included."""
 
-    padding: tuple[int, ...]
+    padding: Any
     output_padding: tuple[int, ...]
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -234,9 +245,7 @@ class _ConvTranspose(Synaptic):
         return y if x.dim() == input.dim() else y.squeeze(0)
 
     def _operation(self) -> Operation:
-        return Convolution(
-            self.stride, self.padding, self.dilation, True, tuple(self.output_padding), self.groups
-        )
+        return Convolution(self.stride, self.padding, self.dilation, True, tuple(self.output_padding), self.groups)
 
 
 class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
@@ -255,6 +264,6 @@ SYNAPTIC: dict[type[nn.Module], type[Synaptic]] = {
     base: layer
     for layer in (Linear, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
     for base in layer.__bases__
-    if not issubclass(base, Synaptic)
+    if issubclass(base, nn.Module) and not issubclass(base, Synaptic)
 }
 """PyTorch's layer types and what each becomes."""

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 

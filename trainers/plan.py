@@ -44,7 +44,8 @@ class SnapshotPlan:
     steps : tuple of int
         Planned steps, ascending.
     reserve : int
-        Snapshots that trouble may take beyond the plan: what the limit leaves, or as many as are planned.
+        Snapshots that trouble may take beyond the plan: what the limit leaves; without one as many as are planned, and
+        no fewer than one episode needs.
 
     Raises
     ------
@@ -77,10 +78,10 @@ class SnapshotPlan:
         if self.every is not None:
             _check_whole("every", self.every, least=1)
             planned.update(range(0, self.total + 1, self.every))
-        steps, reserve = sorted(planned), len(planned)
+        episode = 1 + len(AFTER_TROUBLE)
+        steps, reserve = sorted(planned), max(len(planned), episode)
         if self.max_gb is not None:
             fit = self._fit()
-            episode = 1 + len(AFTER_TROUBLE)
             steps = _thin(steps, fit - min(fit // 4, episode))
             reserve = fit - len(steps)
         object.__setattr__(self, "steps", tuple(steps))

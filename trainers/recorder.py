@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import operator
 import os
 import shlex
@@ -14,15 +15,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from probes.errors import InputError, check_one_of
-from probes.schema import CONFIG, METRICS, open_run, snapshot_path, write_json
+from probes.schema import CONFIG, open_run, snapshot_path, write_json
 from trainers import rundir
 from trainers.convert import synapses
 from trainers.provenance import environment
-from trainers.staging import Staging, is_finite, to_numpy, unwrap
+from trainers.staging import Staging, is_finite, plain_name, to_numpy, unwrap
 from trainers.writer import BackgroundWriter
 
 ENDS = ("finished", "diverged", "interrupted")
@@ -114,7 +116,7 @@ class Recorder:
         recorder = cls.__new__(cls)
         recorder._attach(model, path)
         if recorder.active:
-            recorder._config = rundir.rewind(recorder.path, step)
+            recorder._config = rundir.rewind(recorder.path, _whole("step", step))
             recorder._steps = set(open_run(path).steps.tolist())
             recorder._note("running", instead_of="interrupted")
             recorder.stage(step)
@@ -173,8 +175,8 @@ class Recorder:
     def keep(self) -> None:
         """Write the copy that `stage` holds, if it holds one whose step is not recorded yet."""
         if self._ready() and not self._held.empty and self._held.step not in self._steps:
+            # What is taken in exchange holds nothing, or a step that is recorded: it is never written again.
             held, self._held = self._held, self._writer.take()
-            self._held.clear()
             self._write(held)
 
     def flush(self) -> None:
@@ -187,8 +189,7 @@ class Recorder:
         """
         if self.active and not self._closed:
             self._writer.flush()
-            with open(self.path / METRICS, "rb") as file:
-                os.fsync(file.fileno())
+            rundir.flush_metrics(self.path)
 
     def close(self, status: str = "finished", **facts: Any) -> None:
         """Wait for the last write, and note in ``config.json`` how the run ended; a second call does nothing.
@@ -203,7 +204,7 @@ class Recorder:
         Raises
         ------
         InputError
-            If a write failed.
+            If a write failed; the status then stays "running".
         """
         check_one_of("status", status, ENDS)
         if not self.active or self._closed:
@@ -229,7 +230,8 @@ class Recorder:
 
     def _attach(self, model: nn.Module, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.active = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.active = not distributed or torch.distributed.get_rank() == 0
         self._model = unwrap(model)
         self._steps: set[int] = set()
         self._held = Staging()
@@ -258,7 +260,7 @@ class Recorder:
 def _own_config(model: nn.Module) -> dict[str, Any]:
     """Return the entries of config.json that can be told from the model and the program."""
     layers = synapses(model)
-    rules = {name: {"name": layer.rule.name, **dataclasses.asdict(layer.rule)} for name, layer in layers}
+    rules = {plain_name(name): {"name": layer.rule.name, **dataclasses.asdict(layer.rule)} for name, layer in layers}
     first, *others = rules.values()
     rule = first if all(other == first for other in others) else {"name": "mixed", "layers": rules}
     return {
@@ -274,9 +276,7 @@ def _own_config(model: nn.Module) -> dict[str, Any]:
 def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("settings", "rule", "versions"):
         if not isinstance(config.get(key, {}), Mapping):
-            raise InputError(
-                f"config: {key!r} must be a mapping, got {config[key]!r}; your own go under 'settings'"
-            )
+            raise InputError(f"config: {key!r} must be a mapping, got {config[key]!r}; your own go under 'settings'")
     try:
         json.dumps(config)
     except (TypeError, ValueError) as error:
@@ -290,13 +290,17 @@ def _whole(argument: str, value: Any) -> int:
     except TypeError:
         number = -1
     if number < 0:
-        raise InputError(f"{argument}: expected a whole number of at least 0, got {value!r}")
+        raise InputError(f"{argument}: expected a whole number of at least 0, got {_short(value)}")
     return number
 
 
 def _plain_value(name: str, value: Any) -> Any:
-    with suppress(AttributeError, RuntimeError, ValueError):  # not a tensor or array, or of several elements
+    if isinstance(value, Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1:
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise InputError(f"{name}: expected a number or text to log, got {value!r}")
+    raise InputError(f"{name}: expected a number or text to log, got {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    return " ".join(repr(value).split())[:80]

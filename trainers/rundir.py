@@ -71,6 +71,21 @@ def append_metrics(path: Path, line: dict[str, Any]) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+def flush_metrics(path: Path) -> None:
+    """Wait until the metrics of the run directory ``path`` are on the disk.
+
+    Raises
+    ------
+    InputError
+        If they are gone, or the disk refuses.
+    """
+    try:
+        with open(path / METRICS, "rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f"{path / METRICS}: cannot be written ({error.strerror})") from error
+
+
 def probe_dataset(inputs: NDArray[Any], targets: NDArray[Any]) -> xr.Dataset:
     """Label the fixed batch of the signal probes: ``inputs`` (batch, ...) and ``targets`` (batch, ...).
 

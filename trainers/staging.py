@@ -16,7 +16,6 @@ from trainers.convert import synapses
 from trainers.layers import Synaptic
 from trainers.rules import Rule
 from trainers.rules.direct import Direct
-from trainers.rules.liao2016 import FixedRandomSign, UniformSign
 
 _ALIGN = 64
 _EMPTY = -1
@@ -52,10 +51,6 @@ class Staging:
         """Whether no copy is held."""
         return self.step == _EMPTY
 
-    def clear(self) -> None:
-        """Forget the copy; the buffer stays."""
-        self.step = _EMPTY
-
     def reserve(self, model: nn.Module) -> None:
         """Allocate what a copy of ``model`` needs, before the first one is asked for."""
         self._allocate(_tensors(model, _layers(model)))
@@ -71,12 +66,12 @@ class Staging:
         self._layers = _layers(model)
         tensors = _tensors(model, self._layers)
         self._allocate(tensors)
-        self.clear()
+        self.step = _EMPTY  # until the copy is whole
         self._copies, offset = {}, 0
         for key, tensor in tensors.items():
             place = self._buffer[offset : offset + tensor.nbytes]
             self._copies[key] = place.view(tensor.dtype).view(tensor.shape)
-            self._copies[key].copy_(tensor, non_blocking=True)
+            self._copies[key].copy_(tensor, non_blocking=tensor.is_cuda)
             offset += _aligned(tensor)
         devices = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
         self._copied = [torch.cuda.current_stream(device).record_event() for device in devices]
@@ -90,9 +85,8 @@ class Staging:
         layers = {}
         for name, layer in self._layers.items():
             weight, feedback = rest.pop(f"{layer.prefix}weight"), rest.pop(f"{layer.prefix}feedback", None)
-            if feedback is not None and _shares_signs(layer.rule):
-                # As the layer will do before it uses B again. The magnitudes are those it used last.
-                feedback.copysign_(weight)
+            if feedback is not None:  # as the layer will do before it uses B again
+                layer.rule.tie(weight, feedback)
             forward, dtype = to_numpy(weight)
             backward = None if feedback is None else to_numpy(feedback)[0]
             layers[name] = LayerArrays(forward, backward, dtype=dtype, **layer.facts)
@@ -147,7 +141,7 @@ def snapshot_bytes(model: nn.Module) -> int:
 def is_finite(model: nn.Module) -> bool:
     """Whether every parameter of ``model``, feedback weights included, is finite throughout."""
     parameters = [p.detach() for p in model.parameters() if p.is_floating_point() and p.numel()]
-    # Minimum and maximum keep NaN and infinity and cannot overflow: a sixth of the time of looking at each entry.
+    # Minimum and maximum keep NaN and infinity and cannot overflow: a sixth of the time of isfinite().all().
     ends = [torch.stack(torch.aminmax(parameter)).isfinite().all() for parameter in parameters]
     return bool(torch.stack([flag.to(ends[0].device) for flag in ends]).all())
 
@@ -167,8 +161,8 @@ def _layers(model: nn.Module) -> dict[str, _Layer]:
         raise InputError(f"{type(model).__name__}: has no converted layer; expected one from transport_free")
     last = found[-1][1]
     return {
-        _plain(name): _Layer(
-            prefix="" if layer is model else f"{_plain(name)}.",
+        plain_name(name): _Layer(
+            prefix="" if layer is model else f"{plain_name(name)}.",
             rule=layer.rule,
             facts=_facts(index, layer, is_last=layer is last),
         )
@@ -183,7 +177,7 @@ def _facts(index: int, layer: Synaptic, is_last: bool) -> dict[str, Any]:
     return {
         "kind": type(layer).__name__,
         "index": index,
-        "fixed": not (rule.learned or rule.transports or _shares_signs(rule)),
+        "fixed": not (rule.learned or rule.transports or rule.tied),
         "carries_error": layer.carries_error,
         "direct": not comparable,
         "groups": getattr(layer, "groups", 1),
@@ -191,21 +185,16 @@ def _facts(index: int, layer: Synaptic, is_last: bool) -> dict[str, Any]:
     }
 
 
-def _shares_signs(rule: Rule) -> bool:
-    return isinstance(rule, UniformSign | FixedRandomSign)
-
-
 def _tensors(model: nn.Module, layers: dict[str, _Layer]) -> dict[str, Tensor]:
     """Return every tensor of the state_dict under its plain key, without backprop's second name for W."""
-    found = {_plain(key): value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+    found = {plain_name(key): value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     for name, layer in layers.items():
         key = f"{layer.prefix}feedback"
         if layer.rule.transports:
             del found[key]
         elif key not in found:
             raise InputError(
-                f"{name}: its feedback has no size before the first batch; "
-                "run one, or use transport_free(..., sample=)"
+                f"{name}: its feedback has no size before the first batch; run one, or use transport_free(..., sample=)"
             )
     for key, value in found.items():
         if is_lazy(value):
@@ -213,7 +202,7 @@ def _tensors(model: nn.Module, layers: dict[str, _Layer]) -> dict[str, Tensor]:
     return found
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return the name that a module or tensor has where no part of the model is compiled."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 

@@ -94,7 +94,7 @@ class Synapse(torch.autograd.Function):
         dfeedback = None
         if rule.learned and (need_w or need_feedback):
             y = None if output is None else _without_bias(op, output.to(dy.dtype), bias)
-            s = Local(op, x, feedback, op.positions(x, dy), y, weight, dw)
+            s = Local(op, x, feedback, op.positions(x, dy), y, weight, dw)  # type: ignore[arg-type]
             dfeedback = rule.feedback_grad(s) if need_feedback else None
             dw = rule.weight_grad(s) if need_w else None
         return dx, dw if need_w else None, dfeedback, dbias, None, None

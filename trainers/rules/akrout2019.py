@@ -61,4 +61,5 @@ class KolenPollack(Rule):
         return s.weight_grad.add(s.feedback, alpha=self.decay)
 
     def weight_grad(self, s: Local) -> Tensor:
-        return s.weight_grad.add_(s.weight, alpha=self.decay)
+        # In W's precision, as B's gradient is: rounded under autocast, W − B would no longer contract.
+        return s.weight_grad.to(s.weight.dtype).add_(s.weight, alpha=self.decay)
