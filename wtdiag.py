@@ -232,7 +232,9 @@ def analyze_command(run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats
         for path in write([run.path], formats=wanted):
             click.echo(path)
     if len(opened) > 1:
-        for path in write([run.path for run in opened], out=out, formats=wanted):
+        with console.status("joint report"):
+            paths = write([run.path for run in opened], out=out, formats=wanted)
+        for path in paths:
             click.echo(path)
 
 

@@ -81,7 +81,8 @@ def analyze(
     steps = [int(step) for step in run.steps]
     if not steps:
         raise InputError(f"{run.path}: holds no snapshots; expected at least one")
-    layers = _facts(snapshot_path(run.path, steps[0]))
+    # The newest snapshot: which layers carry an error is known only after the first batch.
+    layers = _facts(snapshot_path(run.path, steps[-1]))
     fixed: dict[str, Spectrum] = {}
     table: list[list[_Values]] = []
     blas = ThreadpoolController()
@@ -91,7 +92,7 @@ def analyze(
             # One BLAS thread a layer, and layers side by side: faster than several threads on each in turn.
             with open_snapshot(snapshot_path(run.path, step)) as file, blas.limit(limits=1, user_api="blas"):
                 if layer_names(file) != list(layers):
-                    raise InputError(f"{file.filename}: has other layers than the first snapshot")
+                    raise InputError(f"{file.filename}: has other layers than the last snapshot")
                 table.append(list(pool.map(partial(_measure, chosen, file, errors, fixed), layers)))
     return _dataset(run, chosen, steps, layers, table)
 
@@ -164,14 +165,15 @@ def _dataset(
     table: Sequence[Sequence[_Values]],
 ) -> xr.Dataset:
     variables = {}
+    modes = max((np.size(value) for row in table for values in row for value in values.values()), default=0)
     for probe in chosen:
         name, about = probe.name, {"units": probe.units, "long_name": probe.long_name}
         sources = {"equation": probe.equation, "reference": probe.reference}
-        variables[name] = _variable(table, name, probe.dims, about | sources)
+        variables[name] = _variable(table, name, probe.dims, modes, about | sources)
         if probe.null is not None:
             for suffix, what in (("_null", "mean by chance"), ("_null_sd", "standard deviation by chance")):
                 long_name = {"long_name": f"{probe.long_name}: {what}"}
-                variables[name + suffix] = _variable(table, name + suffix, probe.dims, about | long_name)
+                variables[name + suffix] = _variable(table, name + suffix, probe.dims, modes, about | long_name)
     coordinates = {
         "step": ("step", np.array(steps), {"long_name": "training step"}),
         "layer": ("layer", np.array(list(layers), dtype=object)),
@@ -191,14 +193,12 @@ def _dataset(
 
 
 def _variable(
-    table: Sequence[Sequence[_Values]], name: str, dims: tuple[str, ...], attrs: Mapping[str, str]
+    table: Sequence[Sequence[_Values]], name: str, dims: tuple[str, ...], modes: int, attrs: Mapping[str, str]
 ) -> xr.Variable:
     """Lay one measure out over (step, layer, ...), NaN where a layer has none or fewer modes."""
-    missing = np.full((0,) * len(dims), np.nan)
-    rows = [[np.asarray(values.get(name, missing)) for values in row] for row in table]
-    longest = max(value.size for row in rows for value in row)
-    data = np.full((len(rows), len(rows[0]), *(longest for _ in dims)), np.nan)
-    for i, row in enumerate(rows):
-        for j, value in enumerate(row):
-            data[(i, j, slice(value.size))[: data.ndim]] = value
+    data = np.full((len(table), len(table[0]), *(modes for _ in dims)), np.nan)
+    for i, row in enumerate(table):
+        for j, values in enumerate(row):
+            if name in values:
+                data[(i, j, slice(np.size(values[name])))[: data.ndim]] = values[name]
     return xr.Variable(("step", "layer", *dims), data, attrs)

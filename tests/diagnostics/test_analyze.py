@@ -172,7 +172,7 @@ def test_unusable_runs(tmp_path):
         analyze(run)
     write_snapshot(snapshot_path(run.path, 0), Snapshot(0, layers_at(0)))
     write_snapshot(snapshot_path(run.path, 1), Snapshot(1, {"head": layers_at(1)["head"]}))
-    with pytest.raises(InputError, match=r"step-00000001.nc: has other layers than the first snapshot"):
+    with pytest.raises(InputError, match=r"step-00000000.nc: has other layers than the last snapshot"):
         analyze(run)
     snapshot_path(run.path, 1).write_bytes(snapshot_path(run.path, 0).read_bytes()[:-100])
     with pytest.raises(InputError, match=r"step-00000001.nc: is not a whole wtdiag snapshot"):

@@ -1,0 +1,462 @@
+"""Conversion of any module: what changes, what stays, and what is refused in one clear line."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from probes.errors import InputError
+from trainers.convert import summary, synapses, transport_free
+from trainers.rules import RULES, rule
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(4, 2, 2),
+        nn.Flatten(),
+        nn.Linear(50, 5),
+    )
+
+
+def train_step(net: nn.Module, x: Tensor) -> Tensor:
+    """One whole step; returns the loss."""
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=1e-3)
+    output = net(x)
+    if not isinstance(output, Tensor):
+        output = output[0]
+    loss = F.cross_entropy(output, torch.arange(len(x)) % output.shape[1])
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+# What stays
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_outputs_weights_and_keys_stay(name):
+    native, x = small(), torch.randn(2, 3, 4, 4)
+    before = copy.deepcopy(native.state_dict())
+    net = transport_free(native, name, sample=x)
+    assert torch.equal(net.eval()(x), native.eval()(x))
+    state = net.state_dict()
+    assert [key for key in state if not key.endswith("feedback")] == list(before)
+    assert all(torch.equal(state[key], before[key]) for key in before)
+    assert {key for key in state if key.endswith("feedback")} == {"0.feedback", "3.feedback", "5.feedback"}
+    for _, layer in synapses(net):
+        if name not in ("dfa", "drtp"):
+            assert layer.feedback.shape == layer.weight.shape
+        assert layer.feedback.requires_grad is (RULES[name].learned or name == "bp")
+        assert layer.feedback.dtype == layer.weight.dtype
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_original_is_untouched(name):
+    native, x = small(), torch.randn(2, 3, 4, 4)
+    twin = copy.deepcopy(native)
+    types = [type(module) for module in native.modules()]
+    net = transport_free(native, name)
+    train_step(net, x)
+    assert [type(module) for module in native.modules()] == types
+    assert all(torch.equal(a, b) for a, b in zip(native.state_dict().values(), twin.state_dict().values(), strict=True))
+    assert all(p.grad is None for p in native.parameters())
+    assert native[2].inplace
+    assert not native._forward_hooks
+    assert not {p.data_ptr() for p in native.parameters()} & {p.data_ptr() for p in net.parameters()}
+
+
+def test_pretrained_weights_load_into_the_converted_network():
+    net = transport_free(small(), "fa")
+    torch.manual_seed(9)
+    other = small()
+    for p in other.parameters():
+        p.data.normal_()
+    feedback = net[0].feedback.clone()
+    missing, unexpected = net.load_state_dict(other.state_dict(), strict=False)
+    assert missing == ["0.feedback", "3.feedback", "5.feedback"]
+    assert unexpected == []
+    assert torch.equal(net[0].weight, other[0].weight)
+    assert torch.equal(net[0].feedback, feedback)
+
+
+def test_sign_rules_follow_loaded_weights_at_the_next_pass():
+    net, other = transport_free(small(), "usf"), small()
+    other[0].weight.data.normal_()
+    net.load_state_dict(other.state_dict(), strict=False)
+    train_step(net, torch.randn(2, 3, 4, 4))
+    assert torch.equal(net[0].feedback.sign(), other[0].weight.sign())
+
+
+def test_hooks_stay_and_run():
+    seen = []
+    native = small()
+    native[0].register_forward_hook(lambda module, args, output: seen.append("forward"))
+    native[0].register_forward_pre_hook(lambda module, args: seen.append("pre"))
+    native[5].register_full_backward_hook(lambda module, grads_in, grads_out: seen.append("backward"))
+    native[0].weight.register_hook(lambda grad: grad * 0)
+    train_step(transport_free(native, "ia"), torch.randn(2, 3, 4, 4))
+    assert seen == ["pre", "forward", "backward"]
+
+
+def test_device_dtype_and_frozen_weights_stay():
+    native = small().to(torch.bfloat16)
+    native[0].weight.requires_grad_(False)
+    net = transport_free(native, "ia")
+    assert {p.dtype for p in net.parameters()} == {torch.bfloat16}
+    assert not net[0].weight.requires_grad
+    assert net[0].feedback.requires_grad
+    shape = transport_free(nn.Linear(3, 2, device="meta"), "kp").feedback
+    assert shape.is_meta
+
+
+@pytest.mark.parametrize("name", ["fa", "kp", "dfa"])
+def test_a_shared_module_stays_one(name):
+    shared = nn.Linear(4, 4)
+    net = transport_free(nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(4, 3)), name)
+    assert net[0] is net[2]
+    assert [key for key, _ in synapses(net)] == ["0", "3"]
+    train_step(net, torch.randn(5, 4))
+
+
+@pytest.mark.parametrize("name", ["bp", "usf", "ia"])
+def test_tied_parameters_stay_tied_and_share_their_feedback(name):
+    native = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    native[2].weight = native[0].weight
+    net = transport_free(native, name)
+    assert net[2].weight is net[0].weight
+    assert net[2].feedback is net[0].feedback
+    assert net[1].feedback is not net[0].feedback
+    train_step(net, torch.randn(5, 4))
+
+
+def test_weights_tied_to_an_embedding_stay_tied():
+    class Language(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.body, self.head = nn.Embedding(7, 4), nn.Linear(4, 4), nn.Linear(4, 7, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(self.body(self.embed(tokens)))
+
+    net = transport_free(Language(), "kp")
+    assert net.head.weight is net.embed.weight
+    net(torch.tensor([[1, 2, 3]])).square().mean().backward()
+    assert net.embed.weight.grad is not None
+    assert net.head.feedback.grad.shape == (7, 4)
+
+
+# What is converted, what is skipped
+
+
+class Doubled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize(
+    ("module", "skipped"),
+    [
+        (lambda: Doubled(4, 4), {"Doubled": "a subclass of Linear may compute in its own way"}),
+        (lambda: nn.Embedding(9, 4), {"Embedding": "no feedback form for this type"}),
+        (lambda: nn.Bilinear(4, 4, 4), {"Bilinear": "no feedback form for this type"}),
+        (lambda: nn.GRU(4, 4), {"GRU": "no feedback form for this type"}),
+        (
+            lambda: nn.MultiheadAttention(4, 2),
+            {
+                "MultiheadAttention": "no feedback form for this type",
+                "NonDynamicallyQuantizableLinear": "a subclass of Linear may compute in its own way",
+            },
+        ),
+        (lambda: nn.LazyLinear(4), {"LazyLinear": "lazy: run one batch before converting"}),
+        (lambda: nn.LazyConv2d(4, 3), {"LazyConv2d": "lazy: run one batch before converting"}),
+        (
+            lambda: parametrizations.weight_norm(nn.Linear(4, 4)),
+            {"ParametrizedLinear": "its weight is computed from others (parametrization)"},
+        ),
+        (
+            lambda: parametrizations.spectral_norm(nn.Conv2d(4, 4, 2)),
+            {"ParametrizedConv2d": "its weight is computed from others (parametrization)"},
+        ),
+        (
+            lambda: nn.utils.spectral_norm(nn.Linear(4, 4)),
+            {"Linear": "its weight is computed from others (weight or spectral norm)"},
+        ),
+        (lambda: nn.Linear(4, 4, dtype=torch.complex64), {"Linear": "its weight is not real floating point"}),
+        (lambda: nn.BatchNorm2d(4), {}),
+        (lambda: nn.LayerNorm(4), {}),
+    ],
+)
+@pytest.mark.parametrize("name", ["fa", "ia", "dfa"])
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.spectral_norm` is deprecated")
+def test_what_has_no_feedback_is_skipped_with_its_reason(name, module, skipped):
+    native = nn.Sequential(module(), nn.Linear(4, 3))
+    net = transport_free(native, name)
+    table = summary(net)
+    assert {row.kind: row.reason for row in table.skipped} == skipped
+    assert [key for key, *_ in table.converted] == ["1"]
+    assert type(net[0]) is type(native[0]) or "Parametrized" in type(net[0]).__name__
+    for kind, reason in skipped.items():
+        assert f"{kind} " in str(table)
+        assert reason in str(table)
+
+
+def test_an_empty_layer_is_skipped():
+    empty = nn.Linear(3, 1)
+    empty.weight = nn.Parameter(torch.empty(0, 3))
+    net = transport_free(nn.Sequential(empty, nn.Linear(4, 3)), "fa")
+    assert [row.reason for row in summary(net).skipped] == ["its weight is empty"]
+
+
+def test_a_lazy_layer_converts_after_its_first_batch():
+    native = nn.Sequential(nn.LazyLinear(4), nn.LazyLinear(3))
+    native(torch.ones(2, 5))
+    assert [shape for *_, shape in summary(transport_free(native, "fa")).converted] == [(4, 5), (3, 4)]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_a_model_that_cannot_be_copied_says_so():
+    native = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 3))
+    with pytest.raises(InputError, match=r"^transport_free: Sequential cannot be copied: .*weight_norm"):
+        transport_free(native, "fa")
+
+
+def test_a_bare_layer_is_called_model():
+    net = transport_free(nn.Linear(4, 3), "dfa")
+    assert [key for key, _ in synapses(net)] == ["model"]
+    train_step(net, torch.randn(5, 4))
+
+
+def test_a_first_layer_is_marked_as_carrying_no_error():
+    net, x = transport_free(small(), "fa"), torch.randn(2, 3, 4, 4)
+    train_step(net, x)
+    marks = [False, True, True]
+    assert [layer.carries_error for _, layer in synapses(net)] == marks
+    with torch.no_grad():  # an evaluation says nothing about errors
+        net(x)
+    assert [layer.carries_error for _, layer in synapses(net)] == marks
+    train_step(net, x.requires_grad_())
+    assert [layer.carries_error for _, layer in synapses(net)] == [True, True, True]
+
+
+# Whole networks from torchvision, as small as their classes allow
+
+
+def convnext() -> nn.Module:
+    block = torchvision.models.convnext.CNBlockConfig
+    return torchvision.models.ConvNeXt([block(8, 16, 1), block(16, None, 1)], num_classes=5)
+
+
+TORCHVISION = {
+    "resnet": lambda: torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=5),
+    "resnext": lambda: torchvision.models.ResNet(
+        torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], num_classes=5, groups=4, width_per_group=4
+    ),
+    "mobilenet_v2": lambda: torchvision.models.mobilenet_v2(num_classes=5, width_mult=0.25),
+    "mobilenet_v3": lambda: torchvision.models.mobilenet_v3_small(num_classes=5, width_mult=0.25),
+    "shufflenet_v2": lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=5),
+    "squeezenet": lambda: torchvision.models.squeezenet1_1(num_classes=5),
+    "densenet": lambda: torchvision.models.DenseNet(4, (2, 2), 8, num_classes=5),
+    "convnext": convnext,
+    "vit": lambda: torchvision.models.VisionTransformer(32, 16, 2, 2, 16, 32, num_classes=5),
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("resnet", name) for name in RULES]
+    + [(model, name) for model in TORCHVISION if model != "resnet" for name in ("ia", "dfa")],
+)
+def test_torchvision_networks_take_a_step(model, name):
+    torch.manual_seed(0)
+    native, x = TORCHVISION[model](), torch.randn(2, 3, 32, 32)
+    net = transport_free(native, name, sample=x)
+    assert len(list(synapses(net))) == sum(type(module) in (nn.Linear, nn.Conv2d) for module in native.modules())
+    assert torch.equal(net.eval()(x), native.eval()(x))
+    loss = train_step(net.train(), x)
+    assert torch.isfinite(loss)
+    for key, layer in synapses(net):
+        assert layer.weight.grad.isfinite().all(), key
+        assert not layer.rule.learned or layer.feedback.grad.isfinite().all(), key
+
+
+def test_weights_used_without_calling_their_layer_keep_backprop():
+    net = transport_free(torchvision.models.SwinTransformer([4, 4], 8, [2], [2], [4, 4], num_classes=5), "ia")
+    train_step(net, torch.randn(2, 3, 32, 32))
+    bypassed = {key.split(".")[-1] for key, layer in synapses(net) if layer.feedback.grad is None}
+    assert bypassed == {"qkv", "proj"}
+
+
+def in_place_vgg() -> nn.Module:
+    """VGG's own layers at an eighth of its width: in-place activations right after convolutions."""
+    features = torchvision.models.vgg.make_layers([8, "M", 16, "M", 32, 32, "M"], batch_norm=False)
+    return nn.Sequential(features, nn.Flatten(), nn.Linear(512, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, 5))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_in_place_activations_after_a_convolution(name):
+    torch.manual_seed(0)
+    native = in_place_vgg()
+    x = torch.randn(2, 3, 32, 32)
+    net = transport_free(native, name, sample=x)
+    outputs = "output" in rule(name).shares
+    in_place = [module.inplace for module in net.modules() if isinstance(module, nn.ReLU)]
+    assert set(in_place) == {not outputs}
+    train_step(net, x)
+    slow = copy.deepcopy(native)
+    for module in slow.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    torch.manual_seed(3)
+    reference = transport_free(slow, name, sample=x)
+    torch.manual_seed(3)
+    again = transport_free(native, name, sample=x)
+    for each in (reference, again):
+        torch.manual_seed(4)
+        train_step(each, x)
+    for a, b in zip(reference.parameters(), again.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        assert a.grad is None or torch.equal(a.grad, b.grad)
+
+
+def test_in_place_functions_that_spoil_an_output_are_named():
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(F.relu(self.first(x), inplace=True))
+
+    net = transport_free(Functional(), "ia")
+    with pytest.raises(RuntimeError, match=r"^ia: a tensor that the feedback weights learn from was changed in place"):
+        train_step(net, torch.randn(5, 4))
+    train_step(transport_free(Functional(), "fa"), torch.randn(5, 4))
+
+
+# Direct feedback
+
+
+def test_direct_feedback_is_sized_by_a_sample_or_by_the_first_batch():
+    x = torch.randn(2, 3, 4, 4)
+    native = small()
+    states = torch.get_rng_state()
+    net = transport_free(native, "dfa", sample=x)
+    assert [tuple(layer.feedback.shape) for _, layer in synapses(net)] == [(5, 3, 4, 4), (5, 4, 4, 4), (5, 50)]
+    assert net.training
+    assert torch.equal(net[1].running_mean, native[1].running_mean)
+    assert net[1].num_batches_tracked == 0
+    torch.set_rng_state(states)
+    late = transport_free(native, "dfa")
+    assert isinstance(late[0].feedback, nn.parameter.UninitializedParameter)
+    identity = late[0].feedback
+    train_step(late, x)
+    assert late[0].feedback is identity
+    assert [layer.feedback.shape for _, layer in synapses(late)] == [layer.feedback.shape for _, layer in synapses(net)]
+
+
+def test_state_dict_round_trip_before_and_after_sizing():
+    x = torch.randn(2, 3, 4, 4)
+    net, other = transport_free(small(), "dfa"), transport_free(small(), "dfa")
+    assert "0.feedback" not in net.state_dict()
+    assert "5.feedback" in net.state_dict()
+    other.load_state_dict(net.state_dict())
+    train_step(net, x)
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(other[0].feedback, net[0].feedback)
+    other.load_state_dict({key: value.clone() for key, value in net.state_dict().items()}, assign=True)
+    assert torch.equal(other[3].feedback, net[3].feedback)
+    net.load_state_dict(transport_free(small(), "dfa").state_dict(), strict=False)
+
+
+def test_direct_feedback_refuses_what_it_cannot_serve():
+    x = torch.randn(2, 3, 4, 4)
+    with pytest.raises(InputError, match=r"layers saw \[\(2, 7\)\], outputs are \[\(2, 5\)\]"):
+        train_step(transport_free(small(), "dfa", classes=7), x)
+
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.each, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            windows = self.each(self.first(x).reshape(-1, 4))
+            return self.head(windows.reshape(len(x), -1, 4).mean(1))
+
+    with pytest.raises(InputError, match=r"every layer must see the whole batch .* layers saw \[\(2, 5\), \(24, 5\)\]"):
+        train_step(transport_free(Windows(), "dfa"), x)
+
+    net = transport_free(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)), "dfa", sample=x
+    )
+    bigger = torch.randn(2, 3, 6, 6)
+    with pytest.raises(InputError, match=r"^dfa: the feedback of a convolution fits inputs of shape \(3, 4, 4\)"):
+        train_step(net, bigger)
+    with torch.no_grad():
+        assert net(bigger).shape == (2, 5)
+
+
+def test_direct_feedback_finds_the_output_among_several():
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> dict[str, object]:
+            h = self.body(x).tanh()
+            return {"hidden": h, "logits": self.head(h), "note": "text"}
+
+    net = transport_free(Several(), "dfa", classes=3)
+    x = torch.randn(5, 4)
+    out = net(x)
+    assert out["note"] == "text"
+    out["logits"].square().sum().backward()
+    error = 2 * out["logits"].detach()
+    h = out["hidden"].detach()
+    delta = (error @ net.head.feedback) * (1 - h**2)
+    torch.testing.assert_close(net.body.weight.grad, delta.T @ x)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((small(), "faa"), r"^rule: 'faa' is not known; did you mean 'fa'\?"),
+        ((small(), 3), r"^transport_free: rule must be a name or a Rule object, got 3$"),
+        ((small(), RULES["fa"]), r"^transport_free: rule must be a name or a Rule object, got <class"),
+        (("small", "fa"), r"^transport_free: model must be a torch.nn.Module, got str$"),
+        (
+            (nn.Sequential(nn.ReLU()), "fa"),
+            r"^transport_free: Sequential has no layer to convert; known: Linear, Conv1d",
+        ),
+        ((transport_free(small(), "fa"), "ia"), r"^transport_free: the model is converted already"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        transport_free(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rule": rule("fa"), "scale": 2.0}, r"^transport_free: coefficients scale need the rule's name"),
+        ({"rule": "dfa", "classes": 0}, r"^transport_free: classes must be a positive whole number, got 0$"),
+        ({"rule": "dfa", "classes": 2.5}, r"^transport_free: classes must be a positive whole number, got 2.5$"),
+        ({"rule": "ia", "ampp": 2.0}, r"^coefficient of ia: 'ampp' is not known; did you mean 'amp'\?"),
+        ({"rule": "ia", "amp": "x"}, r"^ia: amp: expected a finite number, got 'x'$"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        transport_free(small(), **options)

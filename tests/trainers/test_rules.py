@@ -1,0 +1,508 @@
+"""What every rule of the registry must do, and what the theory says of each."""
+
+import copy
+import dataclasses
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from probes.errors import InputError
+from trainers.convert import set_rule, synapses, transport_free
+from trainers.rules import RULES, Recipe, Rule, rule
+from trainers.rules.direct import Direct
+
+LEARNED = [name for name in RULES if RULES[name].learned]
+FIXED = [name for name in RULES if not RULES[name].learned and not RULES[name].transports]
+DIRECT = [name for name in RULES if issubclass(RULES[name], Direct)]
+SUM = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}
+
+
+def build(name: str, **coefficients) -> Rule:
+    return rule(name, **((SUM if name == "sum" else {}) | coefficients))
+
+
+def perceptron() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(4, 4, 2, groups=2),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(4, 3, 2),
+        nn.Flatten(),
+        nn.Linear(48, 3),
+    ).double()
+
+
+NETWORKS = {"dense": (perceptron, (7, 6)), "conv": (convolutional, (7, 2, 8, 8))}
+
+
+def network(kind: str, name: str, **coefficients) -> tuple[nn.Module, Tensor, Tensor]:
+    torch.manual_seed(0)
+    make, shape = NETWORKS[kind]
+    native, x = make(), torch.randn(shape, dtype=torch.float64)
+    return transport_free(native, build(name, **coefficients), sample=x), x, torch.arange(len(x)) % 3
+
+
+def step(net: nn.Module, x: Tensor, target: Tensor, seed: int = 1) -> None:
+    torch.manual_seed(seed)
+    F.cross_entropy(net(x), target).backward()
+
+
+def gradients(net: nn.Module, which: str) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in net.named_parameters() if p.grad is not None and name.endswith(which)}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+# What a rule is
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rule_is_documented_data(name):
+    cls = RULES[name]
+    assert cls.name == name
+    assert cls.__doc__
+    for text in (cls.title, cls.equation, cls.reference):
+        assert text
+        assert text == text.strip()
+    assert isinstance(cls.recipe, Recipe)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        rule(name).decay = 1.0
+    assert rule(name) == rule(name)
+    assert pickle.loads(pickle.dumps(build(name))) == build(name)
+    assert rule(name, **dataclasses.asdict(build(name))) == build(name)
+    assert cls.shares.__class__ is property or cls.shares <= {"weight", "output", "weight_grad"}
+
+
+def test_all_rules_of_the_toolkit_are_registered():
+    assert next(iter(RULES)) == "bp"
+    known = "bp brsf dfa drtp fa frsf usf aa ia kp sa sum wm wm-reg"
+    assert set(known.split()) <= set(RULES)
+
+
+@pytest.mark.parametrize(
+    ("name", "coefficients", "message"),
+    [
+        ("faa", {}, r"^rule: 'faa' is not known; did you mean 'fa'\? Choices: bp, .*wm-reg$"),
+        ("ia", {"amb": 1.0}, r"^coefficient of ia: 'amb' is not known; did you mean 'amp'\? Choices: .*null"),
+        ("ia", {"sparse": 1.0}, r"^coefficient of ia: 'sparse' is not known"),
+        ("bp", {"decay": 1.0}, r"^bp: has no coefficients, got 'decay'$"),
+        ("ia", {"amp": "1"}, r"^ia: amp: expected a finite number, got '1'$"),
+        ("ia", {"null": math.nan}, r"^ia: null: expected a finite number, got nan$"),
+        ("kp", {"decay": None}, r"^kp: decay: expected a finite number, got None$"),
+        ("kp", {"decay": True}, r"^kp: decay: expected a finite number, got True$"),
+        ("fa", {"scale": 0}, r"^fa: scale: expected a positive number, got 0$"),
+        ("dfa", {"scale": -1.0}, r"^dfa: scale: expected a positive number, got -1.0$"),
+        ("wm", {"noise_std": math.inf}, r"^wm: noise_std: expected a finite number, got inf$"),
+        ("wm", {"noise": "gauss"}, r"^wm: noise: 'gauss' is not known. Choices: normal, uniform$"),
+        ("aa", {"inputs": "noises"}, r"^aa: inputs: 'noises' is not known; did you mean 'noise'\?"),
+        ("aa", {"reduction": "max"}, r"^aa: reduction: 'max' is not known. Choices: mean, sum$"),
+    ],
+)
+def test_wrong_coefficients_are_named(name, coefficients, message):
+    with pytest.raises(InputError, match=message):
+        rule(name, **coefficients)
+
+
+# Whole networks against formulas written out
+
+
+def written_out(name: str, net: nn.Module, x: Tensor, target: Tensor) -> dict[str, np.ndarray]:
+    """Gradients of the three-layer perceptron under cross-entropy, in numpy."""
+    layers = [layer for _, layer in synapses(net)]
+    w = [layer.weight.detach().numpy() for layer in layers]
+    b = [layer.feedback.detach().numpy() for layer in layers]
+    h, n = [x.numpy()], len(x)
+    for i, layer in enumerate(layers):
+        z = h[-1] @ w[i].T + layer.bias.detach().numpy()
+        h.append(np.tanh(z) if i < 2 else z)
+    p = np.exp(h[3]) / np.exp(h[3]).sum(1, keepdims=True)
+    onehot = np.eye(3)[target.numpy()]
+    error = (p - onehot) / n
+    delta, out = error, {}
+    for i in (2, 1, 0):
+        out[f"{2 * i}.weight"] = delta.T @ h[i]
+        out[f"{2 * i}.bias"] = delta.sum(0)
+        if name == "kp":
+            out[f"{2 * i}.feedback"] = delta.T @ h[i] + net[2 * i].rule.decay * b[i]
+            out[f"{2 * i}.weight"] = out[f"{2 * i}.weight"] + net[2 * i].rule.decay * w[i]
+        elif RULES[name].learned:
+            y = h[i] @ w[i].T
+            terms = {
+                "amp": -y.T @ h[i] / n,
+                "null": y.T @ y @ b[i] / n,
+                "decay": b[i],
+                "sparse": b[i] @ h[i].T @ h[i] / n,
+                "self": -w[i],
+            }
+            out[f"{2 * i}.feedback"] = sum(v * terms[k] for k, v in net[2 * i].rule.coefficients.items())
+        if i:
+            sent = {"dfa": error, "drtp": -onehot / n}.get(name, delta)
+            delta = sent @ b[i] * (1 - h[i] ** 2)
+    return out
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if name != "wm"])
+def test_network_equals_the_written_out_one(name):
+    net, x, target = network("dense", name)
+    step(net, x, target)
+    expected = written_out(name, net, x, target)
+    got = gradients(net, "")
+    assert set(got) == set(expected)
+    for key in expected:
+        np.testing.assert_allclose(got[key].numpy(), expected[key], rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_direct_rules_in_a_convolutional_network(name):
+    net, x, target = network("conv", name)
+    logits = net(x)
+    error = torch.autograd.grad(F.cross_entropy(logits, target), logits, retain_graph=True)[0]
+    signal = error if name == "dfa" else -F.one_hot(target, 3).double() / len(x)
+    F.cross_entropy(logits, target).backward()
+    # The reference: each layer trained alone, by autograd, on the error that is projected to the next one's input.
+    segments = ([0, 1], [2, 3, 4], [5, 6], [7])
+    reference = native_twin(net)
+    h = x
+    for i, segment in enumerate(segments):
+        out = h.detach()
+        for j in segment:
+            out = reference[j](out)
+        after = {0: 2, 1: 5, 2: 7}.get(i)
+        if after is None:
+            out.backward(error)
+        else:
+            out.backward((signal @ net[after].feedback.flatten(1)).view(out.shape))
+        h = out
+    expected = gradients(reference, "")
+    assert set(gradients(net, "")) == set(expected)
+    for key, got in gradients(net, "").items():
+        torch.testing.assert_close(got, expected[key], rtol=1e-9, atol=1e-13)
+
+
+def native_twin(net: nn.Module) -> nn.Module:
+    """The native network with the weights of a converted one."""
+    native = convolutional()
+    native.load_state_dict({k: v for k, v in net.state_dict().items() if k in native.state_dict()})
+    return native
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_direct_rules_say_so_when_only_a_part_is_called(name):
+    net, x, target = network("dense", name)
+    with pytest.raises(RuntimeError, match=rf"^{name}: the output error never reached a layer; call the converted"):
+        F.cross_entropy(net[4](net[2](net[0](x))), target).backward()
+
+
+# No transport
+
+
+def change_weights(net: nn.Module) -> None:
+    for _, layer in synapses(net):
+        layer.weight.data.copy_(torch.randn_like(layer.weight))
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", RULES)
+def test_backward_never_reads_the_weights(name, kind):
+    net, x, target = network(kind, name)
+    x.requires_grad_()
+    other, z = copy.deepcopy(net), x.detach().clone().requires_grad_()
+    losses = []
+    for each, value in ((net, x), (other, z)):
+        torch.manual_seed(1)
+        losses.append(F.cross_entropy(each(value), target))
+    before = {key: layer.weight.detach().clone() for key, layer in synapses(other)}
+    change_weights(other)
+    for loss in losses:
+        torch.manual_seed(2)
+        loss.backward()
+    if RULES[name].transports:
+        assert not torch.equal(x.grad, z.grad)
+        return
+    assert torch.equal(x.grad, z.grad)
+    assert same(gradients(net, "bias"), gradients(other, "bias"))
+    weights = gradients(other, "weight")
+    if name == "kp":  # its own decay of W is all that may have changed
+        for key, layer in synapses(other):
+            change = layer.rule.decay * (layer.weight.detach() - before[key])
+            torch.testing.assert_close(weights[f"{key}.weight"] - change, net.get_submodule(key).weight.grad)
+    else:
+        assert same(gradients(net, "weight"), weights)
+    reads_weight = name in ("sa", "wm", "sum")
+    assert same(gradients(net, "feedback"), gradients(other, "feedback")) is not reads_weight
+
+
+@pytest.mark.parametrize("name", ["usf", "frsf"])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_sign_rules_take_only_signs(name, kind):
+    net, _, _ = network(kind, name)
+    for _, layer in synapses(net):
+        before = layer.feedback.clone()
+        assert torch.equal(layer.feedback.sign(), layer.weight.sign())
+        layer.weight.data.mul_(torch.rand_like(layer.weight) + 0.1)
+        layer.refresh()
+        assert torch.equal(layer.feedback, before)
+        flip = torch.rand_like(layer.weight) < 0.5
+        layer.weight.data[flip] *= -1
+        layer.refresh()
+        assert torch.equal(layer.feedback, torch.where(flip, -before, before))
+
+
+@pytest.mark.parametrize("name", ["usf", "frsf", "brsf"])
+def test_sign_rules_follow_the_weights_at_each_pass(name):
+    net, x, target = network("conv", name)
+    change_weights(net)
+    step(net, x, target)
+    drawn = [layer.feedback.clone() for _, layer in synapses(net)]
+    for _, layer in synapses(net):
+        assert torch.equal(layer.feedback.sign(), layer.weight.sign())
+    step(net, x, target, seed=2)
+    fresh = [not torch.equal(layer.feedback, b) for (_, layer), b in zip(synapses(net), drawn, strict=True)]
+    assert all(fresh) if name == "brsf" else not any(fresh)
+
+
+@pytest.mark.parametrize("name", ["usf", "frsf", "brsf"])
+def test_magnitudes_outlive_a_weight_of_zero(name):
+    net, x, target = network("dense", name)
+    layer = net[2]
+    layer.weight.data.zero_()
+    step(net, x, target)
+    assert layer.feedback.abs().min() > 0
+
+
+def test_uniform_signs_have_the_he_deviation():
+    net, _, _ = network("conv", "usf", scale=0.5)
+    for module, fan_in in ((net[0], 2 * 9), (net[2], 2 * 4), (net[5], 4 * 4), (net[7], 48)):
+        torch.testing.assert_close(module.feedback.abs(), torch.full_like(module.weight, 0.5 * (2 / fan_in) ** 0.5))
+
+
+@pytest.mark.parametrize("name", ["fa", "frsf", "brsf", "kp", "ia", "sum", "dfa", "drtp"])
+def test_random_feedback_has_the_stated_deviation(name):
+    torch.manual_seed(0)
+    net = transport_free(nn.Sequential(nn.Linear(300, 200), nn.Linear(200, 50)), build(name, scale=2.0))
+    stated = 2.0 / 50**0.5 if name in DIRECT else 2.0 * (2 / 300) ** 0.5
+    feedback = net[0].feedback.double()
+    n = feedback.numel()
+    assert abs(feedback.square().mean() / stated**2 - 1) < 5 * (2 / n) ** 0.5
+    if name not in ("frsf", "brsf"):
+        assert abs(feedback.mean() / stated) < 5 / n**0.5
+    # Feedback is drawn apart from the weights: two random matrices of n entries are at right angles.
+    if name not in ("frsf", "brsf", *DIRECT):
+        cosine = F.cosine_similarity(feedback.flatten(), net[0].weight.double().flatten(), dim=0)
+        assert abs(cosine) < 5 / n**0.5
+
+
+class Saved:
+    """Storages that autograd holds between forward and backward."""
+
+    def __init__(self) -> None:
+        self.storages: dict[int, int] = {}
+
+    def __enter__(self) -> "Saved":
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            self.storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.hooks.__exit__(*error)
+
+    def holds(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage().data_ptr() in self.storages
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", RULES)
+def test_weights_are_held_only_by_rules_that_read_them(name, kind):
+    net, x, _ = network(kind, name)
+    with Saved() as saved:
+        out = net(x)
+    assert out.requires_grad
+    holds = {saved.holds(layer.weight) for _, layer in synapses(net)}
+    assert holds == {name in ("bp", "kp", "sa", "sum", "wm")}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_no_more_activations_are_held_than_by_backprop(name):
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU()) for _ in range(3)]
+    native = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    x = torch.randn(8, 4, 9, 9)
+    net = transport_free(native, build(name), sample=x)
+    held = []
+    for each in (native, net):
+        with Saved() as saved:
+            each(x)
+        mine = {p.untyped_storage().data_ptr() for p in each.parameters()}
+        held.append(sum(size for pointer, size in saved.storages.items() if pointer not in mine))
+    logits = 8 * 3 * 4  # a rule that reads outputs holds the last layer's too, which nothing else does
+    assert held[1] <= held[0] + logits
+
+
+# Learned feedback stays in its layer
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", LEARNED)
+def test_learning_feedback_never_leaks_below(name, kind):
+    net, x, target = network(kind, name)
+    fixed = copy.deepcopy(net)
+    for _, layer in synapses(fixed):
+        layer.feedback.requires_grad_(False)
+    x.requires_grad_()
+    z = x.detach().clone().requires_grad_()
+    step(net, x, target)
+    step(fixed, z, target)
+    assert torch.equal(x.grad, z.grad)
+    for which in ("weight", "bias"):
+        assert same(gradients(net, which), gradients(fixed, which))
+    assert len(gradients(net, "feedback")) == len(list(synapses(net)))
+    assert not gradients(fixed, "feedback")
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", FIXED)
+def test_fixed_feedback_has_no_gradient_and_survives_weight_decay(name, kind):
+    net, x, target = network(kind, name)
+    before = {key: layer.feedback.abs() for key, layer in synapses(net)}
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.5)
+    for seed in range(3):
+        step(net, x, target, seed)
+        optimizer.step()
+    for key, layer in synapses(net):
+        assert layer.feedback.grad is None
+        assert not layer.feedback.requires_grad
+        assert name == "brsf" or torch.equal(layer.feedback.abs(), before[key])
+
+
+# What the theory says
+
+
+@pytest.mark.parametrize(("momentum", "kind"), [(0.0, "dense"), (0.0, "conv"), (0.9, "dense")])
+def test_kolen_pollack_contracts_exactly(kind, momentum):
+    lr, decay, steps = 0.3, 0.1, 25
+    net, x, target = network(kind, "kp", decay=decay)
+    start = {key: (layer.weight - layer.feedback).detach() for key, layer in synapses(net)}
+    weights = {key: layer.weight.detach().clone() for key, layer in synapses(net)}
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
+    factor, velocity = 1.0, 0.0
+    for t in range(steps):
+        net.zero_grad()
+        step(net, x, target, seed=t)
+        optimizer.step()
+        velocity = momentum * velocity + decay * factor
+        factor -= lr * velocity
+    if not momentum:
+        assert factor == pytest.approx((1 - lr * decay) ** steps)
+    for key, layer in synapses(net):
+        torch.testing.assert_close((layer.weight - layer.feedback).detach(), factor * start[key], rtol=1e-9, atol=1e-12)
+        assert (layer.weight - weights[key]).norm() > 0.1 * weights[key].norm()  # W did go somewhere
+
+
+@pytest.mark.parametrize("noise", ["normal", "uniform"])
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+def test_weight_mirror_drifts_along_the_weights(kind, noise):
+    torch.manual_seed(0)
+    std, amp, draws = 0.7, 0.4, 600
+    layer = nn.Linear(4, 3) if kind == "dense" else nn.Conv2d(2, 3, 2)
+    x = torch.zeros((50, 4) if kind == "dense" else (6, 2, 5, 5), dtype=torch.float64)
+    net = transport_free(layer.double(), "wm", amp=amp, decay=0.0, noise=noise, noise_std=std)
+    drifts = []
+    for _ in range(draws):
+        net.feedback.grad = None
+        net(x).sum().backward()
+        drifts.append(-net.feedback.grad)
+    drift = torch.stack(drifts)
+    error = drift.std(0) / draws**0.5
+    expected = amp * std**2 * net.weight.detach()
+    assert ((drift.mean(0) - expected).abs() < 4.5 * error).all()  # at most 24 entries: fails by chance once in 6000
+    assert error.max() < 0.1 * expected.abs().max()  # tight enough to tell the factor
+
+
+def settle(name: str, *, x: Tensor, lr: float, steps: int, **coefficients) -> tuple[nn.Module, Tensor]:
+    """Descend the rule at fixed W and x; returns the layer and its first feedback."""
+    torch.manual_seed(0)
+    layer = transport_free(nn.Linear(x.shape[1], 4).double(), name, **coefficients)
+    first = layer.feedback.detach().clone()
+    optimizer = torch.optim.SGD([layer.feedback], lr=lr, momentum=0.9)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        layer(x).sum().backward()
+        optimizer.step()
+    return layer, first
+
+
+def test_fixed_points_are_those_of_the_theory():
+    torch.manual_seed(1)
+    x = torch.randn(20, 5, dtype=torch.float64) @ torch.randn(5, 5, dtype=torch.float64)
+    sigma = x.T @ x / len(x)
+
+    layer, _ = settle("wm-reg", x=x, lr=0.1, steps=500, amp=0.3, decay=0.5)
+    w = layer.weight.detach()
+    torch.testing.assert_close(layer.feedback.detach(), 0.3 / 0.5 * w @ sigma, rtol=1e-8, atol=1e-10)
+
+    layer, _ = settle("ia", x=x, lr=0.1, steps=2000, amp=0.3, null=0.2, decay=0.4)
+    c = w @ sigma @ w.T
+    expected = 0.3 * torch.linalg.solve(0.2 * c + 0.4 * torch.eye(4, dtype=w.dtype), w @ sigma)
+    torch.testing.assert_close(layer.feedback.detach(), expected, rtol=1e-8, atol=1e-10)
+
+    layer, _ = settle("sa", x=x, lr=0.1, steps=500, self=0.6, decay=0.5)
+    torch.testing.assert_close(layer.feedback.detach(), 0.6 / 0.5 * w, rtol=1e-8, atol=1e-10)
+
+
+def test_activation_alignment_settles_on_the_range_of_its_inputs():
+    torch.manual_seed(1)
+    x = torch.randn(20, 3, dtype=torch.float64) @ torch.linalg.qr(torch.randn(5, 3, dtype=torch.float64))[0].T
+    layer, first = settle("aa", x=x, lr=0.3, steps=600, amp=0.3, sparse=0.5)
+    onto = torch.linalg.pinv(x) @ x
+    w, b = layer.weight.detach(), layer.feedback.detach()
+    torch.testing.assert_close(b @ onto, 0.3 / 0.5 * w @ onto, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(b - b @ onto, first - first @ onto, rtol=1e-8, atol=1e-10)  # never aligns
+
+
+def test_weight_mirror_settles_around_the_weights():
+    torch.manual_seed(1)
+    x = torch.zeros(200, 6, dtype=torch.float64)
+    layer, _ = settle("wm", x=x, lr=0.01, steps=300, amp=0.4, decay=0.5, noise_std=1.5)
+    expected = 0.4 * 1.5**2 / 0.5 * layer.weight.detach()
+    assert (layer.feedback.detach() - expected).norm() < 0.15 * expected.norm()
+
+
+# Schedules
+
+
+def test_set_rule_changes_coefficients_and_keeps_feedback():
+    net, x, target = network("conv", "sum", amp=0.0, null=0.0, sparse=0.0, self=0.0, decay=0.2)
+    step(net, x, target)
+    before = [layer.feedback.clone() for _, layer in synapses(net)]
+    net.zero_grad()
+    set_rule(net, build("sum", amp=0.5))  # from now on outputs are read, which in-place activations overwrote
+    step(net, x, target)
+    assert all(torch.equal(layer.feedback, b) for (_, layer), b in zip(synapses(net), before, strict=True))
+    fresh, x, target = network("conv", "sum", amp=0.5)
+    fresh.load_state_dict(net.state_dict())
+    step(fresh, x, target)
+    assert same(gradients(net, "feedback"), gradients(fresh, "feedback"))
+
+
+def test_set_rule_refuses_another_rule():
+    net, _, _ = network("dense", "ia")
+    with pytest.raises(InputError, match=r"^set_rule: the model learns by ia, not sa"):
+        set_rule(net, rule("sa"))
