@@ -79,9 +79,7 @@ def _folder(paths: Sequence[Path]) -> Path:
         return paths[0]
     parents = {path.resolve().parent for path in paths}
     if len(parents) > 1:
-        raise InputError(
-            f"out: not given, and the runs lie in {len(parents)} folders; say where the report goes"
-        )
+        raise InputError(f"out: not given, and the runs lie in {len(parents)} folders; say where the report goes")
     return paths[0].parent
 
 

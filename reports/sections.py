@@ -127,11 +127,7 @@ def _singular_values(analysis: xr.Dataset) -> Figure:
     usable = np.flatnonzero(finite & carrying(analysis))
     usable = usable if len(usable) else np.arange(analysis.sizes["layer"])
     chosen = [int(usable[i]) for i in spread(len(usable), 6)]
-    which = (
-        f"{len(chosen)} layers across the depth"
-        if len(chosen) < len(usable)
-        else "every layer that carries error"
-    )
+    which = f"{len(chosen)} layers across the depth" if len(chosen) < len(usable) else "every layer that carries error"
     dotted = f", dotted at step {int(analysis.step[0])}" if last else ""
     data = spectra_table(analysis, chosen)
     return Figure(
@@ -140,9 +136,7 @@ def _singular_values(analysis: xr.Dataset) -> Figure:
         f"B orange; solid at step {int(analysis.step[last])}{dotted}. The shaded bands are what Gaussian "
         "matrices of the same shape and norm give (± two standard deviations). Values below 1e-4 of the "
         "panel's largest are not drawn.",
-        alt=sentence(
-            "; ".join(f"{layer} {matrix}: largest {largest}" for layer, matrix, largest, *_ in data.rows)
-        ),
+        alt=sentence("; ".join(f"{layer} {matrix}: largest {largest}" for layer, matrix, largest, *_ in data.rows)),
         data=data,
     )
 

@@ -81,9 +81,7 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
 
 def _analysis(path: Path) -> xr.Dataset:
     if not path.exists():
-        raise InputError(
-            f"{path}: there is no analysis; expected one, as `wtdiag analyze {path.parent}` writes it"
-        )
+        raise InputError(f"{path}: there is no analysis; expected one, as `wtdiag analyze {path.parent}` writes it")
     try:
         analysis = xr.load_dataset(path, engine="h5netcdf")
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:

@@ -77,15 +77,11 @@ def _outcome(run: Facts) -> str:
     }
     text = endings.get(run.status, "How the run ended is not recorded") + "."
     if np.isfinite(run.test_accuracy):
-        text += (
-            f" The last evaluation, at step {run.test_step:.0f}: {percent(run.test_accuracy)} test accuracy."
-        )
+        text += f" The last evaluation, at step {run.test_step:.0f}: {percent(run.test_accuracy)} test accuracy."
     else:
         text += " No test accuracy was recorded."
     if run.step != run.last_step:
-        text += (
-            f" Snapshots after step {run.step} hold no finite measure; what follows is of step {run.step}."
-        )
+        text += f" Snapshots after step {run.step} hold no finite measure; what follows is of step {run.step}."
     return text
 
 

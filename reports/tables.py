@@ -36,10 +36,7 @@ def layer_table(analysis: xr.Dataset, names: list[str]) -> Table:
     now = analysis.isel(step=last_measured(analysis))
     kinds = now["kind"].values if "kind" in now.coords else ["–"] * now.sizes["layer"]
     columns = [map(formatter(now[name]), now[name].values) for name in names]
-    layers = [
-        f"{name}{'' if carries else ' *'}"
-        for name, carries in zip(now.layer.values, carrying(now), strict=True)
-    ]
+    layers = [f"{name}{'' if carries else ' *'}" for name, carries in zip(now.layer.values, carrying(now), strict=True)]
     return Table(
         caption=f"Every layer at step {int(now.step)}. {UNUSED}",
         columns=("layer", "kind", *(measure_title(now[name]) for name in names)),

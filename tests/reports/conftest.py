@@ -18,9 +18,7 @@ def analysis(layers=6, snapshots=12, *, rule="ia", names=None, modes=16, log_ste
     rng = np.random.default_rng(seed)
     names = list(names or [f"fc{i + 1}" for i in range(layers)])
     layers = len(names)
-    steps = (
-        np.unique(np.geomspace(1, 2000, snapshots - 1).astype(int)) if log_steps and snapshots > 1 else None
-    )
+    steps = np.unique(np.geomspace(1, 2000, snapshots - 1).astype(int)) if log_steps and snapshots > 1 else None
     steps = np.r_[0, steps] if steps is not None else np.arange(snapshots) * 100
     progress = np.log1p(steps)[:, None] / max(np.log1p(steps[-1]), 1)
     depth = np.arange(layers)[None] / max(layers - 1, 1)

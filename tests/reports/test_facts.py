@@ -65,9 +65,7 @@ def test_diverged_run_is_summed_up_at_its_last_finite_snapshot(tmp_path):
     for name in data.data_vars:
         if "step" in data[name].dims:
             data[name][7:] = np.nan
-    source = load(
-        write_run(tmp_path / "r", data, status="diverged", diverged={"step": 900, "what": "B is inf"})
-    )
+    source = load(write_run(tmp_path / "r", data, status="diverged", diverged={"step": 900, "what": "B is inf"}))
     got = facts(source)
     assert got.step == int(data.step[6]) == int(source.analysis.step[last_measured(source.analysis)])
     assert got.weight_angle == pytest.approx(data.weight_angle.values[6, 1:].mean())

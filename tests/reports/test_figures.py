@@ -66,9 +66,7 @@ def test_panels_are_legible(kind):
 
 def test_names_are_drawn_as_they_are():
     drawn = to_svg(figures.heatmap(DATA["odd names"], "weight_angle"))
-    words = "".join(
-        ElementTree.fromstring(drawn).itertext()
-    )  # comments, which hold the names too, are left out
+    words = "".join(ElementTree.fromstring(drawn).itertext())  # comments, which hold the names too, are left out
     assert "重み $α$" in words
     assert "<script" in words
 

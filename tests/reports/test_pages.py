@@ -73,9 +73,7 @@ def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     rules = [("fa", 0.9), ("kp", 0.97), ("kp", 0.96), ("mine", 0.5)]
     return [
-        load(
-            write_run(folder / f"{rule}{i}", analysis(3 + i, rule=rule, seed=i), rule=rule, accuracy=accuracy)
-        )
+        load(write_run(folder / f"{rule}{i}", analysis(3 + i, rule=rule, seed=i), rule=rule, accuracy=accuracy))
         for i, (rule, accuracy) in enumerate(rules)
     ]
 
@@ -98,9 +96,7 @@ def document(whole):
 
 
 def test_page_asks_the_network_for_nothing(page):
-    assert not {"script", "link", "iframe", "object", "embed", "img", "base", "form"} & {
-        tag for tag, _ in page.tags
-    }
+    assert not {"script", "link", "iframe", "object", "embed", "img", "base", "form"} & {tag for tag, _ in page.tags}
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on") or name == "src"]
     links = page.values("href") + page.values("xlink:href")
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
@@ -137,9 +133,7 @@ def test_figures_follow_the_theme(whole, css):
 def test_every_figure_has_words_and_numbers(page):
     figures = sum(tag == "figure" for tag, _ in page.tags)
     assert figures >= 5
-    assert (
-        sum(attrs.get("role") == "img" and len(attrs["aria-label"]) > 40 for _, attrs in page.tags) == figures
-    )
+    assert sum(attrs.get("role") == "img" and len(attrs["aria-label"]) > 40 for _, attrs in page.tags) == figures
     assert sum(tag == "figcaption" for tag, _ in page.tags) == figures
     assert sum(tag == "summary" for tag, _ in page.tags) == figures
 
@@ -193,9 +187,7 @@ def test_joint_report_compares_the_numbers(compared):
         assert row[5] == f"{last.error_angle.values[0]:.1f}°"
     verdict = report.verdict.replace("\N{NO-BREAK SPACE}", " ")
     assert verdict == "Best test accuracy: kp1 (kp) with 97.0 %; lowest: mine3 (mine) with 50.0 %."
-    assert [section.title for section in report.sections[1:-1]] == [
-        f"Run {source.name}" for source in compared
-    ]
+    assert [section.title for section in report.sections[1:-1]] == [f"Run {source.name}" for source in compared]
 
 
 def test_joint_curves_are_the_runs(compared):

@@ -34,9 +34,7 @@ def test_several_runs_are_compared_beside_them(tmp_path):
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
-    runs = [
-        write_run(tmp_path / seed / "fa", analysis(2)[["weight_angle"]], rule="fa") for seed in ("s0", "s1")
-    ]
+    runs = [write_run(tmp_path / seed / "fa", analysis(2)[["weight_angle"]], rule="fa") for seed in ("s0", "s1")]
     with pytest.raises(InputError, match=r"^out: not given, and the runs lie in 2 folders"):
         reports.write(runs)
     page = reports.write(runs, out=tmp_path, formats=["html"])[0].read_text()
@@ -60,10 +58,7 @@ def test_what_analyze_writes_can_be_reported(tmp_path):
     html, pdf = reports.write([tmp_path])
     page = html.read_text()
     assert "The run was interrupted. No test accuracy was recorded." in page
-    assert (
-        "At step 10, over the one layer that carries error and can be compared, the feedback lies 0.0°"
-        in page
-    )
+    assert "At step 10, over the one layer that carries error and can be compared, the feedback lies 0.0°" in page
     assert pdf.exists()
 
 

@@ -159,9 +159,7 @@ def test_mnist_labels_that_do_not_belong_to_the_images(mnist):
     name, data_dir, folder, _ = mnist
     for labels in (np.zeros(6, np.uint8), np.full(7, 10, np.uint8)):
         (folder / "train-labels-idx1-ubyte").write_bytes(idx(labels))
-        fails(
-            "train-images-idx3-ubyte: expected one 28x28 image for each label", name=name, data_dir=data_dir
-        )
+        fails("train-images-idx3-ubyte: expected one 28x28 image for each label", name=name, data_dir=data_dir)
 
 
 # ---- CIFAR: python batches ---------------------------------------------------------------------------
@@ -461,9 +459,7 @@ def test_damaged_image_is_named(folder):
         for content in (whole[: len(whole) // 2], b"", b"not an image"):
             path.write_bytes(content)
             split = load("imagefolder", data_dir=folder, image_size=8).train
-            with pytest.raises(
-                InputError, match=f"{path}: cannot be read; expected a whole image file"
-            ) as caught:
+            with pytest.raises(InputError, match=f"{path}: cannot be read; expected a whole image file") as caught:
                 split.batch(torch.tensor([1, index]))
             assert "\n" not in str(caught.value)
         path.write_bytes(whole)
@@ -523,9 +519,7 @@ def small_split(n=23, augment=shift):
 
 def equal(left, right):
     return all(
-        torch.equal(a, b)
-        for one, other in zip(left, right, strict=True)
-        for a, b in zip(one, other, strict=True)
+        torch.equal(a, b) for one, other in zip(left, right, strict=True) for a, b in zip(one, other, strict=True)
     )
 
 

@@ -167,9 +167,7 @@ def test_a_grey_image_is_repeated_for_torchvision():
 
 
 def test_batch_norm_of_torchvision_models():
-    assert not any(
-        isinstance(m, nn.BatchNorm2d) for m in build("vgg11", classes=2, shape=(3, 32, 32)).modules()
-    )
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in build("vgg11", classes=2, shape=(3, 32, 32)).modules())
     build("squeezenet1_1", classes=2, shape=(3, 32, 32), batch_norm=False)  # never had any
     with pytest.raises(InputError, match="batch_norm: cannot be switched off for 'vgg11_bn'; use 'vgg11'"):
         build("vgg11_bn", classes=2, shape=(3, 32, 32), batch_norm=False)

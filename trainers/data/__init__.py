@@ -82,9 +82,7 @@ def load(
     check_one_of("data", name, names())
     if image_size is not None:
         if name not in ("glyphs", *FOLDERS):
-            raise InputError(
-                f"image_size: {image_size} cannot be used, the images of {name!r} come in one size"
-            )
+            raise InputError(f"image_size: {image_size} cannot be used, the images of {name!r} come in one size")
         if image_size < 8:
             raise InputError(f"image_size: {image_size} is too small; expected at least 8 pixels")
 

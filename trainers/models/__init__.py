@@ -99,9 +99,7 @@ def build(
     for argument, value in sizes.items():
         if argument not in free:
             open_to = ", ".join(model for model, (_, sizes) in BUILT_IN.items() if argument in sizes)
-            raise InputError(
-                f"{argument}: {value} cannot be used, {name!r} fixes it; it is free in {open_to}"
-            )
+            raise InputError(f"{argument}: {value} cannot be used, {name!r} fixes it; it is free in {open_to}")
     if builder is not None:
         return builder(classes=classes, shape=shape, batch_norm=batch_norm, **sizes)
     from trainers.models import zoo

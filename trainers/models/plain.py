@@ -44,9 +44,7 @@ def conv(
     inputs, before = shape[0], 0
     for i, stage in enumerate(stages, start=1):
         channels = width * 2**stage
-        layers[f"conv{i}"] = nn.Conv2d(
-            inputs, channels, 3, stride=1 + (stage > before), padding=1, bias=not batch_norm
-        )
+        layers[f"conv{i}"] = nn.Conv2d(inputs, channels, 3, stride=1 + (stage > before), padding=1, bias=not batch_norm)
         if batch_norm:
             layers[f"bn{i}"] = nn.BatchNorm2d(channels)
         layers[f"relu{i}"] = nn.ReLU()

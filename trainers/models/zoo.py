@@ -36,9 +36,7 @@ def build(name: str, *, classes: int, shape: tuple[int, int, int], batch_norm: b
         raise InputError(f"model: {name!r} takes images of 3 channels (or 1, repeated), not of {channels}")
     image = f"{channels}x{height}x{width} images"
     try:
-        model: nn.Module = models.get_model(
-            name, weights=None, num_classes=classes, **_options(name, height, width)
-        )
+        model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **_options(name, height, width))
         if not batch_norm:
             _require_no_batch_norm(name, model)
         if channels == 1:
