@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def paired_ratios(functions: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, tuple[float, float]]:
+def paired_ratios(
+    functions: Mapping[str, Callable[[], object]], *, rounds: int, repeat: int = 3
+) -> dict[str, tuple[float, float]]:
     """Return each function's median seconds, and its median ratio to the first function in the same round.
 
-    The order rotates from round to round, so that none always runs in the same wake.
+    A function is called ``repeat`` times in a row, as training does, so that it finds its own data in the caches
+    from the second call on. The order rotates from round to round, so that none always runs in the same wake.
     """
     names = list(functions)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -21,8 +24,9 @@ def paired_ratios(functions: Mapping[str, Callable[[], object]], *, rounds: int)
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             began = time.perf_counter()
-            functions[name]()
-            seconds[name].append(time.perf_counter() - began)
+            for _ in range(repeat):
+                functions[name]()
+            seconds[name].append((time.perf_counter() - began) / repeat)
     first = seconds[names[0]]
     return {
         name: (

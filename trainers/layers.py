@@ -95,13 +95,13 @@ class Synaptic(nn.Module):
 
     def _apply_synapse(self, x: Tensor, op: Operation) -> Tensor:
         if torch.is_grad_enabled():
-            self.carries_error = x.requires_grad
+            object.__setattr__(self, "carries_error", x.requires_grad)  # nn.Module's own is slow, and for parameters
         if self.error_path is not None:
             self._materialize(x, self.error_path.classes)
         elif self.probe is not None:  # a probe sees B as it is and draws no other
             self.rule.tie(self.weight.detach(), self.feedback.data)
-        elif self.training or torch.is_grad_enabled():  # so also where a checkpoint runs without gradients first
-            self.refresh()
+        elif self.rule.tied and (self.training or torch.is_grad_enabled()):  # in training also where a checkpoint
+            self.refresh()  # runs without gradients first
         if self.probe is not None:
             return self.probe.apply(self, x, op)
         if self.error_path is not None:

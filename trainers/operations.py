@@ -130,7 +130,7 @@ class Convolution:
     def backward(self, dy: Tensor, x: Tensor, feedback: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
         # One call gives the error through the feedback weights and the true weight gradient together,
         # because the weight gradient does not depend on the weights.
-        gradients: Gradients = torch.ops.aten.convolution_backward(
+        gradients: Gradients = torch.ops.aten.convolution_backward.default(
             dy,
             x,
             feedback,

@@ -36,7 +36,7 @@ def error_signals(
     Returns
     -------
     dict
-        By layer in forward order; each a dict of arrays over the batch: ``delta`` and ``delta_exact``, the error that
+        By layer in forward order; each a dict of arrays, examples first: ``delta`` and ``delta_exact``, the error that
         arrives at the layer's output under the rule and under backprop; and, where the layer sends error down,
         ``sent`` = B(delta), ``sent_local`` = W(delta) and ``sent_exact`` = W(delta_exact) with W and B as adjoints.
 
@@ -56,12 +56,23 @@ def error_signals(
     names = {layer: name for name, layer in synapses(model)}
     return {
         names[layer]: {
-            kind: torch.cat([call[kind].flatten() for call in calls]).float().cpu().numpy()
+            kind: _array([call[kind] for call in calls], channels_first=layer.op.channels_first)
             for kind in ("delta", "delta_exact", "sent", "sent_local", "sent_exact")
             if all(kind in call for call in calls)
         }
         for layer, calls in probe.calls.items()
     }
+
+
+def _array(signals: list[Tensor], *, channels_first: bool) -> np.ndarray[Any, Any]:
+    """Return the signals of all uses of a layer in one array, units on its axis 1 or -1; of one use without a copy."""
+    if len(signals) == 1:
+        signal = signals[0]
+    elif channels_first:
+        signal = torch.cat([signal.flatten(2) for signal in signals], dim=2)
+    else:
+        signal = torch.cat([signal.reshape(-1, signal.shape[-1]) for signal in signals])
+    return signal.to(torch.promote_types(signal.dtype, torch.float32)).cpu().numpy()
 
 
 class Probe:

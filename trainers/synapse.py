@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,11 @@ class DirectSynapse(torch.autograd.Function):
         _, dw, dbias = ctx.op.backward(dy, x.to(dy.dtype), like_w, (False, need_w, need_bias))
         dx = project(ctx.rule, error, feedback, x).to(dy.dtype) if need_x else None
         return dx, dw, None, dbias, None, None
+
+
+# `apply` asks for these signatures in every call, and finding one out costs as much as a small layer's forward pass.
+for _function in (Synapse, DirectSynapse):
+    _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[attr-defined]
 
 
 def project(rule: Direct, error: Tensor, feedback: Tensor, x: Tensor) -> Tensor:

@@ -64,10 +64,10 @@ def test_signals_are_the_written_out_ones(batch):
         e1 = e2 @ pick(layers["3"]) * (1 - h1**2)
         for name, expected in (("5", e3), ("3", e2), ("1", e1)):
             found = torch.from_numpy(signals[name]["delta" + suffix]).double()
-            torch.testing.assert_close(found, expected.detach().flatten(), rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-7)
     e2 = e3 @ layers["5"].feedback * (1 - h2**2)
     local = torch.from_numpy(signals["3"]["sent_local"]).double()
-    torch.testing.assert_close(local, (e2 @ layers["3"].weight).detach().flatten(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(local, (e2 @ layers["3"].weight).detach(), rtol=1e-5, atol=1e-7)
     assert "sent" not in signals["1"]
 
 
@@ -90,7 +90,21 @@ def test_a_shared_layer_is_noted_once_per_use(batch):
         nn.Sequential(nn.Flatten(), nn.Linear(64, 8), shared, shared, nn.Linear(8, 3)).double(), "fa"
     )
     signals = error_signals(model, *batch)
-    assert signals["2"]["delta"].size == 2 * 5 * 8
+    assert signals["2"]["delta"].shape == (2 * 5, 8)
+
+
+def test_a_shared_convolution_may_see_maps_of_different_size(batch):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 1, 3), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.head(self.conv(self.conv(x)).flatten(1))
+
+    signals = error_signals(transport_free(Twice().double(), "fa"), *batch)
+    assert signals["conv"]["delta"].shape == (5, 1, 36 + 16)
+    assert "sent" not in signals["conv"]  # the first use sends no error, so the uses cannot be told apart
 
 
 def test_frozen_layers_are_reached(batch):
