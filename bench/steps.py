@@ -43,7 +43,7 @@ def networks() -> dict[str, tuple[nn.Module, Tensor, int]]:
 
 
 def step_of(model: nn.Module, x: Tensor) -> Callable[[], object]:
-    """Return a full training step: forward, backward, fused SGD; momentum for W, and for B where it shares W's steps."""
+    """Return a training step: forward, backward, fused SGD; momentum for W, and for B where it shares W's steps."""
     y = torch.arange(len(x)) % 10
     plain = [layer.feedback for _, layer in synapses(model) if layer.rule.learned and layer.rule.name != "kp"]
     taken = set(map(id, plain))
