@@ -141,7 +141,7 @@ class DirectSynapse(torch.autograd.Function):
 
 # `apply` asks for these signatures in every call, and finding one out costs as much as a small layer's forward pass.
 for _function in (Synapse, DirectSynapse):
-    _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[attr-defined,union-attr]
+    _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[union-attr]
 
 
 def project(rule: Direct, error: Tensor, feedback: Tensor, x: Tensor) -> Tensor:
