@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from itertools import count, starmap
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from probes.errors import InputError
 from probes.schema import CHECKPOINT, CONFIG
 from trainers import checkpoint, data
 from trainers.convert import set_rule, synapses
+from trainers.device import RandomState, choose_device
 from trainers.launch import ENDED, status
 from trainers.learner import Learner
 from trainers.network import DTYPES, build_network
@@ -92,7 +91,7 @@ class Training:
         force: bool = False,
     ) -> None:
         self.settings, self.out = settings, Path(out)
-        self.device = _device(settings.device)
+        self.device = choose_device(settings.device)
         self.dtype = DTYPES[settings.precision]
         self.dataset = dataset or load_data(settings)
         shape, classes = self.dataset.shape, self.dataset.classes
@@ -109,7 +108,7 @@ class Training:
         )
         self.trouble = Trouble(self.plan.reserve)
         self.progress = Progress(0, self.total)
-        self._random = _seeded(settings.seed, self.device)
+        self._random = RandomState(self.device, settings.seed)
         self._feedback_norm: float | None = None
         self._forward_norm = math.nan
         resumable = resume and (self.out / CHECKPOINT).exists()
@@ -127,7 +126,7 @@ class Training:
                 force=force or begun,
             )
         if not resumable:
-            with self._random_state():
+            with self._random.active():
                 self._snapshot(0)
                 self._checkpoint()
 
@@ -135,7 +134,7 @@ class Training:
         steps = self._steps()
         try:
             while self.progress.status == "running":
-                with self._random_state():
+                with self._random.active():
                     next(steps)
                 yield self.progress
         finally:
@@ -257,7 +256,7 @@ class Training:
                 "model": self.model.state_dict(),
                 "learner": self.learner.state_dict(),
                 "trouble": self.trouble.state_dict(),
-                "random": _random_state(self.device),
+                "random": self._random.now(),
             },
         )
 
@@ -266,7 +265,7 @@ class Training:
             self.model.load_state_dict(saved["model"])
             self.learner.load_state_dict(saved["learner"])
             self.trouble.load_state_dict(saved["trouble"])
-            self._random = saved["random"]
+            self._random.state = saved["random"]
             self.progress.step, self.progress.test_accuracy = saved["step"], saved["test_accuracy"]
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -304,17 +303,6 @@ class Training:
                     return f"norm of the {kind} of {name}"
         return "norm of all weights"
 
-    @contextmanager
-    def _random_state(self) -> Iterator[None]:
-        """Set the run's own random state for the duration; the caller's comes back."""
-        outer = _random_state(self.device)
-        _set_random_state(self.device, self._random)
-        try:
-            yield
-        finally:
-            self._random = _random_state(self.device)
-            _set_random_state(self.device, outer)
-
 
 def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = False) -> dict[str, Training]:
     """Prepare several runs, sharing their data; nothing is written unless all can start.
@@ -327,13 +315,13 @@ def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = 
     taken = [str(path) for path in runs if (path / CONFIG).exists()]
     if taken and not (resume or force):
         raise InputError(f"out: {', '.join(taken)} holds a run already; --resume goes on with it, --force replaces it")
-    load = cache(data.load)
+    datasets: dict[tuple[object, ...], data.Data] = {}
     trainings = {}
     for path, settings in runs.items():
-        dataset = load(
-            settings.data, data_dir=settings.data_dir, download=settings.download, image_size=settings.image_size
-        )
-        trainings[str(path)] = Training(settings, path, dataset=dataset, resume=resume, force=force)
+        key = settings.data, settings.data_dir, settings.image_size
+        if key not in datasets:
+            datasets[key] = load_data(settings)
+        trainings[str(path)] = Training(settings, path, dataset=datasets[key], resume=resume, force=force)
     return trainings
 
 
@@ -352,31 +340,3 @@ def load_data(settings: Settings) -> data.Data:
 
 def _norm(tensors: list[Tensor]) -> float:
     return torch.nn.utils.get_total_norm(tensors).item()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: {name!r} cannot be used ({str(error).splitlines()[0]}); try auto or cpu") from None
-    return device
-
-
-def _random_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
-
-
-def _seeded(seed: int, device: torch.device) -> list[Tensor]:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return _random_state(device)

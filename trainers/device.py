@@ -1,0 +1,77 @@
+"""Where a run computes, and the random state that it has to itself there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from probes.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is CUDA where there is one.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device: {name!r} cannot be used ({str(error).splitlines()[0]}); try auto or cpu") from None
+    return device
+
+
+class RandomState:
+    """A random state apart from the global one, on the CPU and on the run's device.
+
+    Examples
+    --------
+    >>> mine = RandomState(torch.device("cpu"), seed=0)
+    >>> _ = torch.manual_seed(1)
+    >>> with mine.active():
+    ...     first = torch.rand(1)
+    >>> torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(1)))
+    True
+    """
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self._device = device
+        with self._restored():
+            torch.manual_seed(seed)
+            self.state = self.now()
+
+    def now(self) -> list[Tensor]:
+        """Return the global random state as it is."""
+        states = [torch.get_rng_state()]
+        return [*states, torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else states
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make this the global random state for the duration, and put the other one back."""
+        with self._restored():
+            self._set(self.state)
+            try:
+                yield
+            finally:
+                self.state = self.now()
+
+    @contextmanager
+    def _restored(self) -> Iterator[None]:
+        outer = self.now()
+        try:
+            yield
+        finally:
+            self._set(outer)
+
+    def _set(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(states[1], self._device)
