@@ -118,12 +118,12 @@ def main(args: Sequence[str] | None = None) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="wtdiag")
 def cli() -> None:
-    r"""Train, record and explain networks that learn without weight transport.
+    """Train, record and explain networks that learn without weight transport.
 
     \b
     wtdiag train --rule ia --model mlp --depth 8 --out runs/ia8
     wtdiag analyze runs/ia8
-    """
+    """  # noqa: D301  (click wants the character itself)
 
 
 def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -169,7 +169,7 @@ def train(
     force: bool,
     **given: Any,
 ) -> None:
-    r"""Train a network by one or several rules and record it.
+    """Train a network by one or several rules and record it.
 
     \b
     wtdiag train --rule ia --model mlp --depth 8 --data digits --epochs 10 --out runs/ia8
@@ -177,7 +177,7 @@ def train(
     wtdiag train --rule sa -c self=0.1 -c decay=linear:0.2:0.05
     wtdiag train --resume --out runs/ia8
     wtdiag train --config runs/ia8/config.json --seed 1 --out runs/ia8-seed1
-    """
+    """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
 
     from trainers.launch import ENDED, parse_coefficients, runs_to_train, status
@@ -207,12 +207,12 @@ def train(
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the joint report of several runs.")
 def analyze_command(run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats: str, out: Path | None) -> None:
-    r"""Measure recorded runs and write their reports.
+    """Measure recorded runs and write their reports.
 
     \b
     wtdiag analyze runs/ia8
     wtdiag analyze runs/three/*
-    """
+    """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
     from rich.progress import track
 
