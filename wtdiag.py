@@ -172,11 +172,11 @@ def train(
     """Train a network by one or several rules and record it.
 
     \b
-    wtdiag train --rule ia --model mlp --depth 8 --data digits --epochs 10 --out runs/ia8
-    wtdiag train --rule fa --rule kp --rule bp --data glyphs --model conv --out runs/three
+    wtdiag train --rule ia --model mlp --depth 8 --epochs 10 --out runs/ia8
+    wtdiag train --rule fa --rule kp --data glyphs --model conv --out runs/two
     wtdiag train --rule sa -c self=0.1 -c decay=linear:0.2:0.05
     wtdiag train --resume --out runs/ia8
-    wtdiag train --config runs/ia8/config.json --seed 1 --out runs/ia8-seed1
+    wtdiag train --config runs/ia8/config.json --seed 1 --out runs/ia8-1
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
 
@@ -211,7 +211,7 @@ def analyze_command(run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats
 
     \b
     wtdiag analyze runs/ia8
-    wtdiag analyze runs/three/*
+    wtdiag analyze runs/two/*
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
     from rich.progress import track
