@@ -27,7 +27,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)  ## ratios against native PyTorch, measured side by side; see bench/
-	$(BIN)/python -m pip install --quiet --no-deps biotorch
+	$(BIN)/python -m pip install --quiet --no-deps biotorch==0.0.16
 	$(BIN)/python -m bench
 
 clean:

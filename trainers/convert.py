@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves
 
 from probes.errors import InputError
 from trainers.direct import ErrorPath
@@ -42,10 +43,11 @@ def transport_free(
     rule
         A name from ``wtdiag.RULES`` or a rule object.
     sample
-        A batch of inputs. Only ``dfa`` and ``drtp`` use it, to size the feedback of convolutions at once; without it
-        that happens in the first forward pass.
+        A batch of inputs, run through once: so the order of the layers, which of them send error down, and the sizes
+        that ``dfa`` and ``drtp`` need are known at once, and not only after the first batch.
     classes
-        Width of the network's output, for ``dfa`` and ``drtp``; default: that of the last converted layer.
+        Width of the network's output, for ``dfa`` and ``drtp``; default: as ``sample`` shows, or that of the last
+        converted layer.
     **coefficients
         Of the rule, if ``rule`` is a name.
 
@@ -86,7 +88,7 @@ def transport_free(
         )
     error_path = None
     if isinstance(rule, Direct):
-        error_path = ErrorPath(classes or _outputs(layers[-1]))
+        error_path = ErrorPath(rule, classes or (_outputs(layers[-1]) if sample is None else _width(model, sample)))
         error_path.attach(model)
     tied: dict[int, nn.Parameter] = {}
     for layer in layers:
@@ -95,8 +97,8 @@ def transport_free(
         layer.attach(rule, None if error_path else tied.get(id(layer.weight)), error_path)
         tied[id(layer.weight)] = layer.feedback  # type: ignore[assignment]
     _protect_outputs(model, rule)
-    if error_path is not None and sample is not None:
-        _materialize(model, sample)
+    if sample is not None:
+        _run(model, sample)
     return model
 
 
@@ -206,11 +208,21 @@ def _protect_outputs(model: nn.Module, rule: Rule) -> None:
             module.inplace = False  # type: ignore[assignment]
 
 
-@torch.no_grad()
-def _materialize(model: nn.Module, sample: Tensor) -> None:
-    """Size the feedback of direct convolutions by one forward pass that leaves no other trace."""
+def _run(model: nn.Module, sample: Tensor) -> Any:
+    """Run the network once, in evaluation mode, leaving no trace but what its layers note of themselves."""
     training = {module: module.training for module in model.modules()}
     model.eval()
-    model(sample)
-    for module, mode in training.items():
-        module.training = mode
+    try:
+        with torch.enable_grad():
+            return model(sample)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _width(model: nn.Module, sample: Tensor) -> int:
+    """Return the width of the network's output, whose error direct rules project."""
+    for leaf in tree_leaves(_run(model, sample)):
+        if isinstance(leaf, Tensor) and leaf.dim() == 2:
+            return leaf.shape[1]
+    raise InputError("transport_free: no output of the network has the shape (batch, classes); give classes=")

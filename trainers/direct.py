@@ -1,27 +1,51 @@
-"""How the output's error reaches layers far below: through outputs of theirs that are added to it as zeros."""
+"""How the output's error reaches layers far below: through silent outputs of theirs that the output is tied to."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
 from probes.errors import InputError
 
+if TYPE_CHECKING:
+    from trainers.rules.direct import Direct
+
+
+class _Tap(torch.autograd.Function):
+    """The network's output as it is; backward, the signal to be projected goes to every silent output."""
+
+    @staticmethod
+    def forward(output: Tensor, rule: Direct, *silent: Tensor) -> Tensor:
+        return output.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        tapped, ctx.rule, *silent = inputs
+        ctx.save_for_backward(tapped)
+        ctx.uses = len(silent)
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
+        (output,) = ctx.saved_tensors
+        return error, None, *[ctx.rule.signal(error, output)] * ctx.uses
+
 
 class ErrorPath:
-    """Collects the silent outputs of direct layers in a forward pass and adds them to the network's output.
+    """Collects the silent outputs of direct layers in a forward pass and ties them to the network's output.
 
     Examples
     --------
-    >>> path = ErrorPath(classes=10)
+    >>> from trainers.rules import rule
+    >>> path = ErrorPath(rule("dfa"), classes=10)
     >>> path.classes
     10
     """
 
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
+    def __init__(self, rule: Direct, classes: int) -> None:
+        self.rule, self.classes = rule, classes
         self.silent: list[Tensor] = []
 
     def attach(self, model: nn.Module) -> None:
@@ -40,7 +64,7 @@ class ErrorPath:
         leaves, structure = _pytree.tree_flatten(output)
         for i, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor) and {tuple(leaf.shape)} == shapes:
-                leaves[i] = leaf + sum(silent).to(leaf.dtype)  # type: ignore[union-attr]
+                leaves[i] = _Tap.apply(leaf, self.rule, *silent)
                 return _pytree.tree_unflatten(leaves, structure)
         found = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]
         raise InputError(

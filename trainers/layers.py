@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from trainers.signals import Probe
 
 
+_ORDER = itertools.count()
+
+
 class Synaptic(nn.Module):
     """What a layer gains by conversion: ``feedback``, ``rule``, and a backward pass that uses them.
 
@@ -38,6 +42,8 @@ class Synaptic(nn.Module):
         ``requires_grad=False``; with ``bp`` it is ``weight`` itself.
     carries_error : bool
         Whether B sends error to anything, as seen in the last forward pass with gradients; a first layer's does not.
+    order : int or None
+        Grows in the order in which layers first ran; None before.
     """
 
     weight: Tensor
@@ -46,6 +52,7 @@ class Synaptic(nn.Module):
     rule: Rule
     op: Operation
     carries_error: bool = True
+    order: int | None = None
     probe: Probe | None = None
     error_path: ErrorPath | None = None
 
@@ -72,6 +79,14 @@ class Synaptic(nn.Module):
         # .data: the tensor saved by an earlier forward pass is meant to see the refreshed values too.
         self.rule.refresh(self.weight.detach(), self.feedback.data, self._std())
 
+    def effective_feedback(self) -> Tensor:
+        """Return B as the next backward pass would use it, with nothing changed and nothing drawn."""
+        feedback = self.feedback.detach()
+        if self.rule.tied:
+            feedback = feedback.clone()
+            self.rule.tie(self.weight.detach(), feedback)
+        return feedback
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rule={self.rule.name}"
 
@@ -94,13 +109,16 @@ class Synaptic(nn.Module):
             self.feedback = UninitializedParameter(requires_grad=False, **like)
 
     def _apply_synapse(self, x: Tensor, op: Operation) -> Tensor:
+        # object's, because nn.Module's own is slow, and meant for parameters
         if torch.is_grad_enabled():
-            object.__setattr__(self, "carries_error", x.requires_grad)  # nn.Module's own is slow, and for parameters
+            object.__setattr__(self, "carries_error", x.requires_grad)
+        if self.order is None and not torch.compiler.is_compiling():
+            object.__setattr__(self, "order", next(_ORDER))
         if self.error_path is not None:
             self._materialize(x, self.error_path.classes)
-        elif self.probe is not None:  # a probe sees B as it is and draws no other
-            self.rule.tie(self.weight.detach(), self.feedback.data)
-        elif self.rule.tied and (self.training or torch.is_grad_enabled()):  # in training also where a checkpoint
+        elif (
+            self.probe is None and self.rule.tied and (self.training or torch.is_grad_enabled())
+        ):  # in training also where a checkpoint
             self.refresh()  # runs without gradients first
         if self.probe is not None:
             return self.probe.apply(self, x, op)
@@ -179,7 +197,11 @@ class Linear(Synaptic, nn.Linear):
 
 
 class _Conv(Synaptic):
-    """Convolutions of any dimension; ``padding_mode`` and lopsided "same" padding are done before, by autograd."""
+    """Convolutions of any dimension; ``padding_mode`` and lopsided "same" padding are done before, by autograd.
+
+    Such padding is then part of the layer's input: B's error for the rim is computed too, and autograd folds it back;
+    the regularisers of learned rules and the feedback of direct ones see the padded map.
+    """
 
     padding: str | tuple[int, ...]
     padding_mode: Any

@@ -33,12 +33,13 @@ class Learner:
         layers = [layer for _, layer in synapses(model)]
         self.weights = _unique(layer.weight for layer in layers)
         learned = _unique(layer.feedback for layer in layers if layer.rule.learned)
-        fixed = {id(p) for p in _unique(layer.feedback for layer in layers if not layer.rule.transports)}
-        self.forward = [p for p in model.parameters() if id(p) not in fixed and p.requires_grad]
+        feedback = {id(layer.feedback) for layer in layers if not layer.rule.transports}
+        self.forward = [p for p in model.parameters() if id(p) not in feedback and p.requires_grad]
         self.feedback = learned
         rule = layers[0].rule
         kind = settings.feedback_optimizer or rule.recipe.optimizer
-        together = learned if kind == "forward" else []
+        self._together = together = learned if kind == "forward" else []
+        self._delay = round(settings.delay * epoch)
         # Weight decay is for matrices. B under the same optimiser decays alike, or Kolen-Pollack would not contract.
         matrices = [p for p in self.forward if p.dim() > 1] + together
         vectors = [p for p in self.forward if p.dim() <= 1]
@@ -53,7 +54,7 @@ class Learner:
 
     def phase(self, step: int) -> Phase:
         """Return who learns in the step from ``step`` to ``step + 1``."""
-        if step < round(self.settings.delay * self.epoch):
+        if step < self._delay:
             return "feedback"
         if self.settings.alternate:
             return "feedback" if (step + 1) % (self.settings.alternate + 1) == 0 else "task"
@@ -63,7 +64,8 @@ class Learner:
         """Return the learning rates of forward and of learned feedback weights."""
         settings = self.settings
         warmup = round(settings.warmup * self.epoch)
-        forward = settings.lr * learning_rate(settings.schedule, step, total=self.total, warmup=warmup)
+        step, total = max(0, step - self._delay), self.total - self._delay
+        forward = settings.lr * learning_rate(settings.schedule, step, total=total, warmup=warmup)
         return forward, self.feedback_lr if "feedback" in self.optimizers else (forward if self.feedback else None)
 
     def rule_at(self, step: int) -> Rule:
@@ -85,7 +87,7 @@ class Learner:
             for parameter in self.forward:
                 parameter.grad = None  # an optimiser passes over what has no gradient
         elif self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.forward, self.settings.clip_norm)
+            self._clip(self.settings.clip_norm)
         for name, optimizer in self.optimizers.items():
             rate = lr if name == "forward" else feedback_lr
             for group in optimizer.param_groups:
@@ -102,6 +104,11 @@ class Learner:
         """Take up a state that `state_dict` gave."""
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
+
+    def _clip(self, most: float) -> None:
+        norm = nn.utils.get_total_norm([p.grad for p in self.forward if p.grad is not None])
+        # Feedback that shares the forward weights' steps is scaled like them, or Kolen-Pollack would not contract.
+        nn.utils.clip_grads_with_norm_(self.forward + self._together, most, norm)
 
     @torch.no_grad()
     def _noise(self, phase: Phase, lr: float, feedback_lr: float | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from probes.errors import InputError, check_one_of
 
+SCHEDULES = ("cosine", "constant", "step")
 Coefficient = float | str
 Schedule = Callable[[float, float], float | str]
 
@@ -26,7 +27,7 @@ def learning_rate(kind: str, step: int, *, total: int, warmup: int) -> float:
     >>> [round(learning_rate("cosine", s, total=10, warmup=2), 2) for s in (0, 1, 2, 6, 9)]
     [0.5, 1.0, 1.0, 0.5, 0.04]
     """
-    check_one_of("schedule", kind, ("cosine", "constant", "step"))
+    check_one_of("schedule", kind, SCHEDULES)
     if step < warmup:
         return (step + 1) / warmup
     if kind == "cosine":

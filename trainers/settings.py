@@ -15,10 +15,9 @@ from typing import Any, get_args, get_type_hints
 from probes.errors import InputError, check_one_of
 from trainers.rules import RULES, Rule
 from trainers.rules import rule as build_rule
-from trainers.schedules import Coefficient, coefficient_schedule
+from trainers.schedules import SCHEDULES, Coefficient, coefficient_schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("cosine", "constant", "step")
 
 
 def _setting(default: Any, description: str, *, choices: tuple[str, ...] = (), least: float | None = None) -> Any:
@@ -98,19 +97,33 @@ class Settings:
         for name, most in (("label_smoothing", 1.0), ("momentum", 1.0), ("feedback_momentum", 1.0)):
             if getattr(self, name) >= most:
                 raise InputError(f"{name}: expected a number below {most:g}, got {getattr(self, name)!r}")
-        if self.nesterov and not self.momentum:
-            raise InputError("nesterov: needs momentum, got momentum=0")
         check_one_of("rule", self.rule, RULES)
-        learned = RULES[self.rule].learned
-        for name in ("feedback_optimizer", "feedback_lr", "feedback_momentum", "delay", "alternate"):
-            if getattr(self, name) and not learned:
-                raise InputError(f"{name}: {self.rule} has no learned feedback weights, got {getattr(self, name)!r}")
+        self._check_that_all_is_used()
         self.rule_at(0.0, 0.0)
 
     def rule_at(self, progress: float, epoch: float) -> Rule:
         """Return the rule with the coefficients of a moment: ``progress`` from 0 to 1, ``epoch`` counted from 0."""
         values = {name: coefficient_schedule(name, value)(progress, epoch) for name, value in self.coefficients.items()}
         return build_rule(self.rule, **values)
+
+    def _check_that_all_is_used(self) -> None:
+        """Refuse what would be passed over in silence."""
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise InputError(f"nesterov: needs sgd with momentum, got {self.optimizer} with momentum={self.momentum:g}")
+        rule = RULES[self.rule]
+        if not rule.learned:
+            for name in ("feedback_optimizer", "feedback_lr", "feedback_momentum", "delay", "alternate"):
+                if getattr(self, name):
+                    raise InputError(
+                        f"{name}: {self.rule} has no learned feedback weights, got {getattr(self, name)!r}"
+                    )
+            if self.update_noise and self.noise_on == "feedback":
+                raise InputError(f"noise_on: {self.rule} has no learned feedback weights, got 'feedback'")
+        optimizer = self.feedback_optimizer or rule.recipe.optimizer
+        if optimizer == "forward" and self.feedback_lr is not None:
+            raise InputError(f"feedback_lr: {self.rule} takes the forward weights' steps; give feedback_optimizer too")
+        if optimizer != "sgd" and self.feedback_momentum:
+            raise InputError(f"feedback_momentum: is sgd's, but the feedback weights take {optimizer} steps")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, for config.json."""

@@ -31,7 +31,7 @@ def error_signals(
     """Return each layer's error signals on one batch, by the rule and by exact backprop.
 
     One forward pass in training mode, then two backward passes that carry errors only: no weight gradient is
-    computed. Nothing of the model changes: no gradient, no batch-norm statistics, no random state.
+    computed. Nothing of the model changes: no weight, no gradient, no batch-norm statistics, no random state.
 
     Returns
     -------
@@ -107,7 +107,7 @@ class _ProbedSynapse(torch.autograd.Function):
         return y, y.new_zeros((x.shape[0], layer.error_path.classes) if layer.error_path else ())
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, error: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor, signal: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         layer, op, call = ctx.layer, ctx.op, ctx.call
         call["delta_exact" if ctx.probe.exact else "delta"] = dy
@@ -120,9 +120,9 @@ class _ProbedSynapse(torch.autograd.Function):
             return None, through_w, None, None, None, None
         call["sent_local"] = through_w
         if layer.error_path is not None:
-            sent = project(layer.rule, error, layer.feedback, x)
+            sent = project(signal, layer.feedback, x)
         else:
-            sent = op.adjoint(dy, layer.feedback.to(dy.dtype), x)
+            sent = op.adjoint(dy, layer.effective_feedback().to(dy.dtype), x)
         call["sent"] = sent
         return None, sent.to(dy.dtype), None, None, None, None
 

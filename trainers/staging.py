@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +157,7 @@ class _Layer:
 
 
 def _layers(model: nn.Module) -> dict[str, _Layer]:
-    found = list(synapses(model))
+    found = sorted(synapses(model), key=lambda item: math.inf if item[1].order is None else item[1].order)
     if not found:
         raise InputError(f"{type(model).__name__}: has no converted layer; expected one from transport_free")
     last = found[-1][1]

@@ -102,10 +102,10 @@ class Synapse(torch.autograd.Function):
 
 
 class DirectSynapse(torch.autograd.Function):
-    """Like `Synapse`, but dx = Bᵀ e with e the error at the network's output.
+    """Like `Synapse`, but dx = Bᵀ e with e a signal from the network's output.
 
-    The second output, zeros in the shape of the network's output, is added to that output: so autograd itself
-    brings e here as its gradient, with no state beside the graph.
+    The second output, silent and in the shape of the network's output, is tied to that output by `trainers.direct`:
+    so autograd itself brings e here as its gradient, with no state beside the graph.
     """
 
     @staticmethod
@@ -122,12 +122,12 @@ class DirectSynapse(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor | None, error: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor | None, signal: Tensor | None) -> tuple[Tensor | None, ...]:
         x, feedback = ctx.saved_tensors
         need_x, need_w, _, need_bias = ctx.needs_input_grad[:4]
         if dy is None:
             return (None,) * 6
-        if error is None:
+        if signal is None:
             raise RuntimeError(
                 f"{ctx.rule.name}: the output error never reached a layer; call the converted model itself, not its "
                 "parts, take the loss of its output, and checkpoint with use_reentrant=False"
@@ -135,7 +135,7 @@ class DirectSynapse(torch.autograd.Function):
         # W only lends its shape to the weight gradient, so that it need not be held between forward and backward.
         like_w = dy.new_empty(1).expand(ctx.weight_shape)
         _, dw, dbias = ctx.op.backward(dy, x.to(dy.dtype), like_w, (False, need_w, need_bias))
-        dx = project(ctx.rule, error, feedback, x).to(dy.dtype) if need_x else None
+        dx = project(signal, feedback, x).to(dy.dtype) if need_x else None
         return dx, dw, None, dbias, None, None
 
 
@@ -144,11 +144,11 @@ for _function in (Synapse, DirectSynapse):
     _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[union-attr]
 
 
-def project(rule: Direct, error: Tensor, feedback: Tensor, x: Tensor) -> Tensor:
+def project(signal: Tensor, feedback: Tensor, x: Tensor) -> Tensor:
     """Return Bᵀ e in the shape of ``x``; inputs with positions that B does not know get the same error at each."""
-    signal = rule.signal(error) @ feedback.flatten(1).to(error.dtype)
+    error = signal @ feedback.flatten(1).to(signal.dtype)
     shape = feedback.shape[1:]
-    return signal.view(-1, *(1,) * (x.dim() - 1 - len(shape)), *shape).expand(x.shape)
+    return error.view(-1, *(1,) * (x.dim() - 1 - len(shape)), *shape).expand(x.shape)
 
 
 def _without_bias(op: Operation, output: Tensor, bias: Tensor | None) -> Tensor:

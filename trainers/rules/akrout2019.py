@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainers.rules.base import Recipe, Rule, choice, positive, register
+from trainers.rules.base import RandomFeedback, Recipe, choice, register
 from trainers.rules.regularised import Regularised
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class WeightMirror(Regularised):
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class KolenPollack(Rule):
+class KolenPollack(RandomFeedback):
     """Kolen-Pollack: W and B take the same update and the same decay, so W − B shrinks by (1 − ηλ) a step.
 
     The decay belongs to the rule and enters both gradients: leave the optimiser's own weight decay at zero for W, or
@@ -52,10 +52,6 @@ class KolenPollack(Rule):
     recipe = Recipe(optimizer="forward")
 
     decay: float = 0.05
-    scale: float = positive(1.0)
-
-    def init_feedback(self, feedback: Tensor, std: float) -> None:
-        feedback.normal_(0.0, self.scale * std)
 
     def feedback_grad(self, s: Local) -> Tensor:
         return s.weight_grad.add(s.feedback, alpha=self.decay)

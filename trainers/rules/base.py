@@ -57,7 +57,7 @@ class Rule:
 
     def init_feedback(self, feedback: Tensor, std: float) -> None:
         """Fill B at conversion; ``std`` is the He standard deviation √(2 / fan-in) of the layer."""
-        feedback.normal_(0.0, std)
+        raise TypeError(f"{self.name} has no feedback weights of its own")
 
     def tie(self, weight: Tensor, feedback: Tensor) -> None:
         """Bring B up to date with W in place, where the rule ties them."""
@@ -73,6 +73,16 @@ class Rule:
     def weight_grad(self, s: Local) -> Tensor:
         """Return W's gradient: the task's, which may be changed in place, plus what the rule itself asks of W."""
         return s.weight_grad
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomFeedback(Rule):
+    """B begins as independent Gaussian weights, ``scale`` He deviations wide."""
+
+    scale: float = dataclasses.field(default=1.0, metadata={"check": lambda *given: _positive(*given)})
+
+    def init_feedback(self, feedback: Tensor, std: float) -> None:
+        feedback.normal_(0.0, self.scale * std)
 
 
 def register(rule: type[Rule]) -> type[Rule]:
@@ -99,7 +109,7 @@ def rule(name: str, /, **coefficients: Any) -> Rule:
     Examples
     --------
     >>> rule("kp", decay=0.1)
-    KolenPollack(decay=0.1, scale=1.0)
+    KolenPollack(scale=1.0, decay=0.1)
     """
     check_one_of("rule", name, RULES)
     cls = RULES[name]

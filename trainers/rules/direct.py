@@ -24,6 +24,6 @@ class Direct(Rule):
     def init_feedback(self, feedback: Tensor, std: float) -> None:
         feedback.normal_(0.0, self.scale * feedback.shape[0] ** -0.5)
 
-    def signal(self, error: Tensor) -> Tensor:
-        """Return what is projected, (batch, classes), given the loss gradient at the output."""
+    def signal(self, error: Tensor, output: Tensor) -> Tensor:
+        """Return what is projected, (batch, classes), given the network's output and the loss gradient there."""
         return error

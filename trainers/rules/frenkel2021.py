@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class DirectRandomTargetProjection(Direct):
     """Direct random target projection.
 
-    The target is read off the output error of a mean-reduced classification loss, where the target class has the
-    lowest entry: softmax minus one-hot is negative there and nowhere else. The one-hot target is projected with
-    that sign, divided by the batch size as the error would be.
+    The target is read off the output o and its error e under a mean-reduced cross-entropy loss, which is
+    (softmax(o) − q) / N for the target distribution q, smoothed or not: y* is one at the largest entry of q. It is
+    projected with the sign that the error has there, and divided by the batch size as the error is.
     """
 
     name = "drtp"
@@ -27,6 +27,7 @@ class DirectRandomTargetProjection(Direct):
     equation = "dx = −Bᵀ y* / N, y* one-hot, B fixed, B ~ N(0, scale² / classes)"
     reference = "Frenkel, Lefebvre & Bol 2021, Frontiers in Neuroscience 15:629892"
 
-    def signal(self, error: Tensor) -> Tensor:
-        target = error.new_zeros(error.shape)
-        return target.scatter_(1, error.argmin(1, keepdim=True), -1.0 / error.shape[0])
+    def signal(self, error: Tensor, output: Tensor) -> Tensor:
+        count = error.shape[0]
+        target = (output.float().softmax(1) - count * error.float()).argmax(1, keepdim=True)
+        return error.new_zeros(error.shape).scatter_(1, target, -1.0 / count)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainers.rules.base import Rule, positive, register
+from trainers.rules.base import RandomFeedback, register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class _SignSymmetry(Rule):
+@dataclass(frozen=True, kw_only=True)
+class _SignSymmetry(RandomFeedback):
     reference = "Liao, Leibo & Poggio 2016, AAAI; names as in Moskovitz et al. 2018, arXiv:1812.06488"
     tied = True
 
@@ -31,8 +32,6 @@ class UniformSign(_SignSymmetry):
     title = "Uniform sign symmetry"
     equation = "B = s · sign(W), s = scale · √(2 / fan-in)"
 
-    scale: float = positive(1.0)
-
     def init_feedback(self, feedback: Tensor, std: float) -> None:
         feedback.fill_(self.scale * std)
 
@@ -45,11 +44,6 @@ class FixedRandomSign(_SignSymmetry):
     name = "frsf"
     title = "Fixed random-magnitude sign symmetry"
     equation = "B = |M| ⊙ sign(W), M fixed, M ~ N(0, scale² · 2 / fan-in)"
-
-    scale: float = positive(1.0)
-
-    def init_feedback(self, feedback: Tensor, std: float) -> None:
-        feedback.normal_(0.0, self.scale * std)
 
 
 @register

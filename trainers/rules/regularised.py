@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainers.primitives import PRIMITIVES, gradient
-from trainers.rules.base import Rule, choice, positive
+from trainers.rules.base import RandomFeedback, choice, positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regularised(Rule):
+class Regularised(RandomFeedback):
     """B descends a layer-wise regulariser, a sum of primitives; subclasses name their coefficients.
 
     Parameters
@@ -36,7 +36,6 @@ class Regularised(Rule):
     noise: str = choice("normal", "normal", "uniform")
     noise_std: float = positive(1.0)
     reduction: str = choice("mean", "mean", "sum")
-    scale: float = positive(1.0)
 
     @property
     def coefficients(self) -> dict[str, float]:
@@ -49,9 +48,6 @@ class Regularised(Rule):
         if self.inputs == "noise":
             return frozenset({"weight"})
         return frozenset().union(*(PRIMITIVES[name].reads for name, value in self.coefficients.items() if value))
-
-    def init_feedback(self, feedback: Tensor, std: float) -> None:
-        feedback.normal_(0.0, self.scale * std)
 
     def feedback_grad(self, s: Local) -> Tensor:
         if self.inputs == "noise":
