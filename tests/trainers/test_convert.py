@@ -460,3 +460,26 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_wrong_options_are_named(options, message):
     with pytest.raises(InputError, match=message):
         transport_free(small(), **options)
+
+
+class HeadFirst(nn.Module):
+    """Declares its layers in another order than it uses them."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.body = nn.Linear(5, 3), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu())
+
+
+@pytest.mark.parametrize("rule", ["fa", "dfa"])
+def test_layers_are_ordered_as_they_run(rule):
+    model = transport_free(HeadFirst(), rule, sample=torch.zeros(2, 4))
+    assert model.body.order < model.head.order
+    assert not model.body.carries_error
+    assert model.head.carries_error
+    if rule == "dfa":
+        assert model.head.feedback.shape == (3, 5)
+    assert all(p.grad is None for p in model.parameters())
+    assert all(module.training for module in model.modules())

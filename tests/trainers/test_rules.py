@@ -506,3 +506,15 @@ def test_set_rule_refuses_another_rule():
     net, _, _ = network("dense", "ia")
     with pytest.raises(InputError, match=r"^set_rule: the model learns by ia, not sa"):
         set_rule(net, rule("sa"))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_drtp_reads_the_target_however_sure_the_network_is(smoothing):
+    torch.manual_seed(0)
+    output = (torch.randn(64, 10) * torch.logspace(-1, 3, 64)[:, None]).requires_grad_()
+    target = torch.randint(10, (64,))
+    loss = torch.nn.functional.cross_entropy(output, target, label_smoothing=smoothing)
+    (error,) = torch.autograd.grad(loss, output)
+    signal = RULES["drtp"]().signal(error, output.detach())
+    assert torch.equal(signal.argmin(1), target)
+    assert torch.equal(signal.sum(1), torch.full((64,), -1 / 64))

@@ -29,7 +29,8 @@ def batch():
 def test_looking_changes_nothing(rule, batch):
     torch.manual_seed(1)
     model = transport_free(network(), rule, sample=batch[0])
-    model(batch[0])
+    with torch.no_grad():
+        model[4].weight.neg_()  # signs that the feedback has not followed yet
     model[4].eval()
     before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     modes = [module.training for module in model.modules()]
@@ -69,6 +70,16 @@ def test_signals_are_the_written_out_ones(batch):
     local = torch.from_numpy(signals["3"]["sent_local"]).double()
     torch.testing.assert_close(local, (e2 @ layers["3"].weight).detach(), rtol=1e-5, atol=1e-7)
     assert "sent" not in signals["1"]
+
+
+@pytest.mark.parametrize("rule", ["usf", "frsf", "brsf"])
+def test_sign_rules_are_seen_with_the_signs_of_now(rule, batch):
+    model = transport_free(network(), rule, sample=batch[0])
+    with torch.no_grad():
+        model[4].weight.neg_()
+    seen = error_signals(model, *batch)["4"]["sent"]
+    model[4].rule.tie(model[4].weight.data, model[4].feedback.data)
+    assert (seen == error_signals(model, *batch)["4"]["sent"]).all()
 
 
 @pytest.mark.parametrize("rule", ["fa", "ia", "dfa", "bp"])
