@@ -32,12 +32,12 @@ def networks() -> dict[str, tuple[nn.Module, Tensor, int]]:
     for sizes in ((784, 1024), (1024, 1024), (1024, 1024), (1024, 1024)):
         layers += [nn.Linear(*sizes), nn.ReLU()]
     return {
-        "MLP 784-1024x4-10, batch 64": (nn.Sequential(*layers, nn.Linear(1024, 10)), torch.randn(64, 1, 28, 28), 40),
+        "MLP 784-1024x4-10, batch 64": (nn.Sequential(*layers, nn.Linear(1024, 10)), torch.randn(64, 1, 28, 28), 21),
         "ResNet-20, 32x32, batch 32": (
-            models.build("resnet20", classes=10, shape=(3, 32, 32)), torch.randn(32, 3, 32, 32), 15,
+            models.build("resnet20", classes=10, shape=(3, 32, 32)), torch.randn(32, 3, 32, 32), 7,
         ),
         "ResNet-18, 64x64, batch 16": (
-            models.build("resnet18", classes=10, shape=(3, 64, 64)), torch.randn(16, 3, 64, 64), 11,
+            models.build("resnet18", classes=10, shape=(3, 64, 64)), torch.randn(16, 3, 64, 64), 5,
         ),
     }  # fmt: skip
 
