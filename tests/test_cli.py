@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 import wtdiag
+from probes.errors import InputError
 
 
 @pytest.fixture
@@ -171,6 +172,80 @@ def test_a_corrupt_snapshot_is_named(run, tmp_path, damage):
     assert path.name in message
     assert message.count("\n") == 1
     assert not (out / "analysis.nc").exists()
+
+
+def test_resume_of_nothing_trains_nothing(run, tmp_path):
+    code, _, message = run("train", "--resume", "--out", tmp_path / "typo")
+    assert code == 2
+    assert f"resume: {tmp_path / 'typo'} holds no run" in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "typo").exists()
+    assert run("train", "--resume", "--rule", "fa", *QUICK, "--out", tmp_path / "new")[0] == 0
+
+
+def test_resume_and_force_exclude_each_other(run, tmp_path):
+    code, _, message = run("train", "--resume", "--force", *QUICK, "--out", tmp_path / "run")
+    assert code == 2
+    assert "resume, force: expected one of them" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_path_is_no_markup(run, tmp_path, monkeypatch, terminal):
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    code, printed, message = run("train", *QUICK, "--out", "a[/b]")
+    assert code == 0
+    assert "a[/b]" in printed
+    assert "a[/b]" in message or not terminal
+    assert (tmp_path / "a[" / "b]" / "config.json").exists()
+
+
+def test_the_table_fits_eighty_columns_and_tells_runs_apart(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = tmp_path / ("long" * 20)
+    code, printed, _ = run("train", "--rule", "kp", "--rule", "wm-reg", "-c", "decay=0.1", *QUICK, "--out", out)
+    assert code == 0
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "/kp " in printed
+    assert "/wm-reg " in printed
+
+
+def test_where_one_run_fails_the_others_are_interrupted(run, tmp_path, monkeypatch, recwarn):
+    from trainers import rundir
+
+    append = rundir.append_metrics
+
+    def full(path, line):
+        if path.name == "kp" and line["step"] == 5:
+            raise InputError(f"{path}: cannot be written (No space left on device)")
+        append(path, line)
+
+    monkeypatch.setattr(rundir, "append_metrics", full)
+    code, _, message = run("train", *(word for rule in ("fa", "kp", "bp") for word in ("--rule", rule)), *QUICK,
+                           "--out", tmp_path / "all")  # fmt: skip
+    assert code == 2
+    assert message.count("\n") == 1
+    assert "No space left" in message
+    for rule in ("fa", "kp", "bp"):
+        config = json.loads((tmp_path / "all" / rule / "config.json").read_text())
+        assert config["status"] == "interrupted"
+
+
+def test_a_full_disk_ends_several_runs_with_one_line(run, tmp_path, monkeypatch, recwarn):
+    from trainers import writer
+
+    def full(path, snapshot):
+        raise InputError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(writer, "write_snapshot", full)
+    code, _, message = run("train", "--rule", "fa", "--rule", "kp", *QUICK, "--out", tmp_path / "all")
+    assert code == 2
+    assert message.count("\n") == 1
+    assert "No space left" in message
+    assert not recwarn.list
 
 
 def test_lists_fit_eighty_columns(run):

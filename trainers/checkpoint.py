@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from probes.errors import InputError
 from probes.schema import CHECKPOINT, write_aside
+from trainers.convert import synapses
+
+DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What reading and taking up a damaged checkpoint may raise."""
 
 
 def save(run: Path, state: dict[str, Any]) -> None:
-    """Write the checkpoint of a run directory."""
-    with write_aside(run / CHECKPOINT) as aside:
-        torch.save(state, aside)
+    """Write the checkpoint of a run directory; the same state gives the same bytes."""
+    # Given a path, torch would write its name, which is random, into the file.
+    with write_aside(run / CHECKPOINT) as aside, open(aside, "wb") as file:
+        torch.save(_canonical(state), file)
+
+
+def _canonical(value: Any) -> Any:
+    """Return ``value`` with each text one object and each container its own: pickles tell what is shared."""
+    if isinstance(value, dict):
+        return {_canonical(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_canonical, value))
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def load(run: Path) -> dict[str, Any]:
@@ -29,9 +45,37 @@ def load(run: Path) -> dict[str, Any]:
     path = run / CHECKPOINT
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+    except (*DAMAGE, OSError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from None
     if not isinstance(state, dict) or "step" not in state:
         raise InputError(f"{path}: is not a checkpoint of wtdiag")
     return state
+
+
+def forward_facts(model: nn.Module) -> dict[str, list[int | bool | None]]:
+    """Return what each layer learnt from its forward passes: whether it carries error, and its place among the others.
+
+    Places are below zero, so that a layer which has not run yet comes after those that have, in any process.
+    """
+    layers = list(synapses(model))
+    ran = sorted(layer.order for _, layer in layers if layer.order is not None)
+    return {
+        name: [layer.carries_error, None if layer.order is None else ran.index(layer.order) - len(ran)]
+        for name, layer in layers
+    }
+
+
+def restore_forward_facts(model: nn.Module, facts: dict[str, list[Any]]) -> None:
+    """Take up what `forward_facts` gave.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    for name, layer in synapses(model):
+        carries_error, order = facts[name]
+        if not isinstance(carries_error, bool) or not isinstance(order, int | None):
+            raise ValueError(f"layers: expected a truth value and a place for {name}, got {facts[name]!r}")
+        layer.carries_error, layer.order = carries_error, order

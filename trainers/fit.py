@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count, starmap
 from pathlib import Path
@@ -15,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from probes.errors import InputError
-from probes.schema import CHECKPOINT, CONFIG
-from trainers import checkpoint, data
+from probes.schema import CHECKPOINT, CONFIG, open_run
+from trainers import checkpoint, data, rundir
 from trainers.convert import set_rule, synapses
 from trainers.device import RandomState, choose_device
 from trainers.launch import ENDED, status
@@ -51,7 +53,7 @@ class Training:
     """One run: iterate over it to train, a `Progress` after each step.
 
     Each run keeps its own random state, so several can be stepped in turn without touching each other or the
-    caller. All input is checked before anything is written.
+    caller. Making one checks all input and writes nothing; `begin`, or iterating over it, does.
 
     Parameters
     ----------
@@ -69,7 +71,8 @@ class Training:
     Raises
     ------
     InputError
-        If the settings cannot be met, or ``out`` holds a run and neither ``resume`` nor ``force`` is given.
+        If the settings cannot be met, ``resume`` finds a run that cannot go on, or ``out`` holds a run and neither
+        ``resume`` nor ``force`` is given.
 
     Examples
     --------
@@ -90,6 +93,10 @@ class Training:
         resume: bool = False,
         force: bool = False,
     ) -> None:
+        if resume and force:
+            raise InputError(
+                "resume, force: expected one of them, got both; the first keeps a run, the second replaces it"
+            )
         self.settings, self.out = settings, Path(out)
         self.device = choose_device(settings.device)
         self.dtype = DTYPES[settings.precision]
@@ -111,26 +118,55 @@ class Training:
         self._random = RandomState(self.device, settings.seed)
         self._feedback_norm: float | None = None
         self._forward_norm = math.nan
-        resumable = resume and (self.out / CHECKPOINT).exists()
-        if resumable:
-            if status(self.out) in ENDED:
-                raise InputError(f"resume: {self.out} is {status(self.out)} already; there is nothing left to do")
-            self.recorder = self._take_up(checkpoint.load(self.out))
-        else:  # a run killed before its first checkpoint had nothing to lose
-            begun = resume and (self.out / CONFIG).exists()
+        self._scheduled = any(isinstance(value, str) and ":" in value for value in settings.coefficients.values())
+        self._begun = False
+        self._resumes = resume and (self.out / CHECKPOINT).exists()
+        restarts = resume and (self.out / CONFIG).exists() and not self._resumes
+        if resume and status(self.out) in ENDED:
+            raise InputError(f"resume: {self.out} is {status(self.out)} already; there is nothing left to do")
+        if self._resumes:
+            open_run(self.out)
+            os.close(rundir.hold(self.out))
+            self._take_up(checkpoint.load(self.out))
+            return
+        if restarts:  # it was killed before its first checkpoint
+            rundir.check_restart(self.out)
+        self._force = force or restarts
+        rundir.check(self.out, force=self._force)
+        self._probe_batch = self._draw_probe_batch()
+
+    def begin(self) -> None:
+        """Make the run directory, or take it up; nothing if that is done.
+
+        Raises
+        ------
+        InputError
+            If the disk refuses, or another process was faster.
+        """
+        if self._begun:
+            return
+        if self._resumes:
+            self.recorder = Recorder.resume(self.model, self.out, self.progress.step)
+        else:
+            config = describe(self.settings, shape=self.dataset.shape, classes=self.dataset.classes)
             self.recorder = Recorder(
-                self.model,
-                self.out,
-                config=describe(settings, shape=shape, classes=classes),
-                probe_batch=self._probe_batch(),
-                force=force or begun,
+                self.model, self.out, config=config, probe_batch=self._probe_batch, force=self._force
             )
-        if not resumable:
-            with self._random.active():
-                self._snapshot(0)
-                self._checkpoint()
+        self._begun = True
+
+    def close(self) -> None:
+        """Leave off: a run that has begun and not ended is interrupted.
+
+        Raises
+        ------
+        InputError
+            If a write failed.
+        """
+        if self._begun:
+            self.recorder.close("interrupted")
 
     def __iter__(self) -> Iterator[Progress]:
+        self.begin()
         steps = self._steps()
         try:
             while self.progress.status == "running":
@@ -139,9 +175,14 @@ class Training:
                 yield self.progress
         finally:
             steps.close()
-            self.recorder.close("interrupted")  # unless the run has ended
+            self.close()
 
     def _steps(self) -> Generator[None]:
+        if not self._resumes:
+            if 0 in self.plan:
+                self._snapshot(0)
+            self.recorder.stage(0)
+            self._checkpoint()
         stream = self._batches()
         saved = time.monotonic()
         for step in range(self.progress.step, self.total):
@@ -167,7 +208,7 @@ class Training:
     def _step(self, step: int, x: Tensor, y: Tensor) -> dict[str, Any] | None:
         """Take one step; return what became non-finite, if anything did."""
         settings, progress = self.settings, self.progress
-        if any(isinstance(value, str) for value in settings.coefficients.values()):
+        if self._scheduled:
             set_rule(self.model, self.learner.rule_at(step))
         self.model.train()
         self.learner.begin(step)
@@ -231,16 +272,16 @@ class Training:
             count += len(y)
         return loss / count, right / count
 
-    def _end(self, status: str, **what: Any) -> None:
+    def _end(self, how: str, **what: Any) -> None:
         # The status comes last: a run killed before it takes its last steps again, to the same end. The weights of a
         # diverged run are not worth a checkpoint.
-        self.progress.status = status
-        if status == "finished":
+        self.progress.status = how
+        if how == "finished":
             self._snapshot(self.total)
             self._checkpoint()
         else:
             self.progress.reason = f"{what['diverged']['what']} not finite at step {what['diverged']['step']}"
-        self.recorder.close(status, **what)
+        self.recorder.close(how, **what)
 
     def _snapshot(self, step: int) -> None:
         if step not in self.recorder.steps:
@@ -257,20 +298,38 @@ class Training:
                 "learner": self.learner.state_dict(),
                 "trouble": self.trouble.state_dict(),
                 "random": self._random.now(),
+                "layers": checkpoint.forward_facts(self.model),
             },
         )
 
-    def _take_up(self, saved: dict[str, Any]) -> Recorder:
+    def _take_up(self, saved: dict[str, Any]) -> None:
         try:
+            step, accuracy = saved["step"], saved["test_accuracy"]
+            if type(step) is not int or not 0 <= step <= self.total:
+                raise ValueError(f"step: expected a whole number from 0 to {self.total}, got {step!r}")
+            if not isinstance(accuracy, float):
+                raise ValueError(f"test_accuracy: expected a number, got {accuracy!r}")
             self.model.load_state_dict(saved["model"])
             self.learner.load_state_dict(saved["learner"])
+            self._check_optimizers()
             self.trouble.load_state_dict(saved["trouble"])
-            self._random.state = saved["random"]
-            self.progress.step, self.progress.test_accuracy = saved["step"], saved["test_accuracy"]
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            checkpoint.restore_forward_facts(self.model, saved["layers"])
+            # On a machine with more devices than the last one, the others' states are those of the seed.
+            self._random.state = [*saved["random"], *self._random.state[len(saved["random"]) :]]
+            with self._random.active():
+                pass
+            self.progress.step, self.progress.test_accuracy = step, accuracy
+        except checkpoint.DAMAGE as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"{self.out / CHECKPOINT}: does not fit the run's settings ({reason})") from None
-        return Recorder.resume(self.model, self.out, saved["step"])
+
+    def _check_optimizers(self) -> None:
+        """Require that the state of each parameter is one that a step can use."""
+        for name, optimizer in self.learner.optimizers.items():
+            for parameter, state in optimizer.state.items():
+                for key, value in state.items():
+                    if value is not None and value.shape not in (parameter.shape, torch.Size()):
+                        raise ValueError(f"{name}: {key} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, skip = divmod(self.progress.step, self.epoch)
@@ -283,7 +342,7 @@ class Training:
                 ),
             )
 
-    def _probe_batch(self) -> tuple[Tensor, Tensor]:
+    def _draw_probe_batch(self) -> tuple[Tensor, Tensor]:
         """Draw a fixed sample of the training set, without augmentation."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         indices = torch.randperm(len(self.dataset.train), generator=generator)[: self.settings.probe_size]
@@ -305,7 +364,7 @@ class Training:
 
 
 def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = False) -> dict[str, Training]:
-    """Prepare several runs, sharing their data; nothing is written unless all can start.
+    """Begin several runs, sharing their data; nothing is written unless all can start.
 
     Raises
     ------
@@ -316,12 +375,20 @@ def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = 
     if taken and not (resume or force):
         raise InputError(f"out: {', '.join(taken)} holds a run already; --resume goes on with it, --force replaces it")
     datasets: dict[tuple[object, ...], data.Data] = {}
-    trainings = {}
+    trainings: dict[str, Training] = {}
     for path, settings in runs.items():
         key = settings.data, settings.data_dir, settings.image_size
         if key not in datasets:
             datasets[key] = load_data(settings)
         trainings[str(path)] = Training(settings, path, dataset=datasets[key], resume=resume, force=force)
+    try:
+        for training in trainings.values():  # all folders and configs are there before the first run takes a step
+            training.begin()
+    except BaseException:
+        for training in trainings.values():
+            with suppress(InputError):
+                training.close()
+        raise
     return trainings
 
 

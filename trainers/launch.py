@@ -13,6 +13,8 @@ from trainers.settings import Settings, from_mapping, read_config
 
 ENDED = ("finished", "diverged")
 """Status of a run that has nothing left to do."""
+_WHEREABOUTS = ("device", "data_dir", "download")
+"""Settings that a run may change when it goes on: where it is made is not what it is."""
 
 
 def parse_coefficients(words: Sequence[str]) -> dict[str, Coefficient]:
@@ -66,7 +68,8 @@ def runs_to_train(
     Raises
     ------
     InputError
-        If a setting cannot be used, or is not the one that a run to be resumed was made with.
+        If a setting cannot be used, or is not the one that a run to be resumed was made with; if nothing but a folder
+        to resume is given, and it holds no run.
 
     Examples
     --------
@@ -78,6 +81,7 @@ def runs_to_train(
         found = [out] if (out / CONFIG).exists() else sorted(path.parent for path in out.glob(f"*/{CONFIG}"))
         if found:
             return {path: _stored(path, wanted) for path in found}
+    unspecified = resume and not rules and not wanted
     listed = wanted.pop("rule", "fa")
     source = str(config or "command line")
     words = list(rules) or (listed if isinstance(listed, list) else [listed])
@@ -90,6 +94,8 @@ def runs_to_train(
         single = out or Path("runs", f"{name}-{settings.model}-{settings.data}-{settings.seed}")
         path = single if len(names) == 1 else (out or Path("runs")) / name
         exists = resume and (path / CONFIG).exists()
+        if unspecified and not exists:
+            raise InputError(f"resume: {path} holds no run; expected a run directory, or the settings of a new run")
         runs[path] = _stored(path, wanted | {"rule": name}) if exists else settings
     return runs
 
@@ -103,9 +109,10 @@ def _stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
     """Return the settings that a run was made with, if what is wanted agrees with them."""
     stored = read_config(path / CONFIG)
     for name, value in wanted.items():
-        if name not in stored or stored[name] != value:
+        if name not in _WHEREABOUTS and (name not in stored or stored[name] != value):
             raise InputError(
                 f"resume: {path} was made with {name}={stored.get(name)!r}, not {value!r}; "
                 f"leave {name} out, or start another run"
             )
-    return from_mapping(stored, str(path / CONFIG))
+    moved = {name: value for name, value in wanted.items() if name in _WHEREABOUTS}
+    return from_mapping(stored | moved, str(path / CONFIG))

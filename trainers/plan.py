@@ -27,7 +27,8 @@ class SnapshotPlan:
     Parameters
     ----------
     total
-        Training steps of the whole run. Step 0 (before training) and step ``total`` are in every plan.
+        Training steps of the whole run. Step ``total`` is in every plan, step 0 (before training) in all but those of
+        one snapshot. A run that diverges never comes to ``total``: its last snapshot takes that place.
     count
         That many steps, log-spaced: the ratio between neighbours is constant as far as whole numbers allow.
     every
@@ -177,8 +178,24 @@ class Trouble:
         return copy.deepcopy(self._state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state that `state_dict` gave."""
-        self._state = copy.deepcopy(state)
+        """Take up a state that `state_dict` gave.
+
+        Raises
+        ------
+        InputError
+            If it is something else.
+        """
+        match state:
+            case {"left": int(), "due": [*due], "windows": dict(windows), "first": dict(first)} if (
+                all(isinstance(step, int) for step in due)
+                and all(isinstance(value, float) for value in first.values())
+                and all(isinstance(window, list) for window in windows.values())
+                and all(isinstance(value, float) for window in windows.values() for value in window)
+                and windows.keys() <= first.keys()
+            ):
+                self._state = copy.deepcopy(state)
+            case _:
+                raise InputError(f"trouble: expected what state_dict returns, got {str(state)[:80]}")
 
     def _jump(self, name: str, value: float) -> str | None:
         window = self._state["windows"].get(name, [])

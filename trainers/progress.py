@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
+from probes.errors import InputError
 from trainers.fit import Progress as State
 from trainers.fit import Training
 
@@ -26,7 +29,7 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Sta
         Where to draw; messages belong on standard error.
     """
     with Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=24, overflow="ellipsis")),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[numbers]}"),
@@ -36,17 +39,22 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Sta
         refresh_per_second=4,
     ) as bars:
         tasks = {
-            name: bars.add_task(name, total=training.total, completed=training.progress.step, numbers="")
+            name: bars.add_task(_tail(name, 24), total=training.total, completed=training.progress.step, numbers="")
             for name, training in trainings.items()
         }
         waiting = {name: iter(training) for name, training in trainings.items()}
-        while waiting:
-            for name, steps in list(waiting.items()):
-                state = next(steps, None)
-                if state is None:
-                    del waiting[name]
-                else:
-                    _show(bars, tasks[name], state)
+        try:
+            while waiting:
+                for name, steps in list(waiting.items()):
+                    state = next(steps, None)
+                    if state is None:
+                        del waiting[name]
+                    else:
+                        _show(bars, tasks[name], state)
+        finally:  # where one run fails, the others are interrupted
+            for training in trainings.values():
+                with suppress(InputError):
+                    training.close()
     return {name: training.progress for name, training in trainings.items()}
 
 
@@ -69,5 +77,10 @@ def table(states: Mapping[str, State]) -> Table:
     for name, state in states.items():
         status = f"{state.status}: {state.reason}" if state.reason else state.status
         accuracy = "" if math.isnan(state.test_accuracy) else f"{state.test_accuracy:.4f}"
-        result.add_row(name, status, str(state.step), f"{state.loss:.4f}", accuracy)
+        result.add_row(Text(_tail(name, 32)), status, str(state.step), f"{state.loss:.4f}", accuracy)
     return result
+
+
+def _tail(name: str, width: int) -> str:
+    """Return the end of a path, which is what tells it from others, in no more than ``width`` characters."""
+    return name if len(name) <= width else "…" + name[1 - width :]

@@ -9,7 +9,8 @@ import operator
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +24,10 @@ from probes.errors import InputError, check_one_of
 from probes.schema import CONFIG, open_run, snapshot_path, write_json
 from trainers import rundir
 from trainers.convert import synapses
+from trainers.launch import ENDED
 from trainers.provenance import environment
 from trainers.staging import Staging, is_finite, plain_name, to_numpy, unwrap
 from trainers.writer import BackgroundWriter
-
-ENDS = ("finished", "diverged", "interrupted")
-"""How a run can end; until then its status is "running"."""
 
 
 class Recorder:
@@ -55,7 +54,8 @@ class Recorder:
     Raises
     ------
     InputError
-        If ``path`` holds a run and ``force`` is not given, or holds anything else; if nothing in ``model``
+        If ``path`` holds a run and ``force`` is not given, or holds anything else; if another process is recording
+        in it; if nothing in ``model``
         is converted, or a size in it is not known before the first batch; if the disk refuses. A write that
         fails in the background is raised by the next call of any method.
 
@@ -77,6 +77,7 @@ class Recorder:
     _writer: BackgroundWriter
     _held: Staging
     _closed: bool
+    _release: Callable[[], object]
 
     def __init__(
         self,
@@ -95,8 +96,7 @@ class Recorder:
         if probe_batch is not None:
             inputs, targets = (to_numpy(tensor.detach().cpu())[0] for tensor in probe_batch)
             batch = rundir.probe_dataset(inputs, targets)
-        rundir.make(self.path, force=force)
-        write_json(self.path / CONFIG, self._config)
+        self._hold(rundir.make(self.path, self._config, force=force))
         if batch is not None:
             rundir.write_probe_batch(self.path, batch)
 
@@ -111,11 +111,13 @@ class Recorder:
         Raises
         ------
         InputError
-            If ``path`` is not a run directory, or the disk refuses.
+            If ``path`` is not a run directory, if another process is recording in it, or the disk refuses.
         """
         recorder = cls.__new__(cls)
         recorder._attach(model, path)
         if recorder.active:
+            open_run(path)  # it is a run
+            recorder._hold(rundir.hold(recorder.path))
             recorder._config = rundir.rewind(recorder.path, _whole("step", step))
             recorder._steps = set(open_run(path).steps.tolist())
             recorder._note("running", instead_of="interrupted")
@@ -204,17 +206,26 @@ class Recorder:
         Raises
         ------
         InputError
-            If a write failed; the status then stays "running".
+            If a write failed; the status then stays "running", unless it can be noted that the run was interrupted.
         """
-        check_one_of("status", status, ENDS)
+        check_one_of("status", status, (*ENDED, "interrupted"))
         if not self.active or self._closed:
             return
         try:
-            self.flush()
+            try:
+                self.flush()
+            finally:
+                self._closed = True
+                self._writer.close()
+        except InputError:
+            if status == "interrupted":
+                with suppress(InputError):
+                    self._note(status, instead_of="running", **facts)
+            raise
+        else:
+            self._note(status, instead_of="running", **facts)
         finally:
-            self._closed = True
-            self._writer.close()
-        self._note(status, instead_of="running", **facts)
+            self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -238,6 +249,10 @@ class Recorder:
         self._closed = False
         if self.active:
             self._writer = BackgroundWriter(self._model)
+
+    def _hold(self, descriptor: int) -> None:
+        """Keep the run directory to ourselves until we are closed, forgotten or killed."""
+        self._release = weakref.finalize(self, os.close, descriptor)
 
     def _ready(self) -> bool:
         """Whether this process records; raise if it no longer can."""

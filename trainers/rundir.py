@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -22,14 +23,23 @@ from probes.schema import (
     open_run,
     snapshot_path,
     write_aside,
+    write_json,
 )
 
 _INPUT_DIMS = {2: ["feature"], 3: ["channel", "w"], 4: ["channel", "h", "w"], 5: ["channel", "d", "h", "w"]}
-_REPLACED = (METRICS, CHECKPOINT, PROBE_BATCH, ANALYSIS, "findings.json", "report.html", "report.pdf")
+_REPLACED = (METRICS, PROBE_BATCH, ANALYSIS, "findings.json", "report.html", "report.pdf")
 
 
-def make(path: Path, *, force: bool) -> None:
+def make(path: Path, config: dict[str, Any], *, force: bool) -> int:
     """Make a run directory; with ``force`` in place of the run it holds. Files that no run makes stay.
+
+    Killed at any instant, it leaves nothing, the old run, or the new one: the checkpoint goes first, and nothing else
+    before the new config has taken the old one's place.
+
+    Returns
+    -------
+    int
+        What `hold` returns.
 
     Raises
     ------
@@ -37,18 +47,79 @@ def make(path: Path, *, force: bool) -> None:
         If ``path`` holds a run and ``force`` is not given, if it holds anything else, or cannot be made.
     """
     try:
-        if path.is_dir() and any(path.iterdir()):
-            if not force:
-                raise InputError(f"{path}: exists already; choose another path or replace it with force")
-            if not (path / CONFIG).is_file():
-                raise InputError(f"{path}: holds files but no run, so it is kept; choose another path")
-            snapshots = path.glob(f"{SNAPSHOTS}/step-*.nc")
-            for file in [*snapshots, *_torn(path), *(path / name for name in _REPLACED)]:
+        path.mkdir(parents=True, exist_ok=True)
+        held = hold(path)
+        try:
+            _check_content(path, force)
+            (path / CHECKPOINT).unlink(missing_ok=True)
+            write_json(path / CONFIG, config)
+            for file in [*path.glob(f"{SNAPSHOTS}/step-*.nc"), *_torn(path), *(path / name for name in _REPLACED)]:
                 file.unlink(missing_ok=True)
-        (path / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
-        (path / METRICS).touch()
+            (path / SNAPSHOTS).mkdir(exist_ok=True)
+            (path / METRICS).touch()
+        except BaseException:
+            os.close(held)
+            raise
     except OSError as error:
         raise InputError(f"{path}: a run directory cannot be made there ({error.strerror})") from error
+    return held
+
+
+def check(path: Path, *, force: bool) -> None:
+    """Require, with nothing changed, what `make` requires.
+
+    Raises
+    ------
+    InputError
+        As `make` does.
+    """
+    try:
+        nearest = next((place for place in (path, *path.parents) if place.exists()), path)
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if path.is_dir():
+            os.close(hold(path))
+            _check_content(path, force)
+    except OSError as error:
+        raise InputError(f"{path}: a run directory cannot be made there ({error.strerror})") from error
+
+
+def check_restart(path: Path) -> None:
+    """Require that the run in ``path``, which has no checkpoint, loses nothing if it is made anew.
+
+    Raises
+    ------
+    InputError
+        If it was not made by the training loop, or has gone beyond its first step.
+    """
+    run, metrics = open_run(path), path / METRICS
+    begun = metrics.exists() and metrics.stat().st_size > 0
+    if run.config.get("network") is None or begun or (run.steps > 0).any():
+        raise InputError(f"resume: {path} has no checkpoint to resume from; expected {CHECKPOINT} in it")
+
+
+def hold(path: Path) -> int:
+    """Keep other processes from recording in ``path``, until the returned descriptor is closed or this one is killed.
+
+    Raises
+    ------
+    InputError
+        If another one records there, or ``path`` cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror}); expected a directory") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(f"{path}: is being recorded by another process, or by a Recorder that is still open") from None
+    except OSError:
+        pass  # a file system without locks
+    return descriptor
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
@@ -134,6 +205,19 @@ def rewind(path: Path, step: int) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be brought back to step {step} ({error.strerror})") from error
     return run.config
+
+
+def _check_content(path: Path, force: bool) -> None:
+    """Require that ``path`` holds nothing, or a run that may be replaced."""
+    # What a run killed before it had a config may have left is nothing.
+    left = {path / SNAPSHOTS, path / METRICS, *_torn(path)}
+    found = {*path.iterdir(), *path.glob(f"{SNAPSHOTS}/*")}
+    if found <= left and not (path / METRICS in found and (path / METRICS).stat().st_size):
+        return
+    if not force:
+        raise InputError(f"{path}: exists already; choose another path or replace it with force")
+    if not (path / CONFIG).is_file():
+        raise InputError(f"{path}: holds files but no run, so it is kept; choose another path")
 
 
 def _torn(path: Path) -> list[Path]:

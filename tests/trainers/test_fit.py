@@ -8,9 +8,12 @@ import torch
 
 from probes.errors import InputError
 from probes.schema import open_run
+from trainers import fit
 from trainers.fit import Training
+from trainers.plan import SnapshotPlan
 from trainers.rules import RULES
 from trainers.settings import Settings
+from trainers.staging import snapshot_bytes
 
 
 def train(out, **settings):
@@ -76,6 +79,37 @@ def test_divergence_is_recorded_up_to_the_last_finite_step(tmp_path):
         assert np.isfinite(node.feedback).all()
 
 
+@pytest.mark.parametrize("fit", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("amp", [1.0, "window:1e30:1:2"])  # at once, and long after step 0
+def test_a_diverged_run_stays_under_the_limit(fit, amp, tmp_path):
+    settings = {"rule": "wm-reg", "depth": 8, "epochs": 20, "coefficients": {"amp": amp}}
+    size = snapshot_bytes(Training(Settings(**settings), tmp_path / "unused").model)
+    run, progress = train(tmp_path / "run", **settings, max_gb=(fit + 0.01) * size / 1e9)
+    assert progress.status == "diverged"
+    assert 1 <= len(run.steps) <= fit
+
+
+def test_step_0_is_recorded_only_as_planned(tmp_path):
+    settings = {"rule": "fa", "epochs": 0.2, "width": 8}
+    size = snapshot_bytes(Training(Settings(**settings), tmp_path / "unused").model)
+    run, progress = train(tmp_path / "run", **settings, max_gb=1.5 * size / 1e9)
+    assert run.steps.tolist() == [progress.total] == list(SnapshotPlan(progress.total, 2, None, 1.0, 10**9).steps)
+
+
+def test_words_are_no_schedules(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(fit, "set_rule", lambda *_: calls.append(1))
+    train(tmp_path / "words", rule="wm-reg", epochs=0.2, coefficients={"inputs": "noise"})
+    assert not calls
+    _, progress = train(tmp_path / "schedule", rule="sa", epochs=0.2, coefficients={"self": "linear:0.1:0.2"})
+    assert len(calls) == progress.total
+
+
+def test_making_a_training_writes_nothing(tmp_path):
+    Training(Settings(rule="fa", epochs=1), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_label_smoothing_and_precision_reach_the_loss(tmp_path):
     plain, _ = train(tmp_path / "plain", rule="bp", epochs=0.05, snapshots=2, lr=0.0)
     smooth, _ = train(tmp_path / "smooth", rule="bp", epochs=0.05, snapshots=2, lr=0.0, label_smoothing=0.5)
@@ -125,9 +159,13 @@ def test_a_run_cannot_go_on_with_another_network(tmp_path):
         ({"epochs": "ten"}, "epochs: expected a number, got 'ten'"),
         ({"epochs": math.nan}, "epochs: expected a number ≥ 0, got nan"),
         ({"momentum": 1.0}, "momentum: expected a number below 1"),
-        ({"nesterov": True, "momentum": 0.0}, "nesterov: needs momentum"),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov: needs sgd with momentum"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"rule": "kp", "coefficients": {"amp": 1}}, "coefficient of kp: 'amp'"),
+        ({"nesterov": True, "optimizer": "adam"}, "nesterov: needs sgd"),
+        ({"rule": "kp", "feedback_lr": 1.0}, "feedback_lr: kp takes the forward weights' steps"),
+        ({"rule": "ia", "feedback_momentum": 0.5}, "feedback_momentum: is sgd's"),
+        ({"rule": "fa", "update_noise": 1.0, "noise_on": "feedback"}, "noise_on: fa has no learned"),
         ({"rule": "fa", "feedback_lr": 0.1}, "fa has no learned feedback weights"),
         ({"rule": "sa", "coefficients": {"self": "cyclic:1:0:0"}}, "expected cyclic:HIGH:LOW:EPOCHS"),
     ],

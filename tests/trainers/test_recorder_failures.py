@@ -255,6 +255,7 @@ def record(path, until, kill_at=None):
         (path / "snapshots" / ".step-00000099.nc.0a1b2c3d.tmp").write_bytes(b"half")
         with open(path / "metrics.jsonl", "ab") as file:
             file.write(b'{"step": 99, "lo')
+        del recorder
         start, kill_at = checkpoint + 1, None
         fill(model, checkpoint)
         recorder = Recorder.resume(model, path, checkpoint)
@@ -275,11 +276,48 @@ def test_resuming_takes_up_what_was_interrupted_and_no_more(status, tmp_path):
         recorder.flush()
     else:
         recorder.close(status)
+    del recorder
     resumed = Recorder.resume(linear(), tmp_path / "run", 0)
     ended = status in ("finished", "diverged")
     assert open_run(tmp_path / "run").config["status"] == (status if ended else "running")
     resumed.close()
     assert open_run(tmp_path / "run").config["status"] == (status if ended else "finished")
+
+
+def test_one_recorder_at_a_time_and_none_after_a_kill(tmp_path):
+    script = """
+        import os, signal, sys, torch
+        from probes.errors import InputError
+        from trainers.convert import transport_free
+        from trainers.recorder import Recorder
+        model = transport_free(torch.nn.Linear(3, 3), "kp")
+        try:
+            recorder = Recorder.resume(model, sys.argv[1], 0)
+        except InputError as error:
+            print(error)
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    recorder = Recorder(linear(), tmp_path / "run")
+    recorder.snapshot(0, loss=1.0)
+    recorder.flush()
+    before = files(tmp_path / "run")
+    assert "run: is being recorded by another process" in run_python(script, tmp_path / "run").stdout
+    with pytest.raises(InputError, match="run: is being recorded by another process"):
+        Recorder(linear(), tmp_path / "run", force=True)
+    assert files(tmp_path / "run") == before
+    recorder.close("interrupted")
+    assert run_python(script, tmp_path / "run").returncode == -signal.SIGKILL
+    Recorder.resume(linear(), tmp_path / "run", 0).close()
+
+
+def test_a_run_that_fails_is_noted_as_interrupted_where_there_is_room(record_limit, tmp_path):
+    recorder = Recorder(linear(200), tmp_path / "run")
+    record_limit(100_000)
+    recorder.snapshot(0)
+    with pytest.raises(InputError, match=r"step-00000000\.nc: cannot be written"):
+        recorder.close("interrupted")
+    assert open_run(tmp_path / "run").config["status"] == "interrupted"
 
 
 def test_resuming_what_is_no_run_is_refused(tmp_path):
@@ -318,7 +356,9 @@ KILLED = """
                     for tensor in model.state_dict().values():
                         tensor.fill_(step)
                 recorder.snapshot(step, loss=step)
-        time.sleep(0.2 + 0.037 * trial)
+        while not os.path.exists(f"{sys.argv[1]}/{trial}/metrics.jsonl"):
+            time.sleep(0.001)
+        time.sleep(0.1 + 0.037 * trial)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 """
