@@ -18,9 +18,21 @@ import click
 
 if TYPE_CHECKING:
     import xarray as xr
-    from torch import nn
+    from torch import Tensor, nn
 
+    # For type checkers and editors; when the program runs, `__getattr__` loads them.
+    from probes import PROBES as PROBES
+    from trainers.convert import summary as summary
+    from trainers.convert import transport_free as transport_free
+    from trainers.fit import Training as Training
     from trainers.network import Run
+    from trainers.network import open_run as open_run
+    from trainers.recorder import Recorder as Recorder
+    from trainers.rules import RULES as RULES
+    from trainers.rules import Rule as Rule
+    from trainers.rules import rule as rule
+    from trainers.settings import Settings as Settings
+    from trainers.signals import error_signals as error_signals
 
 for _folder in ("diagnostics", "probes", "reports", "trainers"):
     _spec = find_spec(_folder)
@@ -65,6 +77,7 @@ def analyze(
     probes: Sequence[str] | None = None,
     *,
     model: nn.Module | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Callable[[Sequence[int]], Iterable[int]] | None = None,
 ) -> xr.Dataset:
     """Measure a recorded run: every probe on every layer and snapshot.
@@ -78,6 +91,8 @@ def analyze(
     model
         A converted network of the run's kind, for runs recorded from a loop of one's own; without it their error
         signals are not measured.
+    loss
+        Of outputs and targets, for such runs; default: cross-entropy.
     progress
         Wraps the steps that are gone through, as `rich.progress.track` does.
 
@@ -95,7 +110,7 @@ def analyze(
     from trainers.network import open_run, signals_of
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
-    return measure(opened, probes, signals=signals_of(opened, model), progress=progress)
+    return measure(opened, probes, signals=signals_of(opened, model, loss), progress=progress)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -148,7 +163,7 @@ def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@cli.command()
+@cli.command("train")
 @click.option("--rule", "rules", multiple=True, help="Rule that carries the error; several train side by side.")
 @click.option(
     "--coefficient", "-c", "coefficients", multiple=True, metavar="NAME=VALUE",
@@ -160,7 +175,7 @@ def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped, by the settings it has.")
 @click.option("--force", is_flag=True, help="Replace runs that are there already.")
 @_settings_options
-def train(
+def _train(
     rules: tuple[str, ...],
     coefficients: tuple[str, ...],
     config: Path | None,
@@ -201,12 +216,12 @@ def train(
     Console().print(table(states))
 
 
-@cli.command()
+@cli.command("analyze")
 @click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
 @click.option("--probe", "probes", multiple=True, help="Measure only this; several may be given.")
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the joint report of several runs.")
-def analyze_command(run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats: str, out: Path | None) -> None:
+def _analyze(run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats: str, out: Path | None) -> None:
     """Measure recorded runs and write their reports.
 
     \b
@@ -238,11 +253,8 @@ def analyze_command(run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats
             click.echo(path)
 
 
-cli.add_command(analyze_command, "analyze")
-
-
-@cli.command()
-def rules() -> None:
+@cli.command("rules")
+def _rules() -> None:
     """List the rules with their equations, coefficients and references."""
     from trainers.rules import RULES
 
@@ -251,8 +263,8 @@ def rules() -> None:
         _entry(name, rule.title, rule.equation, ", ".join(fields), rule.reference)
 
 
-@cli.command()
-def probes() -> None:
+@cli.command("probes")
+def _probes() -> None:
     """List the probes with their units, equations and references."""
     from probes import PROBES
 

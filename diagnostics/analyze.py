@@ -21,7 +21,7 @@ from threadpoolctl import ThreadpoolController
 
 from probes import PROBES, Probe, Quantities
 from probes.errors import InputError, check_one_of
-from probes.schema import Run, layer_names, open_snapshot, read_layer, snapshot_path, write_aside
+from probes.schema import Run, layer_names, open_snapshot, read_facts, read_layer, snapshot_path, write_aside
 from probes.spectra import Spectrum
 
 Signals = Callable[[int], Mapping[str, Mapping[str, NDArray[Any]]]]
@@ -81,7 +81,7 @@ def analyze(
     steps = [int(step) for step in run.steps]
     if not steps:
         raise InputError(f"{run.path}: holds no snapshots; expected at least one")
-    # The newest snapshot: which layers carry an error is known only after the first batch.
+    # The newest snapshot: the layers' order and which of them carry an error are known only after the first batch.
     layers = _facts(snapshot_path(run.path, steps[-1]))
     fixed: dict[str, Spectrum] = {}
     table: list[list[_Values]] = []
@@ -91,7 +91,7 @@ def analyze(
             errors = signals(step) if signals else {}
             # One BLAS thread a layer, and layers side by side: faster than several threads on each in turn.
             with open_snapshot(snapshot_path(run.path, step)) as file, blas.limit(limits=1, user_api="blas"):
-                if layer_names(file) != list(layers):
+                if set(layer_names(file)) != set(layers):
                     raise InputError(f"{file.filename}: has other layers than the last snapshot")
                 table.append(list(pool.map(partial(_measure, chosen, file, errors, fixed), layers)))
     return _dataset(run, chosen, steps, layers, table)
@@ -123,12 +123,9 @@ def _choose(names: Iterable[str] | None, with_signals: bool) -> list[Probe]:
 
 def _facts(path: Path) -> dict[str, tuple[str, bool]]:
     """Kind of each layer and whether its feedback carries an error, in forward order."""
-    facts = {}
     with open_snapshot(path) as file:
-        for name in layer_names(file):
-            layer = read_layer(file, name)
-            facts[name] = layer.kind, layer.carries_error
-    return facts
+        facts = {name: read_facts(file, name) for name in layer_names(file)}
+    return {name: (fact["kind"], fact["carries_error"]) for name, fact in facts.items()}
 
 
 def _measure(

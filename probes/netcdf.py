@@ -98,26 +98,34 @@ def create(path: Path) -> h5py.File:
 
 def _to_stored(array: Array, dtype: str) -> tuple[Array, dict[str, str]]:
     """Give the array in a dtype that netCDF has, losslessly, and the attrs that tell how to undo it."""
-    kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind == "b":
+    if not _is_numeric(array.dtype):
+        raise InputError(f"snapshot: dtype {array.dtype} cannot be stored; expected numbers or booleans")
+    if array.dtype == np.bool_:
         return array.view(np.int8), {"dtype": "bool"}  # xarray's own convention
-    if kind == "c" and size <= 16:
+    if array.dtype.kind == "c":
         pairs = np.asarray(array, order="C")[..., None].view(array.real.dtype)
         return pairs, {"torch_dtype": str(array.dtype)}
-    if kind == "f" and size == 2:
+    if array.dtype == np.float16:
         return array.astype(np.float32), {"torch_dtype": "float16"}
-    if kind in "iu" or (kind == "f" and size <= 8):
-        return array, {"torch_dtype": dtype} if dtype else {}
-    raise InputError(f"snapshot: dtype {array.dtype} cannot be stored; expected numbers or booleans")
+    return array, {"torch_dtype": dtype} if dtype else {}
+
+
+def _is_numeric(dtype: np.dtype[Any]) -> bool:
+    """Whether netCDF and torch can both hold it: longdouble, texts and objects they cannot."""
+    return dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize <= 8) or dtype in ("complex64", "complex128")
 
 
 def read_variable(file: h5py.File, name: str) -> tuple[Array, str]:
-    """Read one variable as it was given to `Group.put`, with ``dtype``."""
+    """Read one variable as it was given to `Group.put`, with ``dtype``.
+
+    Raises
+    ------
+    InputError
+        Before anything is read, if that is not a plain array whose bytes all lie in ``file``.
+    """
     variable = file[name]
-    if variable.external or variable.is_virtual or variable.file.filename != file.filename:
-        # A stranger's file may point at files of the reader.
-        raise InputError(f"{file.filename}: {name} lies in another file; expected it inside")
-    stored: Array = variable[()] if variable.shape else np.asarray(variable[()])
+    _check_plain(file, name, variable)
+    stored = np.asarray(variable[()], variable.dtype.newbyteorder("="))  # torch takes the native order only
     if "dtype" in variable.attrs:
         return stored.astype(np.bool_), ""
     dtype = str(plain(variable.attrs.get("torch_dtype", "")))
@@ -126,6 +134,17 @@ def read_variable(file: h5py.File, name: str) -> tuple[Array, str]:
     if dtype == "float16":
         return stored.astype(dtype), ""
     return stored, dtype
+
+
+def _check_plain(file: h5py.File, name: str, variable: Any) -> None:
+    """Refuse what `Group.put` never writes: a stranger's file may point at files of the reader, or be a bomb."""
+    if not isinstance(variable, h5py.Dataset) or variable.shape is None or not _is_numeric(variable.dtype):
+        raise InputError(f"{name}: expected an array of numbers")
+    if variable.external or variable.is_virtual or variable.file.filename != file.filename:
+        raise InputError(f"{name}: lies in another file; expected it inside")
+    in_one_piece = variable.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
+    if not in_one_piece or not variable.id.get_storage_size() == variable.nbytes <= file.id.get_filesize():
+        raise InputError(f"{name}: is chunked, compressed or larger than the file; expected its bytes in one piece")
 
 
 def plain(value: Any) -> Any:

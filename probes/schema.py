@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,18 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from probes.arrays import LayerArrays, Snapshot
 from probes.errors import InputError, check_one_of
 from probes.files import read_json, write_aside, write_json
 from probes.snapshots import (
     FORMAT,
     STATE,
-    LayerArrays,
-    Snapshot,
     encode_layer,
     layer_names,
     open_snapshot,
+    read_facts,
     read_layer,
+    read_probe_batch,
     read_state,
     write_snapshot,
     wtdiag_version,
@@ -39,8 +40,8 @@ from probes.snapshots import (
 __all__ = [
     "ANALYSIS", "CHECKPOINT", "CONFIG", "FORMAT", "METRICS", "PROBE_BATCH", "SNAPSHOTS", "STATE",
     "LayerArrays", "Run", "Snapshot", "encode_layer", "layer_names", "open_run", "open_snapshot",
-    "read_json", "read_layer", "read_state", "snapshot_path", "write_aside", "write_json", "write_snapshot",
-    "wtdiag_version",
+    "read_facts", "read_json", "read_layer", "read_probe_batch", "read_state", "snapshot_path", "write_aside",
+    "write_json", "write_snapshot", "wtdiag_version",
 ]  # fmt: skip
 
 CONFIG = "config.json"
@@ -50,7 +51,7 @@ CHECKPOINT = "checkpoint.pt"
 PROBE_BATCH = "probe_batch.nc"
 ANALYSIS = "analysis.nc"
 
-_SNAPSHOT_NAME = re.compile(r"step-(\d+)\.nc")
+_SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # what `snapshot_path` gives, alone
 
 
 def snapshot_path(run: str | os.PathLike[str], step: int) -> Path:
@@ -81,10 +82,19 @@ class Run:
 
     @property
     def steps(self) -> NDArray[np.int64]:
-        """Steps that have a snapshot, ascending."""
+        """Steps that have a snapshot, ascending.
+
+        Raises
+        ------
+        InputError
+            If a snapshot's name has a step that no 64-bit number can hold.
+        """
         names = os.listdir(self.path / SNAPSHOTS) if (self.path / SNAPSHOTS).is_dir() else []
-        steps = [int(match[1]) for match in map(_SNAPSHOT_NAME.fullmatch, names) if match]
-        return np.array(sorted(steps), dtype=np.int64)
+        steps = sorted(int(match[1]) for match in map(_SNAPSHOT_NAME.fullmatch, names) if match)
+        try:
+            return np.array(steps, dtype=np.int64)
+        except OverflowError:
+            raise InputError(f"{snapshot_path(self.path, steps[-1])}: expected a step below 2^63") from None
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -115,16 +125,21 @@ class Run:
     def snapshot(self, step: int) -> xr.DataTree:
         """Forward and feedback weights at ``step``, one node per layer in forward order.
 
-        A node has the name of the layer's group in the file (`probes.snapshots.encode_layer`). Under backprop
-        ``feedback`` is ``forward``.
+        The order is the newest snapshot's: before the first batch it is not known. A node has the name of the
+        layer's group in the file (`probes.snapshots.encode_layer`). Under backprop ``feedback`` is ``forward``.
 
         Raises
         ------
         InputError
-            If there is no such step, or its file is not whole.
+            If there is no such step, its file or the newest is not whole, or the two have different layers.
         """
-        with open_snapshot(self._existing(step)) as file:
-            layers = {name: read_layer(file, name) for name in layer_names(file)}
+        path = self._existing(step)
+        with open_snapshot(self._existing(self.steps[-1])) as newest:
+            order = layer_names(newest)
+        with open_snapshot(path) as file:
+            if set(layer_names(file)) != set(order):
+                raise InputError(f"{file.filename}: has other layers than the last snapshot")
+            layers = {name: replace(read_layer(file, name), index=index) for index, name in enumerate(order)}
         nodes = {encode_layer(name): _label(layer, layer.forward, layer.feedback) for name, layer in layers.items()}
         return xr.DataTree.from_dict(nodes | {"/": xr.Dataset(attrs={"step": step})})
 
@@ -148,7 +163,8 @@ class Run:
             forward = np.stack([layer.forward for layer in history])
             feedback = [layer.feedback for layer in history if layer.feedback is not None]
             stacked = np.stack(feedback) if len(feedback) == len(history) else None
-            return _label(history[0], forward, stacked).assign_coords(step=steps)
+            # The newest: before the first batch a layer's place is not known, nor whether it sends error down.
+            return _label(history[-1], forward, stacked).assign_coords(step=steps)
         except ValueError as error:
             raise InputError(f"{self.path}: layer {name!r} changes its shape between snapshots") from error
 

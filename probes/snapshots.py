@@ -7,108 +7,21 @@ Written with h5py alone, which costs little more than writing the bytes; ``ncdum
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Any
 from urllib.parse import unquote
 
 import h5py
 
+from probes.arrays import LayerArrays, Snapshot
 from probes.errors import InputError
 from probes.files import write_aside
 from probes.netcdf import Array, Attribute, Group, create, plain, read_variable
 
 FORMAT = 1
 STATE = "_state"  # the reserved group: what is neither a forward nor a feedback weight
-
-_SPACE = ("d", "h", "w")
-
-
-@dataclass(frozen=True)
-class LayerArrays:
-    """Forward and feedback weights of one layer at one step.
-
-    Attributes
-    ----------
-    forward : ndarray
-        W: (out, in) for Linear, (out, in / groups, [kd,] [kh,] kw) for ConvNd, (in, out / groups, ...) for
-        ConvTransposeNd.
-    feedback : ndarray or None
-        The weights that carried the error, in W's shape; None where W itself did. With ``direct``, the
-        (class, in[, d][, h][, w]) weights that carried the output error to the layer's input.
-    kind : str
-        Class name of the layer, such as ``"Conv2d"``.
-    index : int
-        Position in forward order.
-    fixed : bool
-        Whether the feedback never changes.
-    carries_error : bool
-        False for a first layer, whose feedback sends the error to nothing.
-    direct : bool
-        Whether ``feedback`` comes straight from the output (dfa, drtp) and so has other dims than W. The last
-        layer's feedback is an ordinary (out, in) one: not direct.
-    groups : int
-        Of a grouped convolution.
-    attrs : mapping
-        Other facts, such as ``stride``.
-    dtype : str
-        Name of the torch dtype where numpy has none and the arrays are a lossless float32 copy, else "".
-    """
-
-    forward: Array
-    feedback: Array | None
-    kind: str
-    index: int
-    fixed: bool = False
-    carries_error: bool = True
-    direct: bool = False
-    groups: int = 1
-    attrs: Mapping[str, Attribute] = field(default_factory=dict)
-    dtype: str = ""
-
-    @property
-    def dims(self) -> tuple[str, ...]:
-        """Names of the dims of ``forward``."""
-        ends = ("in", "out") if self.kind.startswith("ConvTranspose") else ("out", "in")
-        return (*ends, *(f"k{axis}" for axis in _space(self.forward)))
-
-    @property
-    def feedback_dims(self) -> tuple[str, ...]:
-        """Names of the dims of ``feedback``; the dims of ``forward`` unless the feedback is direct."""
-        if self.feedback is None or not self.direct:
-            return self.dims
-        # A grouped layer's kernel has fewer inputs than its map.
-        agree = self.feedback.shape[1] == dict(zip(self.dims, self.forward.shape, strict=True))["in"]
-        return ("class", "in" if agree else "input", *_space(self.feedback))
-
-
-def _space(array: Array) -> tuple[str, ...]:
-    if not 2 <= array.ndim <= 2 + len(_SPACE):
-        raise InputError(f"snapshot: a weight has shape {array.shape}; expected 2 to 5 dims")
-    return _SPACE[len(_SPACE) + 2 - array.ndim :]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything that a model is at one step; ``layers`` and ``state`` together rebuild it exactly.
-
-    Attributes
-    ----------
-    step : int
-        Training steps taken.
-    layers : mapping of str to LayerArrays
-        By the layer's module name; the root module's own name "" is written as "model".
-    state : mapping of str to ndarray
-        Every other tensor of the ``state_dict`` (biases, batch-norm buffers, ...) by its key.
-    dtypes : mapping of str to str
-        Torch dtype name of each ``state`` entry that numpy has no dtype for (given as a float32 copy).
-    """
-
-    step: int
-    layers: Mapping[str, LayerArrays]
-    state: Mapping[str, Array] = field(default_factory=dict)
-    dtypes: Mapping[str, str] = field(default_factory=dict)
 
 
 def wtdiag_version() -> str:
@@ -180,12 +93,12 @@ def open_snapshot(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         with _reading(path):
             found = plain(file.attrs.get("format", "none"))
         if found != FORMAT:
-            raise InputError(f"{path}: has snapshot format {found}; expected a wtdiag snapshot of format {FORMAT}")
+            raise InputError(f"{path}: has snapshot format {found!r:.40}; expected that of wtdiag, {FORMAT}")
         yield file
 
 
 def layer_names(file: h5py.File) -> list[str]:
-    """Names of the layers in ``file``, in forward order.
+    """Names of the layers in ``file``, in the forward order that was known when it was written.
 
     Raises
     ------
@@ -197,31 +110,43 @@ def layer_names(file: h5py.File) -> list[str]:
         return [unquote(name) for name in sorted(names, key=lambda name: int(file[name].attrs["index"]))]
 
 
+def read_facts(file: h5py.File, name: str) -> dict[str, Any]:
+    """Read of the layer ``name`` the fields of `LayerArrays` that are no arrays, and ``shared``: B is W.
+
+    Raises
+    ------
+    InputError
+        If the file lacks what a layer has.
+    """
+    with _reading(file.filename, f"layer {name!r}: "):
+        attrs = {key: plain(value) for key, value in file[encode_layer(name)].attrs.items()}
+        return {
+            "shared": bool(attrs.pop("feedback_is_forward")),
+            "kind": str(attrs.pop("kind")),
+            "index": int(attrs.pop("index")),
+            "fixed": bool(attrs.pop("fixed")),
+            "carries_error": bool(attrs.pop("carries_error")),
+            "direct": bool(attrs.pop("direct")),
+            "groups": int(attrs.pop("groups")),
+            "attrs": attrs,
+        }
+
+
 def read_layer(file: h5py.File, name: str) -> LayerArrays:
     """Read the layer ``name`` from a snapshot opened with `open_snapshot`.
 
     Raises
     ------
     InputError
-        If the file lacks what a layer has, or holds a pointer to another file.
+        If the file lacks what a layer has, holds what no layer has, or points to another file.
     """
-    group = encode_layer(name)
-    with _reading(file.filename):
-        attrs = {key: plain(value) for key, value in file[group].attrs.items()}
-        shared = bool(attrs.pop("feedback_is_forward"))
+    facts = read_facts(file, name)
+    shared = facts.pop("shared")
+    with _reading(file.filename, f"layer {name!r}: "):
+        group = encode_layer(name)
         forward, dtype = read_variable(file, f"{group}/forward")
-        return LayerArrays(
-            forward=forward,
-            feedback=None if shared else read_variable(file, f"{group}/feedback")[0],
-            kind=str(attrs.pop("kind")),
-            index=int(attrs.pop("index")),
-            fixed=bool(attrs.pop("fixed")),
-            carries_error=bool(attrs.pop("carries_error")),
-            direct=bool(attrs.pop("direct")),
-            groups=int(attrs.pop("groups")),
-            attrs=attrs,
-            dtype=dtype,
-        )
+        feedback = None if shared else read_variable(file, f"{group}/feedback")[0]
+        return LayerArrays(forward, feedback, dtype=dtype, **facts)
 
 
 def read_state(file: h5py.File) -> dict[str, Array]:
@@ -239,16 +164,29 @@ def read_state(file: h5py.File) -> dict[str, Array]:
         return {unquote(name): read_variable(file, f"{STATE}/{name}")[0] for name in names}
 
 
+def read_probe_batch(path: str | os.PathLike[str]) -> tuple[Array, Array]:
+    """Read the fixed batch of the signal probes: inputs (batch, ...) and targets (batch, ...).
+
+    Raises
+    ------
+    InputError
+        If the file does not hold the two, with equally many examples.
+    """
+    with _reading(path, kind="probe batch"), h5py.File(path, "r") as file:
+        inputs, targets = (read_variable(file, name)[0] for name in ("inputs", "targets"))
+        if not (inputs.ndim and inputs.size) or inputs.shape[:1] != targets.shape[:1]:
+            raise InputError(f"inputs {inputs.shape}, targets {targets.shape}; expected equally many examples")
+        return inputs, targets
+
+
 @contextmanager
-def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn whatever h5py raises for a file that is not a whole snapshot into one InputError."""
+def _reading(path: str | os.PathLike[str], part: str = "", kind: str = "snapshot") -> Iterator[None]:
+    """Turn whatever is raised for a file that is not whole into one InputError that names it."""
     try:
         yield
-    except InputError:
-        raise
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: is not a whole wtdiag snapshot ({reason})") from error
+        raise InputError(f"{path}: is not a whole wtdiag {kind} ({part}{reason})") from error
 
 
 def _encode(name: str) -> str:

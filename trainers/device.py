@@ -45,7 +45,10 @@ class RandomState:
     def __init__(self, device: torch.device, seed: int) -> None:
         self._device = device
         with self._restored():
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every other device too
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
             self.state = self.now()
 
     def now(self) -> list[Tensor]:

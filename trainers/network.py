@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,30 +28,50 @@ def build_network(settings: Settings, *, shape: tuple[int, int, int], classes: i
     """Return the converted network of a run, with the initial weights of its seed.
 
     W is drawn before B, so runs of one seed start from the same W whatever their rule. The global random state is
-    left as it was.
+    left as it was, on every device: all is drawn on the CPU.
 
     Raises
     ------
     InputError
-        If the model, its size or the rule cannot be had.
+        If the model, its size or the rule cannot be had, or the network does not fit into memory.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = models.build(
-            settings.model,
-            classes=classes,
-            shape=shape,
-            depth=settings.depth,
-            width=settings.width,
-            batch_norm=settings.batch_norm,
-        )
-        model = model.to(DTYPES[settings.precision])
-        sample = torch.zeros(2, *shape, dtype=DTYPES[settings.precision])
-        return transport_free(model, settings.rule_at(0.0, 0.0), sample=sample, classes=classes)
+    dtype = DTYPES[settings.precision]
+    sizes = {"depth": settings.depth, "width": settings.width}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(settings.seed)
+            model = models.build(settings.model, classes=classes, shape=shape, batch_norm=settings.batch_norm, **sizes)
+            sample = torch.zeros(2, *shape, dtype=dtype)
+            return transport_free(model.to(dtype), settings.rule_at(0.0, 0.0), sample=sample, classes=classes)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # torch's for sizes and seeds out of reach
+        asked = {"seed": settings.seed, "shape": shape, "classes": classes, **sizes}
+        given = ", ".join(f"{name}={value}" for name, value in asked.items() if value is not None)
+        reason = str(error).split("\n")[0]
+        raise InputError(f"model: {settings.model!r} cannot be built with {given} ({reason})") from error
 
 
 class Run(schema.Run):
     """A run directory whose networks can be rebuilt; see `probes.schema.Run` for the rest."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether ``wtdiag train`` made the run, and not a loop of one's own."""
+        return self.config.get("network") is not None
+
+    def settings(self) -> Settings:
+        """Return the settings of a run that ``wtdiag train`` made.
+
+        Raises
+        ------
+        InputError
+            If they are not valid.
+        """
+        source, settings = self.path / schema.CONFIG, self.config.get("settings")
+        if not isinstance(settings, dict):
+            raise InputError(f"{source}: 'settings' is {settings!r:.80}; expected a JSON object")
+        return from_mapping(settings, str(source))
 
     def model(self, step: int, model: nn.Module | None = None) -> nn.Module:
         """Return the network exactly as it was at ``step``.
@@ -71,13 +90,12 @@ class Run(schema.Run):
             If there is no such step, or the recorded weights do not fit the network.
         """
         if model is None:
-            network = self.config.get("network")
-            if not network:
+            if not self.is_ours:
                 raise InputError(
                     f"{self.path}: recorded from a model that is not one of wtdiag's; give model= the converted network"
                 )
-            settings = from_mapping(self.config["settings"], str(self.path / schema.CONFIG))
-            model = build_network(settings, shape=tuple(network["shape"]), classes=int(network["classes"]))
+            shape, classes = _sizes(self.config["network"], str(self.path / schema.CONFIG))
+            model = build_network(self.settings(), shape=shape, classes=classes)
         state = {}
         with schema.open_snapshot(self._existing(step)) as file:
             arrays = {name: schema.read_layer(file, name) for name in schema.layer_names(file)}
@@ -95,32 +113,52 @@ class Run(schema.Run):
         path = self.path / schema.PROBE_BATCH
         if not path.exists():
             return None
-        try:
-            with xr.open_dataset(path, engine="h5netcdf") as batch:
-                return torch.from_numpy(batch.inputs.values), torch.from_numpy(batch.targets.values)
-        except (OSError, AttributeError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: cannot be read as a probe batch ({str(error).splitlines()[0]})") from None
+        inputs, targets = schema.read_probe_batch(path)
+        return torch.from_numpy(inputs), torch.from_numpy(targets)
 
 
-def signals_of(run: Run, model: nn.Module | None = None) -> Callable[[int], Signals] | None:
-    """Return the error signals of a run as a function of the step, or None if it has no batch or no known network.
+def signals_of(
+    run: Run, model: nn.Module | None = None, loss: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> Callable[[int], Signals] | None:
+    """Return the error signals of a run as a function of the step; None without batch, snapshots or a known network.
 
     Parameters
     ----------
     run
         The recorded run.
     model
-        A converted network to load weights into, for runs from a loop of one's own.
+        A converted network to load weights into, for runs from a loop of one's own. Computes where it lies.
+    loss
+        Of outputs and targets; default: the cross-entropy of the run's label smoothing.
+
+    Raises
+    ------
+    InputError
+        If the batch's targets are no class numbers and there is no ``loss``; for a step, if its weights do not fit the
+        network, or the network or the loss cannot take the batch.
     """
     batch = run.probe_batch()
-    if batch is None or (model is None and not run.config.get("network")):
+    if batch is None or not run.steps.size or (model is None and not run.is_ours):
         return None
+    source = run.path / schema.PROBE_BATCH
+    if loss is None:
+        if batch[1].is_floating_point() or batch[1].is_complex():
+            raise InputError(
+                f"loss: {source} has {str(batch[1].dtype)[6:]} targets, so it was no cross-entropy of classes; "
+                "give the loss of the training, as loss=torch.nn.functional.mse_loss"
+            )
+        loss = partial(F.cross_entropy, label_smoothing=run.settings().label_smoothing if run.is_ours else 0.0)
     network = copy.deepcopy(model) if model is not None else run.model(int(run.steps[0]))
-    smoothing = run.config.get("settings", {}).get("label_smoothing", 0.0)
+    device = next(network.parameters(), batch[0]).device
+    x, target = (tensor.to(device) for tensor in batch)
 
     def at(step: int) -> Signals:
-        loss = partial(F.cross_entropy, label_smoothing=smoothing)
-        return error_signals(run.model(step, network), *batch, loss=loss)
+        now = run.model(step, network)
+        try:
+            return error_signals(now, x, target, loss=loss)
+        except (RuntimeError, IndexError, ValueError) as error:
+            reason = str(error).split("\n")[0]
+            raise InputError(f"{source}: the network or its loss cannot take the batch ({reason})") from error
 
     return at
 
@@ -135,6 +173,16 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     """
     run = schema.open_run(path)
     return Run(run.path, run.config)
+
+
+def _sizes(network: Any, source: str) -> tuple[tuple[int, int, int], int]:
+    """Return the shape of the inputs and the number of classes that a config names."""
+    match network:
+        case {"shape": [int(c), int(h), int(w)], "classes": int(classes)} if min(c, h, w, classes) > 0:
+            return (c, h, w), classes
+    raise InputError(
+        f"{source}: 'network' is {network!r:.80}; expected a shape of three positive numbers and the number of classes"
+    )
 
 
 def _load(model: nn.Module, own: dict[str, Tensor], state: dict[str, np.ndarray[Any, Any]], source: str) -> nn.Module:

@@ -1,8 +1,10 @@
 """From snapshots to the labelled dataset."""
 
 import json
+import sys
 import tracemalloc
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -151,6 +153,42 @@ def test_fixed_feedback_is_decomposed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(spectra, "decompose", lambda *given: decomposed.append(1) or decompose(*given))
     analyze(record(tmp_path, range(5)))
     assert len(decomposed) == 5 * 4 + 5 * 2 + 2  # forward; learned feedback; fixed feedback
+
+
+def test_the_newest_snapshot_knows_the_order(tmp_path):
+    """Before the first batch the layers' order is that of registration."""
+
+    def layers(step):
+        indices = {"a": 0, "b": 1} if step == 0 else {"a": 1, "b": 0}
+        return {
+            name: LayerArrays(weights(seed, 4, 5 + seed), weights(seed + 2, 4, 5 + seed), "Linear", indices[name])
+            for seed, name in enumerate("ab")
+        }
+
+    run = record(tmp_path, range(3), layers)
+    analysis = analyze(run)
+    assert analysis.layer.values.tolist() == ["b", "a"]
+    assert (analysis.weight_angle == analysis.weight_angle[0]).all()
+    angle = PROBES["weight_angle"](forward=layers(0)["a"].forward, feedback=layers(0)["a"].feedback)
+    assert analysis.weight_angle.sel(layer="a").values.tolist() == [angle] * 3
+
+
+def test_each_array_is_read_once(tmp_path, monkeypatch):
+    read = []
+    module = sys.modules["diagnostics.analyze"]
+    original = module.read_layer
+    monkeypatch.setattr(module, "read_layer", lambda *given: read.append(1) or original(*given))
+    analyze(record(tmp_path, range(3)), ["norm_ratio"])
+    assert len(read) == 3 * 4
+
+
+@pytest.mark.parametrize("groups", [0, 7])
+def test_groups_that_cannot_be(tmp_path, groups):
+    run = record(tmp_path, [0])
+    with h5py.File(snapshot_path(run.path, 0), "a") as file:
+        file["grouped"].attrs["groups"] = groups
+    with pytest.raises(InputError, match=rf"step-00000000.nc: .*layer 'grouped': groups: {groups} does not divide"):
+        analyze(run)
 
 
 def test_progress_and_file(tmp_path):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -228,9 +229,48 @@ def storage_in_another_file(path):
         file["fc"].create_dataset("forward", (6, 4), "f8", external=secret)
 
 
+def with_attribute(name, value):
+    def damage(path):
+        with h5py.File(path, "a") as file:
+            file["fc"].attrs[name] = value
+
+    return pytest.param(damage, id=f"{name}_{value}")
+
+
+def with_weights(name, array, **how):
+    def damage(path):
+        with h5py.File(path, "a") as file:
+            del file["fc/forward"]
+            file["fc"].create_dataset("forward", data=array, **how)
+
+    return pytest.param(damage, id=f"{name}_weights")
+
+
+def group_for_weights(path):
+    with h5py.File(path, "a") as file:
+        del file["fc/forward"]
+        file["fc/forward"] = h5py.SoftLink("/_state")
+
+
+def weights_without_bytes(path):
+    with h5py.File(path, "a") as file:
+        del file["fc/forward"]
+        file["fc"].create_dataset("forward", (6, 4), "f8")
+
+
+def format_of_two_lines(path):
+    with h5py.File(path, "a") as file:
+        file.attrs["format"] = "1\n2"
+
+
 BREAKAGES = [
     cut, empty, text, newer, foreign, without_weights, without_attribute, odd_attribute, dataset_for_layer,
-    pointer_to_another_file, storage_in_another_file,
+    pointer_to_another_file, storage_in_another_file, group_for_weights, weights_without_bytes, format_of_two_lines,
+    with_attribute("groups", 0), with_attribute("groups", 4), with_attribute("index", np.inf),
+    with_weights("text", [["a"] * 4] * 6), with_weights("fixed_text", np.full((6, 4), b"a")),
+    with_weights("no", h5py.Empty("f4")), with_weights("complex", np.ones((6, 4), complex)),
+    with_weights("flat", np.ones(24)), with_weights("other", np.ones((5, 4))), with_weights("empty", np.ones((0, 4))),
+    with_weights("chunked", np.ones((6, 4)), chunks=(2, 2)), with_weights("packed", np.ones((6, 4)), compression=1),
 ]  # fmt: skip
 
 
@@ -239,9 +279,69 @@ def test_broken_snapshot(run_path, damage):
     path = snapshot_path(run_path, 0)
     write_snapshot(path, Snapshot(0, {"fc": LayerArrays(random(6, 4), random(6, 4), "Linear", 0)}))
     damage(path)
-    with pytest.raises(InputError, match=r"step-00000000.nc: ") as caught:
-        open_run(run_path).snapshot(0)
-    assert "\n" not in str(caught.value)
+    for read in (lambda run: run.snapshot(0), lambda run: run.layer("fc")):
+        with pytest.raises(InputError, match=r"step-00000000.nc: ") as caught:
+            read(open_run(run_path))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_bomb_is_refused_before_it_is_read(run_path):
+    """A snapshot of some kB that declares half a gigabyte of weights."""
+    path = snapshot_path(run_path, 0)
+    write_snapshot(path, Snapshot(0, {"fc": LayerArrays(random(6, 4), None, "Linear", 0)}, {"fc.bias": random(6)}))
+    huge = {"shape": (2**12, 2**14), "dtype": "f8", "chunks": (2**11, 2**11), "compression": 9}
+    with h5py.File(path, "a") as file:
+        for name in ("fc/forward", "_state/fc.bias"):
+            del file[name]
+            file.create_dataset(name, **huge)
+    tracemalloc.start()
+    try:
+        for read in (lambda run: run.snapshot(0), lambda run: run.state(0)):
+            with pytest.raises(InputError, match=r"step-00000000.nc: .*expected its bytes in one piece"):
+                read(open_run(run_path))
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_foreign_byte_order(tmp_path):
+    """Torch takes the native order only."""
+    write_snapshot(tmp_path / "s.nc", Snapshot(0, {}, {"x": np.arange(3, dtype=">f4"), "n": np.array(7, ">i8")}))
+    with open_snapshot(tmp_path / "s.nc") as file:
+        state = read_state(file)
+    assert state["x"].dtype.isnative
+    assert state["n"].dtype.isnative
+    assert state["x"].tolist() == [0, 1, 2]
+    assert state["n"] == 7
+
+
+def test_names_that_are_no_steps(run_path):
+    write_snapshot(snapshot_path(run_path, 10**8), Snapshot(10**8, {}))
+    for name in ("step-1.nc", "step-000000001.nc", "step-٠٠٠٠٠٠٠١.nc", "step-00000002.nc.bak"):
+        (run_path / "snapshots" / name).touch()
+    assert open_run(run_path).steps.tolist() == [10**8]
+    (run_path / "snapshots" / "step-99999999999999999999.nc").touch()
+    with pytest.raises(InputError, match=r"step-99999999999999999999.nc: expected a step below"):
+        _ = open_run(run_path).steps
+
+
+def test_the_newest_snapshot_knows_the_order(run_path):
+    """Before the first batch the layers' order is that of registration."""
+    for step, order in enumerate(("ab", "ba", "ba")):
+        layers = {
+            name: LayerArrays(np.ones((2, 2)), None, "Linear", order.index(name), carries_error=not step or name == "a")
+            for name in "ab"
+        }
+        write_snapshot(snapshot_path(run_path, step), Snapshot(step, layers))
+    run = open_run(run_path)
+    for step in run.steps:
+        nodes = run.snapshot(step).children
+        assert [(name, node.attrs["index"]) for name, node in nodes.items()] == [("b", 0), ("a", 1)]
+    assert run.layer("b").attrs["index"] == 0
+    assert not run.layer("b").attrs["carries_error"]
+    write_snapshot(snapshot_path(run_path, 3), Snapshot(3, {"b": LayerArrays(np.ones((2, 2)), None, "Linear", 0)}))
+    with pytest.raises(InputError, match=r"step-00000000.nc: has other layers than the last snapshot"):
+        run.snapshot(0)
 
 
 def test_changing_shape(run_path):

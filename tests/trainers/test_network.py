@@ -1,16 +1,23 @@
 """A recorded network comes back exactly as it was, for every rule."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
+from torch.nn import functional as F
 
 from probes.errors import InputError
+from probes.schema import write_json
 from trainers.convert import transport_free
 from trainers.fit import Training
-from trainers.network import open_run
+from trainers.network import build_network, open_run, signals_of
 from trainers.recorder import Recorder
 from trainers.rules import RULES
 from trainers.settings import Settings
+from trainers.signals import error_signals
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
@@ -52,3 +59,137 @@ def test_a_network_of_ones_own_is_given_back(tmp_path):
         run.model(0, transport_free(nn.Linear(5, 3), "kp"))
     with pytest.raises(InputError, match="there is no snapshot of step 7"):
         run.model(7, net)
+
+
+def own_run(path, targets, net=None):
+    """Record a net of one's own with a probe batch of ten examples."""
+    torch.manual_seed(0)
+    net = net or transport_free(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), "fa")
+    batch = torch.randn(10, 4), targets
+    with Recorder(net, path, probe_batch=batch) as recorder:
+        recorder.snapshot(0)
+    return net, batch
+
+
+def test_signals_of_the_loss_that_was_trained(tmp_path):
+    net, (x, y) = own_run(tmp_path / "run", torch.randn(10, 3))
+    run = open_run(tmp_path / "run")
+    with pytest.raises(InputError, match=r"loss: .*probe_batch.nc has float32 targets.*loss=torch.nn.functional.mse"):
+        signals_of(run, net)
+    found = signals_of(run, net, F.mse_loss)(0)
+    for layer, arrays in error_signals(net, x, y, loss=F.mse_loss).items():
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[layer][name], array)
+
+
+def test_signals_of_classes_need_no_loss(tmp_path):
+    net, (x, y) = own_run(tmp_path / "run", torch.arange(10) % 3)
+    found = signals_of(open_run(tmp_path / "run"), net)(0)
+    np.testing.assert_array_equal(found["0"]["delta"], error_signals(net, x, y)["0"]["delta"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_signals_where_the_model_lies(tmp_path):
+    net, _ = own_run(tmp_path / "run", torch.arange(10) % 3)
+    run = open_run(tmp_path / "run")
+    here, there = signals_of(run, net)(0), signals_of(run, net.cuda())(0)
+    np.testing.assert_allclose(there["0"]["delta"], here["0"]["delta"], rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_without_snapshots_has_no_signals(tmp_path):
+    net = transport_free(nn.Linear(4, 3), "fa")
+    Recorder(net, tmp_path / "run", probe_batch=(torch.ones(2, 4), torch.zeros(2, dtype=torch.long))).close()
+    assert signals_of(open_run(tmp_path / "run"), net) is None
+
+
+X, Y = np.ones((10, 4), np.float32), np.arange(10) % 3
+BATCHES = {
+    "another shape": (X[:, :3], Y),
+    "another dtype": (X.astype(int), Y),
+    "class of none": (X, np.full(10, 99)),
+    "unequal lengths": (X, Y[:9]),
+    "nothing": (X[:0], Y[:0]),
+    "scalars": (np.array(1.0), np.array(1)),
+    "texts": (X, np.array(["a"] * 10)),
+}
+
+
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES.keys())
+def test_a_batch_that_does_not_fit(batch, tmp_path):
+    net, _ = own_run(tmp_path / "run", torch.arange(10) % 3)
+    path = tmp_path / "run" / "probe_batch.nc"
+    path.unlink()
+    names = ("inputs", "targets")
+    arrays = {k: ([f"{k}{axis}" for axis in range(v.ndim)], v) for k, v in zip(names, batch, strict=True)}
+    xr.Dataset(arrays).to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(InputError, match=r"probe_batch.nc: ") as caught:
+        signals_of(open_run(tmp_path / "run"), net)(0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_that_is_a_bomb(tmp_path):
+    net, _ = own_run(tmp_path / "run", torch.arange(10) % 3)
+    path = tmp_path / "run" / "probe_batch.nc"
+    path.unlink()
+    batch = xr.Dataset(
+        {"inputs": (("batch", "x"), np.zeros((2**10, 2**12))), "targets": ("batch", np.zeros(2**10, int))}
+    )
+    batch.to_netcdf(path, engine="h5netcdf", encoding={"inputs": {"zlib": True, "complevel": 9}})
+    with pytest.raises(InputError, match=r"probe_batch.nc: .*inputs: is chunked, compressed"):
+        signals_of(open_run(tmp_path / "run"), net)
+
+
+SETTINGS = Settings(depth=2, width=8)
+NETWORK = {"shape": [1, 8, 8], "classes": 10}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        5, [], "", {}, {"shape": [1, 8, 8]}, {**NETWORK, "classes": "x"}, {**NETWORK, "shape": 5},
+        {**NETWORK, "shape": [8, 8]}, {**NETWORK, "shape": [1, 8, -8]}, {**NETWORK, "classes": 0},
+    ],
+)  # fmt: skip
+def test_a_network_that_is_none(network, tmp_path):
+    own_run(tmp_path / "run", torch.arange(10) % 3)
+    write_json(tmp_path / "run" / "config.json", {"network": network, "settings": SETTINGS.as_dict()})
+    with pytest.raises(InputError, match=r"config.json: 'network' is .*; expected a shape of three positive numbers"):
+        open_run(tmp_path / "run").model(0)
+
+
+@pytest.mark.parametrize("settings", [None, [], 5, "x" * 1000])
+def test_settings_that_are_none(settings, tmp_path):
+    net, _ = own_run(tmp_path / "run", torch.arange(10) % 3)
+    write_json(tmp_path / "run" / "config.json", {"network": NETWORK, "settings": settings})
+    run = open_run(tmp_path / "run")
+    for use in (lambda: run.model(0), lambda: signals_of(run), lambda: signals_of(run, net)):
+        with pytest.raises(InputError, match=r"config.json: 'settings' is .*; expected a JSON object") as caught:
+            use()
+        assert len(str(caught.value)) < 300
+    write_json(tmp_path / "run" / "config.json", {"network": None, "settings": settings})
+    assert signals_of(open_run(tmp_path / "run"), net)(0)
+
+
+@pytest.mark.parametrize("change", [{"width": 10**9}, {"width": 10**30}, {"seed": 10**30}])
+def test_a_network_out_of_reach(change, tmp_path):
+    settings = dataclasses.replace(SETTINGS, **change)
+    (name, value), = change.items()  # fmt: skip
+    with pytest.raises(InputError, match=rf"model: 'mlp' cannot be built with .*{name}={value}") as caught:
+        build_network(settings, shape=(1, 8, 8), classes=10)
+    assert "\n" not in str(caught.value)
+    own_run(tmp_path / "run", torch.arange(10) % 3)
+    write_json(tmp_path / "run" / "config.json", {"network": NETWORK, "settings": settings.as_dict()})
+    with pytest.raises(InputError, match="cannot be built"):
+        open_run(tmp_path / "run").model(0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_building_leaves_every_random_state(rule, monkeypatch):
+    """On a GPU too, whether it is in use by now or not."""
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    first, second = (build_network(Settings(rule=rule), shape=(1, 8, 8), classes=10) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not seeded
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

@@ -1,0 +1,118 @@
+"""What a model is at one step, in memory. Imported through `probes.schema`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from probes.errors import InputError
+from probes.netcdf import Array, Attribute
+
+_SPACE = ("d", "h", "w")
+
+
+@dataclass(frozen=True)
+class LayerArrays:
+    """Forward and feedback weights of one layer at one step.
+
+    Raises
+    ------
+    InputError
+        If a weight is not of real numbers in 2 to 5 dims, the two have different shapes though the feedback is not
+        direct, or there cannot be so many groups.
+
+    Attributes
+    ----------
+    forward : ndarray
+        W: (out, in) for Linear, (out, in / groups, [kd,] [kh,] kw) for ConvNd, (in, out / groups, ...) for
+        ConvTransposeNd.
+    feedback : ndarray or None
+        The weights that carried the error, in W's shape; None where W itself did. With ``direct``, the
+        (class, in[, d][, h][, w]) weights that carried the output error to the layer's input.
+    kind : str
+        Class name of the layer, such as ``"Conv2d"``.
+    index : int
+        Position in forward order.
+    fixed : bool
+        Whether the feedback never changes.
+    carries_error : bool
+        False for a first layer, whose feedback sends the error to nothing.
+    direct : bool
+        Whether ``feedback`` comes straight from the output (dfa, drtp) and so has other dims than W. The last
+        layer's feedback is an ordinary (out, in) one: not direct.
+    groups : int
+        Of a grouped convolution.
+    attrs : mapping
+        Other facts, such as ``stride``.
+    dtype : str
+        Name of the torch dtype where numpy has none and the arrays are a lossless float32 copy, else "".
+    """
+
+    forward: Array
+    feedback: Array | None
+    kind: str
+    index: int
+    fixed: bool = False
+    carries_error: bool = True
+    direct: bool = False
+    groups: int = 1
+    attrs: Mapping[str, Attribute] = field(default_factory=dict)
+    dtype: str = ""
+
+    def __post_init__(self) -> None:
+        for name, array in (("forward", self.forward), ("feedback", self.feedback)):
+            if array is not None:
+                _check_weight(name, array)
+        if self.feedback is not None and not self.direct and self.feedback.shape != self.forward.shape:
+            shapes = f"{self.feedback.shape}, the forward weight {self.forward.shape}"
+            raise InputError(f"feedback: a weight has shape {shapes}; only direct feedback may differ")
+        if self.groups < 1 or self.forward.shape[0] % self.groups:
+            raise InputError(f"groups: {self.groups} does not divide axis 0 of shape {self.forward.shape}")
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the dims of ``forward``."""
+        ends = ("in", "out") if self.kind.startswith("ConvTranspose") else ("out", "in")
+        return (*ends, *(f"k{axis}" for axis in _space(self.forward)))
+
+    @property
+    def feedback_dims(self) -> tuple[str, ...]:
+        """Names of the dims of ``feedback``; the dims of ``forward`` unless the feedback is direct."""
+        if self.feedback is None or not self.direct:
+            return self.dims
+        # A grouped layer's kernel has fewer inputs than its map.
+        agree = self.feedback.shape[1] == dict(zip(self.dims, self.forward.shape, strict=True))["in"]
+        return ("class", "in" if agree else "input", *_space(self.feedback))
+
+
+def _space(array: Array) -> tuple[str, ...]:
+    return _SPACE[len(_SPACE) + 2 - array.ndim :]
+
+
+def _check_weight(name: str, array: Array) -> None:
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{name}: a weight has dtype {array.dtype}; expected real numbers")
+    if not 2 <= array.ndim <= 2 + len(_SPACE) or not array.size:
+        raise InputError(f"{name}: a weight has shape {array.shape}; expected 2 to 5 dims, none of them empty")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that a model is at one step; ``layers`` and ``state`` together rebuild it exactly.
+
+    Attributes
+    ----------
+    step : int
+        Training steps taken.
+    layers : mapping of str to LayerArrays
+        By the layer's module name; the root module's own name "" is written as "model".
+    state : mapping of str to ndarray
+        Every other tensor of the ``state_dict`` (biases, batch-norm buffers, ...) by its key.
+    dtypes : mapping of str to str
+        Torch dtype name of each ``state`` entry that numpy has no dtype for (given as a float32 copy).
+    """
+
+    step: int
+    layers: Mapping[str, LayerArrays]
+    state: Mapping[str, Array] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
