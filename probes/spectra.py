@@ -117,6 +117,7 @@ def _singular(matrices: NDArray[np.float64], vectors: int) -> tuple[NDArray[np.f
                 return values, None
             left = left[:, :, : -vectors - 1 : -1]
             right = matrices.transpose(0, 2, 1) @ (left / values[:, None, :vectors])
+            right = np.linalg.qr(right)[0]  # where σ spans much, not orthogonal to rounding yet
             return values, _settled(left, right, values)
     except np.linalg.LinAlgError:
         pass

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from diagnostics.analyze import analyze, write_analysis
-from probes import PROBES, Quantities, spectra
+from probes import PROBES, Quantities, spectra, subspaces
 from probes.errors import InputError
 from probes.schema import LayerArrays, Run, Snapshot, open_run, snapshot_path, write_json, write_snapshot
 
@@ -152,6 +152,28 @@ def test_fixed_feedback_is_decomposed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(spectra, "decompose", lambda *given: decomposed.append(1) or decompose(*given))
     analyze(record(tmp_path, range(5)))
     assert len(decomposed) == 5 * 4 + 5 * 2 + 2  # forward; learned feedback; fixed feedback
+
+
+def test_singular_vectors_come_with_the_values_and_only_where_asked_for(tmp_path, monkeypatch):
+    run = record(tmp_path, [0])
+    monkeypatch.setattr(subspaces, "decompose", None)  # no second decomposition
+    assert analyze(run).output_principal_angle_mean.sel(layer=["stem", "grouped", "head"]).notnull().all()
+    monkeypatch.setattr(np.linalg, "eigh", None)
+    assert analyze(run, ["forward_stable_rank", "forward_power_law_alpha"]).forward_stable_rank.notnull().all()
+
+
+def test_slow_probes_are_measured_by_name(tmp_path):
+    run = record(tmp_path, [0])
+    assert "descent_eigenvalue" not in analyze(run)
+    measured = analyze(run, ["descent_eigenvalue"]).descent_eigenvalue
+    assert measured.notnull().values[0].tolist() == [True, True, False, True]  # not for direct feedback
+
+
+def test_units_of_transposed_convolutions_are_outputs(tmp_path):
+    w, b = weights(0, 4, 3, 2, 2), weights(1, 4, 3, 2, 2)  # (in, out, height, width)
+    analysis = analyze(record(tmp_path, [0], lambda _: {"up": LayerArrays(w, b, "ConvTranspose2d", 0)}))
+    swapped = {"forward": w.swapaxes(0, 1), "feedback": b.swapaxes(0, 1)}
+    assert analysis.unit_angle_median.item() == PROBES["unit_angle_median"](**swapped)
 
 
 def test_progress_and_file(tmp_path):
