@@ -33,7 +33,8 @@ def weighted_signs(weight_comparison: Comparison, forward: NDArray[Any], feedbac
     scale = float(np.max(np.abs(w)))
     signed = total = squares = 0.0
     for start in range(0, w.size, _BLOCK):
-        x = w[start : start + _BLOCK] / np.float64(scale)
+        x = w[start : start + _BLOCK].astype(np.float64)
+        x /= scale
         sign = np.sign(b[start : start + _BLOCK], dtype=x.dtype)
         signed += float(np.dot(x, sign))
         x *= sign  # drops the entries for which B has no sign

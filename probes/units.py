@@ -27,12 +27,11 @@ def unit_angles(
 ) -> NDArray[np.float64]:
     """Angle between W and B in each output unit, in degrees; NaN where either has no weights above the floor.
 
-    All NaN where W and B do not compare as a whole. ``transposed`` says that the first axis is the input's.
+    None at all where W and B do not compare as a whole. ``transposed`` says that the first axis is the input's.
     """
-    w, b = by_unit(forward, groups, transposed), by_unit(feedback, groups, transposed)
     if math.isnan(weight_comparison.angle):
-        return np.full(len(w), math.nan)
-    (w, w_floor), (b, b_floor) = rescale(w), rescale(b)
+        return np.empty(0)
+    (w, w_floor), (b, b_floor) = (rescale(by_unit(weight, groups, transposed)) for weight in (forward, feedback))
     angles = np.empty(len(w))
     step = max(1, _BLOCK // w.shape[1])
     for start in range(0, len(w), step):

@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 import scipy.linalg
-from brute_force import brute, of_both, of_subspaces, power_law
+from brute_force import brute, of_both
 
 from probes import PROBES, Quantities
 from probes.comparison import compare
 from probes.spectra import decompose
-from probes.subspaces import principal_angles
-from probes.tails import fit_power_law
 
 RNG = np.random.default_rng(0)
 SHAPES = [
@@ -139,81 +137,6 @@ def test_ill_conditioned(span):
     sigma = np.geomspace(1, span, 30)
     values = decompose(left * sigma @ right).values
     np.testing.assert_allclose(values, sigma, rtol=1e-5, atol=1e-15)
-
-
-@pytest.mark.parametrize("size", [2, 3, 10, 60, 300])
-@pytest.mark.parametrize("kind", ["pareto", "exponential", "normal", "ties", "bulk and tail"])
-def test_power_law_is_that_of_a_search_over_every_start(kind, size):
-    values = {
-        "pareto": RNG.pareto(1.5, size) + 1,
-        "exponential": RNG.exponential(size=size) + 1e-3,
-        "normal": RNG.normal(size=size) ** 2,
-        "ties": RNG.integers(1, 6, size).astype(float),
-        "bulk and tail": np.append(RNG.uniform(0.5, 1, size // 2), RNG.pareto(1, size - size // 2) + 1),
-    }[kind]
-    law = fit_power_law(np.log(values))
-    np.testing.assert_allclose((law.alpha, law.distance, law.xmin, law.n), power_law(values), rtol=1e-9)
-
-
-def test_power_law_finds_its_own():
-    generator = np.random.default_rng(0)
-    law = fit_power_law(np.log(np.append(generator.uniform(0, 1, 2000), generator.pareto(1.5, 3000) + 1)))
-    assert law.alpha == pytest.approx(2.5, abs=0.15)
-    assert 0.9 < law.xmin < 3  # above the bulk
-    assert law.distance < 0.03
-
-
-def test_equal_or_single_values_have_no_tail():
-    for values in ([], [1.0], [0.5, 0.5, 0.5]):
-        assert np.isnan(fit_power_law(np.array(values)).alpha)
-
-
-@pytest.mark.parametrize("degrees", [0, 1e-9, 1e-4, 30, 45, 89.9999, 90])
-def test_principal_angles_are_exact_everywhere(degrees):
-    turn = np.radians(degrees)
-    first = np.eye(5)[:, :2]
-    second = np.array([[np.cos(turn), 0, np.sin(turn), 0, 0], [0, 1, 0, 0, 0]]).T
-    rotation = np.linalg.qr(RNG.normal(size=(5, 5)))[0]
-    np.testing.assert_allclose(principal_angles(rotation @ first, rotation @ second)[1], degrees, atol=1e-13 * 57 * 4)
-
-
-def test_vectors_that_come_with_the_values_are_the_same():
-    for shape, groups in (((30, 40), 1), ((40, 30), 1), ((12, 4, 3, 3), 3), ((8, 1, 3, 3), 8)):
-        given = dict(zip(("forward", "feedback"), pair(shape), strict=True)) | {"groups": groups}
-        alone, shared = Quantities(**given), Quantities(**given, vectors=10)
-        for name in (name for name in PROBES if "principal" in name or "singular" in name):
-            np.testing.assert_allclose(shared[name], alone[name], rtol=1e-9, atol=1e-9)
-
-
-def test_groups_have_subspaces_and_products_of_their_own():
-    w, b = pair((12, 5, 3), np.float64)
-    parts = [Quantities(forward=x, feedback=y) for x, y in zip(np.split(w, 3), np.split(b, 3), strict=True)]
-    whole = Quantities(forward=w, feedback=b, groups=3)
-    assert whole["descent_eigenvalue"] == pytest.approx(min(part["descent_eigenvalue"] for part in parts))
-    for side in ("output", "input"):
-        name = f"{side}_principal_angle_"
-        assert whole[name + "mean"] == pytest.approx(np.mean([part[name + "mean"] for part in parts]))
-        assert whole[name + "max"] == pytest.approx(max(part[name + "max"] for part in parts))
-
-
-@pytest.mark.parametrize("span", [1e-2, 1e-5, 1e-9])
-@pytest.mark.parametrize("modes", [4, 10])
-def test_subspaces_of_ill_conditioned_weights(span, modes):
-    """Of 12 modes, σ from 1 to ``span``; the first ``modes`` are compared.""" ""
-    weights = []
-    for _ in range(2):
-        left, right = (np.linalg.qr(RNG.normal(size=(size, 12)))[0] for size in (15, 12))
-        weights.append(left * np.geomspace(1, span, 12) @ right.T)
-    quantities = Quantities(forward=weights[0], feedback=weights[1], vectors=modes)
-    for name, expected in of_subspaces(*weights, modes).items():
-        assert quantities[name] == pytest.approx(expected, abs=1e-5), name
-
-
-def test_subspaces_left_open_by_ties_have_no_angle():
-    for weight in (np.eye(20), np.outer(np.ones(20), np.arange(20.0))):
-        quantities = Quantities(forward=weight, feedback=RNG.normal(size=(20, 20)))
-        assert np.isnan(quantities["output_principal_angle_mean"])
-        assert np.isnan(quantities["input_principal_angle_max"])
 
 
 @pytest.mark.parametrize("groups", [1, 2])
