@@ -38,6 +38,8 @@ class Spectrum:
     subspaces : tuple of ndarray or None
         The left and the right singular vectors, (block, row or column, mode), of each block's largest singular
         values; None where they were not asked for, NaN where ties or zeros leave the subspace open.
+    rounding : float
+        What singular values may be by rounding of the entries to their dtype, and of the decomposition.
     """
 
     values: NDArray[np.float64]
@@ -45,6 +47,7 @@ class Spectrum:
     columns: int
     blocks: int
     subspaces: Subspaces | None = None
+    rounding: float = 0.0
 
     @property
     def norm(self) -> float:
@@ -53,11 +56,8 @@ class Spectrum:
 
     @property
     def nonzero(self) -> NDArray[np.float64]:
-        """Singular values above the rounding error of a decomposition; none where an entry is not finite."""
-        if not self.values.size or not self.values[0] > 0:
-            return self.values[:0]
-        rounding = float(self.values[0]) * max(self.rows, self.columns) * float(np.finfo(np.float64).eps)
-        return np.asarray(self.values[self.values > rounding])
+        """Singular values above `rounding`; none where an entry is not finite."""
+        return np.asarray(self.values[self.values > self.rounding])
 
     @property
     def random(self) -> NDArray[np.float64]:
@@ -98,15 +98,22 @@ def decompose(weight: NDArray[Any], groups: int = 1, vectors: int = 0) -> Spectr
         matrices = np.ldexp(matrices, -exponent)
     if rows > columns:
         matrices = matrices.transpose(0, 2, 1)
-    values, subspaces = _singular(matrices, min(vectors, rows, columns))
+    # Rounding moves each entry by at most half of eps, and so each singular value by at most eps / 2 · ‖W‖.
+    eps = float(np.finfo(weight.dtype if weight.dtype.kind == "f" else np.float64).eps)
+    rounding = eps * float(np.linalg.norm(matrices))
+    values, subspaces = _singular(matrices, min(vectors, rows, columns), rounding)
+    rounding = max(rounding, float(np.max(values)) * max(rows, columns) * float(np.finfo(np.float64).eps))
     if subspaces is not None and rows > columns:
         subspaces = subspaces[::-1]
     values = np.sort(values, axis=None)[::-1]
     with np.errstate(all="ignore"):
-        return Spectrum(np.ldexp(values, exponent), rows, columns, groups, subspaces)
+        rounding = float(np.ldexp(rounding, exponent))
+        return Spectrum(np.ldexp(values, exponent), rows, columns, groups, subspaces, rounding)
 
 
-def _singular(matrices: NDArray[np.float64], vectors: int) -> tuple[NDArray[np.float64], Subspaces | None]:
+def _singular(
+    matrices: NDArray[np.float64], vectors: int, rounding: float
+) -> tuple[NDArray[np.float64], Subspaces | None]:
     """Decompose wide matrices: the singular values of each, in any order, and its first vectors."""
     try:
         gram = matrices @ matrices.transpose(0, 2, 1)
@@ -118,23 +125,26 @@ def _singular(matrices: NDArray[np.float64], vectors: int) -> tuple[NDArray[np.f
             left = left[:, :, : -vectors - 1 : -1]
             right = matrices.transpose(0, 2, 1) @ (left / values[:, None, :vectors])
             right = np.linalg.qr(right)[0]  # where σ spans much, not orthogonal to rounding yet
-            return values, _settled(left, right, values)
+            return values, _settled(left, right, values, rounding)
     except np.linalg.LinAlgError:
         pass
     try:
         if not vectors:
             return np.asarray(np.linalg.svd(matrices, compute_uv=False), np.float64), None
         left, values, right = np.linalg.svd(matrices, full_matrices=False)
-        return values, _settled(left[:, :, :vectors], right[:, :vectors].transpose(0, 2, 1), values)
+        return values, _settled(left[:, :, :vectors], right[:, :vectors].transpose(0, 2, 1), values, rounding)
     except np.linalg.LinAlgError:
         return np.full(matrices.shape[:2], math.nan), None
 
 
-def _settled(left: NDArray[np.float64], right: NDArray[np.float64], values: NDArray[np.float64]) -> Subspaces:
+def _settled(
+    left: NDArray[np.float64], right: NDArray[np.float64], values: NDArray[np.float64], rounding: float
+) -> Subspaces:
     """Give copies of the vectors; NaN if their values are not apart from the others or from zero."""
     count = left.shape[2]
     below = values[:, count] if count < values.shape[1] else 0.0
-    apart = bool((values[:, count - 1] - below > _APART * values[:, 0]).all())
+    last = values[:, count - 1]
+    apart = bool(((last - below > _APART * values[:, 0]) & (last > rounding)).all())
     filler = 1.0 if apart else math.nan
     return filler * left, filler * right
 

@@ -64,8 +64,8 @@ def spectral_norm(spectrum: Spectrum) -> float:
 def _nuclear_norm_null(spectrum: Spectrum) -> tuple[float, float]:
     if not spectrum.values.size:
         return math.nan, math.nan
-    sums = spectrum.norm * spectrum.random.sum(axis=1)
-    return float(sums.mean()), float(sums.std())
+    sums = spectrum.random.sum(axis=1)
+    return spectrum.norm * float(sums.mean()), spectrum.norm * float(sums.std())
 
 
 @probe(

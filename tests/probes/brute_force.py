@@ -53,10 +53,12 @@ def of_both(forward, feedback):
     }
 
 
-def of_one(matrix):
+def of_one(matrix, eps):
     """Measures of one matrix."""
     sigma = scipy.linalg.svdvals(matrix)
-    nonzero = sigma[sigma > sigma[0] * max(matrix.shape) * np.finfo(float).eps]
+    nonzero = sigma[
+        sigma > sigma[0] * max(eps * np.linalg.norm(sigma / sigma[0]), max(matrix.shape) * np.finfo(float).eps)
+    ]
     share, squares = nonzero / nonzero.sum(), (nonzero / sigma[0]) ** 2
     edge = np.sqrt(np.mean((matrix / sigma[0]) ** 2)) * sigma[0] * sum(np.sqrt(matrix.shape))
     alpha, distance, start, n = power_law(squares)
@@ -79,13 +81,14 @@ def of_one(matrix):
     }
 
 
-def of_subspaces(w, b, modes=10):
+def of_subspaces(w, b, modes=10, eps=0.0):
     """Principal angles between the first singular vectors; NaN where these are not determined."""
     modes = min(modes, *w.shape)
     bases = []
     for matrix in (w, b):
         left, sigma, right = scipy.linalg.svd(matrix, full_matrices=False)
-        if np.append(sigma, 0)[modes] > sigma[modes - 1] - 1e-9 * sigma[0]:
+        rounding = eps * sigma[0] * np.linalg.norm(sigma / sigma[0])
+        if np.append(sigma, 0)[modes] > sigma[modes - 1] - 1e-9 * sigma[0] or sigma[modes - 1] < rounding:
             left, right = left * np.nan, right * np.nan
         bases.append((left[:, :modes], right[:modes].T))
     values = {}
@@ -100,9 +103,10 @@ def of_subspaces(w, b, modes=10):
 def brute(forward, feedback):
     """All measures of a dense or convolutional layer without groups."""
     w, b = (array.astype(np.float64).reshape(len(array), -1) for array in (forward, feedback))
+    eps = np.finfo(forward.dtype).eps
     product = w @ b.T if w.shape[0] <= w.shape[1] else b.T @ w
-    values = of_both(forward, feedback) | of_subspaces(w, b)
+    values = of_both(forward, feedback) | of_subspaces(w, b, eps=eps)
     values["descent_eigenvalue"] = scipy.linalg.eigvals(product).real.min()
     for side, matrix in (("forward", w), ("feedback", b)):
-        values |= {f"{side}_{name}": value for name, value in of_one(matrix).items()}
+        values |= {f"{side}_{name}": value for name, value in of_one(matrix, eps).items()}
     return values

@@ -148,6 +148,13 @@ def test_below_the_floor_of_float32(name):
 
 
 @each_probe
+@pytest.mark.parametrize("scale", [1e200, 1e307, 1e-200, 1e-307])
+def test_warns_of_nothing_at_the_edges_of_float64(name, scale):
+    quantities = Quantities(**{key: scale * array for key, array in arrays(name, (4, 5), 0).items()})
+    _ = quantities[name], quantities.null(name)
+
+
+@each_probe
 def test_integer_entries(name):
     given_ = {key: np.arange(i, 12 + i).reshape(3, 4) for i, key in enumerate(sorted(PROBES[name].needs))}
     as_float = {key: array.astype(np.float64) for key, array in given_.items()}

@@ -77,6 +77,12 @@ def test_integer_like_sparse_and_rank_one():
     check(RNG.integers(-2, 3, (12, 17)).astype(np.float32), RNG.integers(-1, 2, (12, 17)).astype(np.float32))
     rank_one = np.outer(RNG.normal(size=12), RNG.normal(size=17))
     check(rank_one, pair((12, 17), np.float64)[0])
+    for dtype in (np.float64, np.float32):  # what rounding adds to a rank of one is no tail and no direction
+        quantities = Quantities(forward=rank_one.astype(dtype), feedback=pair((12, 17), dtype)[0])
+        for name in ("power_law_alpha", "condition_number"):
+            assert np.isnan(quantities[f"forward_{name}"])
+        assert np.isnan(quantities["output_principal_angle_mean"])
+        assert quantities["forward_effective_rank"] == pytest.approx(1, abs=1e-12)
     assert PROBES["forward_stable_rank"](forward=rank_one) == pytest.approx(1, abs=1e-12)
 
 
