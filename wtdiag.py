@@ -87,7 +87,7 @@ def analyze(
     run
         A run directory, or an opened run.
     probes
-        Names from ``PROBES``; default: all that the run has data for.
+        Names from ``PROBES``; default: all that the run has data for, but the slow.
     model
         A converted network of the run's kind, for runs recorded from a loop of one's own; without it their error
         signals are not measured.

@@ -23,6 +23,7 @@ from probes import PROBES, Probe, Quantities
 from probes.errors import InputError, check_one_of
 from probes.schema import Run, layer_names, open_snapshot, read_facts, read_layer, snapshot_path, write_aside
 from probes.spectra import Spectrum
+from probes.subspaces import MODES
 
 Signals = Callable[[int], Mapping[str, Mapping[str, NDArray[Any]]]]
 Progress = Callable[[Sequence[int]], Iterable[int]]
@@ -47,7 +48,7 @@ def analyze(
     run
         As `probes.schema.open_run` gives it.
     probes
-        Names of `probes.PROBES`; by default all, but without ``signals`` none that needs error signals.
+        Names of `probes.PROBES`; by default all but the slow, and without ``signals`` none that needs error signals.
     signals
         Gives for a step, by layer, the error signals that `probes.signals` describes. A layer may lack some.
     progress
@@ -111,7 +112,7 @@ def write_analysis(analysis: xr.Dataset, path: str | os.PathLike[str]) -> None:
 
 def _choose(names: Iterable[str] | None, with_signals: bool) -> list[Probe]:
     if names is None:
-        return [probe for probe in PROBES.values() if with_signals or probe.needs <= _WEIGHTS]
+        return [probe for probe in PROBES.values() if not probe.slow and (with_signals or probe.needs <= _WEIGHTS)]
     chosen = []
     for name in names:
         check_one_of("probe", name, PROBES)
@@ -140,6 +141,9 @@ def _measure(
     feedback = layer.forward if layer.feedback is None else layer.feedback
     given: dict[str, Any] = {"forward": layer.forward, "feedback": feedback, **errors.get(name, {})}
     given |= {"groups": layer.groups, "direct": layer.direct, "units": 1 if "Conv" in layer.kind else -1}
+    given |= {"transposed": layer.kind.startswith("ConvTranspose")}
+    if any("subspace_pairs" in probe.uses for probe in chosen):
+        given["vectors"] = MODES  # with the singular values, not by a decomposition of their own
     if name in fixed:
         given["feedback_spectrum"] = fixed[name]
     quantities = Quantities(**given)

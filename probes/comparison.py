@@ -110,6 +110,19 @@ def _scaled(array: Array) -> tuple[Array, float]:
     return np.ldexp(array.astype(np.float64), -exponent), math.ldexp(1.0, exponent)
 
 
+def rescale(array: Array) -> tuple[Array, float]:
+    """Bring the entries to a size whose squares stay in range; and give the floor below which norms mean nothing.
+
+    Examples
+    --------
+    >>> rescale(np.array([3e300]))[0] ** 2 < 4
+    array([ True])
+    """
+    largest = float(np.max(np.abs(array), initial=0.0))
+    scaled, scale = (array, 1.0) if 1e-20 < largest < 1e100 else _scaled(array)
+    return scaled, max(_floor(array) / scale, 1e-150)
+
+
 def _finite(value: float) -> float:
     return value if math.isfinite(value) else math.nan
 

@@ -16,6 +16,8 @@ from probes.comparison import Comparison
 Array = NDArray[Any]
 
 _MODES_DRAWN = 2**13  # drawn modes in all, so that large matrices, which fluctuate less, are drawn less often
+_ANGLES_DRAWN = 2**16
+_ROWS_DRAWN = 32
 
 
 def spread(size: int) -> float:
@@ -72,6 +74,45 @@ def norm_ratio_null(comparison: Comparison) -> tuple[float, float]:
     return 1.0, spread(comparison.size)
 
 
+def relative_distance_null(comparison: Comparison, norm_ratio: float) -> tuple[float, float]:
+    """Mean and standard deviation of √(1 + r² - 2rc) for norm ratio r and cosine c of random arrays.
+
+    By the three-point Gauss rule for c's density ∝ (1 - c²)^((size - 3) / 2): nodes 0 and ±√(3 / (size + 2)).
+    """
+    size, r = comparison.size, norm_ratio
+    if not size or math.isnan(r):
+        return math.nan, math.nan
+    node, weight = math.sqrt(3 / (size + 2)), (size + 2) / (6 * size)
+    near, middle, far = (math.sqrt((1 - r) ** 2 + 2 * r * (1 - c)) for c in (node, 0, -node))
+    mean = middle + weight * (near - middle + far - middle)
+    variance = weight * ((near - mean) ** 2 + (far - mean) ** 2) + (1 - 2 * weight) * (middle - mean) ** 2
+    return mean, math.sqrt(max(variance, 0.0))
+
+
+@lru_cache(maxsize=256)
+def random_unit_angles(units: int, fan_in: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the quartiles of ``units`` angles between Gaussian vectors, in degrees.
+
+    Drawn from a fixed seed: the cosine of two of ``fan_in`` entries is z / √(z² + χ²) with a normal z and a
+    chi-square of fan_in - 1 degrees of freedom.
+
+    Examples
+    --------
+    >>> [round(mean) for mean in random_unit_angles(1, 3)[0]]
+    [90, 90, 90]
+    """
+    if not units * fan_in:
+        return (math.nan,) * 3, (math.nan,) * 3
+    draws = min(max(_ANGLES_DRAWN // units, 64), 4096)
+    generator = np.random.default_rng(0)
+    z = generator.normal(size=(draws // 2, units))
+    others = generator.chisquare(fan_in - 1, size=z.shape) if fan_in > 1 else np.zeros(z.shape)
+    angles = np.degrees(np.arctan2(np.sqrt(others), z))
+    # Each draw with its mirror image, for by symmetry the mean of the median is 90.
+    quartiles = np.quantile(np.concatenate([angles, 180 - angles]), (0.25, 0.5, 0.75), axis=1)
+    return tuple(map(float, quartiles.mean(axis=1))), tuple(map(float, quartiles.std(axis=1)))
+
+
 @lru_cache(maxsize=256)
 def random_spectra(rows: int, columns: int, blocks: int = 1) -> NDArray[np.float64]:
     """Draw spectra of block-diagonal Gaussian matrices with Frobenius norm 1; (draw, mode), descending.
@@ -112,3 +153,62 @@ def random_spectra(rows: int, columns: int, blocks: int = 1) -> NDArray[np.float
         spectra[draw] = np.sqrt(np.maximum(eigenvalues[::-1], 0) / gram.sum())
     spectra.flags.writeable = False
     return spectra
+
+
+@lru_cache(maxsize=256)
+def random_principal_angles(dimension: int, modes: int, blocks: int = 1) -> tuple[tuple[float, float], ...]:
+    """Draw angles between random subspaces; mean and standard deviation of their mean and of the largest.
+
+    In degrees, over ``blocks`` independent pairs of subspaces of ``modes`` dimensions out of ``dimension``. The
+    cosines are the singular values of a corner of a random rotation: of Q's first rows in the QR factors of a
+    Gaussian matrix, of which all rows but the first ``modes`` enter by their own triangular factor.
+
+    Examples
+    --------
+    >>> [round(value) for value in random_principal_angles(3, 3)[0]]
+    [0, 0]
+    """
+    draws = min(max(_ANGLES_DRAWN // 16 // (modes * blocks), 16), 512)
+    generator = np.random.default_rng(0)
+    top = generator.normal(size=(draws * blocks, modes, modes))
+    rest = min(dimension - modes, modes)
+    below = np.triu(generator.normal(size=(draws * blocks, rest, modes)), 0 if dimension - modes >= modes else -modes)
+    if dimension - modes >= modes:
+        freedom = dimension - modes - np.arange(modes)
+        below[:, np.arange(modes), np.arange(modes)] = np.sqrt(generator.chisquare(freedom, size=(len(top), modes)))
+    rotation = np.linalg.qr(np.concatenate([top, below], axis=1))[0]
+    cosines = np.linalg.svd(rotation[:, :modes], compute_uv=False)
+    angles = np.degrees(np.arccos(np.minimum(cosines, 1))).reshape(draws, -1) if rest else np.zeros((draws, 1))
+    return tuple((float(a.mean()), float(a.std())) for a in (angles.mean(axis=1), angles.max(axis=1)))
+
+
+@lru_cache(maxsize=256)
+def random_rightmost(rows: int, columns: int, blocks: int = 1) -> tuple[float, float]:
+    """Draw the largest real part of the eigenvalues of WBᵀ, for Gaussian W and B with Frobenius norm 1.
+
+    Mean and standard deviation, over all ``blocks`` of rows ≤ columns entries. An orthogonal change of basis makes
+    W triangular, with chi entries on the diagonal, so a draw costs O(rows³) for every width. Above 32 rows they
+    follow from those of 32: the mean times √(rows · columns · blocks²) has come within O(1 / rows) of 1, the
+    circular law's radius, and the spread falls as 1 / √rows.
+
+    Examples
+    --------
+    >>> mean, sd = random_rightmost(512, 512)
+    >>> round(512 * mean, 1), 512 * sd < 0.05
+    (1.0, True)
+    """
+    drawn = min(rows, _ROWS_DRAWN)
+    width = round(columns * drawn / rows)
+    draws = min(max(_MODES_DRAWN // (drawn * blocks), 8), 256)
+    generator = np.random.default_rng(0)
+    shape = draws, blocks, drawn, drawn
+    w, b = np.tril(generator.normal(size=shape), -1), generator.normal(size=shape)
+    w[..., np.arange(drawn), np.arange(drawn)] = np.sqrt(generator.chisquare(width - np.arange(drawn), shape[:3]))
+    rest = generator.chisquare(drawn * (width - drawn) * blocks, draws) if width > drawn else 0.0
+    norms = np.sqrt((w**2).sum(axis=(1, 2, 3)) * ((b**2).sum(axis=(1, 2, 3)) + rest))
+    rightmost = np.linalg.eigvals(w @ b.swapaxes(-1, -2)).real.max(axis=(1, 2)) / norms
+    rightmost *= math.sqrt(drawn * width) * blocks
+    mean = 1 - (1 - float(rightmost.mean())) * drawn / rows
+    sd = float(rightmost.std()) * math.sqrt(drawn / rows)
+    size = math.sqrt(rows * columns) * blocks
+    return mean / size, sd / size

@@ -49,8 +49,11 @@ class Probe:
         Computes it; the names of its parameters say from what.
     null : callable or None
         Gives mean and standard deviation of the measure under chance; parameters as for ``function``.
+    slow : bool
+        Whether it costs more than all others together; `diagnostics.analyze` then measures it only by name.
     side : str
-        "forward" or "feedback" where one function measures either weight, else "".
+        "forward" or "feedback" where one function measures either weight, "output" or "input" where it measures
+        either side of the layer, else "".
     """
 
     name: str
@@ -61,12 +64,18 @@ class Probe:
     dims: tuple[str, ...]
     function: Callable[..., Any]
     null: Callable[..., tuple[Any, Any]] | None
+    slow: bool = False
     side: str = ""
 
     @property
     def needs(self) -> frozenset[str]:
         """Names of what the caller has to give: weights, error signals."""
-        return frozenset(_needs(self.function, self.side))
+        return frozenset(_sources(self.function, self.side)) - PROBES.keys() - _SHARED.keys()
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """Names of everything that it is computed from, directly or not, but for options."""
+        return frozenset(_sources(self.function, self.side))
 
     def __call__(self, **given: Any) -> Any:
         """Measure."""
@@ -91,6 +100,7 @@ def probe(
     reference: str,
     null: Callable[..., tuple[Any, Any]] | None = None,
     dims: Sequence[str] = (),
+    slow: bool = False,
     sides: Sequence[str] = ("",),
 ) -> Callable[[F], F]:
     """Register a measure under the function's name; `Probe` tells what the arguments are.
@@ -117,6 +127,7 @@ def probe(
                 dims=tuple(dims),
                 function=function,
                 null=null,
+                slow=slow,
                 side=side,
             )
         return function
@@ -168,11 +179,11 @@ class Quantities:
         return function(**arguments)
 
 
-def _needs(function: Callable[..., Any], side: str) -> Iterator[str]:
+def _sources(function: Callable[..., Any], side: str) -> Iterator[str]:
     for parameter in _parameters(function, side).values():
-        if parameter.source in PROBES:
-            yield from _needs(PROBES[parameter.source].function, PROBES[parameter.source].side)
-        elif parameter.source in _SHARED:
-            yield from _needs(_SHARED[parameter.source], "")
-        elif parameter.default is inspect.Parameter.empty:
+        if parameter.default is inspect.Parameter.empty:
             yield parameter.source
+        if parameter.source in PROBES:
+            yield from _sources(PROBES[parameter.source].function, PROBES[parameter.source].side)
+        elif parameter.source in _SHARED:
+            yield from _sources(_SHARED[parameter.source], "")

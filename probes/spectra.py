@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.nulls import random_spectra
-from probes.registry import probe, shared
+from probes.registry import shared
 
-_BOTH = ("forward", "feedback")
+SIDES = ("forward", "feedback")
 # A Gram matrix gives singular values down to σ₁ / 10⁶, with a relative error of 3e-5 there.
 _GRAM_RESOLVES = 1e-12
+_APART = 1e-9  # singular values closer than this, relative to the largest, have no subspaces of their own
+
+Subspaces = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,19 @@ class Spectrum:
         blocks · min(rows, columns) numbers; all NaN where an entry of the matrix is not finite.
     rows, columns, blocks : int
         Shape of each block of the block-diagonal matrix.
+    subspaces : tuple of ndarray or None
+        The left and the right singular vectors, (block, row or column, mode), of each block's largest singular
+        values; None where they were not asked for, NaN where ties or zeros leave the subspace open.
+    rounding : float
+        What singular values may be by rounding of the entries to their dtype, and of the decomposition.
     """
 
     values: NDArray[np.float64]
     rows: int
     columns: int
     blocks: int
+    subspaces: Subspaces | None = None
+    rounding: float = 0.0
 
     @property
     def norm(self) -> float:
@@ -45,12 +55,17 @@ class Spectrum:
         return math.hypot(*self.values)
 
     @property
+    def nonzero(self) -> NDArray[np.float64]:
+        """Singular values above `rounding`; none where an entry is not finite."""
+        return np.asarray(self.values[self.values > self.rounding])
+
+    @property
     def random(self) -> NDArray[np.float64]:
         """Spectra (draw, mode) of Gaussian matrices of this shape with Frobenius norm 1."""
         return random_spectra(self.rows, self.columns, self.blocks)
 
 
-def decompose(weight: NDArray[Any], groups: int = 1) -> Spectrum:
+def decompose(weight: NDArray[Any], groups: int = 1, vectors: int = 0) -> Spectrum:
     """Compute the singular values of a weight of any rank, in float64.
 
     From the Gram matrix, six times as fast as a singular value decomposition; from the latter where
@@ -62,6 +77,8 @@ def decompose(weight: NDArray[Any], groups: int = 1) -> Spectrum:
         (out, in) or (out, in, ...).
     groups
         Number of groups that the first axis is made of.
+    vectors
+        How many singular vectors of each block to compute too: two to three times the time.
 
     Examples
     --------
@@ -81,111 +98,64 @@ def decompose(weight: NDArray[Any], groups: int = 1) -> Spectrum:
         matrices = np.ldexp(matrices, -exponent)
     if rows > columns:
         matrices = matrices.transpose(0, 2, 1)
-    values = np.sort(_singular_values(matrices), axis=None)[::-1]
+    # Rounding moves each entry by at most half of eps, and so each singular value by at most eps / 2 · ‖W‖.
+    eps = float(np.finfo(weight.dtype if weight.dtype.kind == "f" else np.float64).eps)
+    rounding = eps * float(np.linalg.norm(matrices))
+    values, subspaces = _singular(matrices, min(vectors, rows, columns), rounding)
+    rounding = max(rounding, float(np.max(values)) * max(rows, columns) * float(np.finfo(np.float64).eps))
+    if subspaces is not None and rows > columns:
+        subspaces = subspaces[::-1]
+    values = np.sort(values, axis=None)[::-1]
     with np.errstate(all="ignore"):
-        return Spectrum(np.ldexp(values, exponent), rows, columns, groups)
+        rounding = float(np.ldexp(rounding, exponent))
+        return Spectrum(np.ldexp(values, exponent), rows, columns, groups, subspaces, rounding)
 
 
-def _singular_values(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+def _singular(
+    matrices: NDArray[np.float64], vectors: int, rounding: float
+) -> tuple[NDArray[np.float64], Subspaces | None]:
+    """Decompose wide matrices: the singular values of each, in any order, and its first vectors."""
     try:
-        squares = np.linalg.eigvalsh(matrices @ matrices.transpose(0, 2, 1))
+        gram = matrices @ matrices.transpose(0, 2, 1)
+        squares, left = np.linalg.eigh(gram) if vectors else (np.linalg.eigvalsh(gram), None)
         if (squares[:, 0] >= _GRAM_RESOLVES * squares[:, -1]).all():
-            return np.asarray(np.sqrt(squares))
+            values = np.sqrt(squares)[:, ::-1]
+            if left is None:
+                return values, None
+            left = left[:, :, : -vectors - 1 : -1]
+            right = matrices.transpose(0, 2, 1) @ (left / values[:, None, :vectors])
+            right = np.linalg.qr(right)[0]  # where σ spans much, not orthogonal to rounding yet
+            return values, _settled(left, right, values, rounding)
     except np.linalg.LinAlgError:
         pass
     try:
-        values = np.linalg.svd(matrices, compute_uv=False)
-        return values.astype(np.float64, copy=False)
+        if not vectors:
+            return np.asarray(np.linalg.svd(matrices, compute_uv=False), np.float64), None
+        left, values, right = np.linalg.svd(matrices, full_matrices=False)
+        return values, _settled(left[:, :, :vectors], right[:, :vectors].transpose(0, 2, 1), values, rounding)
     except np.linalg.LinAlgError:
-        return np.full(matrices.shape[:2], math.nan)
+        return np.full(matrices.shape[:2], math.nan), None
+
+
+def _settled(
+    left: NDArray[np.float64], right: NDArray[np.float64], values: NDArray[np.float64], rounding: float
+) -> Subspaces:
+    """Give copies of the vectors; NaN if their values are not apart from the others or from zero."""
+    count = left.shape[2]
+    below = values[:, count] if count < values.shape[1] else 0.0
+    last = values[:, count - 1]
+    apart = bool(((last - below > _APART * values[:, 0]) & (last > rounding)).all())
+    filler = 1.0 if apart else math.nan
+    return filler * left, filler * right
 
 
 @shared
-def forward_spectrum(forward: NDArray[Any], groups: int = 1) -> Spectrum:
+def forward_spectrum(forward: NDArray[Any], groups: int = 1, vectors: int = 0) -> Spectrum:
     """Spectrum of W."""
-    return decompose(forward, groups)
+    return decompose(forward, groups, vectors)
 
 
 @shared
-def feedback_spectrum(feedback: NDArray[Any], groups: int = 1, direct: bool = False) -> Spectrum:
-    """Spectrum of B; feedback straight from the output has no groups."""
-    return decompose(feedback, 1 if direct else groups)
-
-
-def _singular_values_null(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return spectrum.norm * spectrum.random.mean(axis=0), spectrum.norm * spectrum.random.std(axis=0)
-
-
-@probe(
-    units="1",
-    long_name="singular values of the {side} weights",
-    equation="σ₁ ≥ σ₂ ≥ …; convolutions unfolded to (out, in·kh·kw), per group",
-    reference="Golub and Van Loan 2013, Matrix Computations, section 2.4",
-    null=_singular_values_null,
-    dims=("mode",),
-    sides=_BOTH,
-)
-def singular_values(spectrum: Spectrum) -> NDArray[np.float64]:
-    """All singular values, descending; by chance, those of a Gaussian matrix of equal shape and norm.
-
-    Examples
-    --------
-    >>> from probes import PROBES
-    >>> PROBES["forward_singular_values"](forward=np.array([[3.0, 0.0], [0.0, -4.0]]))
-    array([4., 3.])
-    """
-    return spectrum.values
-
-
-def _spectral_norm_null(spectrum: Spectrum) -> tuple[float, float]:
-    mean, sd = _singular_values_null(spectrum)
-    return (float(mean[0]), float(sd[0])) if mean.size else (math.nan, math.nan)
-
-
-@probe(
-    units="1",
-    long_name="spectral norm of the {side} weights",
-    equation="σ₁; convolutions unfolded to (out, in·kh·kw), per group",
-    reference="Golub and Van Loan 2013, Matrix Computations, section 2.3",
-    null=_spectral_norm_null,
-    sides=_BOTH,
-)
-def spectral_norm(spectrum: Spectrum) -> float:
-    """Largest singular value.
-
-    Examples
-    --------
-    >>> from probes import PROBES
-    >>> PROBES["feedback_spectral_norm"](feedback=np.array([[3.0, 0.0], [0.0, -4.0]]))
-    4.0
-    """
-    return float(spectrum.values[0]) if spectrum.values.size else math.nan
-
-
-def _stable_rank_null(spectrum: Spectrum) -> tuple[float, float]:
-    if not spectrum.values.size:
-        return math.nan, math.nan
-    ranks = spectrum.random[:, 0] ** -2
-    return float(ranks.mean()), float(ranks.std())
-
-
-@probe(
-    units="1",
-    long_name="stable rank of the {side} weights",
-    equation="Σ σᵢ² / σ₁²; convolutions unfolded to (out, in·kh·kw), per group",
-    reference="Rudelson and Vershynin 2007, arXiv:math/0503442",
-    null=_stable_rank_null,
-    sides=_BOTH,
-)
-def stable_rank(spectrum: Spectrum) -> float:
-    """Squared Frobenius norm over squared spectral norm: 1 for rank one, the rank for equal singular values.
-
-    Examples
-    --------
-    >>> from probes import PROBES
-    >>> PROBES["forward_stable_rank"](forward=np.eye(3))
-    3.0
-    """
-    if not spectrum.values.size or not spectrum.values[0] > 0:
-        return math.nan
-    return float(np.sum((spectrum.values / spectrum.values[0]) ** 2))
+def feedback_spectrum(feedback: NDArray[Any], groups: int = 1, direct: bool = False, vectors: int = 0) -> Spectrum:
+    """Spectrum of B; feedback straight from the output has no groups, and no subspaces to compare with W's."""
+    return decompose(feedback, 1 if direct else groups, 0 if direct else vectors)

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from diagnostics.analyze import analyze, write_analysis
-from probes import PROBES, Quantities, spectra
+from probes import PROBES, Quantities, spectra, subspaces
 from probes.errors import InputError
 from probes.schema import LayerArrays, Run, Snapshot, open_run, snapshot_path, write_json, write_snapshot
 
@@ -58,8 +58,9 @@ def test_lays_out_every_probe(tmp_path):
     assert analysis.carries_error.values.tolist() == [False, True, True, True]
     assert analysis.step.values.tolist() == [0, 10, 200]
     assert analysis.sizes["mode"] == 10
-    assert {name for name in analysis if not name.endswith(("_null", "_null_sd"))} == set(PROBES)
-    for name, probe in PROBES.items():
+    measured = {name: probe for name, probe in PROBES.items() if not probe.slow}
+    assert {name for name in analysis if not name.endswith(("_null", "_null_sd"))} == set(measured)
+    for name, probe in measured.items():
         variable = analysis[name]
         assert variable.dims == ("step", "layer", *probe.dims)
         assert variable.attrs == {
@@ -86,10 +87,10 @@ def check_cell(cell, expected):
 @pytest.mark.parametrize("step", [0, 10])
 @pytest.mark.parametrize("name", ["head", "stem", "grouped", "hidden"])
 def test_each_number_is_the_probe_of_its_layer_and_step(tmp_path, name, step):
-    analysis = analyze(record(tmp_path, [0, 10]), signals=signals).sel(step=step, layer=name)
+    analysis = analyze(record(tmp_path, [0, 10]), PROBES, signals=signals).sel(step=step, layer=name)
     layer, errors = layers_at(step)[name], signals(step).get(name, {})
     given = {"forward": layer.forward, "feedback": layer.feedback, **errors}
-    about = {"groups": layer.groups, "direct": layer.direct, "units": 1 if name == "stem" else -1}
+    about = {"groups": layer.groups, "direct": layer.direct, "units": 1 if "Conv" in layer.kind else -1}
     quantities = Quantities(**given, **about)
     for probe in PROBES.values():
         measured = probe.needs <= given.keys()
@@ -189,6 +190,28 @@ def test_groups_that_cannot_be(tmp_path, groups):
         file["grouped"].attrs["groups"] = groups
     with pytest.raises(InputError, match=rf"step-00000000.nc: .*layer 'grouped': groups: {groups} does not divide"):
         analyze(run)
+
+
+def test_singular_vectors_come_with_the_values_and_only_where_asked_for(tmp_path, monkeypatch):
+    run = record(tmp_path, [0])
+    monkeypatch.setattr(subspaces, "decompose", None)  # no second decomposition
+    assert analyze(run).output_principal_angle_mean.sel(layer=["stem", "grouped", "head"]).notnull().all()
+    monkeypatch.setattr(np.linalg, "eigh", None)
+    assert analyze(run, ["forward_stable_rank", "forward_power_law_alpha"]).forward_stable_rank.notnull().all()
+
+
+def test_slow_probes_are_measured_by_name(tmp_path):
+    run = record(tmp_path, [0])
+    assert "descent_eigenvalue" not in analyze(run)
+    measured = analyze(run, ["descent_eigenvalue"]).descent_eigenvalue
+    assert measured.notnull().values[0].tolist() == [True, True, False, True]  # not for direct feedback
+
+
+def test_units_of_transposed_convolutions_are_outputs(tmp_path):
+    w, b = weights(0, 4, 3, 2, 2), weights(1, 4, 3, 2, 2)  # (in, out, height, width)
+    analysis = analyze(record(tmp_path, [0], lambda _: {"up": LayerArrays(w, b, "ConvTranspose2d", 0)}))
+    swapped = {"forward": w.swapaxes(0, 1), "feedback": b.swapaxes(0, 1)}
+    assert analysis.unit_angle_median.item() == PROBES["unit_angle_median"](**swapped)
 
 
 def test_progress_and_file(tmp_path):

@@ -22,7 +22,7 @@ def simulate(name, shape, groups=1, draws=DRAWS):
     return np.array(values), mean, sd
 
 
-@pytest.mark.parametrize("name", ["weight_angle", "sign_agreement"])
+@pytest.mark.parametrize("name", ["weight_angle", "sign_agreement", "weight_gain", "relative_distance"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 3), (10, 12)])
 def test_angle_and_signs(name, shape):
     values, mean, sd = simulate(name, shape)
@@ -42,7 +42,29 @@ def test_norm_ratio(shape):
     assert np.log(ratios).std() == pytest.approx(sd, rel=0.06)
 
 
-SPECTRAL = sorted(name for name in PROBES if "spectral" in name or "stable" in name or "singular" in name)
+UNITS = ["unit_angle_lower_quartile", "unit_angle_median", "unit_angle_upper_quartile", "weighted_sign_agreement"]
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("shape", [(1, 6), (5, 2), (10, 12), (64, 9)])
+def test_units(name, shape):
+    values, mean, sd = simulate(name, shape)
+    if name == "weighted_sign_agreement":  # given W: its scatter differs from one W to the next
+        sd = np.mean([simulate_one(name, shape, seed)[1] for seed in range(200)])
+    assert values.mean() == pytest.approx(mean, abs=6 * sd / DRAWS**0.5)
+    assert values.std() == pytest.approx(sd, rel=0.1)
+
+
+def simulate_one(name, shape, seed):
+    """Null of a probe for one draw of Gaussian weights."""
+    forward, feedback = np.random.default_rng(seed).normal(size=(2, *shape))
+    return Quantities(forward=forward, feedback=feedback).null(name)
+
+
+OF_SPECTRA = sorted(
+    name for name, probe in PROBES.items() if probe.null and any("spectrum" in use for use in probe.uses)
+)
+SPECTRAL = [name for name in OF_SPECTRA if not name.endswith("condition_number") and "power_law" not in name]
 
 
 @pytest.mark.parametrize("name", SPECTRAL)
@@ -53,8 +75,45 @@ SPECTRAL = sorted(name for name in PROBES if "spectral" in name or "stable" in n
 def test_spectra(name, shape, groups):
     values, mean, sd = simulate(name, shape, groups, draws=500)
     # The null is a sample too: of at least 256 spectra at these sizes.
-    np.testing.assert_allclose(values.mean(axis=0), mean, atol=6 * np.max(sd) / 256**0.5 + 1e-12)
+    np.testing.assert_allclose(values.mean(axis=0), mean, atol=6 * np.max(sd) / 256**0.5 + 1e-10)
     np.testing.assert_allclose(values.std(axis=0), sd, rtol=0.4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((2, 2), 1), ((30, 8), 1), ((20, 20), 1), ((8, 3, 2), 2)])
+def test_condition_number(shape, groups):
+    values, median, sd = simulate("forward_condition_number", shape, groups, draws=500)
+    assert np.median(np.log(values)) == pytest.approx(np.log(median), abs=6 * sd / 256**0.5)
+    assert np.log(values).std() == pytest.approx(sd, rel=0.4)
+
+
+@pytest.mark.parametrize("name", [name for name in OF_SPECTRA if "power_law" in name])
+@pytest.mark.parametrize(("shape", "groups"), [((30, 40), 1), ((80, 20), 1), ((24, 12), 2)])
+def test_tails(name, shape, groups):
+    values, mean, sd = simulate(name, shape, groups, draws=400)
+    assert values.mean() == pytest.approx(mean, abs=6 * sd / 256**0.5)
+    assert values.std() == pytest.approx(sd, rel=0.4)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (1, 5, 3, 3)])
+def test_too_few_values_for_a_tail_have_no_null(shape):
+    assert np.isnan(simulate("forward_power_law_alpha", shape, draws=1)[1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups", "draws"),
+    [
+        ((1, 5), 1, 1000),
+        ((3, 3), 1, 1000),
+        ((20, 50), 1, 500),
+        ((6, 2, 2), 3, 500),
+        ((90, 40), 1, 300),
+        ((128, 128), 1, 100),
+    ],
+)
+def test_descent_eigenvalue(shape, groups, draws):
+    values, mean, sd = simulate("descent_eigenvalue", shape, groups, draws)
+    assert values.mean() == pytest.approx(mean, abs=0.5 * sd)  # larger ones are extrapolated from 32 rows
+    assert values.std() == pytest.approx(sd, rel=0.3)
 
 
 def test_large_spectra_follow_the_marchenko_pastur_law():

@@ -1,0 +1,73 @@
+"""Whether errors that the feedback carries lead downhill."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.comparison import Comparison
+from probes.nulls import random_rightmost
+from probes.registry import probe
+
+
+def _blocks(weight: NDArray[Any], groups: int) -> tuple[NDArray[np.float64], float]:
+    """Lay out as (block, row, column), divided by a power of two near the largest entry; NaN if not finite."""
+    largest = float(np.max(np.abs(weight)))
+    if not math.isfinite(largest):
+        return np.empty((0, 0, 0)), math.nan
+    exponent = math.frexp(largest)[1]
+    blocks = weight.astype(np.float64).reshape(groups, weight.shape[0] // groups, -1)
+    return np.ldexp(blocks, 1 - exponent), math.ldexp(1.0, exponent - 1)
+
+
+def _null(
+    forward: NDArray[Any], weight_comparison: Comparison, groups: int = 1, direct: bool = False
+) -> tuple[float, float]:
+    norms = weight_comparison.first_norm * weight_comparison.second_norm
+    if direct or not forward.size or not math.isfinite(norms):
+        return math.nan, math.nan
+    rows, columns = sorted((forward.shape[0] // groups, math.prod(forward.shape[1:])))
+    mean, sd = random_rightmost(rows, columns, groups)
+    return -norms * mean, norms * sd
+
+
+@probe(
+    units="1",
+    long_name="smallest real part of the eigenvalues of BᵀW",
+    equation="min Re λ(BᵀW), or of WBᵀ where W has fewer rows than columns; convolutions unfolded, per group",
+    reference="Lillicrap et al. 2014, arXiv:1411.0247",
+    null=_null,
+    slow=True,
+)
+def descent_eigenvalue(forward: NDArray[Any], feedback: NDArray[Any], groups: int = 1, direct: bool = False) -> float:
+    """Smallest real part of the eigenvalues that BᵀW and WBᵀ share, in squared weights.
+
+    The feedback leads every error e downhill if eᵀWBᵀe > 0, and never does so where an eigenvalue's real part is
+    negative: positive is necessary, and sufficient where WBᵀ is symmetric. The smaller of the two products leaves
+    out the zeros that the larger one has by its shape. NaN where W and B do not compare or are not finite;
+    values within rounding of zero are zero.
+
+    Examples
+    --------
+    >>> from probes import PROBES
+    >>> PROBES["descent_eigenvalue"](forward=np.diag([3.0, 2.0]), feedback=np.diag([1.0, -1.0]))
+    -2.0
+    """
+    if direct or forward.shape != feedback.shape or not forward.size:
+        return math.nan
+    rows = forward.shape[0] // groups
+    (w, w_scale), (b, b_scale) = (_blocks(weight, groups) for weight in (forward, feedback))
+    if not (math.isfinite(w_scale) and math.isfinite(b_scale)):
+        return math.nan
+    products = w @ b.transpose(0, 2, 1) if rows <= w.shape[2] else b.transpose(0, 2, 1) @ w
+    try:
+        least = float(np.linalg.eigvals(products).real.min())
+    except np.linalg.LinAlgError:
+        return math.nan
+    if abs(least) <= products.shape[1] * np.finfo(np.float64).eps * float(np.linalg.norm(products, axis=(1, 2)).max()):
+        return 0.0
+    value = least * w_scale * b_scale
+    return value if math.isfinite(value) else math.nan

@@ -1,0 +1,55 @@
+"""How much of the forward weights the feedback weights carry, and what is left between them."""
+
+from __future__ import annotations
+
+import math
+
+from probes.comparison import Comparison
+from probes.nulls import relative_distance_null
+from probes.registry import probe
+
+
+def _gain_null(weight_comparison: Comparison, norm_ratio: float) -> tuple[float, float]:
+    """0 ± ratio / √size: the cosine of independent Gaussian arrays has variance 1 / size."""
+    return 0.0, norm_ratio / math.sqrt(weight_comparison.size) if weight_comparison.size else math.nan
+
+
+@probe(
+    units="1",
+    long_name="gain of the feedback along the forward weights",
+    equation="⟨B, W⟩ / ⟨W, W⟩",
+    reference="the regression coefficient of B on W; Golub and Van Loan 2013, Matrix Computations, section 5.3",
+    null=_gain_null,
+)
+def weight_gain(weight_comparison: Comparison, norm_ratio: float) -> float:
+    """Multiple of W that is closest to B: 1 where B is W plus something orthogonal, negative beyond 90°.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from probes import PROBES
+    >>> round(PROBES["weight_gain"](forward=np.array([[2.0, 0.0]]), feedback=np.array([[1.0, 5.0]])), 12)
+    0.5
+    """
+    return norm_ratio * math.cos(math.radians(weight_comparison.angle))
+
+
+@probe(
+    units="1",
+    long_name="distance between feedback and forward weights over the norm of the latter",
+    equation="‖B − W‖ / ‖W‖",
+    reference="Golub and Van Loan 2013, Matrix Computations, section 2.3",
+    null=lambda weight_comparison, norm_ratio: relative_distance_null(weight_comparison, norm_ratio),
+)
+def relative_distance(weight_comparison: Comparison, norm_ratio: float) -> float:
+    """Frobenius norm of B − W relative to W's; by chance, for the norms that W and B have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from probes import PROBES
+    >>> round(PROBES["relative_distance"](forward=np.array([[2.0, 0.0]]), feedback=np.array([[2.0, 1.0]])), 12)
+    0.5
+    """
+    half = math.sin(math.radians(weight_comparison.angle) / 2)
+    return math.hypot(1 - norm_ratio, 2 * math.sqrt(norm_ratio) * half)  # the law of cosines without cancellation

@@ -1,0 +1,64 @@
+"""What stands out from the spectrum of random entries."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from probes.registry import probe
+from probes.spectra import SIDES, Spectrum
+
+
+def _edge(norm: float, rows: int, columns: int, blocks: int) -> float:
+    if not rows * columns * blocks:
+        return math.nan
+    return norm * (1 / math.sqrt(rows * blocks) + 1 / math.sqrt(columns * blocks))
+
+
+@probe(
+    units="1",
+    long_name="Marchenko-Pastur edge of the {side} weights",
+    equation="s (√out + √in), s² = mean of W²; convolutions unfolded to (out, in·kh·kw), per group",
+    reference="Marchenko and Pastur 1967, doi:10.1070/SM1967v001n04ABEH001994",
+    sides=SIDES,
+)
+def marchenko_pastur_edge(spectrum: Spectrum) -> float:
+    """Singular value up to which a large matrix of independent entries, with W's mean square, has its own.
+
+    Examples
+    --------
+    >>> from probes import PROBES
+    >>> PROBES["forward_marchenko_pastur_edge"](forward=np.ones((4, 9)))
+    5.0
+    """
+    return _edge(spectrum.norm, spectrum.rows, spectrum.columns, spectrum.blocks)
+
+
+def _outliers_null(spectrum: Spectrum) -> tuple[float, float]:
+    if not spectrum.values.size:
+        return math.nan, math.nan
+    counts = (spectrum.random > _edge(1.0, spectrum.rows, spectrum.columns, spectrum.blocks)).sum(axis=1)
+    return float(counts.mean()), float(counts.std())
+
+
+@probe(
+    units="1",
+    long_name="number of outliers of the {side} weights",
+    equation="#{i: σᵢ > s (√out + √in)}; convolutions unfolded to (out, in·kh·kw), per group",
+    reference="Martin and Mahoney 2021, arXiv:1810.01075",
+    null=_outliers_null,
+    sides=SIDES,
+)
+def outliers(spectrum: Spectrum, marchenko_pastur_edge: float) -> float:
+    """How many singular values lie above the Marchenko-Pastur edge; by chance, in a matrix of finite size.
+
+    Examples
+    --------
+    >>> from probes import PROBES
+    >>> PROBES["forward_outliers"](forward=np.ones((4, 9)))
+    1.0
+    """
+    if not spectrum.nonzero.size:
+        return math.nan
+    return float(np.count_nonzero(spectrum.nonzero > marchenko_pastur_edge))
