@@ -43,14 +43,18 @@ def _ranking(runs: Sequence[Measured]) -> str:
     text = "No run recorded a test accuracy."
     if tested:
         (best, first), (worst, last) = tested[0], tested[-1]
-        text = f"Best test accuracy: {best.name} ({first.rule}) with {percent(first.test_accuracy)}"
+        text = f"Best test accuracy: {_called(best.name, first.rule)} with {percent(first.test_accuracy)}"
         if len(tested) > 1:
-            text += f"; lowest: {worst.name} ({last.rule}) with {percent(last.test_accuracy)}"
+            text += f"; lowest: {_called(worst.name, last.rule)} with {percent(last.test_accuracy)}"
         text += "."
     diverged = [source.name for source, run in runs if run.status == "diverged"]
     if diverged:
         text += f" Diverged: {', '.join(diverged)}."
     return text
+
+
+def _called(run: str, rule: str) -> str:
+    return run if run == rule else f"{run} ({rule})"
 
 
 def _table(runs: Sequence[Measured]) -> Table:
