@@ -2,7 +2,7 @@
 
 ``runs/<name>/`` holds ``config.json`` (everything that made the run, and its status), ``metrics.jsonl`` (one
 JSON object per logged step), ``snapshots/step-00000100.nc``, ``checkpoint.pt``, ``probe_batch.nc``, and later
-``analysis.nc``, ``report.html`` and ``report.pdf``.
+``analysis.nc``, ``findings.json``, ``report.html`` and ``report.pdf``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from probes.snapshots import (
 )
 
 __all__ = [
-    "ANALYSIS", "CHECKPOINT", "CONFIG", "FORMAT", "METRICS", "PROBE_BATCH", "SNAPSHOTS", "STATE",
+    "ANALYSIS", "CHECKPOINT", "CONFIG", "FINDINGS", "FORMAT", "METRICS", "PROBE_BATCH", "SNAPSHOTS", "STATE",
     "LayerArrays", "Run", "Snapshot", "encode_layer", "layer_names", "open_run", "open_snapshot",
     "read_facts", "read_json", "read_layer", "read_probe_batch", "read_state", "snapshot_path", "write_aside",
     "write_json", "write_snapshot", "wtdiag_version",
@@ -50,6 +50,7 @@ SNAPSHOTS = "snapshots"
 CHECKPOINT = "checkpoint.pt"
 PROBE_BATCH = "probe_batch.nc"
 ANALYSIS = "analysis.nc"
+FINDINGS = "findings.json"
 
 _SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # what `snapshot_path` gives, alone
 

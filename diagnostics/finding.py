@@ -1,0 +1,155 @@
+"""What a finding is: a sentence with its evidence, and how findings are kept in a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from probes.errors import InputError
+from probes.files import read_json, write_json
+
+SEVERITIES = ("high", "medium", "low", "none")
+"""high: the run is broken, or will be; medium: it costs accuracy; low: worth knowing; none: nothing is wrong."""
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One number that a finding rests on.
+
+    Attributes
+    ----------
+    measure : str
+        A variable of the analysis, or a column of the metrics.
+    value : float
+        What was measured.
+    threshold : float
+        What it was held against.
+    relation : str
+        How they compare: ">" or "<".
+    units : str
+        Of both.
+    step : int or None
+        When it was measured.
+    """
+
+    measure: str
+    value: float
+    threshold: float
+    relation: str
+    units: str = "1"
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong, where, when, how sure, why, and what to try.
+
+    Attributes
+    ----------
+    kind : str
+        What it is, as in `diagnostics.kinds.KINDS`.
+    layer : str or None
+        Where; None for the whole network.
+    first_step, last_step : int
+        When it was first and last seen.
+    severity : str
+        One of `SEVERITIES`.
+    confidence : float
+        From 0 to 1: the share of such findings that were right where the truth was known.
+    summary : str
+        The finding as a sentence with its numbers.
+    evidence : tuple of Evidence
+        The numbers that triggered it, most telling first.
+    meaning, advice, equation, reference : str
+        What it means for learning, what to try, and what both rest on.
+    """
+
+    kind: str
+    layer: str | None
+    first_step: int
+    last_step: int
+    severity: str
+    confidence: float
+    summary: str
+    evidence: tuple[Evidence, ...]
+    meaning: str
+    advice: str
+    equation: str
+    reference: str
+
+
+def write_findings(findings: Iterable[Finding], path: str | os.PathLike[str]) -> None:
+    """Write findings as JSON, atomically; numbers that are not finite become null.
+
+    Raises
+    ------
+    InputError
+        If ``path`` cannot be written.
+    """
+    write_json(Path(path), {"format": _FORMAT, "findings": [_plain(dataclasses.asdict(each)) for each in findings]})
+
+
+def read_findings(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
+    """Read what `write_findings` wrote; every field is checked, for the file may come from anyone.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, not JSON, of another format, or a field is of the wrong kind.
+    """
+    content = read_json(Path(path))
+    match content:
+        case {"format": 1, "findings": [*rows]}:
+            return tuple(_finding(row, f"{path}: finding {number}") for number, row in enumerate(rows, start=1))
+    raise InputError(f"{path}: expected findings of format {_FORMAT}; `wtdiag analyze` writes them")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _finding(row: Any, source: str) -> Finding:
+    match row:
+        case {"evidence": [*numbers]}:
+            evidence = tuple(_build(Evidence, number, f"{source}: evidence") for number in numbers)
+            finding: Finding = _build(Finding, row | {"evidence": evidence}, source)
+            if finding.severity in SEVERITIES:
+                return finding
+    raise InputError(f"{source}: expected evidence in a list and a severity of {', '.join(SEVERITIES)}")
+
+
+def _build(cls: Any, row: Any, source: str) -> Any:
+    """Make a dataclass of a JSON object that has exactly its fields, each of its kind."""
+    fields = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+    if not isinstance(row, dict) or row.keys() != fields.keys():
+        raise InputError(f"{source}: expected the fields {', '.join(fields)}")
+    values = {}
+    for name, kind in fields.items():
+        value = row[name]
+        if kind == "float":
+            value = math.nan if value is None else value
+        if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):
+            raise InputError(f"{source}: {name} is {value!r:.60}; expected {kind}")
+        values[name] = float(value) if kind == "float" else value
+    return cls(**values)
+
+
+_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "str | None": (str, type(None)),
+    "int | None": (int, type(None)),
+    "tuple[Evidence, ...]": tuple,
+}
