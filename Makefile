@@ -28,6 +28,7 @@ lint: $(READY)
 
 bench: $(READY)  ## ratios against native PyTorch, measured side by side; see bench/
 	$(BIN)/python -m pip install --quiet --no-deps biotorch==0.0.16
+	$(BIN)/python -m pip install --quiet weightwatcher==0.7.7
 	$(BIN)/python -m bench
 
 clean:

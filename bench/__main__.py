@@ -1,4 +1,4 @@
-"""Run all benchmarks, or those named: ``python -m bench [steps] [compiled] [snapshots]``."""
+"""Run all benchmarks, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] [theory] [faults]``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ BENCHES = {
     "steps": ("bench.steps", "run"),
     "compiled": ("bench.steps", "run_compiled"),
     "snapshots": ("bench.snapshots", "run"),
+    "probes": ("bench.probes", "run"),
+    "theory": ("bench.theory", "run"),
+    "faults": ("bench.faults", "run"),
 }
 
 torch.set_num_threads(1)

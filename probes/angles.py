@@ -9,12 +9,20 @@ from numpy.typing import NDArray
 from probes.comparison import Comparison, compare
 from probes.nulls import angle_null
 from probes.registry import probe, shared
+from probes.units import by_unit
 
 
 @shared
-def weight_comparison(forward: NDArray[Any], feedback: NDArray[Any], direct: bool = False) -> Comparison:
-    """Compare W with B; feedback that comes straight from the output has no entry of W to compare with."""
-    return compare(forward, feedback, comparable=not direct)
+def weight_comparison(
+    forward: NDArray[Any], feedback: NDArray[Any], groups: int = 1, transposed: bool = False, direct: bool = False
+) -> Comparison:
+    """Compare W with B, a row for each output unit.
+
+    Feedback that comes straight from the output has no entry of W to compare with.
+    """
+    if direct or forward.shape != feedback.shape:
+        return compare(forward, feedback, comparable=False)
+    return compare(by_unit(forward, groups, transposed), by_unit(feedback, groups, transposed))
 
 
 @probe(

@@ -1,18 +1,21 @@
-"""Everything about how two arrays compare, from one pass over both."""
+"""Everything about how two arrays compare, as a whole and row by row, from one pass over both."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.row_sums import RowSums, row_sums
+
 Array = NDArray[Any]
 
-_BLOCK = 16384  # entries; the float64 copies of a block stay in the second-level cache
+_BLOCK = 16384  # entries; the float64 copies of a block of rows stay in the second-level cache
 _SQUARES = 1e-200, 1e200  # sums of squares between these have lost nothing to under- or overflow
+_ROW_FLOOR = 1e-150  # norm of a row whose squares may have, in an array that as a whole is between
 _NEARLY_ONE = 1 - 1e-6  # a larger cosine no longer resolves its angle to 1e-9 degrees
 
 
@@ -28,77 +31,115 @@ class Comparison:
         Frobenius norms; NaN if an entry is not finite.
     angle : float
         Degrees, 0 to 180.
+    pairs : int
+        How many entries are zero in neither, and so have two signs to compare.
     sign_agreement : float
-        Fraction of equal signs among the pairs in which neither entry is zero.
+        Fraction of equal signs among these.
+    weighted_sign_agreement, weighted_sign_spread : float
+        The same with each entry weighed by its absolute value in the first, and what it scatters by where
+        the signs of the second are random.
+    row_angles : ndarray
+        Degrees, of each row, that is, of each entry of the first axis; NaN for rows below the floor. None at all
+        without an angle of the whole.
     """
 
     size: int
     first_norm: float
     second_norm: float
-    angle: float
-    sign_agreement: float
+    angle: float = math.nan
+    pairs: int = 0
+    sign_agreement: float = math.nan
+    weighted_sign_agreement: float = math.nan
+    weighted_sign_spread: float = math.nan
+    row_angles: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), compare=False)
 
 
 def compare(first: Array, second: Array, comparable: bool = True) -> Comparison:
     """Compare two arrays in one pass, with sums in float64.
 
-    With ``comparable=False``, or for shapes that differ, only the norms are numbers. Angle and signs are NaN
+    With ``comparable=False``, or for shapes that differ, only the norms are numbers. Angles and signs are NaN
     too where an array is zero, not finite, or below the smallest normal number of its dtype, for there
     rounding has eaten the direction.
 
     Examples
     --------
-    >>> compare(np.array([1.0, 0.0]), np.array([1.0, 1.0]))
-    Comparison(size=2, first_norm=1.0, second_norm=1.41..., angle=45.0..., sign_agreement=1.0)
+    >>> both = compare(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 1.0], [0.0, 0.0]]))
+    >>> round(both.angle, 6), both.row_angles.round(6), both.sign_agreement
+    (60.0, array([45., nan]), 1.0)
     """
     if not comparable or first.shape != second.shape:
-        norms = compare(first, first).first_norm, compare(second, second).first_norm
-        return Comparison(first.size, *norms, math.nan, math.nan)
-    a, b = first.reshape(-1), second.reshape(-1)
+        return Comparison(first.size, compare(first, first).first_norm, compare(second, second).first_norm)
+    single = np.can_cast(np.result_type(first, second), np.float32)
+    a, b = (_rows(array, np.float32 if single else np.float64) for array in (first, second))
     a_scale = b_scale = 1.0
-    aa, bb, ab, same, opposite = _sums(a, b)
-    if not all(_SQUARES[0] < square < _SQUARES[1] for square in (aa, bb)):
+    rows, whole = row_sums(a, b)
+    # Squares of float32 stay in float64's range.
+    if not (single or all(_SQUARES[0] < square < _SQUARES[1] for square in whole[:2])):
         (a, a_scale), (b, b_scale) = _scaled(a), _scaled(b)
-        aa, bb, ab, same, opposite = _sums(a, b)
-    norms = _finite(a_scale * math.sqrt(aa)), _finite(b_scale * math.sqrt(bb))
-    if not (norms[0] >= _floor(first) and norms[1] >= _floor(second)):  # a NaN is not above the floor
-        return Comparison(a.size, *norms, math.nan, math.nan)
-    cosine = ab / math.sqrt(aa) / math.sqrt(bb)
-    angle = math.acos(cosine) if abs(cosine) < _NEARLY_ONE else _angle_of_residual(a, b, ab / aa, math.sqrt(aa))
-    agreement = same / (same + opposite) if same + opposite else math.nan
-    return Comparison(a.size, *norms, math.degrees(angle), agreement)
+        rows, whole = row_sums(a, b)
+    norms = _finite(a_scale * math.sqrt(whole.first_squares)), _finite(b_scale * math.sqrt(whole.second_squares))
+    floors = _floor(first), _floor(second)
+    if not (norms[0] >= floors[0] and norms[1] >= floors[1]):  # a NaN is not above the floor
+        return Comparison(first.size, *norms)
+    return Comparison(
+        first.size,
+        *norms,
+        _angle_of_whole(a, b, whole),
+        int(whole.pairs),
+        *_signs(whole),
+        _angles_of_rows(a, b, rows, floors[0] / a_scale, floors[1] / b_scale),
+    )
 
 
-def _sums(a: Array, b: Array) -> tuple[float, float, float, int, int]:
-    """Sum a², b² and ab, and count the positive and the negative products."""
-    x, y, products = np.empty((3, _BLOCK))
-    positive = np.empty(_BLOCK, np.bool_)
-    aa = bb = ab = 0.0
-    same = opposite = 0
-    with np.errstate(all="ignore"):  # what overflows or is NaN is NaN in the result
-        for start in range(0, a.size, _BLOCK):
-            n = min(_BLOCK, a.size - start)
-            if n < _BLOCK:
-                x, y, products, positive = x[:n], y[:n], products[:n], positive[:n]
-            x[...] = a[start : start + n]
-            y[...] = b[start : start + n]
-            aa += float(np.dot(x, x))
-            bb += float(np.dot(y, y))
-            ab += float(np.dot(x, y))
-            np.multiply(x, y, out=products)
-            same += int(np.count_nonzero(np.greater(products, 0, out=positive)))
-            opposite += int(np.count_nonzero(np.less(products, 0, out=positive)))
-    return aa, bb, ab, same, opposite
+def _rows(array: Array, dtype: type[np.floating[Any]]) -> Array:
+    """Lay out as a matrix; one axis is one row."""
+    shape = (array.shape[0], math.prod(array.shape[1:])) if array.ndim > 1 else (1, array.size)
+    return np.ascontiguousarray(array, dtype).reshape(shape)
 
 
-def _angle_of_residual(a: Array, b: Array, slope: float, a_norm: float) -> float:
-    """Angle from the part of b that is orthogonal to a: exact near 0 and π, where arccos is not."""
-    residual = 0.0
-    for start in range(0, a.size, _BLOCK):
-        part = b[start : start + _BLOCK].astype(np.float64)
-        part -= slope * a[start : start + _BLOCK].astype(np.float64)
-        residual += float(np.dot(part, part))
-    return math.atan2(math.sqrt(residual), slope * a_norm)
+def _signs(sums: RowSums) -> tuple[float, float, float]:
+    """Agreement of signs, weighted agreement and its spread."""
+    if not sums.pairs:
+        return math.nan, math.nan, math.nan
+    weighted = (sums.weights + sums.signed_weights) / (2 * sums.weights)
+    spread = math.sqrt(sums.pair_squares) / (2 * sums.weights)
+    return (sums.pairs + sums.signs) / (2 * sums.pairs), min(max(weighted, 0.0), 1.0), spread
+
+
+def _angle_of_whole(a: Array, b: Array, sums: RowSums) -> float:
+    norms = math.sqrt(sums.first_squares), math.sqrt(sums.second_squares)
+    cosine = sums.products / norms[0] / norms[1]
+    if abs(cosine) < _NEARLY_ONE:
+        return math.degrees(math.acos(cosine))
+    apart, together = _differences(a, b, np.arange(len(a)), *np.repeat([norms], len(a), axis=0).T).sum(axis=1)
+    return math.degrees(2 * math.atan2(math.sqrt(apart), math.sqrt(together)))
+
+
+def _angles_of_rows(a: Array, b: Array, sums: RowSums, a_floor: float, b_floor: float) -> NDArray[np.float64]:
+    a_norms, b_norms = np.sqrt(sums.first_squares), np.sqrt(sums.second_squares)
+    above = (a_norms >= max(a_floor, _ROW_FLOOR)) & (b_norms >= max(b_floor, _ROW_FLOOR))
+    with np.errstate(all="ignore"):
+        cosines = np.where(above, sums.products / a_norms / b_norms, math.nan)
+        angles = np.arccos(cosines)
+    near = np.flatnonzero(np.abs(cosines) >= _NEARLY_ONE)
+    if near.size:
+        apart, together = _differences(a, b, near, a_norms[near], b_norms[near])
+        angles[near] = 2 * np.arctan2(np.sqrt(apart), np.sqrt(together))
+    return np.degrees(angles)
+
+
+def _differences(
+    a: Array, b: Array, rows: NDArray[np.intp], a_norms: NDArray[np.float64], b_norms: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """‖x − y‖² and ‖x + y‖² of the given rows over their norms: exact near 0 and π, where arccos is not."""
+    squares = np.empty((2, len(rows)))
+    step = max(1, _BLOCK // a.shape[1])
+    for start in range(0, len(rows), step):
+        block = slice(start, start + step)
+        x, y = a[rows[block]] / a_norms[block, None], b[rows[block]] / b_norms[block, None]
+        for of, part in zip(squares, (x - y, x + y), strict=True):
+            of[block] = np.einsum("ij,ij->i", part, part)
+    return squares
 
 
 def _scaled(array: Array) -> tuple[Array, float]:
@@ -107,20 +148,7 @@ def _scaled(array: Array) -> tuple[Array, float]:
     if largest == 0 or not math.isfinite(largest):
         return array, 1.0
     exponent = math.frexp(largest)[1] - 1
-    return np.ldexp(array.astype(np.float64), -exponent), math.ldexp(1.0, exponent)
-
-
-def rescale(array: Array) -> tuple[Array, float]:
-    """Bring the entries to a size whose squares stay in range; and give the floor below which norms mean nothing.
-
-    Examples
-    --------
-    >>> rescale(np.array([3e300]))[0] ** 2 < 4
-    array([ True])
-    """
-    largest = float(np.max(np.abs(array), initial=0.0))
-    scaled, scale = (array, 1.0) if 1e-20 < largest < 1e100 else _scaled(array)
-    return scaled, max(_floor(array) / scale, 1e-150)
+    return np.ldexp(array, -exponent), math.ldexp(1.0, exponent)
 
 
 def _finite(value: float) -> float:

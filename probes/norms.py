@@ -57,7 +57,7 @@ def feedback_norm(weight_comparison: Comparison) -> float:
     null=lambda weight_comparison: norm_ratio_null(weight_comparison),
 )
 def norm_ratio(forward_norm: float, feedback_norm: float) -> float:
-    """Ratio of the Frobenius norms of B and W; its chance level is for entries of equal variance.
+    """Ratio of the Frobenius norms of B and W; by chance, for entries of equal variance.
 
     Examples
     --------

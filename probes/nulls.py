@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh_tridiagonal
-from scipy.special import polygamma
+from scipy.special import poch, polygamma
 
 from probes.comparison import Comparison
 
@@ -24,8 +24,7 @@ def spread(size: int) -> float:
     """Compute the standard deviation, in radians, of the angle between two independent Gaussian vectors.
 
     For ``size`` entries √(ψ₁(size / 2) / 2) with the trigamma function ψ₁, from the angle's density
-    ∝ sin^(size - 2): 90° for one entry, close to 57.3° / √size for many. The logarithm of the ratio of the
-    vectors' norms has the same.
+    ∝ sin^(size - 2): 90° for one entry, close to 57.3° / √size for many.
 
     Examples
     --------
@@ -65,13 +64,18 @@ def error_angle_null(first: Array, second: Array, comparison: Comparison, units:
 
 
 def sign_agreement_null(comparison: Comparison) -> tuple[float, float]:
-    """½ ± ½ / √size, of a binomial share."""
-    return 0.5, 0.5 / math.sqrt(comparison.size) if comparison.size else math.nan
+    """½ ± ½ / √pairs, of a binomial share of the entries that have two signs."""
+    return 0.5, 0.5 / math.sqrt(comparison.pairs) if comparison.pairs else math.nan
 
 
 def norm_ratio_null(comparison: Comparison) -> tuple[float, float]:
-    """1 ± `spread`: the median, and the standard deviation of the ratio's logarithm."""
-    return 1.0, spread(comparison.size)
+    """Mean and standard deviation of √F, where F has Fisher's distribution with (size, size) degrees of freedom.
+
+    NaN where they are infinite: both for one entry, the latter for two.
+    """
+    size = comparison.size
+    mean = float(poch(size / 2, 0.5) / poch((size - 1) / 2, 0.5)) if size > 1 else math.nan
+    return mean, math.sqrt(size / (size - 2) - mean * mean) if size > 2 else math.nan
 
 
 def relative_distance_null(comparison: Comparison, norm_ratio: float) -> tuple[float, float]:

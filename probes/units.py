@@ -11,33 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.comparison import Comparison, rescale
+from probes.comparison import Comparison
 from probes.nulls import random_unit_angles
 from probes.registry import probe, shared
 
 Array = NDArray[Any]
-
-_BLOCK = 16384  # entries; the float64 copies of a block of rows stay in the second-level cache
-_NEARLY_ONE = 1 - 1e-6  # a larger cosine no longer resolves its angle to 1e-9 degrees
-
-
-@shared
-def unit_angles(
-    weight_comparison: Comparison, forward: Array, feedback: Array, groups: int = 1, transposed: bool = False
-) -> NDArray[np.float64]:
-    """Angle between W and B in each output unit, in degrees; NaN where either has no weights above the floor.
-
-    None at all where W and B do not compare as a whole. ``transposed`` says that the first axis is the input's.
-    """
-    if math.isnan(weight_comparison.angle):
-        return np.empty(0)
-    (w, w_floor), (b, b_floor) = (rescale(by_unit(weight, groups, transposed)) for weight in (forward, feedback))
-    angles = np.empty(len(w))
-    step = max(1, _BLOCK // w.shape[1])
-    for start in range(0, len(w), step):
-        rows = slice(start, start + step)
-        angles[rows] = _row_angles(w[rows].astype(np.float64), b[rows].astype(np.float64), w_floor, b_floor)
-    return angles
 
 
 def by_unit(weight: Array, groups: int = 1, transposed: bool = False) -> Array:
@@ -54,23 +32,14 @@ def by_unit(weight: Array, groups: int = 1, transposed: bool = False) -> Array:
     return weight.reshape(weight.shape[0], math.prod(weight.shape[1:]))
 
 
-def _row_angles(w: Array, b: Array, w_floor: float, b_floor: float) -> NDArray[np.float64]:
-    ww, bb, wb = (np.einsum("ij,ij->i", x, y) for x, y in ((w, w), (b, b), (w, b)))
-    w_norm, b_norm = np.sqrt(ww), np.sqrt(bb)
-    above = (w_norm >= w_floor) & (b_norm >= b_floor)
-    w_norm[~above] = b_norm[~above] = math.nan
-    cosine = wb / w_norm / b_norm
-    angles = np.arccos(np.clip(cosine, -1, 1))
-    near = np.abs(cosine) >= _NEARLY_ONE
-    if near.any():  # exact near 0 and π, where arccos is not
-        x, y = w[near] / w_norm[near, None], b[near] / b_norm[near, None]
-        angles[near] = 2 * np.arctan2(np.linalg.norm(x - y, axis=1), np.linalg.norm(x + y, axis=1))
-    return np.asarray(np.degrees(angles), np.float64)
-
-
-def _quantile(unit_angles: NDArray[np.float64], share: float) -> float:
-    angles = unit_angles[~np.isnan(unit_angles)]
-    return float(np.quantile(angles, share)) if angles.size else math.nan
+@shared
+def unit_angle_quartiles(weight_comparison: Comparison) -> NDArray[np.float64]:
+    """Quartiles of the angle between W and B in each output unit, in degrees; units without weights do not count."""
+    angles = np.sort(weight_comparison.row_angles)  # NaN last
+    count = np.count_nonzero(~np.isnan(angles))
+    if not count:
+        return np.full(3, math.nan)
+    return np.interp((count - 1) * np.array([0.25, 0.5, 0.75]), np.arange(count), angles[:count])
 
 
 def _null(forward: Array, groups: int, transposed: bool, column: int) -> tuple[float, float]:
@@ -89,7 +58,7 @@ _REFERENCE = "Lillicrap et al. 2014, arXiv:1411.0247"
     reference=_REFERENCE,
     null=lambda forward, groups=1, transposed=False: _null(forward, groups, transposed, 0),
 )
-def unit_angle_lower_quartile(unit_angles: NDArray[np.float64]) -> float:
+def unit_angle_lower_quartile(unit_angle_quartiles: NDArray[np.float64]) -> float:
     """Angle that a quarter of the output units stay below.
 
     Examples
@@ -98,7 +67,7 @@ def unit_angle_lower_quartile(unit_angles: NDArray[np.float64]) -> float:
     >>> PROBES["unit_angle_lower_quartile"](forward=np.eye(5), feedback=np.eye(5))
     0.0
     """
-    return _quantile(unit_angles, 0.25)
+    return float(unit_angle_quartiles[0])
 
 
 @probe(
@@ -108,7 +77,7 @@ def unit_angle_lower_quartile(unit_angles: NDArray[np.float64]) -> float:
     reference=_REFERENCE,
     null=lambda forward, groups=1, transposed=False: _null(forward, groups, transposed, 1),
 )
-def unit_angle_median(unit_angles: NDArray[np.float64]) -> float:
+def unit_angle_median(unit_angle_quartiles: NDArray[np.float64]) -> float:
     """Median of the output units' angles; unlike the whole matrix's, no unit counts more for being large.
 
     Examples
@@ -117,7 +86,7 @@ def unit_angle_median(unit_angles: NDArray[np.float64]) -> float:
     >>> PROBES["unit_angle_median"](forward=np.diag([1.0, 1, 9]), feedback=np.diag([1.0, 1, -9]))
     0.0
     """
-    return _quantile(unit_angles, 0.5)
+    return float(unit_angle_quartiles[1])
 
 
 @probe(
@@ -127,7 +96,7 @@ def unit_angle_median(unit_angles: NDArray[np.float64]) -> float:
     reference=_REFERENCE,
     null=lambda forward, groups=1, transposed=False: _null(forward, groups, transposed, 2),
 )
-def unit_angle_upper_quartile(unit_angles: NDArray[np.float64]) -> float:
+def unit_angle_upper_quartile(unit_angle_quartiles: NDArray[np.float64]) -> float:
     """Angle that a quarter of the output units exceed.
 
     Examples
@@ -136,4 +105,4 @@ def unit_angle_upper_quartile(unit_angles: NDArray[np.float64]) -> float:
     >>> PROBES["unit_angle_upper_quartile"](forward=np.diag([1.0, 1, 9]), feedback=np.diag([1.0, -1, -9]))
     180.0
     """
-    return _quantile(unit_angles, 0.75)
+    return float(unit_angle_quartiles[2])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from probes import PROBES, Quantities
-from probes.nulls import random_spectra
+from probes.comparison import Comparison
+from probes.nulls import norm_ratio_null, random_spectra
 
 DRAWS = 3000
 
@@ -30,7 +31,7 @@ def test_angle_and_signs(name, shape):
     assert values.std() == pytest.approx(sd, rel=0.06)
 
 
-@pytest.mark.parametrize("shape", [(1, 3), (10, 12)])
+@pytest.mark.parametrize("shape", [(1, 6), (10, 12)])
 def test_norm_ratio(shape):
     generator = np.random.default_rng(1)
     ratios = []
@@ -38,8 +39,22 @@ def test_norm_ratio(shape):
         quantities = Quantities(forward=generator.normal(size=shape), feedback=generator.normal(size=shape))
         ratios.append(quantities["norm_ratio"])
     mean, sd = quantities.null("norm_ratio")
-    assert np.median(ratios) == pytest.approx(mean, rel=5 * sd / DRAWS**0.5)
-    assert np.log(ratios).std() == pytest.approx(sd, rel=0.06)
+    assert np.mean(ratios) == pytest.approx(mean, abs=5 * sd / DRAWS**0.5)
+    assert np.std(ratios) == pytest.approx(sd, rel=0.06)
+
+
+def test_norm_ratio_of_known_moments():
+    mean, sd = norm_ratio_null(Comparison(3, 1.0, 1.0))
+    assert (mean, sd) == pytest.approx((4 / np.pi, (3 - 16 / np.pi**2) ** 0.5), rel=1e-12)
+    for size in (10**4, 10**6, 10**8):  # 1 + 1 / 2n and 1 / √n to the next order: nothing cancels
+        mean, sd = norm_ratio_null(Comparison(size, 1.0, 1.0))
+        assert size * (mean - 1) == pytest.approx(0.5, rel=1e-3)
+        assert sd * size**0.5 == pytest.approx(1, rel=1.5 / size + 1e-6)
+
+
+def test_norm_ratio_of_few_entries_has_no_moments():
+    assert np.isnan(norm_ratio_null(Comparison(1, 1.0, 1.0))).all()
+    assert np.isnan(norm_ratio_null(Comparison(2, 1.0, 1.0))[1])
 
 
 UNITS = ["unit_angle_lower_quartile", "unit_angle_median", "unit_angle_upper_quartile", "weighted_sign_agreement"]
@@ -162,3 +177,12 @@ def test_error_null_is_the_spread_under_flipped_units():
         cosines /= np.linalg.norm(exact) * np.linalg.norm(delta)
         _, sd = Quantities(delta=delta, delta_exact=exact, units=units).null("error_angle")
         assert np.degrees(np.arccos(cosines)).std() == pytest.approx(sd, rel=0.06)
+
+
+def test_entries_without_a_sign_do_not_narrow_the_chance_level():
+    generator = np.random.default_rng(4)
+    forward = generator.normal(size=(20, 30)) * (generator.random((20, 30)) < 0.1)
+    drawn = [PROBES["sign_agreement"](forward=forward, feedback=generator.normal(size=(20, 30))) for _ in range(2000)]
+    mean, sd = Quantities(forward=forward, feedback=np.ones((20, 30))).null("sign_agreement")
+    assert np.mean(drawn) == pytest.approx(mean, abs=5 * sd / 2000**0.5)
+    assert np.std(drawn) == pytest.approx(sd, rel=0.06)

@@ -1,0 +1,168 @@
+"""What measuring the weights costs: over one pass through memory, over scipy's singular values, over WeightWatcher.
+
+torchvision's ResNet-18 as it is initialised, W and B of all 21 layers, 93 MB. Expected: every probe that compares
+W with B within 2 passes over both, all singular values 5 times as fast as scipy's, and what WeightWatcher's `analyze`
+gives 2.5 times as fast on one thread and 4 times on two, with its numbers. WeightWatcher has one thread in both cases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import torchvision
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from bench.timing import paired_ratios
+from probes import PROBES, Quantities
+from probes.spectra import decompose
+
+ROUNDS = 15
+COMPARING = [name for name, probe in PROBES.items() if "weight_comparison" in probe.uses and not probe.slow]
+# What WeightWatcher calls alpha, D, xmin, num_pl_spikes, stable_rank, sqrt(spectral_norm), entropy and sv_max / sv_min.
+WATCHED = [
+    f"forward_{name}"
+    for name in (
+        "power_law_alpha", "power_law_distance", "power_law_xmin", "power_law_n",
+        "stable_rank", "spectral_norm", "effective_rank", "condition_number",
+    )
+]  # fmt: skip
+
+Weight = NDArray[Any]
+
+
+def run() -> None:
+    """Measure and print."""
+    model = torchvision.models.resnet18()
+    weights = {
+        name: layer.weight.detach().numpy()
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+    with threadpool_limits(1, user_api="blas"):
+        _compare(list(weights.values()))
+        _decompose(list(weights.values()))
+    _watch(model, weights)
+
+
+def _compare(weights: list[Weight]) -> None:
+    generator = np.random.default_rng(0)
+    pairs = [(weight, generator.normal(size=weight.shape).astype(np.float32)) for weight in weights]
+    print(f"\n{len(COMPARING)} probes that compare W with B, {2e-6 * sum(w.nbytes for w in weights):.0f} MB")
+    print(f"{'threads':<10}{'pass, ms':>10}{'GB/s':>8}{'probes, ms':>12}{'ratio':>8}{'target':>8}")
+    for threads in (1, 2):
+        with ThreadPoolExecutor(threads) as pool:
+            result = paired_ratios(
+                # Of numpy's functions that read two arrays, the one that comes closest to the memory's bandwidth.
+                {"pass": partial(_all, pool, _pass_over, pairs), "probes": partial(_all, pool, _measure, pairs)},
+                rounds=ROUNDS,
+            )
+        seconds = result["pass"][0]
+        rate = 2e-9 * sum(w.nbytes for w in weights) / seconds
+        print(
+            f"{threads:<10}{1e3 * seconds:10.1f}{rate:8.1f}{1e3 * result['probes'][0]:12.1f}"
+            f"{result['probes'][1]:8.2f}{2:8.2f}",
+            flush=True,
+        )
+
+
+def _all(pool: ThreadPoolExecutor, function: Callable[[Any], object], items: Iterable[Any]) -> list[object]:
+    return list(pool.map(function, items))
+
+
+def _pass_over(pair: tuple[Weight, Weight]) -> object:
+    return np.dot(pair[0].reshape(-1), pair[1].reshape(-1))
+
+
+def _measure(pair: tuple[Weight, Weight]) -> list[float]:
+    quantities = Quantities(forward=pair[0], feedback=pair[1])
+    return [quantities[name] for name in COMPARING]
+
+
+def _decompose(weights: list[Weight]) -> None:
+    matrices = [weight.reshape(len(weight), -1) for weight in weights]
+    result = paired_ratios(
+        {
+            "scipy": lambda: [scipy.linalg.svdvals(matrix.astype(np.float64)) for matrix in matrices],
+            "ours": lambda: [decompose(matrix) for matrix in matrices],
+        },
+        rounds=5,
+        repeat=1,
+    )
+    errors = [_error(size) for size in (64, 256, 512)]
+    print(f"\nall singular values of {len(matrices)} matrices, one thread")
+    print(f"scipy.linalg.svdvals {1e3 * result['scipy'][0]:8.0f} ms")
+    print(
+        f"probes.spectra       {1e3 * result['ours'][0]:8.0f} ms, {1 / result['ours'][1]:.2f} times as fast (target 5)"
+    )
+    print(f"largest relative error down to σ/σ₁ = 1e-5: {max(errors):.1e} (limit 1e-6)")
+
+
+def _error(size: int) -> float:
+    """Relative error of singular values from 1 to 1e-5, for a matrix that is made of them."""
+    generator = np.random.default_rng(size)
+    left, right = (np.linalg.qr(generator.normal(size=(size, size)))[0] for _ in range(2))
+    sigma = np.geomspace(1, 1e-5, size)
+    return float(np.max(np.abs(decompose(left * sigma @ right).values / sigma - 1)))
+
+
+def _watch(model: nn.Module, weights: dict[str, Weight]) -> None:
+    with _silence():
+        import weightwatcher  # takes seconds; only this bench needs it
+
+        watcher = weightwatcher.WeightWatcher(model=model)
+        theirs = watcher.analyze().set_index("longname")
+    print("\nwhat WeightWatcher's analyze gives, in its unfolding: a convolution's kernel as k² matrices (out, in)")
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(2) as two, threadpool_limits(1, user_api="blas"), _silence():
+        # One BLAS thread for it too, on its matrices its fastest.
+        result = paired_ratios(
+            {
+                "WeightWatcher": watcher.analyze,
+                "one thread": partial(_all, one, _watched, weights.values()),
+                "two threads": partial(_all, two, _watched, weights.values()),
+            },
+            rounds=3,
+            repeat=1,
+        )
+    print(f"WeightWatcher {1e3 * result['WeightWatcher'][0]:7.0f} ms, one BLAS thread")
+    for name, target in (("one thread", 2.5), ("two threads", 4.0)):
+        seconds, ratio = result[name]
+        print(f"{name:<13} {1e3 * seconds:7.0f} ms, {1 / ratio:.2f} times as fast (target {target})")
+    columns = {"alpha": 0, "D": 1, "stable_rank": 4}
+    worst = {
+        column: max(abs(_watched(weight)[place] / theirs.loc[name, column] - 1) for name, weight in weights.items())
+        for column, place in columns.items()
+    }
+    print(
+        "largest relative difference:",
+        ", ".join(f"{name} {value:.0e}" for name, value in worst.items()),
+        "(limit 1e-6)",
+    )
+
+
+def _watched(weight: Weight) -> list[float]:
+    slices = np.moveaxis(weight.reshape(*weight.shape[:2], -1), -1, 0)
+    quantities = Quantities(forward=slices.reshape(-1, weight.shape[1]), groups=len(slices))
+    return [quantities[name] for name in WATCHED]
+
+
+@contextlib.contextmanager
+def _silence() -> Any:
+    """Keep WeightWatcher's warnings out of the table."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
