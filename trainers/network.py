@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +17,13 @@ from torch.nn import functional as F
 from probes import schema
 from probes.errors import InputError
 from trainers import models
-from trainers.convert import transport_free
+from trainers.attribution import attribution
+from trainers.convert import set_rule, synapses, transport_free
+from trainers.rates import Rates
 from trainers.settings import Settings, from_mapping
-from trainers.signals import Signals, error_signals
+from trainers.signals import Loss, Signals, error_signals
+
+_T = TypeVar("_T")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 """What weights are kept in; "bfloat16" computes in it by autocast over float32 weights."""
@@ -117,10 +122,11 @@ class Run(schema.Run):
         return torch.from_numpy(inputs), torch.from_numpy(targets)
 
 
-def signals_of(
-    run: Run, model: nn.Module | None = None, loss: Callable[[Tensor, Tensor], Tensor] | None = None
-) -> Callable[[int], Signals] | None:
-    """Return the error signals of a run as a function of the step; None without batch, snapshots or a known network.
+def signals_of(run: Run, model: nn.Module | None = None, loss: Loss | None = None) -> Callable[[int], Signals] | None:
+    """Return the signals of a run as a function of the step; None without batch, snapshots or a known network.
+
+    Beside what `trainers.signals.error_signals` gives, each layer has ``forward_lr``, and its law knows its rates: of
+    the step that leaves the snapshot, as far as the run says (see `trainers.rates.Rates`).
 
     Parameters
     ----------
@@ -137,25 +143,75 @@ def signals_of(
         If the batch's targets are no class numbers and there is no ``loss``; for a step, if its weights do not fit the
         network, or the network or the loss cannot take the batch.
     """
+
+    def at(network: nn.Module, x: Tensor, target: Tensor, loss: Loss, rates: Rates, step: int) -> Signals:
+        signals = error_signals(network, x, target, loss=loss)
+        layers = dict(synapses(network))
+        for name, found in signals.items():
+            found["forward_lr"] = rates.forward_lr(step)
+            if "law" in found:
+                found["law"] = dataclasses.replace(found["law"], **rates.feedback(step, layers[name].rule))
+        return signals
+
+    return _probed(run, model, loss, at)
+
+
+def attribution_of(
+    run: Run, model: nn.Module | None = None, loss: Loss | None = None
+) -> Callable[[int], dict[str, tuple[float, float]]] | None:
+    """Return what each layer's feedback costs as a function of the step; None where `signals_of` gives None.
+
+    As `trainers.attribution.attribution` has it, with the forward learning rate of the step that leaves the snapshot.
+
+    Parameters
+    ----------
+    run, model, loss
+        As for `signals_of`.
+
+    Raises
+    ------
+    InputError
+        As `signals_of` does.
+    """
+
+    def at(
+        network: nn.Module, x: Tensor, target: Tensor, loss: Loss, rates: Rates, step: int
+    ) -> dict[str, tuple[float, float]]:
+        return attribution(network, x, target, loss=loss, lr=rates.forward_lr(step))
+
+    return _probed(run, model, loss, at)
+
+
+def _probed(
+    run: Run,
+    model: nn.Module | None,
+    loss: Loss | None,
+    measure: Callable[[nn.Module, Tensor, Tensor, Loss, Rates, int], _T],
+) -> Callable[[int], _T] | None:
+    """Return a measure of the run's network on its probe batch as a function of the step."""
     batch = run.probe_batch()
     if batch is None or not run.steps.size or (model is None and not run.is_ours):
         return None
     source = run.path / schema.PROBE_BATCH
+    settings = run.settings() if run.is_ours else None
     if loss is None:
         if batch[1].is_floating_point() or batch[1].is_complex():
             raise InputError(
                 f"loss: {source} has {str(batch[1].dtype)[6:]} targets, so it was no cross-entropy of classes; "
                 "give the loss of the training, as loss=torch.nn.functional.mse_loss"
             )
-        loss = partial(F.cross_entropy, label_smoothing=run.settings().label_smoothing if run.is_ours else 0.0)
+        loss = partial(F.cross_entropy, label_smoothing=settings.label_smoothing if settings else 0.0)
+    rates = Rates(run, settings, examples=len(batch[0]))
     network = copy.deepcopy(model) if model is not None else run.model(int(run.steps[0]))
     device = next(network.parameters(), batch[0]).device
     x, target = (tensor.to(device) for tensor in batch)
 
-    def at(step: int) -> Signals:
+    def at(step: int) -> _T:
         now = run.model(step, network)
+        if (rule := rates.rule(step)) is not None:
+            set_rule(now, rule)
         try:
-            return error_signals(now, x, target, loss=loss)
+            return measure(now, x, target, loss, rates, step)
         except (RuntimeError, IndexError, ValueError) as error:
             reason = str(error).split("\n")[0]
             raise InputError(f"{source}: the network or its loss cannot take the batch ({reason})") from error

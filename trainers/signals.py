@@ -1,9 +1,10 @@
-"""The error signals of one forward pass, under the rule and under exact backprop side by side."""
+"""What goes through a network on one batch, under the rule and under exact backprop side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,56 +13,106 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainers.convert import synapses
+from trainers.laws import Law, LayerOperator, Use
 from trainers.synapse import project
 
 if TYPE_CHECKING:
     from trainers.layers import Synaptic
     from trainers.operations import Operation
 
-Signals = dict[str, dict[str, np.ndarray]]
+Signals = dict[str, dict[str, Any]]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def error_signals(
-    model: nn.Module,
-    x: Tensor,
-    target: Tensor,
-    *,
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-) -> Signals:
-    """Return each layer's error signals on one batch, by the rule and by exact backprop.
+def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F.cross_entropy) -> Signals:
+    """Return each layer's signals on one batch, those of the rule and those of exact backprop.
 
-    One forward pass in training mode, then two backward passes that carry errors only: no weight gradient is
-    computed. Nothing of the model changes: no weight, no gradient, no batch-norm statistics, no random state.
+    One forward pass in training mode, then two backward passes that carry errors, and the products of each layer's
+    inputs with its weights and errors. Nothing of the model changes: no weight, no gradient, no batch-norm statistics,
+    no random state.
 
     Returns
     -------
     dict
-        By layer in forward order; each a dict of arrays, examples first: ``delta`` and ``delta_exact``, the error that
-        arrives at the layer's output under the rule and under backprop; and, where the layer sends error down,
-        ``sent`` = B(delta), ``sent_local`` = W(delta) and ``sent_exact`` = W(delta_exact) with W and B as adjoints.
+        By layer in forward order; each a dict of arrays, examples first:
+
+        - ``inputs`` x, ``forward_projection`` W x and, where B has W's shape, ``feedback_projection`` B x;
+        - ``delta`` and ``delta_exact``, the error that arrives at the layer's output under the rule and under backprop;
+        - ``weight_gradient`` = Σ delta xᵀ and ``weight_gradient_exact`` = Σ delta_exact xᵀ in W's shape: what the task
+          asks of W, of all layers that share it;
+        - where the layer sends error down, ``sent`` = B(delta), ``sent_local`` = W(delta) and ``sent_exact`` =
+          W(delta_exact) with W and B as adjoints;
+
+        and of ``operator``, a `trainers.laws.LayerOperator` of the size of the layer's first use, and, if the rule
+        learns B, ``law``, a `trainers.laws.Law`.
 
     Examples
     --------
     >>> from trainers.convert import transport_free
     >>> net = transport_free(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), "fa")
     >>> signals = error_signals(net, torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
-    >>> {layer: sorted(arrays) for layer, arrays in signals.items()}
-    {'0': ['delta', 'delta_exact'], '2': ['delta', 'delta_exact', 'sent', 'sent_exact', 'sent_local']}
+    >>> {layer: sorted(kind for kind in found if "t_" in kind) for layer, found in signals.items()}
+    {'0': ['weight_gradient', 'weight_gradient_exact'],
+     '2': ['sent_exact', 'sent_local', 'weight_gradient', 'weight_gradient_exact']}
     """
-    probe = Probe()
-    with _undisturbed(model), _attached(model, probe), torch.enable_grad():
+    with probing(model) as probe, torch.enable_grad():
         value = loss(model(x), target)
-        for probe.exact in (True, False):
-            torch.autograd.grad(value, probe.anchors, retain_graph=probe.exact, allow_unused=True)
+        exact, _ = probe.backward(value, exact=probe.calls)
+        ruled, _ = probe.backward(value, exact=())
     names = {layer: name for name, layer in synapses(model)}
-    return {
-        names[layer]: {
-            kind: _array([call[kind] for call in calls], channels_first=layer.op.channels_first)
-            for kind in ("delta", "delta_exact", "sent", "sent_local", "sent_exact")
-            if all(kind in call for call in calls)
-        }
-        for layer, calls in probe.calls.items()
+    with torch.no_grad():
+        found = {names[layer]: _signals(layer, probe.calls[layer], ruled[layer], exact[layer]) for layer in probe.calls}
+        for layer in probe.calls:
+            together = [other for other in probe.calls if other.weight is layer.weight]
+            for kind, errors in (("weight_gradient", ruled), ("weight_gradient_exact", exact)):
+                parts = [part for each in together for part in _gradients(each, probe.calls[each], errors[each])]
+                if parts:
+                    found[names[layer]][kind] = _to_numpy(torch.stack(parts).sum(0))
+            if layer.rule.learned:
+                uses = tuple(_use(each, call) for each in together for call in probe.calls[each])
+                found[names[layer]]["law"] = Law(uses, examples=len(x))
+    return found
+
+
+def _signals(layer: Synaptic, calls: list[Call], ruled: list[Error], exact: list[Error]) -> dict[str, Any]:
+    first = calls[0].x
+    found: dict[str, Any] = {"operator": LayerOperator(calls[0].op, tuple(first.shape[1:]), first.device)}
+    b = layer.effective_feedback() if layer.error_path is None else None
+    tensors: dict[str, Sequence[Tensor | None]] = {
+        "inputs": [call.x for call in calls],
+        "forward_projection": [call.op.apply(call.x, layer.weight.to(call.x.dtype)) for call in calls],
+        "feedback_projection": [None if b is None else call.op.apply(call.x, b.to(call.x.dtype)) for call in calls],
+        "delta": [error.delta for error in ruled],
+        "delta_exact": [error.delta for error in exact],
+        "sent": [error.sent for error in ruled],
+        "sent_local": [_through_w(layer, call, error) for call, error in zip(calls, ruled, strict=True)],
+        "sent_exact": [error.sent for error in exact],
     }
+    for kind, uses in tensors.items():
+        known = [use for use in uses if use is not None]
+        if len(known) == len(uses):
+            found[kind] = _array(known, channels_first=layer.op.channels_first)
+    return found
+
+
+def _through_w(layer: Synaptic, call: Call, error: Error) -> Tensor | None:
+    if error.delta is None or error.sent is None:
+        return None
+    return call.op.adjoint(error.delta, layer.weight.to(error.delta.dtype), call.x)
+
+
+def _gradients(layer: Synaptic, calls: list[Call], errors: list[Error]) -> list[Tensor]:
+    return [
+        call.op.outer(call.x.to(error.delta.dtype), error.delta, layer.weight)
+        for call, error in zip(calls, errors, strict=True)
+        if error.delta is not None
+    ]
+
+
+def _use(layer: Synaptic, call: Call) -> Use:
+    # A copy of W, so that the law outlives the next training step.
+    w = layer.weight.detach().to(call.x.dtype, copy=True)
+    return Use(layer.rule, call.op, call.x, w, call.positions)
 
 
 def _array(signals: list[Tensor], *, channels_first: bool) -> np.ndarray[Any, Any]:
@@ -72,86 +123,148 @@ def _array(signals: list[Tensor], *, channels_first: bool) -> np.ndarray[Any, An
         signal = torch.cat([signal.flatten(2) for signal in signals], dim=2)
     else:
         signal = torch.cat([signal.reshape(-1, signal.shape[-1]) for signal in signals])
-    return signal.to(torch.promote_types(signal.dtype, torch.float32)).cpu().numpy()
+    return _to_numpy(signal)
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).cpu().numpy()
+
+
+@dataclass
+class Error:
+    """What one backward pass brought to a use of a layer, and what the layer sent on; None where there was nothing."""
+
+    delta: Tensor | None = None
+    sent: Tensor | None = None
+
+
+@dataclass
+class Call:
+    """One use of a layer in the forward pass."""
+
+    op: Operation
+    x: Tensor
+    positions: int
+    error: Error = field(default_factory=Error)
 
 
 class Probe:
-    """Stands in for the synapses' backward pass and notes what goes through it."""
+    """Stands in for the synapses' backward pass and notes what goes through it.
+
+    Attributes
+    ----------
+    calls : dict
+        By layer in forward order, its uses in the forward pass.
+    """
 
     def __init__(self) -> None:
-        self.exact = False
-        self.calls: dict[Synaptic, list[dict[str, Tensor]]] = {}
-        self.anchors: list[Tensor] = []
+        self.calls: dict[Synaptic, list[Call]] = {}
+        self.exact: Collection[Synaptic] = ()
+        self._anchors: list[Tensor] = []
+        self._going_back = False
 
     def apply(self, layer: Synaptic, x: Tensor, op: Operation) -> Tensor:
         """Run one layer forward; a layer used several times is noted once for each use."""
-        call: dict[str, Tensor] = {}
-        self.calls.setdefault(layer, []).append(call)
         # What backward is asked for: so no parameter is, frozen layers are reached, and no gradient is left anywhere.
         anchor = x.new_zeros((), requires_grad=True)
-        self.anchors.append(anchor)
-        y, silent = _ProbedSynapse.apply(anchor, x, layer, op, self, call)
+        y, silent, call = _ProbedSynapse.apply(anchor, x, layer, op, self)
+        if not self._going_back:  # else a checkpoint runs forward once more
+            self._anchors.append(anchor)
+            self.calls.setdefault(layer, []).append(call)
         if layer.error_path is not None:
             layer.error_path.silent.append(silent)
         return y  # type: ignore[no-any-return]
+
+    def backward(
+        self, value: Tensor, exact: Collection[Synaptic], parameters: Sequence[Tensor] = ()
+    ) -> tuple[dict[Synaptic, list[Error]], tuple[Tensor | None, ...]]:
+        """Send the error of the loss ``value`` down: through W in the layers ``exact``, in others as their rule does.
+
+        Returns
+        -------
+        errors : dict
+            By layer, of each of its ``calls``.
+        gradients : tuple
+            Of ``parameters``, as far as native modules use them.
+        """
+        self.exact = exact
+        for call in self._all():
+            call.error = Error()
+        asked = [*self._anchors, *parameters]
+        self._going_back = True
+        gradients = torch.autograd.grad(value, asked, retain_graph=True, allow_unused=True)
+        errors = {layer: [call.error for call in calls] for layer, calls in self.calls.items()}
+        return errors, gradients[len(self._anchors) :]
+
+    def _all(self) -> Iterator[Call]:
+        for calls in self.calls.values():
+            yield from calls
 
 
 class _ProbedSynapse(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, anchor: Tensor, x: Tensor, layer: Synaptic, op: Operation, probe: Probe, call: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        ctx.layer, ctx.op, ctx.probe, ctx.call = layer, op, probe, call
-        ctx.save_for_backward(x)
+        ctx: Any, anchor: Tensor, x: Tensor, layer: Synaptic, op: Operation, probe: Probe
+    ) -> tuple[Tensor, Tensor, Call]:
         y = op.apply(x, layer.weight, layer.bias)
-        return y, y.new_zeros((x.shape[0], layer.error_path.classes) if layer.error_path else ())
+        seen = x.detach() if x.dim() > 1 else x.detach()[None]
+        call = Call(op, seen, op.positions(seen, y))
+        ctx.layer, ctx.probe, ctx.call = layer, probe, call
+        ctx.save_for_backward(x)
+        ctx.set_materialize_grads(False)
+        return y, y.new_zeros((x.shape[0], layer.error_path.classes) if layer.error_path else ()), call
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, signal: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor | None, signal: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        layer, op, call = ctx.layer, ctx.op, ctx.call
-        call["delta_exact" if ctx.probe.exact else "delta"] = dy
+        if dy is None:
+            return (None,) * 5
+        layer, call = ctx.layer, ctx.call
+        call.error.delta = dy
         if not ctx.needs_input_grad[1]:
-            return (None,) * 6
-        x = x.to(dy.dtype)
-        through_w = op.adjoint(dy, layer.weight.to(dy.dtype), x)
-        if ctx.probe.exact:
-            call["sent_exact"] = through_w
-            return None, through_w, None, None, None, None
-        call["sent_local"] = through_w
-        if layer.error_path is not None:
+            return (None,) * 5
+        if layer not in ctx.probe.exact and layer.error_path is not None:
+            if signal is None:
+                raise RuntimeError(f"{layer.rule.name}: the output error never reached a layer; is the loss another's?")
             sent = project(signal, layer.feedback, x)
         else:
-            sent = op.adjoint(dy, layer.effective_feedback().to(dy.dtype), x)
-        call["sent"] = sent
-        return None, sent.to(dy.dtype), None, None, None, None
+            matrix = layer.weight if layer in ctx.probe.exact else layer.effective_feedback()
+            sent = call.op.adjoint(dy, matrix.to(dy.dtype), x.to(dy.dtype))
+        call.error.sent = sent = sent.to(dy.dtype)
+        return None, sent, None, None, None
 
 
 @contextmanager
-def _attached(model: nn.Module, probe: Probe) -> Iterator[None]:
-    layers = [layer for _, layer in synapses(model)]
-    try:
-        for layer in layers:
-            layer.probe = probe
-        yield
-    finally:
-        for layer in layers:
-            layer.probe = None
-
-
-@contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Training mode for the duration; buffers, modes and random state are put back afterwards."""
+def probing(model: nn.Module) -> Iterator[Probe]:
+    """Let a new probe stand in for the model's synapses, in training mode, and leave the model as it was."""
     buffers = {buffer: buffer.clone() for buffer in model.buffers()}
     modes = {module: module.training for module in model.modules()}
-    devices = {p.device for p in model.parameters() if p.is_cuda}
-    with torch.random.fork_rng(devices=list(devices)):
+    with forked(model), attached(model) as probe:
         try:
             model.train()
-            yield
+            yield probe
         finally:
             for module, mode in modes.items():
                 module.training = mode
             with torch.no_grad():
                 for buffer, value in buffers.items():
                     buffer.copy_(value)
+
+
+@contextmanager
+def attached(model: nn.Module) -> Iterator[Probe]:
+    """Let a new probe stand in for the model's synapses."""
+    before = {layer: layer.probe for _, layer in synapses(model)}
+    probe = Probe()
+    try:
+        for layer in before:
+            layer.probe = probe
+        yield probe
+    finally:
+        for layer, earlier in before.items():
+            layer.probe = earlier
+
+
+def forked(model: nn.Module) -> AbstractContextManager[None]:
+    """Put the random state back afterwards, so that what is drawn now is drawn again the next time."""
+    return torch.random.fork_rng(devices=list({p.device for p in model.parameters() if p.is_cuda}))

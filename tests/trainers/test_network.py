@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from probes.errors import InputError
 from probes.schema import write_json
+from trainers.attribution import attribution
 from trainers.convert import transport_free
 from trainers.fit import Training
-from trainers.network import build_network, open_run, signals_of
+from trainers.network import attribution_of, build_network, open_run, signals_of
 from trainers.recorder import Recorder
 from trainers.rules import RULES
 from trainers.settings import Settings
@@ -78,8 +79,13 @@ def test_signals_of_the_loss_that_was_trained(tmp_path):
         signals_of(run, net)
     found = signals_of(run, net, F.mse_loss)(0)
     for layer, arrays in error_signals(net, x, y, loss=F.mse_loss).items():
+        assert set(found[layer]) == {*arrays, "forward_lr"}
         for name, array in arrays.items():
-            np.testing.assert_array_equal(found[layer][name], array)
+            if isinstance(array, np.ndarray):
+                np.testing.assert_array_equal(found[layer][name], array)
+    costs = attribution_of(run, net, F.mse_loss)(0)
+    assert costs == attribution(net, x, y, loss=F.mse_loss)
+    assert costs["2"] != (0.0, 0.0)
 
 
 def test_signals_of_classes_need_no_loss(tmp_path):
@@ -100,6 +106,7 @@ def test_a_run_without_snapshots_has_no_signals(tmp_path):
     net = transport_free(nn.Linear(4, 3), "fa")
     Recorder(net, tmp_path / "run", probe_batch=(torch.ones(2, 4), torch.zeros(2, dtype=torch.long))).close()
     assert signals_of(open_run(tmp_path / "run"), net) is None
+    assert attribution_of(open_run(tmp_path / "run"), net) is None
 
 
 X, Y = np.ones((10, 4), np.float32), np.arange(10) % 3
@@ -122,9 +129,10 @@ def test_a_batch_that_does_not_fit(batch, tmp_path):
     names = ("inputs", "targets")
     arrays = {k: ([f"{k}{axis}" for axis in range(v.ndim)], v) for k, v in zip(names, batch, strict=True)}
     xr.Dataset(arrays).to_netcdf(path, engine="h5netcdf")
-    with pytest.raises(InputError, match=r"probe_batch.nc: ") as caught:
-        signals_of(open_run(tmp_path / "run"), net)(0)
-    assert "\n" not in str(caught.value)
+    for measure in (signals_of, attribution_of):
+        with pytest.raises(InputError, match=r"probe_batch.nc: ") as caught:
+            measure(open_run(tmp_path / "run"), net)(0)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_batch_that_is_a_bomb(tmp_path):
@@ -193,3 +201,15 @@ def test_building_leaves_every_random_state(rule, monkeypatch):
     assert torch.equal(torch.get_rng_state(), before)
     assert not seeded
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_attribution_takes_the_step_of_the_run(tmp_path):
+    settings = Settings(epochs=2, depth=2, width=8, snapshots=4, momentum=0.5)
+    for _ in Training(settings, tmp_path / "run"):
+        pass
+    run = open_run(tmp_path / "run")
+    step = int(run.steps[1])
+    found = attribution_of(run)(step)
+    lr = signals_of(run)(step)["fc1"]["forward_lr"]
+    assert found == attribution(run.model(step), *run.probe_batch(), lr=lr)
+    assert found != attribution(run.model(step), *run.probe_batch(), lr=lr / 2)

@@ -1,12 +1,16 @@
-"""Error signals against written-out backward passes, and proof that looking changes nothing."""
+"""Signals against written-out backward passes and autograd, and proof that looking changes nothing."""
 
 import copy
+import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from trainers.attribution import attribution
 from trainers.convert import synapses, transport_free
 from trainers.rules import RULES
 from trainers.signals import error_signals
@@ -123,3 +127,164 @@ def test_frozen_layers_are_reached(batch):
     for p in model.parameters():
         p.requires_grad_(False)
     assert "delta_exact" in error_signals(model, *batch)["0"]
+
+
+class Residual(nn.Module):
+    """Two blocks with a skip, the second one's weights used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.again, self.norm, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = torch.relu(self.stem(x))
+        h = h + torch.relu(self.norm(self.down(h)))
+        h = h + torch.tanh(self.again(h))
+        h = h + torch.tanh(self.again(h))
+        return self.head(h.mean((2, 3)))
+
+
+def perceptron():
+    sizes = [64, 9, 7, 3]
+    layers = [module for a, b in itertools.pairwise(sizes) for module in (nn.Linear(a, b), nn.Tanh())]
+    return nn.Sequential(nn.Flatten(), *layers[:-1]).double()
+
+
+NETWORKS = {"mlp": perceptron, "conv": network, "residual": lambda: Residual().double()}
+
+
+@pytest.fixture(params=NETWORKS)
+def native(request):
+    torch.manual_seed(4)
+    return NETWORKS[request.param]()
+
+
+def backward(model, batch, seed=5):
+    torch.manual_seed(seed)
+    F.cross_entropy(model(batch[0]), batch[1]).backward()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_weight_gradients_are_those_of_training_and_of_autograd(rule, native, batch):
+    for module in native.modules():
+        if isinstance(module, nn.Dropout):
+            module.p *= rule != "brsf"  # which draws feedback in between
+    model = transport_free(native, rule, sample=batch[0])
+    backward(native, batch)
+    backward(model, batch)  # first: it may draw feedback anew
+    torch.manual_seed(5)
+    signals = error_signals(model, *batch)
+    for name, layer in synapses(model):
+        own = layer.rule.decay * layer.weight.detach() if rule == "kp" else 0.0
+        if rule == "kp" and name == "again":
+            own = 2 * own  # once for each use
+        expected = (layer.weight.grad - own).numpy(), native.get_submodule(name).weight.grad.numpy()
+        for kind, gradient in zip(("weight_gradient", "weight_gradient_exact"), expected, strict=True):
+            assert signals[name][kind].dtype == np.float64
+            np.testing.assert_allclose(signals[name][kind], gradient, rtol=1e-8, atol=1e-12)
+
+
+def test_layers_with_the_same_weights_share_a_gradient(batch):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Linear(8, 3))
+    net[4].weight = net[2].weight
+    model = transport_free(net.double(), "fa")
+    backward(model, batch)
+    signals = error_signals(model, *batch)
+    for name in ("2", "4"):
+        np.testing.assert_allclose(signals[name]["weight_gradient"], model[2].weight.grad.numpy(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", ["fa", "usf", "bp", "dfa"])
+def test_inputs_and_what_the_weights_make_of_them(rule, native, batch):
+    model = transport_free(native, rule, sample=batch[0])
+    inputs, outputs = {}, {}
+    for name, layer in synapses(model):
+        layer.register_forward_pre_hook(lambda _, x, name=name: inputs.setdefault(name, []).append(x[0].detach()))
+        layer.register_forward_hook(lambda _, x, y, name=name: outputs.setdefault(name, []).append(y.detach().clone()))
+    signals = error_signals(model, *batch)
+    for name, layer in synapses(model):
+        axis = 0 if isinstance(layer, nn.Linear) else 2
+        spatial = (1, 1) if axis else ()
+        flat = (lambda t, axis=axis: t.flatten(2)) if len(inputs[name]) > 1 else (lambda t: t)
+        x, y = (torch.cat([flat(t) for t in found[name]], dim=axis) for found in (inputs, outputs))
+        np.testing.assert_array_equal(signals[name]["inputs"], x.numpy())
+        bias = 0.0 if layer.bias is None else layer.bias.detach().view(-1, *spatial[: y.dim() - 2])
+        np.testing.assert_allclose(signals[name]["forward_projection"], (y - bias).numpy(), rtol=1e-9, atol=1e-12)
+        assert ("feedback_projection" in signals[name]) == (rule != "dfa")
+        if rule == "bp":
+            np.testing.assert_array_equal(signals[name]["feedback_projection"], signals[name]["forward_projection"])
+        elif rule != "dfa":
+            with torch.no_grad():
+                layer.weight.copy_(layer.effective_feedback())
+    if rule in ("fa", "usf"):  # with W = B the projections swap
+        swapped = error_signals(model, *batch)
+        name = next(iter(swapped))
+        found, expected = swapped[name]["forward_projection"], signals[name]["feedback_projection"]
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["fa", "dfa"])
+def test_a_layer_that_the_loss_does_not_see_sends_nothing(rule, batch):
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.idle, self.head = nn.Linear(64, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+
+        def forward(self, x):
+            h = torch.tanh(self.body(x.flatten(1)))
+            self.idle(h)
+            return self.head(h)
+
+    torch.manual_seed(6)
+    model = transport_free(Idle().double(), rule, classes=3)
+    backward(model, batch)
+    signals = error_signals(model, *batch)
+    assert set(signals["idle"]) == {"inputs", "forward_projection", "operator"} | (
+        {"feedback_projection"} if rule == "fa" else set()
+    )
+    np.testing.assert_allclose(signals["body"]["weight_gradient"], model.body.weight.grad.numpy(), rtol=1e-9)
+
+
+def test_direct_feedback_needs_the_error_of_the_output_itself(batch):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(64, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            h = self.body(x.flatten(1))
+            return self.head(h), self.head(h).sum()
+
+    model = transport_free(Two().double(), "dfa", classes=3)
+    with pytest.raises(RuntimeError, match="dfa: the output error never reached a layer"):
+        error_signals(model, *batch, loss=lambda outputs, target: outputs[1])
+
+
+def test_float32_networks_give_float32(batch):
+    model = transport_free(network().float(), "fa", sample=batch[0].float())
+    signals = error_signals(model, batch[0].float(), batch[1])
+    kinds = {value.dtype for found in signals.values() for value in found.values() if isinstance(value, np.ndarray)}
+    assert kinds == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("rule", ["fa", "kp"])
+def test_checkpoints_run_a_layer_twice_but_it_is_used_once(rule, batch):
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.head = nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            h = torch.tanh(self.one(x.flatten(1)))
+            return self.head(checkpoint(lambda h: torch.tanh(self.two(h)), h, use_reentrant=False))
+
+    torch.manual_seed(7)
+    model = transport_free(Checkpointed().double(), rule)
+    plain = nn.Sequential(nn.Flatten(), model.one, nn.Tanh(), model.two, nn.Tanh(), model.head)
+    signals, expected = error_signals(model, *batch), error_signals(plain, *batch)
+    for name, twin in (("one", "1"), ("two", "3"), ("head", "5")):
+        for kind in ("delta", "delta_exact", "weight_gradient", "inputs"):
+            np.testing.assert_allclose(signals[name][kind], expected[twin][kind], rtol=1e-12)
+    costs = [list(attribution(network, *batch).values()) for network in (model, plain)]
+    np.testing.assert_allclose(*costs, rtol=1e-9)

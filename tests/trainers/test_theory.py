@@ -1,0 +1,39 @@
+"""The table of docs/theory.md, made again in small: predictions of the linear theory against simulations."""
+
+import pytest
+
+from bench.theory import BATCH, LIMITS, REGULARISED, Case, critical_rate, noise_angle, resting_angle
+
+
+@pytest.fixture(scope="module")
+def case():
+    made = {}
+    return lambda model, rule: made.setdefault((model, rule), Case(model, rule))
+
+
+def held(row):
+    return row.difference == pytest.approx(0, abs=LIMITS[row.quantity])
+
+
+@pytest.mark.parametrize("model", ["mlp", "conv"])
+@pytest.mark.parametrize("rule", REGULARISED)
+def test_critical_rates(case, model, rule):
+    assert held(critical_rate(case(model, rule), steps=60))
+
+
+def test_critical_rates_with_momentum(case):
+    assert held(critical_rate(case("mlp", "ia"), momentum=0.9, steps=100))
+
+
+@pytest.mark.parametrize("rule", REGULARISED)
+def test_resting_angles(case, rule):
+    assert held(resting_angle(case("mlp", rule), steps=500))
+
+
+@pytest.mark.parametrize(("rule", "source"), [("sa", "updates"), ("wm-reg", "batches"), ("wm", "inputs")])
+def test_noise_angles(case, rule, source):
+    assert held(noise_angle(case("mlp", rule), source, steps=300))
+
+
+def test_batches_are_stable_where_their_mean_is(case):
+    assert held(critical_rate(case("mlp", "aa"), batch=BATCH, steps=300))

@@ -1,0 +1,159 @@
+"""What each layer's feedback costs: the same step with exact error in the layers above, and with it here too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from trainers.convert import synapses
+from trainers.signals import Error, Loss, Probe, attached, forked, probing
+
+if TYPE_CHECKING:
+    from trainers.layers import Synaptic
+
+_APART = 1e12  # norms further apart have no angle
+_RELATIVE_STEP = 1e-3
+_RESOLVED = 1e4  # roundings of the loss that its decrease has to exceed
+
+Gradient = Mapping[str, Tensor]
+
+
+def attribution(
+    model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F.cross_entropy, lr: float = math.nan
+) -> dict[str, tuple[float, float]]:
+    """Return by layer, in forward order, what its feedback costs in degrees and in learning.
+
+    From the top down, B is replaced by W in the layers from k on, and the error sent down anew: δₖ at the first layer's
+    output, gₖ for all parameters. With L(θ) the loss on this very batch, the feedback of layer k costs
+
+        ∠(δₖ₊₁, δ*) − ∠(δₖ, δ*)  degrees  and  (Dₖ − Dₖ₊₁) / D*,  Dₖ = L(θ) − L(θ − lr gₖ)  (a share of 1),
+
+    where * is exact backprop, all layers replaced. Over all layers the costs sum up to the rule's angle and to 1 − its
+    share of backprop's decrease. A cost may be negative: errors can compensate each other. For L layers: at most L + 1
+    backward and L + 2 forward passes. Nothing of the model changes.
+
+    Parameters
+    ----------
+    model
+        A converted network.
+    x, target
+        The batch.
+    loss
+        Of outputs and targets.
+    lr
+        Of a plain step; default: that with which backprop moves the parameters by 10⁻³ of their norm. What a rule adds
+        to the task's gradient of W (Kolen-Pollack's decay) is left out. Where backprop itself does not decrease
+        the loss, by more than 10⁴ roundings, Dₖ is that of an infinitesimal step, ⟨gₖ, g*⟩.
+
+    Returns
+    -------
+    dict
+        Of (degrees, share); (0, 0) for layers that send no error or are exact already. NaN where errors vanish, are not
+        finite, or have norms more than 10¹² apart, or where no gradient reaches any parameter.
+
+    Examples
+    --------
+    >>> from trainers.convert import transport_free
+    >>> net = transport_free(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), "fa")
+    >>> costs = attribution(net, torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
+    >>> costs["0"], costs["2"][0] > 0
+    ((0.0, 0.0), True)
+    """
+    names = {layer: name for name, layer in synapses(model)}
+    trained = _trained(model)
+    with probing(model) as probe, torch.enable_grad():
+        with forked(model):
+            value = loss(model(x), target)
+        errors_exact, gradient_exact = _backward(probe, value, trained, probe.calls)
+
+        def moved(gradient: Gradient, step: float) -> float:
+            # Buffers of its own too: the graph of the first pass holds the model's as they are.
+            with forked(model), attached(model), torch.no_grad():
+                state = {name: buffer.clone() for name, buffer in model.named_buffers()}
+                state |= {name: p - step * gradient[name] for name, p in trained.items()}
+                return value.item() - float(loss(functional_call(model, state, (x,)), target))
+
+        decrease, total = _decrease(moved, value, trained, gradient_exact, lr)
+        angle, down, exact, costs = 0.0, total, set(probe.calls), {}
+        for layer, errors in errors_exact.items():  # from the bottom up each takes its own feedback again
+            exact.remove(layer)
+            costs[names[layer]] = 0.0, 0.0
+            if layer.rule.transports or all(error.sent is None for error in errors):
+                continue
+            ruled, gradient = _backward(probe, value, trained, exact)
+            before, angle = angle, _angle(_at_first(ruled), _at_first(errors_exact))
+            more, down = down, decrease(gradient)
+            costs[names[layer]] = angle - before, (more - down) / total if total > 0 else math.nan
+    return costs
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that the task's gradient moves."""
+    feedback = {id(layer.feedback) for _, layer in synapses(model) if not layer.rule.transports}
+    return {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in feedback}
+
+
+def _backward(
+    probe: Probe, value: Tensor, trained: Mapping[str, nn.Parameter], exact: Collection[Synaptic]
+) -> tuple[dict[Synaptic, list[Error]], Gradient]:
+    """Return all errors and the task's gradient of all trained parameters."""
+    errors, native = probe.backward(value, exact, list(trained.values()))
+    gradients = {id(p): torch.zeros_like(p) if g is None else g for p, g in zip(trained.values(), native, strict=True)}
+    with torch.no_grad():
+        for layer, calls in probe.calls.items():
+            own = [p if id(p) in gradients else None for p in (layer.weight, layer.bias)]
+            wanted = (False, own[0] is not None, own[1] is not None)
+            for call, error in zip(calls, errors[layer], strict=True):
+                if error.delta is None:
+                    continue
+                like = layer.weight.to(error.delta.dtype)
+                products = call.op.backward(error.delta, call.x.to(error.delta.dtype), like, wanted)[1:]
+                for p, product in zip(own, products, strict=True):
+                    if product is not None:
+                        gradients[id(p)] = gradients[id(p)] + product
+    return errors, {name: gradients[id(p)] for name, p in trained.items()}
+
+
+def _decrease(
+    moved: Callable[[Gradient, float], float],
+    value: Tensor,
+    trained: Mapping[str, nn.Parameter],
+    exact: Gradient,
+    lr: float,
+) -> tuple[Callable[[Gradient], float], float]:
+    """Return the decrease of the loss as a function of the gradient, and that by exact backprop."""
+
+    def first_order(gradient: Gradient) -> float:
+        return sum(float((gradient[name].double() * exact[name].double()).sum()) for name in exact)
+
+    square = first_order(exact)
+    if math.isnan(lr) and square > 0:
+        size = sum(float(p.detach().double().square().sum()) for p in trained.values())
+        lr = _RELATIVE_STEP * math.sqrt(size / square)
+    total = moved(exact, lr)
+    if total > _RESOLVED * torch.finfo(value.dtype).eps * abs(value.item()):
+        return lambda gradient: moved(gradient, lr), total
+    return first_order, square
+
+
+def _at_first(errors: Mapping[Synaptic, list[Error]]) -> Tensor:
+    """Return the error at the output of the first layer, of all its uses."""
+    deltas = [error.delta.flatten() for error in next(iter(errors.values()), []) if error.delta is not None]
+    return torch.cat(deltas) if deltas else torch.empty(0)
+
+
+def _angle(first: Tensor, second: Tensor) -> float:
+    """Return the angle in degrees, or NaN where an error is too small or too large to have one."""
+    floor = torch.finfo(first.dtype).tiny * math.sqrt(len(first))  # below it rounding has eaten the direction
+    first, second = first.double(), second.double()
+    a, b = float(first.norm()), float(second.norm())
+    if not (min(a, b) > floor and max(a, b) <= _APART * min(a, b) and math.isfinite(max(a, b))):
+        return math.nan
+    u, v = first / a, second / b
+    return math.degrees(2 * math.atan2(float((u - v).norm()), float((u + v).norm())))

@@ -1,0 +1,279 @@
+"""A layer's operation, and how its feedback learns while its weights stand still, as functions of NumPy arrays.
+
+What probes of stability and of fixed points ask of a network, without knowing PyTorch or any rule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainers.device import RandomState
+from trainers.operations import Convolution, Operation
+from trainers.rules import Rule
+from trainers.synapse import Local
+
+Array = NDArray[Any]
+_S = TypeVar("_S", bound=Local)
+
+_DRAWING = threading.Lock()  # the global random state is one for all threads
+
+
+@dataclass(frozen=True)
+class LayerOperator:
+    """The linear operation of a layer at its real size, for any matrix W of the weights' shape.
+
+    Examples
+    --------
+    >>> from trainers.operations import Dense
+    >>> operator = LayerOperator(Dense(), (2,), torch.device("cpu"))
+    >>> operator.apply(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 1.0]]))
+    array([[3.], [4.]])
+    >>> operator.adjoint(np.array([[3.0, 4.0]]), np.array([[1.0]]))
+    array([[3., 4.]])
+    """
+
+    op: Operation
+    shape: tuple[int, ...]
+    """Of one example's input."""
+    device: torch.device
+
+    @torch.no_grad()
+    def apply(self, weight: Array, x: Array) -> Array:
+        """Return W x for inputs (batch, ``*shape``)."""
+        w, x_ = self._tensors(weight, x)
+        return _array(self.op.apply(x_, w))
+
+    @torch.no_grad()
+    def adjoint(self, weight: Array, y: Array) -> Array:
+        """Return Wᵀ y, (batch, ``*shape``)."""
+        w, y_ = self._tensors(weight, y)
+        return _array(self.op.adjoint(y_, w, y_.new_empty(len(y), *self.shape)))
+
+    def _tensors(self, *arrays: Array) -> list[Tensor]:
+        tensors = [_tensor(array).to(self.device) for array in arrays]
+        dtype = torch.promote_types(*(tensor.dtype for tensor in tensors))
+        return [tensor.to(dtype) for tensor in tensors]
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """One use of a layer in a forward pass: all that the gradient of its feedback depends on, but for B itself.
+
+    W stands still, so its total gradient is zero: where a rule lets B share the task's gradient, that is just what
+    balances the rule's own wish for W.
+    """
+
+    rule: Rule
+    op: Operation
+    x: Tensor
+    weight: Tensor
+    positions: int
+
+    def to(self, dtype: torch.dtype) -> Use:
+        """Return the same in another precision."""
+        if dtype == self.x.dtype:
+            return self
+        return self._double if dtype == torch.float64 else self._cast(dtype)
+
+    def gradient(self, feedback: Tensor) -> Tensor:
+        """Return the rule's gradient at B: the mean over the batch, or over all noise if it learns from noise."""
+        total = torch.zeros_like(feedback)
+        designs = math.prod(_periods(self.op, self.x, self.weight))
+        for first in range(0, designs, len(self.x)):
+            s = self._local(_Expected, self.x, feedback)
+            s.first = first
+            gradient = self.rule.feedback_grad(s)
+            if not s.drawn:
+                return gradient
+            total.add_(gradient, alpha=s.drawn / designs)
+        return total
+
+    def deviation(self, feedback: Tensor, draw: int, seed: int) -> Tensor:
+        """Return a sample of (gradient of a batch of this size − its mean) at B; NaN for a batch of one.
+
+        It is the difference between the gradients of two halves of the batch, with noise of their own, scaled to the
+        variance of the whole.
+        """
+        half = len(self.x) // 2
+        if not half:
+            return torch.full_like(feedback, math.nan)
+        order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(draw)).to(self.x.device)
+        gradients = []
+        for part in (0, 1):
+            s = self._local(_Sampled, self.x[order[part * half : (part + 1) * half]], feedback)
+            s.seed = 2 * seed + part
+            gradients.append(self.rule.feedback_grad(s))
+        return (gradients[0] - gradients[1]) * math.sqrt(half / len(self.x) / 2)
+
+    def _local(self, kind: type[_S], x: Tensor, feedback: Tensor) -> _S:
+        s = kind(self.op, x, feedback, self.positions, weight=self.weight)
+        if "output" in self.rule.shares:
+            s.y = self.op.apply(x, self.weight)
+        if "weight_grad" in self.rule.shares:
+            s.weight_grad = torch.zeros_like(self.weight)
+            s.weight_grad = -self.rule.weight_grad(s)
+        return s
+
+    @cached_property
+    def _double(self) -> Use:
+        return self._cast(torch.float64)
+
+    def _cast(self, dtype: torch.dtype) -> Use:
+        return dataclasses.replace(self, x=self.x.to(dtype), weight=self.weight.to(dtype))
+
+
+@dataclass
+class _Expected(Local):
+    """A synapse whose mirror phase sees, part by part, inputs that have exactly the second moments of the noise."""
+
+    first: int = 0
+    drawn: int = 0
+
+    def mirror(self, noise: str, std: float) -> Local:
+        x = std * _impulses(self.op, self.x, self.weight, self.first)
+        self.drawn = len(x)
+        return Local(self.op, x, self.feedback, self.positions, self.op.apply(x, self.weight), self.weight)
+
+
+@dataclass
+class _Sampled(Local):
+    """A synapse whose mirror phase sees the noise of a seed."""
+
+    seed: int = 0
+
+    def mirror(self, noise: str, std: float) -> Local:
+        with _DRAWING, RandomState(self.x.device, self.seed).active():
+            return super().mirror(noise, std)
+
+
+def _periods(op: Operation, x: Tensor, weight: Tensor) -> list[int]:
+    """Return, for each axis of one example, how far apart entries are that share a weight with none between."""
+    shape = list(x.shape[1:])
+    if not isinstance(op, Convolution):
+        return [*(1 for _ in shape[:-1]), shape[-1]]
+    reach = [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], op.dilation, strict=True)]
+    return [shape[0] // op.groups, *map(min, reach, shape[1:])]
+
+
+def _impulses(op: Operation, x: Tensor, weight: Tensor, first: int) -> Tensor:
+    """Return a part of a batch that stands for all noise of variance 1 in inputs like ``x``.
+
+    Noise enters learning by its second moments. In each example some entries are ±√n and the others zero, far enough
+    apart not to meet in a product of input and output; over all n examples each entry has its turn once. So E[x xᵀ] of
+    entries that do meet is that of white noise exactly, where as many random examples would leave a relative error of
+    √(fan-in / examples). Random signs do the same on average for what meets in longer products.
+
+    Parameters
+    ----------
+    op, x, weight
+        Of the layer.
+    first
+        Number of the part's first example; the part is at most as long as ``x``.
+    """
+    periods = _periods(op, x, weight)
+    count = math.prod(periods)
+    turns = torch.arange(first, min(first + len(x), count))
+    shape = (len(turns), *x.shape[1:])
+    signs = torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(first)).mul_(2).sub_(1)
+    part = signs.to(x.dtype).mul_(math.sqrt(count))
+    for axis, (turn, period) in enumerate(zip(torch.unravel_index(turns, periods), periods, strict=True), start=1):
+        chosen = torch.arange(shape[axis]) % period == turn[:, None]
+        part *= chosen.view(len(turns), *(shape[axis] if i == axis else 1 for i in range(1, len(shape))))
+    return part.to(x.device)
+
+
+@dataclass(frozen=True)
+class Law:
+    """How the feedback of a layer learns while the forward weights W stand still.
+
+    The rule's own gradient, taken as the rule computes it; for every rule of the registry it is affine in B:
+    ∂B = H B − T. Layers that share their weights share B and its gradient too.
+
+    Attributes
+    ----------
+    uses : tuple of Use
+        Of B in one forward pass.
+    examples : int
+        In that pass.
+    batch_size : int or None
+        In a training step; default: as many as in that pass.
+    lr : float
+        Learning rate of B in the step that follows; NaN where it is not known.
+    optimizer : str
+        Of B: "sgd", "adam" or "adamw".
+    momentum, nesterov
+        Of SGD.
+    interval : int
+        Steps from one update of B to the next.
+    weight_decay : float
+        What the optimiser adds to the gradient is this times B; not contained in `gradient`.
+    update_noise : float
+        Standard deviation of the noise that an update adds to an entry of B, relative to W.
+
+    Examples
+    --------
+    Symmetric alignment descends ∂B = decay · B − self · W:
+
+    >>> from trainers.operations import Dense
+    >>> from trainers.rules import rule
+    >>> use = Use(rule("sa", decay=0.5, self=1.0), Dense(), torch.zeros(7, 2), torch.ones(1, 2), 1)
+    >>> law = Law((use,), examples=7)
+    >>> law.gradient(np.zeros((1, 2))), law.gradient(np.array([[2.0, 4.0]]))
+    (array([[-1., -1.]]), array([[0., 1.]]))
+    """
+
+    uses: tuple[Use, ...]
+    examples: int
+    batch_size: int | None = None
+    lr: float = math.nan
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    nesterov: bool = False
+    interval: int = 1
+    weight_decay: float = 0.0
+    update_noise: float = 0.0
+
+    @torch.no_grad()
+    def gradient(self, feedback: Array) -> Array:
+        """Return ∂B at B, in B's shape: the mean over the batch and, for a rule that learns from noise, over the noise.
+
+        In float64 if ``feedback`` is, else in the network's precision.
+        """
+        uses, b = self._ready(feedback)
+        return _array(sum((use.gradient(b) for use in uses), torch.zeros_like(b)))
+
+    @torch.no_grad()
+    def noise(self, feedback: Array, draws: int) -> Array:
+        """Return samples of (∂B of a training batch − its mean) at B; (draw, *shape of B), the same every time."""
+        uses, b = self._ready(feedback)
+        scale = math.sqrt(self.examples / (self.batch_size or self.examples))
+        samples = torch.zeros(draws, *b.shape, dtype=b.dtype, device=b.device)
+        for draw, sample in enumerate(samples):
+            for index, use in enumerate(uses):
+                sample += scale * use.deviation(b, draw, seed=draw * len(uses) + index)
+        return _array(samples)
+
+    def _ready(self, feedback: Array) -> tuple[list[Use], Tensor]:
+        """Return the uses and B on one device and in one precision."""
+        b, x = _tensor(feedback), self.uses[0].x
+        b = b.to(x.device, torch.promote_types(b.dtype, x.dtype))
+        return [use.to(b.dtype) for use in self.uses], b
+
+
+def _tensor(array: Array) -> Tensor:
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # PyTorch warns of what is not writeable
+
+
+def _array(tensor: Tensor) -> Array:
+    array: Array = tensor.cpu().numpy()
+    return array
