@@ -164,6 +164,13 @@ class Quantities:
                 raise InputError(f"{name}: is not given and no probe; given: {', '.join(self._known) or 'nothing'}")
         return self._known[name]
 
+    def __contains__(self, name: str) -> bool:
+        """Whether it is given, or can be computed from what is given."""
+        if name in self._known:
+            return True
+        function, side = (PROBES[name].function, PROBES[name].side) if name in PROBES else (_SHARED.get(name), "")
+        return function is not None and all(source in self for source in _required(function, side))
+
     def null(self, name: str) -> tuple[Any, Any] | None:
         """Mean and standard deviation of the probe ``name`` under chance, where it has a chance level."""
         probe = PROBES[name]
@@ -172,18 +179,21 @@ class Quantities:
     def _call(self, function: Callable[..., Any], side: str) -> Any:
         arguments = {}
         for name, parameter in _parameters(function, side).items():
-            if parameter.default is inspect.Parameter.empty:
-                arguments[name] = self[parameter.source]
-            else:
-                arguments[name] = self._known.get(parameter.source, parameter.default)
+            optional = parameter.default is not inspect.Parameter.empty and parameter.source not in self
+            arguments[name] = parameter.default if optional else self[parameter.source]
         return function(**arguments)
 
 
+def _required(function: Callable[..., Any], side: str) -> list[str]:
+    """Name what a function cannot do without; an optional quantity is computed where it can be."""
+    parameters = _parameters(function, side).values()
+    return [parameter.source for parameter in parameters if parameter.default is inspect.Parameter.empty]
+
+
 def _sources(function: Callable[..., Any], side: str) -> Iterator[str]:
-    for parameter in _parameters(function, side).values():
-        if parameter.default is inspect.Parameter.empty:
-            yield parameter.source
-        if parameter.source in PROBES:
-            yield from _sources(PROBES[parameter.source].function, PROBES[parameter.source].side)
-        elif parameter.source in _SHARED:
-            yield from _sources(_SHARED[parameter.source], "")
+    for source in _required(function, side):
+        yield source
+        if source in PROBES:
+            yield from _sources(PROBES[source].function, PROBES[source].side)
+        elif source in _SHARED:
+            yield from _sources(_SHARED[source], "")

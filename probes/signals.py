@@ -4,13 +4,18 @@ Error signals are arrays of equal shape, examples first, each compared as one ve
 ``delta`` is the error arriving at y under the rule and ``delta_exact`` under exact backpropagation. Of the
 errors sent on to x, the feedback makes ``sent`` from ``delta``, and Wᵀ makes ``sent_local`` from ``delta``
 and ``sent_exact`` from ``delta_exact``. ``units`` is the axis of their features or channels.
+
+Errors below a floor have no angle: those whose entries have, in the root mean square, sunk below the smallest
+normal number of their dtype, for there rounding has eaten directions, and those whose norms are a factor of 10¹² apart.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from probes.comparison import Comparison, compare
@@ -19,29 +24,42 @@ from probes.registry import probe, shared
 
 Array = NDArray[Any]
 
+_APART = 1e12
+_VANISHING = "Bengio, Simard and Frasconi 1994, doi:10.1109/72.279181"
+
+
+def _compare_errors(first: Array, second: Array) -> Comparison:
+    comparison = compare(first, second)
+    norms = comparison.first_norm, comparison.second_norm
+    tiny = max(
+        float(np.finfo(errors.dtype if errors.dtype.kind == "f" else np.float64).tiny) for errors in (first, second)
+    )
+    above = tiny * math.sqrt(first.size) <= min(norms) and max(norms) <= _APART * min(norms)
+    return comparison if above else dataclasses.replace(comparison, angle=math.nan)
+
 
 @shared
 def error_comparison(delta_exact: Array, delta: Array) -> Comparison:
     """Compare the error that trains the layer with the exact one."""
-    return compare(delta_exact, delta)
+    return _compare_errors(delta_exact, delta)
 
 
 @shared
 def local_comparison(sent_local: Array, sent: Array) -> Comparison:
     """Compare what B and what W make of the same error."""
-    return compare(sent_local, sent)
+    return _compare_errors(sent_local, sent)
 
 
 @shared
 def inherited_comparison(sent_exact: Array, sent_local: Array) -> Comparison:
     """Compare what W makes of the exact error and of the rule's."""
-    return compare(sent_exact, sent_local)
+    return _compare_errors(sent_exact, sent_local)
 
 
 @shared
 def total_comparison(sent_exact: Array, sent: Array) -> Comparison:
     """Compare the error sent on with the exact one."""
-    return compare(sent_exact, sent)
+    return _compare_errors(sent_exact, sent)
 
 
 @probe(
@@ -64,6 +82,44 @@ def error_angle(error_comparison: Comparison) -> float:
     45.0
     """
     return error_comparison.angle
+
+
+@probe(
+    units="1",
+    long_name="norm of the error that trains the layer",
+    equation="‖δ‖",
+    reference=_VANISHING,
+)
+def error_norm(error_comparison: Comparison) -> float:
+    """Norm of the error arriving at the layer's output, over all examples of the batch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from probes import PROBES
+    >>> PROBES["error_norm"](delta=np.array([[3.0, 4.0]]), delta_exact=np.array([[2.0, 0.0]]))
+    5.0
+    """
+    return error_comparison.second_norm
+
+
+@probe(
+    units="1",
+    long_name="norm of the error that exact backpropagation brings to the layer",
+    equation="‖δ*‖",
+    reference=_VANISHING,
+)
+def error_norm_exact(error_comparison: Comparison) -> float:
+    """Norm of the error that would arrive under exact backpropagation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from probes import PROBES
+    >>> PROBES["error_norm_exact"](delta=np.array([[3.0, 4.0]]), delta_exact=np.array([[2.0, 0.0]]))
+    2.0
+    """
+    return error_comparison.first_norm
 
 
 @probe(
@@ -150,3 +206,64 @@ def error_angle_total(total_comparison: Comparison) -> float:
     90.0
     """
     return total_comparison.angle
+
+
+@shared
+def projection_comparison(forward_projection: Array, feedback_projection: Array) -> Comparison:
+    """Compare what W and what B make of the layer's input."""
+    return compare(forward_projection, feedback_projection)
+
+
+@probe(
+    units="degree",
+    long_name="angle between what the forward and the feedback weights make of the layer's input",
+    equation="∠(W x, B x)",
+    reference="Kunin et al. 2020, arXiv:2003.01513",
+    null=lambda forward_projection, feedback_projection, projection_comparison, units=1: error_angle_null(
+        forward_projection, feedback_projection, projection_comparison, units
+    ),
+)
+def projection_angle(projection_comparison: Comparison) -> float:
+    """Angle between W x and B x: the weights' angle as the layer's activations see it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from probes import PROBES
+    >>> given = {"forward_projection": np.array([[0.0, 1.0]]), "feedback_projection": np.array([[2.0, 0.0]])}
+    >>> PROBES["projection_angle"](**given)
+    90.0
+    """
+    return projection_comparison.angle
+
+
+@probe(
+    units="1",
+    long_name="whether an error signal of the layer is below the numerical floor",
+    equation="1 if √mean(δ²) < smallest normal number, or two norms are apart by more than 10¹², else 0",
+    reference="wtdiag: a cosine between such vectors means nothing",
+)
+def below_floor(
+    error_comparison: Comparison,
+    local_comparison: Comparison | None = None,
+    inherited_comparison: Comparison | None = None,
+    total_comparison: Comparison | None = None,
+) -> float:
+    """1.0 if an error that arrives at the layer, or that it sends on, has no angle because it is too small.
+
+    NaN where an error is not finite, which no floor explains.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from probes import PROBES
+    >>> PROBES["below_floor"](delta=np.array([[1e-30]]), delta_exact=np.array([[1.0]]))
+    1.0
+    """
+    comparisons = (error_comparison, local_comparison, inherited_comparison, total_comparison)
+    given = [comparison for comparison in comparisons if comparison is not None]
+    if not all(
+        comparison.size and math.isfinite(comparison.first_norm + comparison.second_norm) for comparison in given
+    ):
+        return math.nan
+    return float(any(math.isnan(comparison.angle) for comparison in given))

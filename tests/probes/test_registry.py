@@ -12,11 +12,22 @@ from hypothesis import strategies as st
 from probes import PROBES, Quantities, probe, shared
 from probes.errors import InputError
 
-WEIGHTS = {"forward", "feedback"}
+ARRAYS = {
+    *("forward", "feedback", "weight_gradient", "weight_gradient_exact"),
+    *("delta", "delta_exact", "sent", "sent_local", "sent_exact"),
+    *("inputs", "forward_projection", "feedback_projection"),
+}
+OTHERS = {"forward_lr", "law", "operator"}
+# Norms of one of two arrays that are compared in one pass.
+FROBENIUS = {
+    "forward_norm": "forward",
+    "feedback_norm": "feedback",
+    "error_norm": "delta",
+    "error_norm_exact": "delta_exact",
+}
 # What multiplying all weights or signals of one network by c does to a probe.
-FROBENIUS = {"forward_norm", "feedback_norm"}
-LINEAR = ("_norm", "singular_values", "marchenko_pastur_edge")
-QUADRATIC = ("descent_eigenvalue", "power_law_xmin")
+LINEAR = ("_norm", "_norm_exact", "singular_values", "marchenko_pastur_edge")
+QUADRATIC = ("descent_eigenvalue", "power_law_xmin", "activation_spectrum")
 SCALE_POWER = {name: name.endswith(LINEAR) + 2 * name.endswith(QUADRATIC) for name in PROBES}
 TAILS = {name for name in PROBES if "power_law" in name}  # NaN where there are too few values for a tail
 OF_UNITS = {name for name in PROBES if "unit_angle" in name or "sign_agreement" in name}
@@ -26,6 +37,7 @@ BOUNDS = (
         "sign_agreement": (0, 1),
         "weighted_sign_agreement": (0, 1),
         "weight_gain": (-np.inf, np.inf),
+        "radial_cosine": (-1, 1),
         "descent_eigenvalue": (-np.inf, np.inf),
         "forward_stable_rank": (1 - 1e-9, np.inf),
         "feedback_stable_rank": (1 - 1e-9, np.inf),
@@ -37,7 +49,9 @@ BOUNDS = (
     }
 )
 
-each_probe = pytest.mark.parametrize("name", sorted(PROBES))
+# Those of a law of learning or an operation of a layer have suites of their own.
+OF_ARRAYS = sorted(name for name, about in PROBES.items() if not about.needs & {"law", "operator"})
+each_probe = pytest.mark.parametrize("name", OF_ARRAYS)
 shapes = st.one_of(
     st.tuples(st.integers(1, 7), st.integers(1, 7)),
     st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)),
@@ -46,19 +60,28 @@ shapes = st.one_of(
 
 def arrays(name, shape, seed, dtype=np.float64):
     generator = np.random.default_rng(seed)
-    return {need: generator.normal(size=shape).astype(dtype) for need in sorted(PROBES[name].needs)}
+    return {need: generator.normal(size=shape).astype(dtype) for need in sorted(PROBES[name].needs & ARRAYS)}
+
+
+def measure(name, given_):
+    return quantities_of(name, given_)[name]
+
+
+def quantities_of(name, given_):
+    rest = {"forward_lr": 0.1} if "forward_lr" in PROBES[name].needs else {}
+    return Quantities(**given_, **rest)
 
 
 def all_nan(value):
     return bool(np.isnan(value).all())
 
 
-@each_probe
+@pytest.mark.parametrize("name", sorted(PROBES))
 def test_says_what_it_is(name):
     about = PROBES[name]
-    assert about.needs <= WEIGHTS | {"delta", "delta_exact", "sent", "sent_local", "sent_exact"}
+    assert about.needs <= ARRAYS | OTHERS
     assert about.needs
-    assert about.units in {"degree", "1"}
+    assert about.units in {"degree", "1", "step"}
     assert about.long_name
     assert about.equation
     assert about.reference
@@ -73,8 +96,8 @@ def test_scale(name, shape, seed, exponent):
     given_ = arrays(name, shape, seed)
     scaled = {key: array * 10.0**exponent for key, array in given_.items()}
     factor = 10.0 ** (exponent * SCALE_POWER[name])
-    expected = factor * np.asarray(PROBES[name](**given_))
-    np.testing.assert_allclose(PROBES[name](**scaled), expected, rtol=1e-9, atol=1e-9 * factor)
+    expected = factor * np.asarray(measure(name, given_))
+    np.testing.assert_allclose(measure(name, scaled), expected, rtol=1e-9, atol=1e-9 * factor)
 
 
 @each_probe
@@ -85,24 +108,24 @@ def test_order_of_rows_and_columns_does_not_matter(name, shape, seed):
     generator = np.random.default_rng(seed + 1)
     rows, columns = generator.permutation(shape[0]), generator.permutation(shape[1])
     permuted = {key: array[rows][:, columns] for key, array in given_.items()}
-    np.testing.assert_allclose(PROBES[name](**permuted), PROBES[name](**given_), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(measure(name, permuted), measure(name, given_), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(set(PROBES) - OF_UNITS))
+@pytest.mark.parametrize("name", sorted(set(OF_ARRAYS) - OF_UNITS))
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 2**32 - 1))
 def test_rotation_does_not_matter(name, rows, columns, seed):
     given_ = arrays(name, (rows, columns), seed)
     rotation = np.linalg.qr(np.random.default_rng(seed + 1).normal(size=(rows, rows)))[0]
     rotated = {key: rotation @ array for key, array in given_.items()}
-    np.testing.assert_allclose(PROBES[name](**rotated), PROBES[name](**given_), rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(measure(name, rotated), measure(name, given_), rtol=1e-7, atol=1e-7)
 
 
 @each_probe
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(shape=shapes, seed=st.integers(0, 2**32 - 1))
 def test_bounds(name, shape, seed):
-    value = PROBES[name](**arrays(name, shape, seed, np.float32))
+    value = measure(name, arrays(name, shape, seed, np.float32))
     low, high = BOUNDS.get(name, (0, np.inf))
     assert np.all((value >= low) & (value <= high)) or (name in TAILS and math.isnan(value))
     assert np.ndim(value) == len(PROBES[name].dims)
@@ -112,11 +135,11 @@ def test_bounds(name, shape, seed):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_an_entry_that_is_not_finite_gives_nan(name, bad, dtype):
-    for key in PROBES[name].needs:
+    for key in PROBES[name].needs & ARRAYS:
         given_ = arrays(name, (3, 4), 0, dtype)
         given_[key][1, 2] = bad
-        quantities = Quantities(**given_)
-        of_the_other = name in FROBENIUS and not name.startswith(key)
+        quantities = quantities_of(name, given_)
+        of_the_other = FROBENIUS.get(name, key) != key or (name, key) == ("relative_update", "weight_gradient_exact")
         assert all_nan(quantities[name]) != of_the_other, key
         quantities.null(name)  # neither warns nor raises
 
@@ -124,8 +147,11 @@ def test_an_entry_that_is_not_finite_gives_nan(name, bad, dtype):
 @each_probe
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_zero_has_a_norm_and_nothing_else(name, dtype):
-    quantities = Quantities(**dict.fromkeys(PROBES[name].needs, np.zeros((3, 4), dtype)))
+    quantities = quantities_of(name, dict.fromkeys(PROBES[name].needs & ARRAYS, np.zeros((3, 4), dtype)))
     value = quantities[name]
+    if name in {"dead_units", "below_floor"}:
+        assert value == 1
+        return
     assert not np.any(value) if SCALE_POWER[name] and name not in TAILS else all_nan(value)
     quantities.null(name)
 
@@ -133,7 +159,7 @@ def test_zero_has_a_norm_and_nothing_else(name, dtype):
 @each_probe
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
 def test_no_entries(name, shape):
-    quantities = Quantities(**dict.fromkeys(PROBES[name].needs, np.zeros(shape)))
+    quantities = quantities_of(name, dict.fromkeys(PROBES[name].needs & ARRAYS, np.zeros(shape)))
     value = quantities[name]
     assert value == 0 if name in FROBENIUS else all_nan(value)
     quantities.null(name)
@@ -141,8 +167,8 @@ def test_no_entries(name, shape):
 
 @each_probe
 def test_below_the_floor_of_float32(name):
-    given_ = {key: np.full((2, 2), 1e-42, np.float32) for key in PROBES[name].needs}
-    value = PROBES[name](**given_)
+    given_ = {key: np.full((2, 2), 1e-42, np.float32) for key in PROBES[name].needs & ARRAYS}
+    value = measure(name, given_)
     if "angle" in name or "sign_agreement" in name:
         assert math.isnan(value)
 
@@ -150,15 +176,15 @@ def test_below_the_floor_of_float32(name):
 @each_probe
 @pytest.mark.parametrize("scale", [1e200, 1e307, 1e-200, 1e-307])
 def test_warns_of_nothing_at_the_edges_of_float64(name, scale):
-    quantities = Quantities(**{key: scale * array for key, array in arrays(name, (4, 5), 0).items()})
+    quantities = quantities_of(name, {key: scale * array for key, array in arrays(name, (4, 5), 0).items()})
     _ = quantities[name], quantities.null(name)
 
 
 @each_probe
 def test_integer_entries(name):
-    given_ = {key: np.arange(i, 12 + i).reshape(3, 4) for i, key in enumerate(sorted(PROBES[name].needs))}
+    given_ = {key: np.arange(i, 12 + i).reshape(3, 4) for i, key in enumerate(sorted(PROBES[name].needs & ARRAYS))}
     as_float = {key: array.astype(np.float64) for key, array in given_.items()}
-    np.testing.assert_array_equal(PROBES[name](**given_), PROBES[name](**as_float))
+    np.testing.assert_array_equal(measure(name, given_), measure(name, as_float))
 
 
 @each_probe
@@ -167,7 +193,7 @@ def test_inputs_stay_as_they_are(name):
     before = {key: array.copy() for key, array in given_.items()}
     for array in given_.values():
         array.flags.writeable = False
-    quantities = Quantities(**given_)
+    quantities = quantities_of(name, given_)
     _ = quantities[name], quantities.null(name)
     assert all((given_[key] == before[key]).all() for key in given_)
 
@@ -176,7 +202,7 @@ def test_inputs_stay_as_they_are(name):
 def test_layout_in_memory_does_not_matter(name):
     given_ = arrays(name, (4, 6), 0)
     turned = {key: np.asfortranarray(array) for key, array in given_.items()}
-    np.testing.assert_allclose(PROBES[name](**turned), PROBES[name](**given_), rtol=1e-12)
+    np.testing.assert_allclose(measure(name, turned), measure(name, given_), rtol=1e-12)
 
 
 def test_a_new_probe_is_one_function(monkeypatch):
@@ -199,6 +225,25 @@ def test_a_new_probe_is_one_function(monkeypatch):
     assert len(calls) == 1
     assert registry["mean"].needs == {"forward"}
     assert registry["mean"](forward=np.ones(3)) == 1.0
+
+
+def test_an_optional_quantity_is_computed_where_it_can_be(monkeypatch):
+    monkeypatch.setattr("probes.registry.PROBES", registry := dict(PROBES))
+    monkeypatch.setattr("probes.registry._SHARED", {})
+
+    @shared
+    def doubled(feedback):
+        return 2 * feedback
+
+    @probe(units="1", long_name="", equation="", reference="")
+    def either(forward, doubled=None):
+        return forward if doubled is None else doubled
+
+    assert registry["either"].needs == {"forward"}
+    assert Quantities(forward=1)["either"] == 1
+    assert Quantities(forward=1, feedback=3)["either"] == 6
+    assert "doubled" in Quantities(feedback=3)
+    assert "doubled" not in Quantities(forward=1)
 
 
 def test_what_is_missing_is_named():

@@ -1,0 +1,239 @@
+"""What the linear theory predicts of the feedback's learning, against simulations of the learning itself.
+
+``python -m bench theory`` takes a few minutes and writes its table to docs/theory.md. Expected: critical learning rates
+within 5 %, angles of fixed points within 3°, angles that noise adds within 2°.
+
+A prediction is made as `wtdiag.analyze` makes it, from the network and one batch. A simulation takes one layer out of
+the network, with the inputs that it had, and lets PyTorch's own optimiser follow the gradients that backward passes
+leave in ``feedback.grad`` while W stands still. They share nothing but the layer.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.page import fill, table
+from probes import Quantities
+from trainers import models
+from trainers.convert import synapses, transport_free
+from trainers.signals import error_signals
+
+BATCH = 32
+LAYERS = {"mlp": ("fc2", torch.float64, 256), "conv": ("conv2", torch.float32, 64)}
+"""Of each model: the layer, its precision, and the examples of the batch that everything is computed on."""
+REGULARISED = ("ia", "aa", "sa", "wm-reg")
+NOISES = (
+    ("sa", "updates"),
+    ("ia", "updates"),
+    ("wm-reg", "updates"),
+    ("ia", "batches"),
+    ("wm-reg", "batches"),
+    ("wm", "inputs"),
+)
+HEADS = ("quantity", "rule", "layer", "conditions", "predicted", "simulated", "difference")
+LIMITS = {"critical rate": 0.05, "resting angle": 3.0, "noise angle": 2.0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prediction and what a simulation made of it; the difference is relative for rates, else in degrees."""
+
+    quantity: str
+    rule: str
+    model: str
+    conditions: str
+    predicted: float
+    simulated: float
+
+    @property
+    def difference(self) -> float:
+        """What is held against `LIMITS`."""
+        relative = self.quantity == "critical rate"
+        return self.simulated / self.predicted - 1 if relative else self.simulated - self.predicted
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the row as text."""
+        if self.quantity == "critical rate":
+            numbers = f"{self.predicted:.4g}", f"{self.simulated:.4g}", f"{self.difference:+.1%}"
+        else:
+            numbers = f"{self.predicted:.1f}°", f"{self.simulated:.1f}°", f"{self.difference:+.1f}°"
+        return self.quantity, self.rule, self.model, self.conditions, *numbers
+
+
+class Case:
+    """One layer of a network, trained for an epoch by backprop, with feedback that learns by a rule.
+
+    Parameters
+    ----------
+    model, rule
+        Names.
+    """
+
+    def __init__(self, model: str, rule: str) -> None:
+        self.model, self.rule = model, rule
+        name, dtype, examples = LAYERS[model]
+        images, labels = _digits(dtype)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = _trained(model, images, labels)
+            net = transport_free(net, rule)
+            self.layer: Any = dict(synapses(net))[name]
+            seen: list[Tensor] = []
+            hook = self.layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
+            net.train()(images[:examples])
+            hook.remove()
+            self.x = seen[0]
+            self.signals = error_signals(net, images[:examples], labels[:examples])[name]
+        self.start = self.layer.feedback.detach().clone()
+        self.weight = self.layer.weight.detach()
+
+    def predict(self, measure: str, **conditions: Any) -> float:
+        """Return a measure under the given learning rate, momentum, noise."""
+        law = dataclasses.replace(self.signals["law"], **{"lr": 1.0, "optimizer": "sgd", **conditions})
+        weights = {"forward": self.weight.numpy(), "feedback": self.start.numpy()}
+        return float(Quantities(**weights, law=law)[measure])
+
+    def train(
+        self,
+        lr: float,
+        momentum: float = 0.0,
+        batch: int | None = None,
+        update_noise: float = 0.0,
+        start: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Let the feedback learn alone, for ever; on the whole batch, or on random ones."""
+        layer = copy.deepcopy(self.layer)
+        if start is not None:
+            layer.feedback.data.copy_(start)
+        layer.weight.requires_grad_(False)
+        feedback = layer.feedback
+        optimizer = torch.optim.SGD([feedback], lr=lr, momentum=momentum)
+        generator = torch.Generator().manual_seed(1)
+        while True:
+            x = self.x if batch is None else self.x[torch.randint(len(self.x), (batch,), generator=generator)]
+            optimizer.zero_grad()
+            layer(x).sum().backward()
+            optimizer.step()
+            with torch.no_grad():
+                feedback += update_noise * torch.randn(feedback.shape, generator=generator, dtype=feedback.dtype)
+            yield feedback.detach()
+
+
+def critical_rate(case: Case, momentum: float = 0.0, batch: int | None = None, steps: int = 200) -> Row:
+    """Search for the learning rate above which B runs away."""
+    size = float(case.start.norm())
+
+    def runs_away(lr: float) -> bool:
+        last, moves = case.start, []
+        for feedback in islice(case.train(lr, momentum, batch), steps):
+            moves.append(float((feedback - last).norm()))
+            last = feedback.clone()
+            if not moves[-1] < 1e6 * size:
+                return True
+        if batch:  # near the limit, bursts come and go
+            return False
+        second, fourth = (max(moves[start : start + steps // 4]) for start in (steps // 4, 3 * steps // 4))
+        return fourth > 2 * second + 1e-6 * size
+
+    low = high = 0.1
+    while not runs_away(high):
+        low, high = high, 4 * high
+    for _ in range(8):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if runs_away(middle) else (middle, high)
+    conditions = (f"momentum {momentum}" if momentum else "plain") + (f", batches of {batch}" if batch else "")
+    predicted = 1 / case.predict("step_size_number", momentum=momentum)
+    return Row("critical rate", case.rule, case.model, conditions, predicted, math.sqrt(low * high))
+
+
+def _rest(case: Case, steps: int) -> Tensor:
+    """Train on the whole batch, with momentum and at half the critical rate."""
+    lr = 0.5 / case.predict("step_size_number", momentum=0.9)
+    return next(islice(case.train(lr, momentum=0.9), steps, None)).clone()
+
+
+def resting_angle(case: Case, steps: int) -> Row:
+    """Train until B rests."""
+    simulated = _angle(_rest(case, steps), case.weight)
+    return Row("resting angle", case.rule, case.model, f"{steps} steps", case.predict("predicted_angle"), simulated)
+
+
+def noise_angle(case: Case, source: str, steps: int, momentum: float = 0.0) -> Row:
+    """Train on from rest, and see how far from there B is on average over the last steps."""
+    lr = 0.3 / case.predict("step_size_number", momentum=momentum)
+    update_noise = 0.03 * float(case.weight.std()) if source == "updates" else 0.0
+    batch = BATCH if source == "batches" else None
+    # What noise inputs add is that of as many examples as there are; updates alone are like an endless batch.
+    batch_size = {"updates": 10**12, "batches": BATCH, "inputs": len(case.x)}[source]
+    rest = _rest(case, steps)
+    kept = []
+    for step, feedback in enumerate(islice(case.train(lr, momentum, batch, update_noise, start=rest), 2 * steps)):
+        if step >= steps and step % 10 == 0:
+            kept.append(feedback.clone())
+    if source == "inputs":  # no training without noise ends at rest
+        rest = torch.stack(kept).mean(0)
+    simulated = float(np.mean([_angle(feedback, rest) for feedback in kept]))
+    given = {"lr": lr, "momentum": momentum, "update_noise": update_noise, "batch_size": batch_size}
+    predicted = case.predict("predicted_noise_angle", **given)
+    conditions = f"noise of {source}" + (f", momentum {momentum}" if momentum else "")
+    return Row("noise angle", case.rule, case.model, conditions, predicted, simulated)
+
+
+def rows(steps: int = 3000) -> Iterator[Row]:
+    """Make all predictions and simulations, one after the other."""
+    for model in LAYERS:
+        cases = {rule: Case(model, rule) for rule in (*REGULARISED, "wm")}
+        for rule in REGULARISED:
+            yield critical_rate(cases[rule])
+            yield critical_rate(cases[rule], momentum=0.9)
+            yield critical_rate(cases[rule], batch=BATCH, steps=1000)
+        for rule in REGULARISED:
+            yield resting_angle(cases[rule], steps)
+        for rule, source in NOISES:
+            yield noise_angle(cases[rule], source, steps)
+            yield noise_angle(cases[rule], source, steps, momentum=0.9)
+
+
+def run() -> None:
+    """Print all predictions beside their simulations, and write them to docs/theory.md."""
+    made = []
+    print(("{:<14} {:<7} {:<5} {:<30} {:>9} {:>9} {:>10}").format(*HEADS))
+    for row in rows():
+        made.append(row)
+        beyond = "" if abs(row.difference) <= LIMITS[row.quantity] else "  beyond the limit"
+        print("{:<14} {:<7} {:<5} {:<30} {:>9} {:>9} {:>10}".format(*row.cells()) + beyond, flush=True)
+    fill("theory.md", "theory", table(HEADS, [row.cells() for row in made]))
+
+
+def _digits(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(images))
+    scaled = (images[order] - images.mean()) / images.std()
+    return torch.from_numpy(scaled.reshape(-1, 1, 8, 8)).to(dtype), torch.from_numpy(labels[order])
+
+
+def _trained(name: str, images: Tensor, labels: Tensor) -> nn.Module:
+    net = models.build(name, classes=10, shape=(1, 8, 8)).to(images.dtype)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for x, target in zip(images.split(64), labels.split(64), strict=True):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), target).backward()
+        optimizer.step()
+    return net
+
+
+def _angle(a: Tensor, b: Tensor) -> float:
+    cosine = float(torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0))
+    return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))

@@ -1,0 +1,172 @@
+"""How B learns while W stands still: whether it is stable, how fast it is, and where it comes to rest.
+
+See `probes.laws` for the recursion behind all of these. The steps of Adam do not scale with the gradient: what
+depends on the step, and not on the fixed point alone, is then NaN.
+
+Examples
+--------
+A law that draws B towards 2 W:
+
+>>> from types import SimpleNamespace
+>>> from probes import Quantities
+>>> w, b = np.array([[3.0, 0.0], [0.0, 4.0]]), np.array([[6.0, 8.0], [0.0, 8.0]])
+>>> sgd = {"optimizer": "sgd", "momentum": 0.0, "nesterov": False, "interval": 1, "weight_decay": 0.0}
+>>> law = SimpleNamespace(gradient=lambda b: 0.5 * (b - 2 * w), lr=0.4, **sgd)
+>>> layer = Quantities(forward=w, feedback=b, law=law)
+>>> measures = "step_size_number", "relaxation_time", "predicted_gain", "predicted_angle", "rest_distance"
+>>> [round(layer[name], 6) for name in measures]
+[0.1, 5.0, 2.0, 0.0, 0.8]
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.comparison import Comparison, compare
+from probes.lanczos import lanczos
+from probes.laws import Drift, Law, Rest, resting_variance
+from probes.registry import probe, shared
+
+Array = NDArray[Any]
+
+_DRAWS = 4
+_SLOWEST = 1e-6  # of the largest curvature: slower modes are lost in float32, and do not come to rest in any run
+_DERIVED = "wtdiag: the linear recursion ∂B = H B − T of the rule at fixed W"
+
+
+@shared
+def rest_comparison(forward: Array, rest: Rest | None) -> Comparison:
+    """Compare W with the point where B comes to rest."""
+    return compare(forward, np.full(forward.shape, math.nan) if rest is None else rest.point)
+
+
+@probe(
+    units="1",
+    long_name="step-size number of the feedback's learning, unstable above 1",
+    equation="S = η λmax(H) / (2(1 + μ)); Nesterov: η λmax(H) (1 + 2μ) / (2(1 + μ))",
+    reference="Polyak 1964, doi:10.1016/0041-5553(64)90137-5; λmax by Lanczos iteration on the rule's own gradient",
+)
+def step_size_number(law: Law, drift: Drift | None) -> float:
+    """Learning rate of the feedback over the largest one at which its learning is stable.
+
+    H comes from the rule and the layer's activations, and holds the optimiser's weight decay. To about 1 %;
+    infinite where H overflows, NaN for optimisers other than SGD and for an unknown learning rate.
+    """
+    if drift is None or law.optimizer != "sgd" or math.isnan(law.lr):
+        return math.nan
+    start = np.random.default_rng(0).normal(size=drift.target.shape)
+    largest = lanczos(drift.product, start, lambda values, _: float(values[-1]), tolerance=1e-3)
+    overshoot = 1 + 2 * law.momentum if law.nesterov else 1.0
+    return law.lr * largest * overshoot / (2 * (1 + law.momentum)) if law.lr else 0.0
+
+
+@probe(
+    units="step",
+    long_name="steps in which the feedback relaxes towards its fixed point",
+    equation="τ = (1 − μ) k / (η ρ), ρ = ⟨B*, H B*⟩ / ⟨B*, B*⟩, with one update in k steps",
+    reference=_DERIVED,
+)
+def relaxation_time(law: Law, rest: Rest | None) -> float:
+    """Count the steps in which the distance to the fixed point shrinks by e, along the fixed point itself.
+
+    Infinite for a learning rate of zero. Where H is stiff, parts of B that matter little are slower by far.
+    """
+    if rest is None or law.optimizer != "sgd" or not rest.curvature > 0:
+        return math.nan
+    rate = law.lr * rest.curvature
+    return law.interval * (1 - law.momentum) / rate if rate else math.inf
+
+
+@probe(
+    units="1",
+    long_name="gain of the feedback's fixed point",
+    equation="⟨B*, W⟩ / ⟨W, W⟩",
+    reference=_DERIVED,
+)
+def predicted_gain(rest_comparison: Comparison) -> float:
+    """Gain that the feedback has once it rests: how many times W it holds along W."""
+    w, b = rest_comparison.first_norm, rest_comparison.second_norm
+    if not b:
+        return 0.0 if w else math.nan
+    return b / w * math.cos(math.radians(rest_comparison.angle)) if w else math.nan
+
+
+@probe(
+    units="degree",
+    long_name="angle of the feedback's fixed point to the forward weights",
+    equation="∠(B*, W)",
+    reference=_DERIVED,
+)
+def predicted_angle(rest_comparison: Comparison) -> float:
+    """Weight angle that training for longer approaches, and does not go below, at these W and activations."""
+    return rest_comparison.angle
+
+
+@probe(
+    units="degree",
+    long_name="angle that noise adds to the feedback at rest",
+    equation="arctan(√E‖B − B*‖² / ‖B*‖); per mode, without momentum, E = s² / (r(2 − r)), r = η λ",
+    reference="Mandt, Hoffman and Blei 2017, arXiv:1704.04289; Golub and Meurant 2010 for the sum over modes",
+)
+def predicted_noise_angle(law: Law, drift: Drift | None, rest: Rest | None, step_size_number: float) -> float:
+    """Angle between the fixed point and B that noise of minibatches, of noise inputs and of updates keeps moving.
+
+    For independent noise, which in many dimensions is at right angles to B*. NaN where learning is unstable.
+    """
+    if drift is None or rest is None or not 0 < step_size_number < 1 or not rest.point.any():
+        return math.nan
+    rate = law.lr
+
+    def of_gradient(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+        return float(weights @ resting_variance(rate * _floored(values), law.momentum, law.nesterov)[0])
+
+    def of_update(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+        return float(weights @ resting_variance(rate * _floored(values), law.momentum, law.nesterov)[1])
+
+    generator = np.random.default_rng(0)
+    variance = 0.0
+    with np.errstate(all="ignore"):
+        for noise in drift.noise(rest.point, _DRAWS):
+            if noise.any():
+                variance += float(np.linalg.norm(rate * noise)) ** 2 * lanczos(drift.product, noise, of_gradient)
+        for _ in range(_DRAWS if law.update_noise else 0):
+            signs = generator.choice((-1.0, 1.0), rest.point.shape)
+            variance += law.update_noise**2 * signs.size * lanczos(drift.product, signs, of_update)
+    if not 0 <= variance < math.inf:  # just below the limit of stability, by the accuracy of S
+        return math.nan
+    return math.degrees(math.atan(math.sqrt(variance / _DRAWS) / float(np.linalg.norm(rest.point))))
+
+
+def _floored(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(values, _SLOWEST * np.max(values))
+
+
+@probe(
+    units="1",
+    long_name="distance of the feedback to its fixed point over the fixed point's norm",
+    equation="‖B − B*‖ / ‖B*‖",
+    reference=_DERIVED,
+)
+def rest_distance(feedback: Array, rest: Rest | None) -> float:
+    """Relative distance of B to where it would come to rest: far where it cannot follow W, or is disturbed."""
+    if rest is None or not rest.point.any():
+        return math.nan
+    size = float(np.max(np.abs(rest.point)))  # squares have to stay in range
+    with np.errstate(all="ignore"):
+        apart = np.linalg.norm(feedback / size - rest.point / size) / np.linalg.norm(rest.point / size)
+    return float(apart) if math.isfinite(apart) else math.nan
+
+
+@probe(
+    units="1",
+    long_name="relaxation time of the feedback over the time in which the forward weights change",
+    equation="τ · η‖∂W‖ / ‖W‖",
+    reference="wtdiag: feedback that relaxes more slowly than W moves fails even at a small angle",
+)
+def tracking_lag(relaxation_time: float, relative_update: float) -> float:
+    """How far W moves, relative to its norm, while the feedback relaxes: above 1 the feedback cannot follow."""
+    return relaxation_time * relative_update

@@ -1,0 +1,97 @@
+"""Where the weight gradient leads: against exact backpropagation's, and against the weights themselves.
+
+``weight_gradient`` is the task's gradient for W that the rule makes of the error that reaches the layer,
+``weight_gradient_exact`` the same of backpropagation's error; both in W's shape.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from numpy.typing import NDArray
+
+from probes.comparison import Comparison, compare
+from probes.nulls import error_angle_null
+from probes.registry import probe, shared
+
+Array = NDArray[Any]
+
+
+@shared
+def gradient_comparison(weight_gradient_exact: Array, weight_gradient: Array) -> Comparison:
+    """Compare the gradient that trains W with the exact one."""
+    return compare(weight_gradient_exact, weight_gradient)
+
+
+@shared
+def radial_comparison(forward: Array, weight_gradient_exact: Array) -> Comparison:
+    """Compare the exact gradient with W itself."""
+    return compare(forward, weight_gradient_exact)
+
+
+@probe(
+    units="degree",
+    long_name="angle of the weight gradient to exact backpropagation's",
+    equation="∠(∂W, ∂W*)",
+    reference="Lillicrap et al. 2014, arXiv:1411.0247",
+    null=lambda weight_gradient_exact, weight_gradient, gradient_comparison, transposed=False: error_angle_null(
+        weight_gradient_exact, weight_gradient, gradient_comparison, 1 if transposed else 0
+    ),
+)
+def weight_gradient_angle(gradient_comparison: Comparison) -> float:
+    """Angle between the update that the rule asks of W and the steepest descent of the loss.
+
+    By chance: each output unit's update with a random sign.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from probes import PROBES
+    >>> gradients = {"weight_gradient": np.array([[1.0, 1.0]]), "weight_gradient_exact": np.array([[2.0, 0.0]])}
+    >>> round(PROBES["weight_gradient_angle"](**gradients), 6)
+    45.0
+    """
+    return gradient_comparison.angle
+
+
+@probe(
+    units="1",
+    long_name="cosine between the forward weights and their exact gradient",
+    equation="⟨W, ∂W*⟩ / (‖W‖ ‖∂W*‖)",
+    reference="Arora, Li and Lyu 2018, arXiv:1812.03981",
+)
+def radial_cosine(radial_comparison: Comparison) -> float:
+    """Cosine between W and its exact gradient: 0 if the loss does not depend on the layer's scale.
+
+    So it is where batch norm follows. Updates then only lengthen W, and each turns it less than the one before.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from probes import PROBES
+    >>> PROBES["radial_cosine"](forward=np.array([[1.0, 0.0]]), weight_gradient_exact=np.array([[-2.0, 0.0]]))
+    -1.0
+    """
+    return math.cos(math.radians(radial_comparison.angle))
+
+
+@probe(
+    units="1",
+    long_name="change of the forward weights in one step over their norm",
+    equation="η‖∂W‖ / ‖W‖, with momentum η / (1 − μ)",
+    reference="Kunin et al. 2020, arXiv:2012.04728",
+)
+def relative_update(radial_comparison: Comparison, gradient_comparison: Comparison, forward_lr: float) -> float:
+    """Relative change of W in one step, in the long run of steps alike; NaN where the rate is not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from probes import PROBES
+    >>> given = {"weight_gradient": np.array([[3.0]]), "weight_gradient_exact": np.array([[1.0]])}
+    >>> PROBES["relative_update"](forward=np.array([[6.0]]), forward_lr=0.5, **given)
+    0.25
+    """
+    norm = radial_comparison.first_norm
+    return forward_lr * gradient_comparison.second_norm / norm if norm else math.nan

@@ -1,0 +1,189 @@
+"""What the learning of B does while W stands still: a linear recursion, with a curvature and a fixed point.
+
+The gradient that B descends is affine, ∂B = H B − T, with a symmetric H ≥ 0 that the rule and the layer's activations
+make. All that can be said of it follows from products H V, which two calls of the rule's own gradient give.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator, cg
+
+from probes.registry import shared
+
+Array = NDArray[Any]
+Matrix = NDArray[np.float64]
+
+# Residual of a fixed point, relative to T, and products for it at most: of a dense layer these cost little.
+_DENSE = 1e-6, 200
+_KERNEL = 1e-4, 100
+_LOST = 0.05  # a larger residual is no solution
+_ROUNDING = 1e-3  # of the largest curvature: what float32 may turn a curvature of zero into, where T is large
+
+
+class Law(Protocol):
+    """How a layer's feedback learns, at the weights and the activations of one step."""
+
+    lr: float
+    """Learning rate of the step; NaN where it is not known."""
+    optimizer: str
+    """Of B: "sgd", "adam" or "adamw"."""
+    momentum: float
+    nesterov: bool
+    interval: int
+    """Steps from one update of B to the next."""
+    weight_decay: float
+    """Decay that the optimiser adds to the gradient of B."""
+    update_noise: float
+    """Standard deviation of the noise added to each entry of B, relative to W, in an update."""
+
+    def gradient(self, feedback: Array) -> Array:
+        """Give the rule's gradient at B, its mean over the batch: affine in B."""
+
+    def noise(self, feedback: Array, draws: int) -> Array:
+        """Draw (gradient of a minibatch − its mean) at B; (draw, *shape of B)."""
+
+
+class Drift:
+    """The mean gradient of B at fixed W, ∂B = H B − T, in float64.
+
+    Parameters
+    ----------
+    law
+        Gives the gradient.
+    forward, feedback
+        W and B: of their size are the matrices at which the gradient is asked for, so that T does not drown H V.
+    """
+
+    def __init__(self, law: Law, forward: Array, feedback: Array) -> None:
+        self._law = law
+        # Convolutions are slow in float64, and float32 resolves what follows from them.
+        self._dtype = np.dtype(np.float64) if feedback.ndim == 2 else feedback.dtype
+        self._size = max(float(np.max(np.abs(weight), initial=0.0)) for weight in (forward, feedback)) or 1.0
+        self.target = -self._gradient(np.zeros(feedback.shape))
+
+    def _gradient(self, feedback: Matrix) -> Matrix:
+        with np.errstate(all="ignore"):
+            return np.asarray(self._law.gradient(feedback.astype(self._dtype)), np.float64)
+
+    def noise(self, feedback: Matrix, draws: int) -> Matrix:
+        """Draw the noise of the gradient at B; (draw, *shape of B)."""
+        with np.errstate(all="ignore"):
+            return np.asarray(self._law.noise(feedback.astype(self._dtype), draws), np.float64)
+
+    def product(self, v: Matrix) -> Matrix:
+        """Compute H V, with the optimiser's weight decay as a part of H; not finite where it overflows."""
+        with np.errstate(all="ignore"):
+            scale = self._size / np.max(np.abs(v), initial=0.0)
+            if not math.isfinite(scale):
+                return np.zeros_like(v)
+            learned = (self._gradient(scale * v) + self.target) / scale
+            return np.asarray(learned + self._law.weight_decay * v)
+
+
+@shared
+def drift(law: Law, forward: Array, feedback: Array) -> Drift | None:
+    """Mean gradient of B at fixed W; None where a weight is not finite or there are none."""
+    usable = forward.size and np.isfinite(forward).all() and np.isfinite(feedback).all()
+    return Drift(law, forward, feedback) if usable else None
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Where B comes to rest at fixed W.
+
+    Attributes
+    ----------
+    point : ndarray
+        The fixed point B*.
+    curvature : float
+        ⟨B*, H B*⟩ / ⟨B*, B*⟩; NaN for a fixed point at zero.
+    """
+
+    point: Matrix
+    curvature: float
+
+
+@shared
+def rest(drift: Drift | None, feedback: Array) -> Rest | None:
+    """Solve H B* = T by conjugate gradients from B on, which leave alone the part of B that H does not reach.
+
+    None where there is no such point, or none that attracts: H not positive semidefinite, or T out of its reach.
+
+    References
+    ----------
+    Hestenes and Stiefel 1952, doi:10.6028/jres.049.044.
+    """
+    if drift is None or not np.isfinite(drift.target).all():
+        return None
+    shape = feedback.shape
+    seen = [0.0, 0.0]  # smallest and largest Rayleigh quotient
+
+    def product(v: Matrix) -> Matrix:
+        made = drift.product(v.reshape(shape)).ravel()
+        quotient = float(v @ made) / max(float(v @ v), 1e-300)
+        seen[:] = min(seen[0], quotient), max(seen[1], quotient)
+        return made
+
+    operator = LinearOperator((feedback.size, feedback.size), product, dtype=np.float64)
+    target, start = drift.target.ravel(), feedback.astype(np.float64).ravel()
+    tolerance, most = _DENSE if feedback.ndim == 2 else _KERNEL
+    with np.errstate(all="ignore"):
+        solution, _ = cg(operator, target, x0=start, rtol=tolerance, maxiter=most)
+        if not np.isfinite(solution).all():
+            return None
+        if not solution.any():
+            product(start)  # whether zero attracts, nobody asked yet
+        made = product(solution)
+        residual = float(np.linalg.norm(made - target))
+        attracts = seen[1] > 0 and seen[0] >= -_ROUNDING * seen[1]
+        if not attracts or not residual <= _LOST * float(np.linalg.norm(target)):
+            return None
+        square = float(solution @ solution)
+        return Rest(solution.reshape(shape), float(solution @ made) / square if square else math.nan)
+
+
+def resting_variance(rate: Matrix, momentum: float, nesterov: bool) -> tuple[Matrix, Matrix]:
+    """Compute the variance at which stochastic gradient descent on ½λB² rests, per variance of its noise.
+
+    With r = lr·λ and momentum μ, B is the autoregressive process Bₜ₊₁ = φ₁Bₜ + φ₂Bₜ₋₁ + c₀nₜ + c₁nₜ₋₁ with
+    φ = (1 + μ − r, −μ), or (1 + μ)(1 − r), −μ(1 − r) in Nesterov's form. Its variance is
+    [(c₀² + c₁²)(1 − φ₂) + 2c₀c₁φ₁] / [(1 + φ₂)(1 − φ₁ − φ₂)(1 + φ₁ − φ₂)], for μ = 0 just 1 / (r(2 − r)).
+
+    Parameters
+    ----------
+    rate
+        r, in the stable region.
+    momentum, nesterov
+        As `torch.optim.SGD` has them.
+
+    Returns
+    -------
+    of_gradient, of_update : ndarray
+        For noise of variance 1 in lr·gradient, with c = (1, 0), or (1 + μ, −μ) in Nesterov's form; and for noise added
+        to B after the step, with c = (1, −μ).
+
+    References
+    ----------
+    Box and Jenkins 1976, Time Series Analysis, section 3.4.
+
+    Examples
+    --------
+    >>> resting_variance(np.array([1.0]), 0.0, False)
+    (array([1.]), array([1.]))
+    """
+    first, second = ((1 + momentum) * (1 - rate), -momentum * (1 - rate)) if nesterov else (
+        1 + momentum - rate, -momentum
+    )  # fmt: skip
+    # 1 - first - second is the rate, in either form.
+    poles = (1 + second) * rate * (1 + first - second)
+
+    def variance(now: float, before: float) -> Matrix:
+        return np.asarray(((now**2 + before**2) * (1 - second) + 2 * now * before * first) / poles)
+
+    return variance(1 + momentum, -momentum) if nesterov else variance(1.0, 0.0), variance(1.0, -momentum)

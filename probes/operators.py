@@ -1,0 +1,93 @@
+"""How much the layer as a whole can stretch: norms of the weights as the operator that they are in the network.
+
+A convolution's kernel, unfolded to a matrix, tells what it does to one patch. On a map patches overlap, so the
+operator from map to map has another norm.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.lanczos import lanczos
+from probes.registry import probe
+from probes.spectra import Spectrum
+
+Array = NDArray[Any]
+
+
+class Operator(Protocol):
+    """The linear operation of a layer with any W-shaped matrix as weight; a leading axis counts the examples."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the input of one example."""
+
+    def apply(self, weight: Array, x: Array) -> Array:
+        """Give W x."""
+
+    def adjoint(self, weight: Array, y: Array) -> Array:
+        """Give Wᵀ y."""
+
+
+def _norm(weight: Array, spectrum: Spectrum, operator: Operator) -> float:
+    largest = float(np.max(np.abs(weight), initial=0.0))
+    if weight.ndim == 2 or not 0 < largest < math.inf:
+        return float(spectrum.values[0]) if spectrum.values.size else math.nan
+    exponent = math.frexp(largest)[1]
+    scaled = np.ldexp(weight, -exponent)  # squares have to stay in range
+    start = np.random.default_rng(0).normal(size=(1, *operator.shape))
+
+    def square(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return operator.adjoint(scaled, operator.apply(scaled, x.astype(weight.dtype))).astype(np.float64)
+
+    value = lanczos(square, start, lambda values, _: math.sqrt(max(values[-1], 0.0)))
+    with np.errstate(all="ignore"):
+        return float(np.ldexp(value, exponent))
+
+
+_EQUATION = "max ‖{} x‖ / ‖x‖ over inputs x of the layer's real size"
+_REFERENCE = "Sedghi, Gupta and Long 2019, arXiv:1805.10408; by Lanczos iteration on the layer's own operation"
+
+
+@probe(
+    units="1",
+    long_name="spectral norm of the forward weights as the operator from map to map",
+    equation=_EQUATION.format("W"),
+    reference=_REFERENCE,
+)
+def forward_operator_norm(forward: Array, forward_spectrum: Spectrum, operator: Operator) -> float:
+    """Largest factor by which W stretches an input; of a dense layer its spectral norm.
+
+    Of a convolution to about 1e-3, from below.
+
+    Examples
+    --------
+    >>> from probes import PROBES
+    >>> PROBES["forward_operator_norm"](forward=np.diag([3.0, -4.0]), operator=None)
+    4.0
+    """
+    return _norm(forward, forward_spectrum, operator)
+
+
+@probe(
+    units="1",
+    long_name="spectral norm of the feedback weights as the operator from map to map",
+    equation=_EQUATION.format("B"),
+    reference=_REFERENCE,
+)
+def feedback_operator_norm(
+    feedback: Array, feedback_spectrum: Spectrum, operator: Operator, direct: bool = False
+) -> float:
+    """Largest factor by which Bᵀ stretches an error; NaN where B brings it straight from the output.
+
+    Examples
+    --------
+    >>> from probes import PROBES
+    >>> PROBES["feedback_operator_norm"](feedback=np.diag([3.0, -4.0]), operator=None)
+    4.0
+    """
+    return math.nan if direct else _norm(feedback, feedback_spectrum, operator)
