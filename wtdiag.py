@@ -6,9 +6,12 @@ The front door: public names, loaded when first asked for, and the command line.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +20,12 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import click
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
     from torch import Tensor, nn
 
     # For type checkers and editors; when the program runs, `__getattr__` loads them.
+    from diagnostics.finding import Finding as Finding
     from probes import PROBES as PROBES
     from trainers.convert import summary as summary
     from trainers.convert import transport_free as transport_free
@@ -46,6 +51,7 @@ for _folder in ("diagnostics", "probes", "reports", "trainers"):
 from probes.errors import InputError  # noqa: E402  (only once it is known to be ours)
 
 _PUBLIC = {
+    "Finding": "diagnostics.finding",
     "PROBES": "probes",
     "RULES": "trainers.rules",
     "Recorder": "trainers.recorder",
@@ -59,7 +65,7 @@ _PUBLIC = {
     "transport_free": "trainers.convert",
 }
 
-__all__ = ["InputError", "analyze", "main", *_PUBLIC]
+__all__ = ["InputError", "analyze", "compare", "diagnose", "main", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
@@ -79,8 +85,9 @@ def analyze(
     model: nn.Module | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Callable[[Sequence[int]], Iterable[int]] | None = None,
+    scheduler: str | None = None,
 ) -> xr.Dataset:
-    """Measure a recorded run: every probe on every layer and snapshot.
+    """Measure a recorded run: every probe on every layer and snapshot, and what follows from them.
 
     Parameters
     ----------
@@ -89,12 +96,15 @@ def analyze(
     probes
         Names from ``PROBES``; default: all that the run has data for, but the slow.
     model
-        A converted network of the run's kind, for runs recorded from a loop of one's own; without it their error
-        signals are not measured.
+        A converted network of the run's kind, for runs recorded from a loop of one's own; without it nothing but
+        their weights is measured.
     loss
         Of outputs and targets, for such runs; default: cross-entropy.
     progress
         Wraps the steps that are gone through, as `rich.progress.track` does.
+    scheduler
+        Address of a dask cluster that does the work, such as ``tcp://host:8786``; its workers need wtdiag and the same
+        file system. Default: threads.
 
     Returns
     -------
@@ -104,13 +114,96 @@ def analyze(
     Raises
     ------
     InputError
-        If the directory is no run, a snapshot is not whole, or a probe is unknown.
+        If the directory is no run, a snapshot is not whole, a probe is unknown, or the cluster cannot be used.
     """
     from diagnostics.analyze import analyze as measure
-    from trainers.network import open_run, signals_of
+    from trainers.network import attribution_of, open_run, signals_of
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
-    return measure(opened, probes, signals=signals_of(opened, model, loss), progress=progress)
+
+    def of_run(make: Callable[..., Any]) -> Any:
+        function = make(opened, model, loss)
+        return function if scheduler is None or function is None else _OfRun(make, opened.path.resolve(), model, loss)
+
+    return measure(opened, probes, of_run(signals_of), of_run(attribution_of), progress, scheduler)
+
+
+@dataclasses.dataclass
+class _OfRun:
+    """A function of a run's step that is made in the process where it is first called: what travels is the path."""
+
+    make: Callable[..., Any]
+    path: Path
+    model: nn.Module | None
+    loss: Callable[[Tensor, Tensor], Tensor] | None
+
+    @cached_property
+    def _function(self) -> Callable[[int], Any]:
+        from trainers.network import open_run
+
+        function: Callable[[int], Any] = self.make(open_run(self.path), self.model, self.loss)
+        return function
+
+    def __call__(self, step: int) -> Any:
+        return self._function(step)
+
+
+def diagnose(run: str | os.PathLike[str] | Run, analysis: xr.Dataset | None = None) -> tuple[Finding, ...]:
+    """Say what is wrong with a run: what, where, when, how sure, why, and what to try.
+
+    Parameters
+    ----------
+    run
+        A run directory, or an opened run.
+    analysis
+        What `analyze` gave for it; default: the ``analysis.nc`` that ``wtdiag analyze`` left.
+
+    Returns
+    -------
+    tuple of Finding
+        Most severe first; never empty, for where nothing is wrong a finding says so.
+
+    Raises
+    ------
+    InputError
+        If the directory is no run, or it is not analysed and ``analysis`` is not given.
+    """
+    import pandas as pd
+
+    from diagnostics.analyze import read_analysis
+    from diagnostics.diagnose import diagnose as find
+    from probes.schema import ANALYSIS, METRICS, open_run
+
+    opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+    metrics = opened.metrics if (opened.path / METRICS).exists() else pd.DataFrame()
+    return find(read_analysis(opened.path / ANALYSIS) if analysis is None else analysis, opened.config, metrics)
+
+
+def compare(runs: Iterable[str | os.PathLike[str]], reference: str | None = None) -> pd.DataFrame:
+    """Compare runs of several rules, paired by seed, depth, model, data and all other settings.
+
+    Parameters
+    ----------
+    runs
+        Run directories. Where they are analysed, angles are compared too.
+    reference
+        Rule that the others are held against; default: bp if it is there, else that of the first run.
+
+    Returns
+    -------
+    pd.DataFrame
+        As `diagnostics.compare.compare` describes: differences with 95 % bootstrap intervals over the pairs;
+        ``.attrs["unpaired"]`` tells of each run that could not be paired why.
+
+    Raises
+    ------
+    InputError
+        If a directory is no run, or the reference is no run's rule.
+    """
+    from diagnostics.compare import compare as compare_runs
+    from probes.schema import open_run
+
+    return compare_runs([open_run(run) for run in runs], reference)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -221,36 +314,111 @@ def _train(
 @click.option("--probe", "probes", multiple=True, help="Measure only this; several may be given.")
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the joint report of several runs.")
-def _analyze(run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats: str, out: Path | None) -> None:
-    """Measure recorded runs and write their reports.
+@click.option(
+    "--scheduler", metavar="ADDRESS",
+    help="Let a dask cluster measure, as tcp://host:8786. Its workers need wtdiag and the same file system; dask lets "
+    "whoever reaches a scheduler run code on it.",
+)  # fmt: skip
+def _analyze(
+    run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats: str, out: Path | None, scheduler: str | None
+) -> None:
+    """Measure recorded runs, say what is wrong with them, and write their reports.
+
+    Prints the findings of each run, most severe first, then the paths of the files written; of several runs also how
+    they compare.
 
     \b
     wtdiag analyze runs/ia8
     wtdiag analyze runs/two/*
+    wtdiag analyze --scheduler tcp://head:8786 runs/large
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
     from rich.progress import track
 
     from diagnostics.analyze import write_analysis
-    from probes.schema import ANALYSIS
+    from diagnostics.compare import compare as compare_runs
+    from diagnostics.finding import write_findings
+    from probes.schema import ANALYSIS, FINDINGS
     from reports import FORMATS, write
     from trainers.network import open_run
 
     console = Console(stderr=True)
     wanted = FORMATS if formats == "both" else (formats,)
-    opened = [open_run(path) for path in run_dirs]  # all of them, before the first is measured
+    opened = [open_run(path) for path in dict.fromkeys(run_dirs)]  # all of them, before the first is measured
     for run in opened:
         steps = lambda steps, run=run: track(  # noqa: E731
             steps, f"{run.path}", console=console, disable=not console.is_terminal
         )
-        write_analysis(analyze(run, probes or None, progress=steps), run.path / ANALYSIS)
-        for path in write([run.path], formats=wanted):
+        analysis = analyze(run, probes or None, progress=steps, scheduler=scheduler)
+        for step, reason in json.loads(analysis.attrs.get("failures", "{}")).items():
+            click.echo(f"wtdiag: step {step} has no signals: {reason}", err=True)
+        # What was dear to get is safe before what is made of it.
+        write_analysis(analysis, run.path / ANALYSIS)
+        findings = diagnose(run, analysis)
+        write_findings(findings, run.path / FINDINGS)
+        if len(opened) > 1:
+            click.echo(click.style(str(run.path), bold=True))
+        _print_findings(findings)
+        for path in (run.path / ANALYSIS, run.path / FINDINGS, *write([run.path], formats=wanted)):
             click.echo(path)
     if len(opened) > 1:
         with console.status("joint report"):
             paths = write([run.path for run in opened], out=out, formats=wanted)
+        _print_comparison(compare_runs(opened))
         for path in paths:
             click.echo(path)
+
+
+@cli.command("compare")
+@click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
+@click.option("--reference", help="Rule that the others are held against.  [default: bp, else the first run's]")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the table to this new CSV file too.")
+def _compare(run_dirs: tuple[Path, ...], reference: str | None, out: Path | None) -> None:
+    """Compare runs, paired by seed, depth, model, data and all settings but the rule's own.
+
+    Shows means over the pairs and 95 % bootstrap intervals of their differences; n counts the pairs, * marks that some
+    diverged, which counts as answering at chance. Runs that were analysed are compared by their angles too.
+
+    \b
+    wtdiag compare runs/three/*
+    wtdiag compare runs/*-seed? --reference kp --out differences.csv
+    """  # noqa: D301  (click wants the character itself)
+    from probes.schema import write_aside
+
+    if out is not None and out.exists():
+        raise InputError(f"out: {out} exists; expected the name of a new file")
+    table = compare(dict.fromkeys(run_dirs), reference)
+    _print_comparison(table)
+    if table.empty:
+        raise InputError(f"runs: none of {len(run_dirs)} can be compared with another; expected two of different rules")
+    if out is not None:
+        with write_aside(out) as aside:
+            table.to_csv(aside, index=False)
+        click.echo(out)
+
+
+def _print_findings(findings: Iterable[Finding]) -> None:
+    from diagnostics.tables import plain
+
+    for finding in findings:
+        when = f"step {finding.first_step}"
+        if finding.last_step != finding.first_step:
+            when = f"steps {finding.first_step} to {finding.last_step}"
+        where = f"{finding.layer or 'all layers'}, {when}"
+        head = finding.kind if finding.severity == "none" else f"{finding.severity}: {finding.kind}"
+        _entry(head, plain(where), plain(finding.summary))
+
+
+def _print_comparison(table: pd.DataFrame) -> None:
+    from rich.console import Console
+
+    from diagnostics.tables import WIDTH, comparison_tables
+
+    console = Console()
+    for shown in comparison_tables(table):
+        console.print(shown, width=min(WIDTH, console.width))
+    for run, reason in table.attrs["unpaired"].items():
+        click.echo(f"wtdiag: {run} is not compared: {reason}", err=True)
 
 
 @cli.command("rules")
@@ -273,7 +441,8 @@ def _probes() -> None:
 
 
 def _entry(name: str, title: str, *lines: str) -> None:
-    head = click.wrap_text(f"{name}  {title}", 80, subsequent_indent="      ")
+    # Slugs and equations are not broken at their hyphens.
+    head = textwrap.fill(f"{name}  {title}", 80, subsequent_indent="      ", break_on_hyphens=False)
     click.echo(click.style(name, bold=True) + head[len(name) :])
     for line in filter(None, lines):
-        click.echo(click.wrap_text(line, 80, initial_indent="    ", subsequent_indent="      "))
+        click.echo(textwrap.fill(line, 80, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False))

@@ -8,35 +8,50 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
-from probes import PROBES, Probe, Quantities
+from diagnostics.cluster import cluster
+from diagnostics.derive import derive
+from diagnostics.survey import Row, Signals, Survey, Values
+from probes import PROBES, Probe
 from probes.errors import InputError, check_one_of
-from probes.schema import Run, layer_names, open_snapshot, read_facts, read_layer, snapshot_path, write_aside
-from probes.spectra import Spectrum
-from probes.subspaces import MODES
+from probes.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path, write_aside
 
-Signals = Callable[[int], Mapping[str, Mapping[str, NDArray[Any]]]]
+Attribution = Callable[[int], Mapping[str, tuple[float, float]]]
+"""Gives for a step, by layer, what its feedback costs: degrees, and share of backprop's decrease of the loss."""
+
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
 _WEIGHTS = frozenset({"forward", "feedback"})
-_Values = dict[str, Any]  # variable name -> number, or one per mode
+
+_COSTS = {
+    "attribution_angle": {
+        "units": "degree",
+        "long_name": "what the layer's feedback adds to the error angle at the first layer",
+        "equation": "∠(δ, δ*) with W for B in layers > l, less the same with W for B in layers ≥ l",
+        "reference": "wtdiag: exact feedback from the top down, a layer at a time",
+    },
+    "attribution_loss": {
+        "units": "1",
+        "long_name": "share of backpropagation's one-step decrease of the loss that the layer's feedback costs",
+        "equation": "(ΔL with W for B in layers ≥ l - ΔL with W for B in layers > l) / ΔL of backpropagation",
+        "reference": "wtdiag: exact feedback from the top down, a layer at a time",
+    },
+}
 
 
 def analyze(
     run: Run,
     probes: Iterable[str] | None = None,
     signals: Signals | None = None,
+    attribution: Attribution | None = None,
     progress: Progress | None = None,
+    scheduler: str | None = None,
 ) -> xr.Dataset:
     """Measure every layer of every snapshot of a run.
 
@@ -48,24 +63,33 @@ def analyze(
     run
         As `probes.schema.open_run` gives it.
     probes
-        Names of `probes.PROBES`; by default all but the slow, and without ``signals`` none that needs error signals.
+        Names of `probes.PROBES`, to measure these alone; by default all but the slow, and without ``signals`` those
+        that need nothing but weights, then the attribution and what `diagnostics.derive` makes of all these.
     signals
-        Gives for a step, by layer, the error signals that `probes.signals` describes. A layer may lack some.
+        Gives for a step, by layer, what the probes' parameters name beside the weights. A layer may lack some.
+    attribution
+        Gives for a step, by layer, what its feedback costs. Asked for the first, middle and last of the
+        snapshots whose weights are finite.
     progress
         Wraps the steps that are gone through, as `rich.progress.track` does.
+    scheduler
+        Address of a dask cluster, such as ``tcp://host:8786``, that does the same work, a snapshot at a time; by
+        default threads do. Its workers read the run directory themselves, so they need the same file system;
+        ``signals`` and ``attribution`` are pickled for them.
 
     Returns
     -------
     Dataset
         Dims (step, layer, mode), layers in forward order, NaN where a layer has no value or fewer modes. Each
         probe is a variable with ``units``, ``long_name``, ``equation`` and ``reference``; beside it, where it
-        has a chance level, ``<probe>_null`` and ``<probe>_null_sd`` are its mean and standard deviation.
+        has a chance level, ``<probe>_null`` and ``<probe>_null_sd`` are its mean and standard deviation. Where
+        signals failed, the attribute ``failures`` tells why, as JSON by step.
 
     Raises
     ------
     InputError
         If the run has no snapshots or one that is not whole, the layers are not the same in all, a probe is
-        not known, or one needs signals and there are none.
+        not known, one needs signals and there are none or they fail at every step, or the cluster cannot be used.
 
     Examples
     --------
@@ -78,24 +102,26 @@ def analyze(
     >>> analyze(run, probes=["weight_angle"]).weight_angle.sel(step=0, layer="fc").item()
     45.0...
     """
-    chosen = _choose(probes, with_signals=signals is not None)
+    names = None if probes is None else tuple(probes)
+    chosen = _choose(names, with_signals=signals is not None)
     steps = [int(step) for step in run.steps]
     if not steps:
         raise InputError(f"{run.path}: holds no snapshots; expected at least one")
     # The newest snapshot: the layers' order and which of them carry an error are known only after the first batch.
     layers = _facts(snapshot_path(run.path, steps[-1]))
-    fixed: dict[str, Spectrum] = {}
-    table: list[list[_Values]] = []
-    blas = ThreadpoolController()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for step in progress(steps) if progress else steps:
-            errors = signals(step) if signals else {}
-            # One BLAS thread a layer, and layers side by side: faster than several threads on each in turn.
-            with open_snapshot(snapshot_path(run.path, step)) as file, blas.limit(limits=1, user_api="blas"):
-                if set(layer_names(file)) != set(layers):
-                    raise InputError(f"{file.filename}: has other layers than the last snapshot")
-                table.append(list(pool.map(partial(_measure, chosen, file, errors, fixed), layers)))
-    return _dataset(run, chosen, steps, layers, table)
+    used = None if all(probe.needs <= _WEIGHTS for probe in chosen) else signals
+    survey = Survey(run.path.resolve(), tuple(probe.name for probe in chosen), tuple(layers), used)
+    with cluster(scheduler) if scheduler is not None else nullcontext(map) as each:
+        rows = [row for _, row in zip(progress(steps) if progress else steps, each(survey, steps), strict=False)]
+        analysis = _dataset(run, chosen, steps, layers, rows)
+        if names is not None:
+            return analysis
+        if attribution is not None:
+            finite = [step for step, row in zip(steps, rows, strict=True) if row.finite and not row.failure]
+            some = sorted({finite[0], finite[(len(finite) - 1) // 2], finite[-1]}) if finite else []
+            costs = dict(zip(some, each(attribution, some), strict=True))
+            analysis = analysis.assign(_attributed(costs, steps, layers))
+    return derive(analysis)
 
 
 def write_analysis(analysis: xr.Dataset, path: str | os.PathLike[str]) -> None:
@@ -110,61 +136,56 @@ def write_analysis(analysis: xr.Dataset, path: str | os.PathLike[str]) -> None:
         analysis.to_netcdf(aside, engine="h5netcdf")
 
 
-def _choose(names: Iterable[str] | None, with_signals: bool) -> list[Probe]:
+def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Read what `write_analysis` wrote; the file may come from anyone.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it does not hold numbers over step and layer.
+    """
+    if not Path(path).exists():
+        raise InputError(f"{path}: there is no analysis; expected one, as `wtdiag analyze` writes it")
+    try:
+        analysis = xr.load_dataset(path, engine="h5netcdf")
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise InputError(f"{path}: is not an analysis file ({' '.join(str(error).split())})") from error
+    for dim in ("step", "layer"):
+        if not analysis.sizes.get(dim) or dim not in analysis.coords:
+            raise InputError(f"{path}: has no coordinate {dim!r} with values; expected dims step and layer")
+    for name, measure in analysis.data_vars.items():
+        if not set(measure.dims) <= {"step", "layer", "mode"} or measure.dtype.kind not in "fiu":
+            found = f"{measure.dtype} over ({', '.join(map(str, measure.dims))})"
+            raise InputError(f"{path}: {name} holds {found}; expected numbers over step, layer and mode")
+    return analysis
+
+
+def _choose(names: Sequence[str] | None, with_signals: bool) -> list[Probe]:
     if names is None:
         return [probe for probe in PROBES.values() if not probe.slow and (with_signals or probe.needs <= _WEIGHTS)]
-    chosen = []
     for name in names:
         check_one_of("probe", name, PROBES)
-        if not with_signals and not PROBES[name].needs <= _WEIGHTS:
-            raise InputError(f"probe: {name!r} needs the error signals of a probe batch; none are given")
-        chosen.append(PROBES[name])
-    return chosen
+        if not with_signals and (missing := sorted(PROBES[name].needs - _WEIGHTS)):
+            raise InputError(
+                f"probe: {name!r} needs {', '.join(missing)}, from the network and a probe batch; "
+                "the run lacks a batch, or its network is not known"
+            )
+    return [PROBES[name] for name in dict.fromkeys(names)]
 
 
-def _facts(path: Path) -> dict[str, tuple[str, bool]]:
-    """Kind of each layer and whether its feedback carries an error, in forward order."""
+def _facts(path: Path) -> dict[str, dict[str, Any]]:
+    """Read what a snapshot tells of each layer, in forward order."""
     with open_snapshot(path) as file:
-        facts = {name: read_facts(file, name) for name in layer_names(file)}
-    return {name: (fact["kind"], fact["carries_error"]) for name, fact in facts.items()}
-
-
-def _measure(
-    chosen: Sequence[Probe],
-    file: h5py.File,
-    errors: Mapping[str, Mapping[str, NDArray[Any]]],
-    fixed: dict[str, Spectrum],
-    name: str,
-) -> _Values:
-    """Measure one layer; a probe that the layer lacks something for is left out."""
-    layer = read_layer(file, name)
-    feedback = layer.forward if layer.feedback is None else layer.feedback
-    given: dict[str, Any] = {"forward": layer.forward, "feedback": feedback, **errors.get(name, {})}
-    given |= {"groups": layer.groups, "direct": layer.direct, "units": 1 if "Conv" in layer.kind else -1}
-    given |= {"transposed": layer.kind.startswith("ConvTranspose")}
-    if any("subspace_pairs" in probe.uses for probe in chosen):
-        given["vectors"] = MODES  # with the singular values, not by a decomposition of their own
-    if name in fixed:
-        given["feedback_spectrum"] = fixed[name]
-    quantities = Quantities(**given)
-    values: _Values = {}
-    for probe in chosen:
-        if probe.needs <= given.keys():
-            values[probe.name] = quantities[probe.name]
-            if (null := quantities.null(probe.name)) is not None:
-                values[f"{probe.name}_null"], values[f"{probe.name}_null_sd"] = null
-            if layer.fixed and probe.side == "feedback":
-                fixed[name] = quantities["feedback_spectrum"]  # half of the work, and the same at every step
-    return values
+        return {name: read_facts(file, name) for name in layer_names(file)}
 
 
 def _dataset(
-    run: Run,
-    chosen: Sequence[Probe],
-    steps: Sequence[int],
-    layers: Mapping[str, tuple[str, bool]],
-    table: Sequence[Sequence[_Values]],
+    run: Run, chosen: Sequence[Probe], steps: Sequence[int], layers: Mapping[str, Mapping[str, Any]], rows: list[Row]
 ) -> xr.Dataset:
+    failures = {step: row.failure for step, row in zip(steps, rows, strict=True) if row.failure}
+    if len(failures) == len(steps):
+        raise InputError(failures[steps[0]])
+    table = [row.values for row in rows]
     variables = {}
     modes = max((np.size(value) for row in table for values in row for value in values.values()), default=0)
     for probe in chosen:
@@ -175,11 +196,12 @@ def _dataset(
             for suffix, what in (("_null", "mean by chance"), ("_null_sd", "standard deviation by chance")):
                 long_name = {"long_name": f"{probe.long_name}: {what}"}
                 variables[name + suffix] = _variable(table, name + suffix, probe.dims, modes, about | long_name)
-    coordinates = {
+    coordinates: dict[str, Any] = {
         "step": ("step", np.array(steps), {"long_name": "training step"}),
         "layer": ("layer", np.array(list(layers), dtype=object)),
-        "kind": ("layer", np.array([kind for kind, _ in layers.values()], dtype=object)),
-        "carries_error": ("layer", np.array([carries for _, carries in layers.values()])),
+        "kind": ("layer", np.array([fact["kind"] for fact in layers.values()], dtype=object)),
+        "carries_error": ("layer", np.array([fact["carries_error"] for fact in layers.values()])),
+        "direct": ("layer", np.array([fact["direct"] for fact in layers.values()])),
     }
     rule = run.config.get("rule")
     rule = rule if isinstance(rule, dict) else {}
@@ -190,11 +212,23 @@ def _dataset(
         "status": str(run.config.get("status", "unknown")),
         "settings": json.dumps(run.config.get("settings", {})),
     }
+    if failures:
+        attrs["failures"] = json.dumps(failures)
     return xr.Dataset(variables, coordinates, attrs)
 
 
+def _attributed(
+    costs: Mapping[int, Mapping[str, tuple[float, float]]], steps: Sequence[int], layers: Iterable[str]
+) -> dict[str, xr.Variable]:
+    """Lay the attribution out, NaN at the steps that it was not measured at."""
+    table = [
+        [dict(zip(_COSTS, costs.get(step, {}).get(layer, ()), strict=False)) for layer in layers] for step in steps
+    ]
+    return {name: _variable(table, name, (), 0, attrs) for name, attrs in _COSTS.items()}
+
+
 def _variable(
-    table: Sequence[Sequence[_Values]], name: str, dims: tuple[str, ...], modes: int, attrs: Mapping[str, str]
+    table: Sequence[Sequence[Values]], name: str, dims: tuple[str, ...], modes: int, attrs: Mapping[str, str]
 ) -> xr.Variable:
     """Lay one measure out over (step, layer, ...), NaN where a layer has none or fewer modes."""
     data = np.full((len(table), len(table[0]), *(modes for _ in dims)), np.nan)

@@ -93,8 +93,8 @@ def _analysis(path: Path) -> xr.Dataset:
         if not set(measure.dims) <= {"step", "layer", "mode"} or measure.dtype.kind not in "fiu":
             found = f"{measure.dtype} over ({', '.join(map(str, measure.dims))})"
             raise InputError(f"{path}: {name} holds {found}; expected numbers over step, layer and mode")
-        if not str(name).endswith(("_null", "_null_sd")) and not {"step", "layer"} <= set(measure.dims):
-            raise InputError(f"{path}: {name} lacks the dim step or layer")
+        if not str(name).endswith(("_null", "_null_sd")) and "step" not in measure.dims:
+            raise InputError(f"{path}: {name} lacks the dim step")
     analysis = analysis.where(np.isfinite(analysis))  # infinite is no value either
     return analysis.assign_coords(layer=[printable(str(name)) for name in analysis.layer.values])
 

@@ -1,11 +1,17 @@
 """The command line as a user types it: good input, bad input, and what is left on the disk."""
 
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import xarray as xr
 
 import wtdiag
+from diagnostics.finding import read_findings
 from probes.errors import InputError
 
 
@@ -35,11 +41,23 @@ def test_train_and_analyze(run, tmp_path):
     }  # fmt: skip
     code, printed, _ = run("analyze", out)
     assert code == 0
-    assert printed.split() == [str(out / "report.html"), str(out / "report.pdf")]
+    files = ("analysis.nc", "findings.json", "report.html", "report.pdf")
+    assert printed.splitlines()[-4:] == [str(out / name) for name in files]
     with xr.open_dataset(out / "analysis.nc") as analysis:
-        assert analysis.weight_angle.dims == ("step", "layer")
-        assert analysis.error_angle.notnull().all()
-        assert analysis.weight_angle.attrs["units"] == "degree"
+        analysis.load()
+    assert analysis.weight_angle.dims == ("step", "layer")
+    assert analysis.weight_angle.attrs["units"] == "degree"
+    everywhere = {"error_angle", "error_angle_product", "log_gain_sum", "attribution_angle", "attribution_loss"}
+    assert all(analysis[name].notnull().all() for name in everywhere)
+    assert {"gain_elasticity", "step_size_number", "predicted_angle", "activation_spectrum"} <= set(analysis)
+    findings = wtdiag.diagnose(out)
+    assert findings == read_findings(out / "findings.json") == wtdiag.diagnose(wtdiag.open_run(out), analysis)
+    assert all(isinstance(finding, wtdiag.Finding) for finding in findings)
+    shown = " ".join(" ".join(printed.splitlines()[:-4]).split())
+    for finding in findings:
+        assert f"{finding.kind}  {finding.layer or 'all layers'}, step".replace("  ", " ") in shown
+        assert " ".join(finding.summary.split()) in shown
+    assert max(map(len, printed.splitlines()[:-4])) <= 80
 
 
 def test_several_rules_train_as_each_would_alone(run, tmp_path):
@@ -49,6 +67,155 @@ def test_several_rules_train_as_each_would_alone(run, tmp_path):
     assert run("train", "--rule", "brsf", *QUICK, "--out", tmp_path / "alone")[0] == 0
     for path in (tmp_path / "alone" / "snapshots").iterdir():
         assert path.read_bytes() == (tmp_path / "both" / "brsf" / "snapshots" / path.name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Backprop, feedback alignment and Kolen-Pollack, of one seed."""
+    out = tmp_path_factory.mktemp("runs") / "three"
+    rules = [word for rule in ("bp", "fa", "kp") for word in ("--rule", rule)]
+    with pytest.raises(SystemExit):
+        wtdiag.main(["train", *rules, *map(str, QUICK), "--out", str(out)])
+    return out
+
+
+def test_compare(run, three, tmp_path):
+    out = tmp_path / "differences.csv"
+    code, printed, message = run("compare", *sorted(three.iterdir()), "--out", out)
+    assert code == 0
+    assert message == ""
+    assert printed.splitlines()[-1] == str(out)
+    assert max(map(len, printed.splitlines()[:-1])) <= 80
+    table = pd.read_csv(out, dtype={"units": str})
+    pd.testing.assert_frame_equal(table, wtdiag.compare(sorted(three.iterdir())))
+    assert table.rule.unique().tolist() == ["fa", "kp"]
+    for row in table.itertuples():
+        assert f"{row.difference:.3f}" in printed
+    code, _, message = run("compare", *sorted(three.iterdir()), "--out", out)
+    assert code == 2
+    assert "differences.csv exists" in message
+    code, printed, message = run("compare", three / "fa", "--out", tmp_path / "none.csv")
+    assert code == 2
+    assert printed == ""
+    assert "fa is not compared: no other run has its settings and seed" in message
+    assert not (tmp_path / "none.csv").exists()
+
+
+def test_several_runs_are_compared_once_they_are_analysed(run, three):
+    runs = three / "bp", three / "kp", three / "bp"
+    code, printed, _ = run("analyze", "--format", "html", "--probe", "weight_angle", *runs)
+    assert code == 0
+    assert printed.count("reference: bp") == 1
+    assert "weight_angle" in printed
+    assert printed.splitlines()[0] == str(three / "bp")
+    assert printed.splitlines()[-1] == str(three / "report.html")
+    files = ("analysis.nc", "findings.json", "report.html")
+    written = [f"{three}/{name}/{file}" for name in ("bp", "kp") for file in files]
+    assert [line for line in printed.splitlines() if line in written] == written
+    measured = {"weight_angle", "weight_angle_null", "weight_angle_null_sd"}
+    assert set(xr.load_dataset(three / "kp" / "analysis.nc")) == measured
+
+
+def test_an_interrupted_analysis_keeps_what_it_measured(run, three, monkeypatch):
+    import diagnostics.diagnose
+    import reports
+
+    for name in ("analysis.nc", "findings.json"):
+        (three / "fa" / name).unlink(missing_ok=True)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(diagnostics.diagnose, "diagnose", interrupt)
+        assert run("analyze", "--probe", "weight_angle", three / "fa")[0] == 130
+    assert (three / "fa" / "analysis.nc").exists()
+    assert not (three / "fa" / "findings.json").exists()
+    monkeypatch.setattr(reports, "write", interrupt)
+    code, _, _ = run("analyze", "--probe", "weight_angle", three / "fa")
+    assert code == 130
+    assert read_findings(three / "fa" / "findings.json")
+    assert "weight_angle" in xr.load_dataset(three / "fa" / "analysis.nc")
+
+
+def test_a_run_that_is_not_analysed_has_no_findings(three, tmp_path):
+    shutil.copytree(three / "bp", tmp_path / "run", ignore=shutil.ignore_patterns("analysis.nc"))
+    with pytest.raises(InputError, match=r"analysis.nc: there is no analysis; expected one, as `wtdiag analyze`"):
+        wtdiag.diagnose(tmp_path / "run")
+
+
+def test_on_a_cluster_to_the_same_numbers(run, three, tmp_path):
+    """The network is built again by the workers, from the path; a model of one's own travels."""
+    import torch
+    from distributed import LocalCluster
+
+    net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    net = wtdiag.transport_free(net, "sa")
+    x, y = torch.randn(16, 6), torch.randint(3, (16,))
+    with wtdiag.Recorder(net, tmp_path / "own", probe_batch=(x, y)) as recorder:
+        for step in range(3):
+            recorder.snapshot(step)
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as workers:
+        address = workers.scheduler_address
+        code, _, message = run("analyze", "--format", "html", "--scheduler", address, three / "kp")
+        assert (code, message) == (0, "")
+        own = wtdiag.analyze(tmp_path / "own", model=net, scheduler=address)
+    remote = xr.load_dataset(three / "kp" / "analysis.nc")
+    local = wtdiag.analyze(three / "kp")
+    assert local.attribution_loss.notnull().any()
+    xr.testing.assert_allclose(remote, local, rtol=1e-12, atol=1e-12)
+    xr.testing.assert_allclose(own, wtdiag.analyze(tmp_path / "own", model=net), rtol=1e-12, atol=1e-12)
+    assert own.error_angle.notnull().any()
+
+
+_PEAK = """
+import os, resource, sys, torch, wtdiag
+from probes.schema import snapshot_path
+path, count = sys.argv[1], int(sys.argv[2])
+net = torch.nn.Sequential(torch.nn.Linear(900, 900), torch.nn.ReLU(), torch.nn.Linear(900, 900))
+model = wtdiag.transport_free(net, "sa")
+with wtdiag.Recorder(model, path, probe_batch=(torch.randn(8, 900), torch.arange(8))) as recorder:
+    recorder.snapshot(0)
+for step in range(1, count):
+    os.link(snapshot_path(path, 0), snapshot_path(path, step))
+analysis = wtdiag.analyze(path, ["weight_angle", "error_angle", "weight_gradient_angle"], model=model)
+assert analysis.weight_gradient_angle.notnull().all() and analysis.sizes["step"] == count
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_snapshots(tmp_path):
+    """That of the whole process, with the network, its signals and its laws."""
+
+    def peak(count):
+        words = [sys.executable, "-c", _PEAK, str(tmp_path / str(count)), str(count)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(wtdiag.__file__).parent)
+        return int(done.stdout)
+
+    snapshot = 2 * 2 * 900 * 900 * 4 >> 20  # MiB
+    assert peak(20) < peak(3) + 4 * snapshot  # not 17 more
+
+
+def test_signals_that_fail_at_a_step_are_told_of(run, three, monkeypatch):
+    import trainers.network
+
+    signals_of = trainers.network.signals_of
+
+    def failing(*given):
+        signals = signals_of(*given)
+
+        def at(step):
+            if step == 0:
+                raise InputError("the loss cannot take the batch")
+            return signals(step)
+
+        return at
+
+    monkeypatch.setattr(trainers.network, "signals_of", failing)
+    code, printed, message = run("analyze", "--format", "html", "--probe", "error_angle", three / "fa")
+    assert code == 0
+    assert message == "wtdiag: step 0 has no signals: the loss cannot take the batch\n"
+    assert str(three / "fa" / "report.html") in printed
 
 
 def test_a_config_file_and_a_runs_own_config(run, tmp_path):
@@ -72,6 +239,18 @@ def test_a_diverged_run_is_a_result(run, tmp_path):
     assert config["status"] == "diverged"
     assert config["diverged"]["step"] == wtdiag.open_run(out).metrics.step.max() + 1
     assert run("analyze", out)[0] == 0
+
+
+@pytest.mark.parametrize("address", ["head", "tcp://127.0.0.1:1"])
+def test_a_scheduler_that_cannot_be_reached(run, three, monkeypatch, address):
+    import diagnostics.cluster
+
+    monkeypatch.setattr(diagnostics.cluster, "CONNECT_SECONDS", 0.3)
+    code, printed, message = run("analyze", "--scheduler", address, three / "kp")
+    assert code == 2
+    assert message.startswith(f"wtdiag: scheduler: '{address}' ")
+    assert message.count("\n") == 1
+    assert printed == ""
 
 
 def test_resume_refuses_other_settings(run, tmp_path):
@@ -109,6 +288,8 @@ def test_resume_refuses_other_settings(run, tmp_path):
         (("train", "--nonsense",), "--nonsense"),
         (("analyze", "/nowhere"), "/nowhere: is not a directory"),
         (("analyze",), "RUN_DIR"),
+        (("compare",), "RUN_DIR"),
+        (("compare", "/nowhere"), "/nowhere: is not a directory"),
         (("wombat",), "wombat"),
     ],
 )  # fmt: skip
@@ -257,7 +438,7 @@ def test_lists_fit_eighty_columns(run):
 
 
 def test_help_shows_examples(run):
-    for words in ((), ("train",), ("analyze",)):
+    for words in ((), ("train",), ("analyze",), ("compare",)):
         code, printed, _ = run(*words, "--help")
         assert code == 0
         examples = [line for line in printed.splitlines() if line.startswith("  wtdiag ")]

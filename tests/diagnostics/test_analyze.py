@@ -1,7 +1,6 @@
 """From snapshots to the labelled dataset."""
 
 import json
-import sys
 import tracemalloc
 
 import h5py
@@ -9,7 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from diagnostics.analyze import analyze, write_analysis
+from diagnostics import survey
+from diagnostics.analyze import analyze, read_analysis, write_analysis
 from probes import PROBES, Quantities, spectra, subspaces
 from probes.errors import InputError
 from probes.schema import LayerArrays, Run, Snapshot, open_run, snapshot_path, write_json, write_snapshot
@@ -56,10 +56,12 @@ def test_lays_out_every_probe(tmp_path):
     assert analysis.layer.values.tolist() == ["stem", "grouped", "hidden", "head"]
     assert analysis.kind.values.tolist() == ["Conv2d", "Conv1d", "Linear", "Linear"]
     assert analysis.carries_error.values.tolist() == [False, True, True, True]
+    assert analysis.direct.values.tolist() == [False, False, True, False]
     assert analysis.step.values.tolist() == [0, 10, 200]
     assert analysis.sizes["mode"] == 10
     measured = {name: probe for name, probe in PROBES.items() if not probe.slow}
-    assert {name for name in analysis if not name.endswith(("_null", "_null_sd"))} == set(measured)
+    derived = {"gain_elasticity", "log_gain_sum", "error_angle_product"}
+    assert {name for name in analysis if not name.endswith(("_null", "_null_sd"))} == set(measured) | derived
     for name, probe in measured.items():
         variable = analysis[name]
         assert variable.dims == ("step", "layer", *probe.dims)
@@ -115,7 +117,7 @@ def test_choice_of_probes(tmp_path):
     assert not any("error" in str(name) for name in analyze(run))
     with pytest.raises(InputError, match=r"probe: 'weight_angel' is not known; did you mean 'weight_angle'"):
         analyze(run, ["weight_angel"])
-    with pytest.raises(InputError, match=r"probe: 'error_angle' needs the error signals"):
+    with pytest.raises(InputError, match=r"probe: 'error_angle' needs delta, delta_exact, from the network"):
         analyze(run, ["error_angle"])
 
 
@@ -176,9 +178,8 @@ def test_the_newest_snapshot_knows_the_order(tmp_path):
 
 def test_each_array_is_read_once(tmp_path, monkeypatch):
     read = []
-    module = sys.modules["diagnostics.analyze"]
-    original = module.read_layer
-    monkeypatch.setattr(module, "read_layer", lambda *given: read.append(1) or original(*given))
+    original = survey.read_layer
+    monkeypatch.setattr(survey, "read_layer", lambda *given: read.append(1) or original(*given))
     analyze(record(tmp_path, range(3)), ["norm_ratio"])
     assert len(read) == 3 * 4
 
@@ -220,10 +221,126 @@ def test_progress_and_file(tmp_path):
     analysis = analyze(run, signals=signals, progress=lambda steps: (seen.append(step) or step for step in steps))
     assert seen == [0, 3]
     write_analysis(analysis, tmp_path / "analysis.nc")
-    with xr.open_dataset(tmp_path / "analysis.nc") as back:
-        xr.testing.assert_identical(back.load(), analysis)
+    xr.testing.assert_identical(read_analysis(tmp_path / "analysis.nc"), analysis)
     with pytest.raises(InputError, match=r"analysis.nc: cannot be written"):
         write_analysis(analysis, tmp_path / "none" / "analysis.nc")
+
+
+def test_signals_are_passed_on_as_they_are(tmp_path):
+    """Numbers and objects too; a layer measures what it has all for."""
+    seen = []
+
+    def given(step):
+        return {"head": signals(step)["head"] | {"law": seen, "forward_lr": 0.1 * step}}
+
+    def spy(**known):
+        seen.append(known)
+        return Quantities(**known)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(survey, "Quantities", spy)
+        analyze(record(tmp_path, [0, 10]), ["error_angle"], signals=given)
+    heads = [known for known in seen if "law" in known]
+    assert [known["forward_lr"] for known in heads] == [0.0, 1.0]
+    assert all(known["law"] is seen for known in heads)
+    assert len(seen) == 2 * 4
+
+
+def test_signals_are_not_asked_for_where_nothing_needs_them(tmp_path):
+    analyze(record(tmp_path, [0]), ["weight_angle"], signals=_never)
+
+
+def _never(step):
+    raise AssertionError(f"asked for the signals of step {step}")
+
+
+def test_where_signals_fail_the_weights_are_still_measured(tmp_path):
+    def given(step):
+        if step == 10:
+            raise InputError("the loss cannot take the batch")
+        return signals(step)
+
+    analysis = analyze(record(tmp_path, [0, 10, 20]), signals=given, attribution=lambda step: {"head": (step, 1.0)})
+    assert analysis.error_angle.sel(layer="head").notnull().values.tolist() == [True, False, True]
+    assert analysis.weight_angle.sel(layer="head").notnull().all()
+    assert json.loads(analysis.attrs["failures"]) == {"10": "the loss cannot take the batch"}
+    assert analysis.attribution_angle.sel(layer="head").values.tolist()[::2] == [0.0, 20.0]
+    assert np.isnan(analysis.attribution_angle.sel(step=10)).all()
+
+
+def test_signals_that_always_fail_are_an_error(tmp_path):
+    def given(step):
+        raise InputError(f"step {step}: the loss cannot take the batch")
+
+    with pytest.raises(InputError, match="step 0: the loss cannot take the batch"):
+        analyze(record(tmp_path, [0, 10]), signals=given)
+
+
+@pytest.mark.parametrize(
+    ("steps", "broken", "expected"),
+    [
+        ([0], (), [0]),
+        ([0, 1], (), [0, 1]),
+        ([0, 1, 2], (), [0, 1, 2]),
+        (range(7), (), [0, 3, 6]),
+        (range(7), (5, 6), [0, 2, 4]),
+        (range(3), (0, 1, 2), []),
+    ],
+)
+def test_attribution_at_first_middle_and_last_finite_snapshot(tmp_path, steps, broken, expected):
+    def layers(step):
+        feedback = weights(0, 5, 4)
+        feedback[1, 1] = np.nan if step in broken else 1
+        return {name: LayerArrays(weights(1, 5, 4), feedback, "Linear", i) for i, name in enumerate("ab")}
+
+    asked = []
+
+    def attribution(step):
+        asked.append(step)
+        return {"a": (10.0 + step, -0.5), "b": (20.0 + step, np.nan)}
+
+    analysis = analyze(record(tmp_path, steps, layers), attribution=attribution)
+    assert asked == expected
+    for step in steps:
+        now = analysis.sel(step=step)
+        there = step in expected
+        check_cell(now.attribution_angle.values, [10.0 + step, 20.0 + step] if there else [np.nan] * 2)
+        check_cell(now.attribution_loss.values, [-0.5 if there else np.nan, np.nan])
+    for name, units in (("attribution_angle", "degree"), ("attribution_loss", "1")):
+        assert analysis[name].attrs["units"] == units
+        assert set(analysis[name].attrs) == {"units", "long_name", "equation", "reference"}
+
+
+def test_attribution_belongs_to_everything(tmp_path):
+    run = record(tmp_path, [0])
+    assert "attribution_angle" not in analyze(run)
+    assert set(analyze(run, ["feedback_norm"], attribution=_never)) == {"feedback_norm"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no analysis"),
+        (b"PK", "is not an analysis file"),
+        (xr.Dataset({"a": ("step", [1.0])}, {"step": [0]}), "has no coordinate 'layer'"),
+        (
+            xr.Dataset({"a": (("step", "layer", "x"), np.ones((1, 1, 2)))}, {"step": [0], "layer": ["fc"]}),
+            r"a holds float64 over \(step, layer, x\)",
+        ),
+        (
+            xr.Dataset({"a": (("step", "layer"), np.array([["x"]]))}, {"step": [0], "layer": ["fc"]}),
+            "a holds .* over",
+        ),
+    ],
+)
+def test_a_file_that_is_no_analysis(tmp_path, content, message):
+    path = tmp_path / "analysis.nc"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        write_analysis(content, path)
+    with pytest.raises(InputError, match=rf"analysis.nc: {message}"):
+        read_analysis(path)
 
 
 def test_unusable_runs(tmp_path):

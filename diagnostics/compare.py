@@ -1,0 +1,186 @@
+"""Runs against a reference, pair by pair: what a rule costs, in accuracy, loss, angles and over depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.stats import bootstrap
+
+from diagnostics.analyze import read_analysis
+from diagnostics.pairing import Entry, condition_names, key, method_names, pair
+from probes.schema import ANALYSIS, METRICS, Run
+
+UNITS = {
+    "test_accuracy": "1",
+    "test_loss": "1",
+    "weight_angle": "degree",
+    "error_angle": "degree",
+    "depth_gap": "1",
+}
+"""What is compared, and its units."""
+
+COLUMNS = (
+    "conditions", "rule", "reference", "measure", "units", "n", "diverged",
+    "mean", "reference_mean", "difference", "low", "high",
+)  # fmt: skip
+
+
+class _Case(NamedTuple):
+    """A measure of two runs that are paired, in the row that it belongs to."""
+
+    conditions: str
+    rule: str
+    reference: str
+    measure: str
+    own: float
+    other: float
+    diverged: bool
+
+
+def compare(runs: Iterable[Run], reference: str | None = None) -> pd.DataFrame:
+    """Compare runs with those of a reference rule that have the same seed, model, data and other settings.
+
+    The rules' coefficients and the optimisers of their feedback may differ, and where the runs were made.
+
+    - ``test_accuracy``, ``test_loss``: of the last evaluation, not the best. A run that diverged answers at chance:
+      accuracy 1 / classes, loss log(classes). Left out, it would flatter its rule.
+    - ``weight_angle``: mean over the layers that carry error; ``error_angle``: that of the first layer. Both at the
+      last snapshot that has them, where the run is analysed.
+    - ``depth_gap``: test accuracy at the greatest depth less that at the least, where paired runs differ in depth.
+
+    Parameters
+    ----------
+    runs
+        As `probes.schema.open_run` gives them; each finished or diverged.
+    reference
+        Rule that the others are held against; default: bp if it is there, else that of the first run.
+
+    Returns
+    -------
+    DataFrame
+        A row for each conditions, rule and measure. Over ``n`` pairs of runs, ``diverged`` of them with a run that
+        diverged: ``mean`` of the rule, ``reference_mean``, their ``difference``, and from ``low`` to ``high`` its 95 %
+        bootstrap interval (percentiles of 9999 resamplings of the pairs, the same each time). One pair has no
+        interval: NaN. Few pairs have one that is narrower than the truth. ``.attrs["unpaired"]`` tells of each run
+        that is in no pair why.
+
+    Raises
+    ------
+    InputError
+        If the reference is no run's rule, or a run's files cannot be read.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> own_loop = Run(Path("runs/mine"), {"status": "finished"})
+    >>> compare([own_loop]).attrs["unpaired"]
+    {'runs/mine': 'has no settings with a seed in its config.json'}
+    """
+    paired = pair(runs, reference)
+    entries = {entry.name: entry for both in paired.pairs for entry in both}
+    values = {name: _measured(entry) for name, entry in entries.items()}
+    names = method_names(entries.values())
+    conditions = condition_names(entry.conditions for entry in entries.values())
+    cases = []
+    for entry, other in paired.pairs:
+        head = conditions[key(entry.conditions)], names[entry.method], names[other.method]
+        for measure in values[entry.name]:
+            pair_values = values[entry.name][measure], values[other.name][measure]
+            cases.append(_Case(*head, measure, *pair_values, entry.diverged or other.diverged))
+    cases += _over_depth(paired.pairs, values, names)
+    rows: dict[tuple[str, ...], list[_Case]] = {}
+    for case in cases:
+        if math.isfinite(case.own) and math.isfinite(case.other):
+            rows.setdefault(case[:4], []).append(case)
+    table = pd.DataFrame([_row(some) for some in rows.values()], columns=list(COLUMNS))
+    empty = [name for name, measured in values.items() if not any(map(math.isfinite, measured.values()))]
+    table.attrs["unpaired"] = paired.unpaired | dict.fromkeys(empty, "has neither a test accuracy nor an analysis")
+    return table
+
+
+def _measured(entry: Entry) -> dict[str, float]:
+    """Gather what is compared of a run, NaN where it has none."""
+    run = entry.run
+    values = dict.fromkeys(("test_accuracy", "test_loss", "weight_angle", "error_angle"), math.nan)
+    network = run.config.get("network")
+    classes = network.get("classes") if isinstance(network, dict) else None
+    if entry.diverged:
+        if isinstance(classes, int) and classes > 0:
+            values |= {"test_accuracy": 1 / classes, "test_loss": math.log(classes)}
+    elif (run.path / METRICS).exists():
+        for name in ("test_accuracy", "test_loss"):
+            if name in run.metrics and len(logged := pd.to_numeric(run.metrics[name], errors="coerce").dropna()):
+                values[name] = float(logged.iloc[-1])
+    if (run.path / ANALYSIS).exists():
+        analysis = read_analysis(run.path / ANALYSIS)
+        carries = np.ones(analysis.sizes["layer"], dtype=bool)
+        if "carries_error" in analysis.coords:
+            carries = analysis["carries_error"].values.astype(bool)
+        values["weight_angle"] = _last(analysis, "weight_angle", carries)
+        values["error_angle"] = _last(analysis, "error_angle", slice(1))
+    return values
+
+
+def _last(analysis: xr.Dataset, name: str, layers: NDArray[np.bool_] | slice) -> float:
+    """Mean of a measure over some layers at the last snapshot where one of them has it."""
+    if name not in analysis:
+        return math.nan
+    values = analysis[name].transpose("step", "layer").values[:, layers]
+    there = np.isfinite(values)
+    steps = np.flatnonzero(there.any(axis=1))
+    return float(values[steps[-1]][there[steps[-1]]].mean()) if len(steps) else math.nan
+
+
+def _over_depth(
+    pairs: Iterable[tuple[Entry, Entry]], values: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
+) -> list[_Case]:
+    """Change of the accuracy from the least depth to the greatest, of runs that differ in depth alone."""
+    families: dict[tuple[str, str, str], list[tuple[Entry, Entry]]] = {}
+    for entry, other in pairs:
+        if isinstance(entry.conditions.get("depth"), int):
+            families.setdefault((key(_but_depth(entry)), entry.method, other.method), []).append((entry, other))
+    conditions = condition_names(_but_depth(family[0][0]) for family in families.values())
+    cases = []
+    for (group, method, reference), family in families.items():
+        depths = [entry.conditions["depth"] for entry, _ in family]
+        least, most = min(depths), max(depths)
+        by_depth = {(entry.conditions["depth"], key(entry.seed)): (entry, other) for entry, other in family}
+        label = f"{conditions[group]}, depth {least} to {most}"
+        for (depth, seed), deep in by_depth.items():
+            shallow = by_depth.get((least, seed))
+            if least < most == depth and shallow is not None:
+                gap, reference_gap = (
+                    values[after.name]["test_accuracy"] - values[before.name]["test_accuracy"]
+                    for after, before in zip(deep, shallow, strict=True)
+                )
+                diverged = any(entry.diverged for entry in (*deep, *shallow))
+                cases.append(_Case(label, names[method], names[reference], "depth_gap", gap, reference_gap, diverged))
+    return cases
+
+
+def _but_depth(entry: Entry) -> dict[str, Any]:
+    return {name: value for name, value in entry.conditions.items() if name != "depth"}
+
+
+def _row(cases: list[_Case]) -> tuple[Any, ...]:
+    """Return a row of the table, as `COLUMNS` says."""
+    own, other = np.array([(case.own, case.other) for case in cases]).T
+    differences = own - other
+    diverged = sum(case.diverged for case in cases)
+    means = own.mean(), other.mean(), differences.mean()
+    return *cases[0][:4], UNITS[cases[0].measure], len(cases), diverged, *means, *_interval(differences)
+
+
+def _interval(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean."""
+    if len(differences) < 2:
+        return math.nan, math.nan
+    # Percentiles: the bias-corrected method is undefined where all differences are equal.
+    found = bootstrap((differences,), np.mean, method="percentile", random_state=np.random.default_rng(0))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -1,0 +1,117 @@
+"""What a kind of finding is: its text, and the function that detects it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from diagnostics.finding import Evidence
+from diagnostics.thresholds import THRESHOLDS
+from diagnostics.view import Mask, View
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What a detector saw: where, from which snapshot to which (by index), how bad, and on what evidence.
+
+    ``layer`` is an index, None for the whole network; ``advice`` goes before the kind's own.
+    """
+
+    layer: int | None
+    first: int
+    last: int
+    severity: str
+    summary: str
+    evidence: tuple[Evidence, ...]
+    advice: str = ""
+
+
+Detector = Callable[[View], Iterator[Sighting]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of finding.
+
+    Attributes
+    ----------
+    name : str
+        Its slug.
+    meaning, advice, equation, reference : str
+        What it means for learning, what to try, and what both rest on.
+    detect : callable
+        Yields a `Sighting` for each place where it is found.
+    needs : tuple of str
+        Measures without which it cannot be looked for.
+    causes : frozenset of str
+        Kinds that follow from it in the same layer.
+    causes_below : frozenset of str
+        Kinds that follow from it anywhere between the layer and the input, and in the network as a whole.
+    """
+
+    name: str
+    meaning: str
+    advice: str
+    equation: str
+    reference: str
+    detect: Detector
+    needs: tuple[str, ...]
+    causes: frozenset[str]
+    causes_below: frozenset[str]
+
+
+KINDS: dict[str, Kind] = {}
+
+SPOILED = (
+    "divergence", "runaway-gain", "vanishing-gain", "bn-runaway", "feedback-too-slow", "noisy-feedback",
+    "not-aligning", "inherited-error", "signal-below-floor",
+)  # fmt: skip
+"""What errors that blow up make of the layers that they reach."""
+
+
+def kind(
+    name: str,
+    *,
+    meaning: str,
+    advice: str,
+    equation: str,
+    reference: str,
+    needs: tuple[str, ...] = (),
+    causes: tuple[str, ...] = (),
+    causes_below: tuple[str, ...] = (),
+) -> Callable[[Detector], Detector]:
+    """Enter a detector in `KINDS` under its slug; `Kind` tells what the arguments are."""
+
+    def register(detect: Detector) -> Detector:
+        below = frozenset(causes_below)
+        KINDS[name] = Kind(name, meaning, advice, equation, reference, detect, needs, frozenset(causes) | below, below)
+        return detect
+
+    return register
+
+
+def evidence(
+    view: View, measure: str, step: int, layer: int, relation: str, threshold: str | float, units: str = "1"
+) -> Evidence:
+    """Hold one number of the analysis against a threshold: by its name in the table, or a number in ``units``."""
+    held, units = (
+        (THRESHOLDS[threshold].value, THRESHOLDS[threshold].units) if isinstance(threshold, str) else (threshold, units)
+    )
+    return Evidence(measure, float(view[measure][step, layer]), held, relation, units, int(view.steps[step]))
+
+
+def last_stretch(holds: Mask, known: Mask) -> tuple[int, int] | None:
+    """Return first and last of the unbroken snapshots, up to the last known one, in which a condition holds.
+
+    Examples
+    --------
+    >>> last_stretch(np.array([True, False, True, True, False]), known=np.array([True, True, True, True, False]))
+    (2, 3)
+    """
+    indices = np.flatnonzero(known)
+    if not len(indices) or not holds[indices[-1]]:
+        return None
+    fails = np.flatnonzero(~holds[indices])
+    return int(indices[fails[-1] + 1 if len(fails) else 0]), int(indices[-1])

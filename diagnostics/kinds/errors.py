@@ -1,0 +1,104 @@
+"""What becomes of the error signal on its way down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from diagnostics.finding import Evidence
+from diagnostics.kinds.base import Sighting, evidence, kind, last_stretch
+from diagnostics.thresholds import limit
+from diagnostics.view import Mask, View
+
+
+@kind(
+    "inherited-error",
+    meaning="Below this layer most of what is wrong with the error arrived from above: better feedback in the layers "
+    "below would help little.",
+    advice="Mend the feedback from the top down, beginning with the layers of the largest error_angle_local or "
+    "attribution_angle; or take a smaller --depth.",
+    equation="∠(Wᵀδ, Wᵀδ*) > ∠(Bᵀδ, Wᵀδ) in all layers from here down",
+    reference="the split into local and inherited angle is wtdiag's; the total as in Akrout et al. 2019, "
+    "arXiv:1904.05391",
+    needs=("error_angle_inherited", "error_angle_local", "error_angle_total"),
+)
+def inherited_error(view: View) -> Iterator[Sighting]:
+    """Find from which layer down, at the end, the inherited angle exceeds the local one, to a wide total."""
+    local, inherited, total = (view[f"error_angle_{part}"] for part in ("local", "inherited", "total"))
+    known = np.isfinite(local) & np.isfinite(inherited) & np.isfinite(total) & ~view.direct  # those inherit nothing
+    steps = np.flatnonzero(known.sum(axis=1) > 1)
+    if not len(steps):
+        return
+    last = int(steps[-1])
+    layers = np.flatnonzero(known[last])
+    dominated = inherited[last, layers] > local[last, layers]
+    count = len(layers) if dominated.all() else int(np.argmin(dominated))
+    if not count or total[last, layers[0]] < limit("inherited_angle"):
+        return
+    top, bottom = int(layers[count - 1]), int(layers[0])
+    since, _ = last_stretch(total[:, bottom] > limit("inherited_angle"), known[:, bottom]) or (last, last)
+    cost = view["attribution_angle"][last]
+    costly = f"; most of it is {view.layers[int(np.nanargmax(cost))]}'s" if np.isfinite(cost).any() else ""
+    yield Sighting(
+        top,
+        since,
+        last,
+        "medium",
+        f"From {view.layers[top]} down the error is off mainly by what it inherits from above: what "
+        f"{view.layers[bottom]} sends on is {total[last, bottom]:.0f}° off{costly}.",
+        (
+            evidence(view, "error_angle_total", last, bottom, ">", "inherited_angle"),
+            evidence(view, "error_angle_inherited", last, top, ">", float(local[last, top]), "degree"),
+        ),
+    )
+
+
+@kind(
+    "signal-below-floor",
+    meaning="The error that reaches this layer is zero, or so far from backprop's in size that directions are "
+    "rounding: the layer and all below it do not learn from the task.",
+    advice="Dead units: lower --lr, use --batch-norm, --warmup 1, or another initialisation. Vanishing or exploding "
+    "errors: see the gains of the layers above; --precision float64 shows whether it is a matter of precision.",
+    equation="δ* = 0 in all examples; or ‖δ‖ / ‖δ*‖ beyond 10⁶ either way",
+    reference="He et al. 2015, arXiv:1502.01852, on signals that vanish with depth",
+    causes=("not-aligning", "noisy-feedback", "feedback-too-slow"),
+    causes_below=("inherited-error", "signal-below-floor", "not-aligning"),
+    needs=("error_norm_ratio",),
+)
+def signal_below_floor(view: View) -> Iterator[Sighting]:
+    """Find no error, one of absurd size, or one that hardly a unit gets; of several layers the topmost."""
+    ratio = view["error_norm_ratio"]
+    beyond = (ratio > limit("error_norm_ratio")) | (ratio < 1 / limit("error_norm_ratio"))
+    below, dead = view["below_floor"] > 0, view["dead_units"] > limit("dead_units")
+    lost: Mask = below | dead | beyond
+    if not lost.any():
+        return
+    # Where even the output's exact error is zero there is nothing left to learn, and that is no fault.
+    lost &= ~(below & np.isnan(ratio))[:, -1:]
+    known = ~(np.isnan(view["below_floor"]) & np.isnan(ratio) & np.isnan(view["dead_units"]))
+    # Of neighbours that all lost it the topmost is to blame, unless it is silent for want of input from below.
+    fed = ~(lost & (view["activation_norm"] == 0))
+    blamed = (lost & fed).any(axis=0)
+    for layer in np.flatnonzero(blamed & ~np.append(blamed[1:], False)).tolist():
+        seen, at = np.flatnonzero(lost[:, layer]), np.flatnonzero(known[:, layer])
+        first, last = int(seen[0]), int(seen[-1])
+        numbers: list[Evidence] = []
+        if dead[last, layer]:
+            numbers.append(evidence(view, "dead_units", last, layer, ">", "dead_units"))
+        if below[last, layer]:
+            numbers.append(evidence(view, "below_floor", last, layer, ">", 0.0))
+        if beyond[last, layer]:
+            large = ratio[last, layer] > 1
+            threshold = limit("error_norm_ratio") ** (1 if large else -1)
+            numbers.append(evidence(view, "error_norm_ratio", last, layer, ">" if large else "<", threshold))
+        reached = 100 * (1 - view["dead_units"][last, layer])
+        what = f"reaches {reached:.0f} % of the units" if dead[last, layer] else "is lost"
+        yield Sighting(
+            layer,
+            first,
+            last,
+            "high" if last == at[-1] else "medium",
+            f"The error signal of {view.layers[layer]} {what} at step {view.steps[last]}.",
+            tuple(numbers),
+        )

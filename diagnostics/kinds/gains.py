@@ -1,0 +1,168 @@
+"""Feedback of the wrong size: a failure that no angle shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from diagnostics.finding import Evidence
+from diagnostics.kinds.base import SPOILED, Sighting, evidence, kind, last_stretch
+from diagnostics.stability import runaway
+from diagnostics.thresholds import limit
+from diagnostics.view import Floats, Mask, View
+
+
+@kind(
+    "runaway-gain",
+    meaning="B is many times as large as W, so errors grow on their way down, by the product of the gains of all "
+    "layers they pass. The layers below take steps as much too large, whatever the angle.",
+    advice="Bring the fixed point back to B = W: for wm, wm-reg and ia lower amp or raise decay (-c amp=..., "
+    "-c decay=...), for sa take self = decay. Rules with fixed feedback: -c scale=1. The gain of wm-reg follows the "
+    "activations' scale without bound; that of ia and wm does not.",
+    equation="‖B‖ / ‖W‖; at rest ⟨B*, W⟩ / ⟨W, W⟩; through all layers Σ log ‖B‖ / ‖W‖",
+    reference="Kunin et al. 2020, arXiv:2003.01513",
+    needs=("norm_ratio",),
+    causes=("rank-collapse", "sign-flip"),
+    causes_below=SPOILED,
+)
+def runaway_gain(view: View) -> Iterator[Sighting]:
+    """Find a gain, measured or predicted, far above 1 and above the other layers or its own start."""
+    grown, told = runaway(view), set()
+    for measure in ("norm_ratio", "predicted_gain"):
+        gain = _gain(view, measure)
+        excess = gain / _others(gain)
+        high = (gain > limit("gain_high")) & ((excess > limit("gain_excess")) | grown)
+        for layer, name in enumerate(view.layers):
+            seen = np.flatnonzero(high[:, layer])
+            if not len(seen) or layer in told:  # what was measured makes the prediction redundant
+                continue
+            told.add(layer)
+            worst = int(seen[np.argmax(gain[seen, layer])])
+            will = " is heading for a gain" if measure == "predicted_gain" else " has a gain"
+            yield Sighting(
+                layer,
+                int(seen[0]),
+                int(seen[-1]),
+                "high" if last_stretch(high[:, layer], np.isfinite(gain[:, layer])) else "medium",
+                f"The feedback of {name}{will} of {gain[worst, layer]:.3g} (step {view.steps[worst]}), "
+                f"{_against(excess[worst, layer])}{', and has run away' if grown[worst, layer] else ''}.",
+                (evidence(view, measure, worst, layer, ">", "gain_high"),),
+            )
+    yield from _product(view, "runaway-gain", "gain_product", 1)
+
+
+@kind(
+    "vanishing-gain",
+    meaning="B is many times smaller than W, so errors shrink on their way down, by the product of the gains of all "
+    "layers they pass. The layers below hardly learn, whatever the angle.",
+    advice="Bring the fixed point back to B = W: raise amp or self, or lower decay or null (-c amp=..., "
+    "-c decay=...). Rules with fixed feedback: -c scale=1.",
+    equation="‖B‖ / ‖W‖; at rest ⟨B*, W⟩ / ⟨W, W⟩; through all layers Σ log ‖B‖ / ‖W‖",
+    reference="Kunin et al. 2020, arXiv:2003.01513",
+    needs=("norm_ratio",),
+    causes=("noisy-feedback", "rank-collapse", "not-aligning", "feedback-too-slow"),
+    causes_below=("signal-below-floor", "inherited-error", "not-aligning", "vanishing-gain"),
+)
+def vanishing_gain(view: View) -> Iterator[Sighting]:
+    """Find a norm ratio, at the end, far below 1 and below the other layers."""
+    gain = _gain(view, "norm_ratio")
+    share = gain / _others(gain)
+    low = (gain < limit("gain_low")) & ((share < limit("gain_deficit")) | (gain == 0))
+    for layer, name in enumerate(view.layers):
+        seen = last_stretch(low[:, layer], np.isfinite(gain[:, layer]))
+        if seen:
+            first, last = seen
+            yield Sighting(
+                layer,
+                first,
+                last,
+                "high",
+                f"The feedback of {name} has a gain of {gain[last, layer]:.3g} (step {view.steps[last]}), "
+                f"{_against(share[last, layer])}.",
+                (evidence(view, "norm_ratio", last, layer, "<", "gain_low"),),
+            )
+    yield from _product(view, "vanishing-gain", "gain_product_low", -1)
+
+
+@kind(
+    "bn-runaway",
+    meaning="Batch norm makes the loss blind to the size of this layer's weights, so nothing holds it: W grows, its "
+    "effective learning rate falls with 1 / |W|², and feedback that follows W grows along.",
+    advice="Give the forward weights decay (--weight-decay 1e-4), or lower --lr. ia's null term and sign symmetry "
+    "keep the feedback's gain from following.",
+    equation="⟨W, ∂L/∂W⟩ = 0: ‖W‖² grows by η² ‖∂L/∂W‖² in each step",
+    reference="van Laarhoven 2017, arXiv:1706.05350",
+    needs=("radial_cosine", "forward_norm"),
+    causes=("step-too-large", "not-aligning"),
+    causes_below=("runaway-gain", "divergence", "inherited-error", "signal-below-floor"),
+)
+def bn_runaway(view: View) -> Iterator[Sighting]:
+    """Find a loss that is blind to |W|, and |W| several times its start at the end."""
+    norm = view["forward_norm"]
+    for layer, name in enumerate(view.layers):
+        radial = np.abs(view["radial_cosine"][:, layer])
+        finite = np.flatnonzero(np.isfinite(norm[:, layer]) & (norm[:, layer] > 0))
+        if np.isnan(radial).all() or not len(finite) or np.nanmedian(radial) > limit("radial_cosine"):
+            continue
+        growth = norm[:, layer] / norm[finite[0], layer]
+        seen = last_stretch(growth > limit("norm_growth"), np.isfinite(growth))
+        if seen:
+            first, last = seen
+            start, followed = finite[0], view["feedback_norm"][:, layer]
+            with_it = followed[last] > limit("norm_growth") * followed[start]
+            yield Sighting(
+                layer,
+                first,
+                last,
+                "high" if with_it else "medium",
+                f"The weights of {name} have grown {growth[last]:.3g} times larger, which batch norm hides from the "
+                f"loss{', and their feedback with them' if with_it else ''}.",
+                (
+                    evidence(view, "forward_norm", last, layer, ">", limit("norm_growth") * float(norm[start, layer])),
+                    Evidence("radial_cosine", float(np.nanmedian(radial)), limit("radial_cosine"), "<"),
+                ),
+            )
+
+
+def _gain(view: View, measure: str) -> Floats:
+    gain = np.where(view.compared, view[measure], np.nan)
+    return np.where(np.isfinite(gain), gain, np.nan)
+
+
+def _others(gain: Floats) -> Floats:
+    """Return by step and layer the median gain of the other layers; 1 where there is no other."""
+    others = np.ones_like(gain)
+    for step, row in enumerate(gain):
+        for layer in range(len(row)):
+            rest = np.delete(row, layer)
+            rest = rest[rest > 0]
+            if len(rest):
+                others[step, layer] = np.median(rest)
+    return others
+
+
+def _against(ratio: float) -> str:
+    return f"{ratio:.3g} times the median of the other layers"
+
+
+def _product(view: View, name: str, threshold: str, sign: int) -> Iterator[Sighting]:
+    """Look at the gain through all layers; where one of them alone is to blame it follows from that."""
+    total = view["log_gain_sum"][:, 0]
+    passed: Mask = sign * total > sign * limit(threshold)
+    seen = last_stretch(passed, np.isfinite(total))
+    if seen:
+        first, last = seen
+        depth = int(view.compared[last].sum())
+        what = "grow" if sign > 0 else "shrink"
+        yield Sighting(
+            None,
+            first,
+            last,
+            view.severity,
+            f"Errors {what} by a factor of {math.exp(min(abs(total[last]), 700)):.2g} through the feedback of "
+            f"{depth} layers.",
+            (Evidence("log_gain_sum", float(total[last]), limit(threshold), "<" if sign < 0 else ">", "1",
+                      int(view.steps[last])),),
+        )  # fmt: skip

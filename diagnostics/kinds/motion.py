@@ -1,0 +1,179 @@
+"""Feedback that learns, against where its rule says it should be: frozen, too slow, disturbed, or arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from diagnostics.kinds.base import Sighting, evidence, kind, last_stretch
+from diagnostics.thresholds import limit
+from diagnostics.view import Floats, View
+
+
+@kind(
+    "frozen-feedback",
+    meaning="The rule learns its feedback weights, yet in this layer they do not change at all while the forward "
+    "weights do: the errors it sends are those of fixed random feedback at best.",
+    advice="Check that the optimiser has this layer's `feedback` parameter, that it requires a gradient and that "
+    "nothing resets it: `wtdiag train` does all of this; in a loop of your own give it every parameter named "
+    "feedback.",
+    equation="B(t + 1) = B(t), bitwise",
+    reference="Lillicrap et al. 2016, Nature Communications 7:13276, for what fixed feedback can do",
+    needs=("feedback_norm", "forward_norm"),
+    causes=("not-aligning", "noisy-feedback", "feedback-too-slow", "vanishing-gain", "runaway-gain", "sign-flip",
+            "step-too-large", "rank-collapse"),
+    causes_below=("inherited-error",),
+)  # fmt: skip
+def frozen_feedback(view: View) -> Iterator[Sighting]:
+    """Find B bitwise the same over several snapshots, while W and the other layers' B change."""
+    norm, forward = view["feedback_norm"], view["forward_norm"]
+    moved = view.moved
+    w_moved = (forward[1:] != forward[:-1]) & np.isfinite(forward[1:])
+    for layer in np.flatnonzero(view.carries & view.learned).tolist():
+        others = np.delete(moved & view.learned, layer, axis=1).any(axis=1)
+        still = ~moved[:, layer] & others & w_moved[:, layer] & (norm[1:, layer] > 0)  # zero is vanishing-gain's
+        seen = last_stretch(still, np.isfinite(norm[1:, layer]) & others)
+        if seen and seen[1] - seen[0] + 2 >= limit("still"):
+            first, last = seen[0], seen[1] + 1
+            name = view.layers[layer]
+            yield Sighting(
+                layer,
+                first,
+                last,
+                "high",
+                f"The feedback of {name} has not changed since step {view.steps[first]}, while that of other layers "
+                "learns.",
+                (evidence(view, "feedback_norm", last, layer, "<", float(norm[first, layer])),),
+            )
+
+
+@kind(
+    "feedback-too-slow",
+    meaning="W moves on before B has followed: feedback that lags fails even where its rule would take it to the "
+    "right place.",
+    advice="Let B learn faster: raise --feedback-lr, or all of the rule's coefficients by one factor, up to S = 0.4; "
+    "for kp raise -c decay=... Or let W wait: lower --lr, --delay 1 to align B first, or --alternate 1.",
+    equation="τ η_W ‖∂L/∂W‖ / ‖W‖, with τ = 1 / (η λ) the relaxation time of B",
+    reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
+    needs=("rest_distance", "relaxation_time", "tracking_lag"),
+    causes=("not-aligning", "sign-flip", "noisy-feedback", "vanishing-gain", "runaway-gain"),
+    causes_below=("inherited-error",),
+)
+def feedback_too_slow(view: View) -> Iterator[Sighting]:
+    """Find B far from rest at the end, because there was no time, or W moves too much within a relaxation time."""
+    rest, lag, elapsed = view["rest_distance"], view["tracking_lag"], relaxations(view)
+    for layer in view.carrying:
+        typical = _median_so_far(lag[:, layer])
+        slow = (typical > limit("tracking_lag")) | (elapsed[:, layer] < limit("relaxations"))
+        away = (rest[:, layer] > limit("rest_distance")) & slow
+        seen = last_stretch(away, np.isfinite(rest[:, layer]))
+        if not seen or seen[1] == 0 or not (lag[:, layer] > limit("tracking_lag")).any():
+            continue
+        first, last = seen
+        worst = int(np.nanargmax(lag[:, layer]))
+        fastest = np.fmin.reduce(view["relaxation_time"][:, layer])
+        yield Sighting(
+            layer,
+            first,
+            last,
+            view.severity,
+            f"The feedback of {view.layers[layer]} follows too slowly: it relaxes in {fastest:.3g} steps at best, and "
+            f"is {100 * rest[last, layer]:.0f} % away from rest at step {view.steps[last]}.",
+            (
+                evidence(view, "rest_distance", last, layer, ">", "rest_distance"),
+                evidence(view, "tracking_lag", worst, layer, ">", "tracking_lag"),
+            ),
+        )
+
+
+@kind(
+    "noisy-feedback",
+    meaning="B has had all the time it needs and is not where its rule takes it: something other than the rule moves "
+    "it, and the errors it carries are as noisy.",
+    advice="Lower --update-noise, or take larger batches (--batch-size) where the rule averages over them; a lower "
+    "--feedback-lr averages over more steps. If the angle is far above what noise explains, look for code that "
+    "changes `feedback` outside of the optimiser.",
+    equation="‖B − B*‖ / ‖B*‖ at rest; variance per entry s² / (r (2 − r)), r = η λ",
+    reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
+    needs=("rest_distance", "relaxation_time"),
+    causes=("not-aligning", "sign-flip", "runaway-gain"),
+    causes_below=("inherited-error",),
+)
+def noisy_feedback(view: View) -> Iterator[Sighting]:
+    """Find B far from rest although it relaxes fast, or noise that by itself turns B at rest far away."""
+    rest, lag, elapsed = view["rest_distance"], view["tracking_lag"], relaxations(view)
+    noise = view["predicted_noise_angle"]
+    for layer in view.carrying:
+        name = view.layers[layer]
+        settled = (elapsed[:, layer] > limit("settled")) & ~(_median_so_far(lag[:, layer]) > limit("tracking_lag"))
+        away = (rest[:, layer] > limit("rest_distance")) & settled
+        seen = last_stretch(away, np.isfinite(rest[:, layer]))
+        if seen:
+            first, last = seen
+            yield Sighting(
+                layer,
+                first,
+                last,
+                view.severity,
+                f"The feedback of {name} is {100 * rest[last, layer]:.0f} % away from rest at step "
+                f"{view.steps[last]}, after {elapsed[last, layer]:.0f} relaxation times: something disturbs it.",
+                (evidence(view, "rest_distance", last, layer, ">", "rest_distance"),),
+            )
+        elif seen := last_stretch(noise[:, layer] > limit("noise_angle"), np.isfinite(noise[:, layer])):
+            first, last = seen
+            yield Sighting(
+                layer,
+                first,
+                last,
+                view.severity,
+                f"Noise alone turns the feedback of {name} by {noise[last, layer]:.0f}° at rest.",
+                (evidence(view, "predicted_noise_angle", last, layer, ">", "noise_angle"),),
+            )
+
+
+@kind(
+    "angle-at-ceiling",
+    meaning="B is where its rule takes it, and that is far from W: training longer cannot improve this angle.",
+    advice="Change what the rule aims at: more null over amp, or decay, for ia and wm-reg (-c null=...), inputs that "
+    "are white (-c inputs=noise), or a rule whose fixed point is W (--rule sa, --rule aa, --rule kp, --rule wm).",
+    equation="∠(B*, W), with B* the fixed point at this W",
+    reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
+    needs=("predicted_angle", "weight_angle"),
+    causes=("not-aligning",),
+    causes_below=("inherited-error",),
+)
+def angle_at_ceiling(view: View) -> Iterator[Sighting]:
+    """Find a measured angle, at the end, at the predicted one, and that one is wide."""
+    angle, noise = view["weight_angle"], view["predicted_noise_angle"]
+    least = np.cos(np.radians(view["predicted_angle"])) * np.cos(np.radians(np.where(np.isnan(noise), 0.0, noise)))
+    predicted = np.degrees(np.arccos(np.clip(least, -1, 1)))
+    at_rest = (np.abs(angle - predicted) < limit("ceiling_margin")) & (view["rest_distance"] < limit("rest_distance"))
+    arrived = at_rest & (view["predicted_angle"] > limit("ceiling_angle"))
+    for layer in view.carrying:
+        seen = last_stretch(arrived[:, layer], np.isfinite(angle[:, layer]))
+        if seen:
+            first, last = seen
+            costly = view["predicted_angle"][last, layer] > limit("ceiling_costly")
+            yield Sighting(
+                layer,
+                first,
+                last,
+                "medium" if costly else "low",
+                f"The feedback of {view.layers[layer]} stands at {angle[last, layer]:.0f}° to W, where its rule takes "
+                f"it ({view['predicted_angle'][last, layer]:.0f}°).",
+                (evidence(view, "predicted_angle", last, layer, ">", "ceiling_angle"),),
+            )
+
+
+def relaxations(view: View) -> Floats:
+    """Return by step and layer how many relaxation times have passed since the first snapshot, Σ Δt / τ."""
+    time = view["relaxation_time"]
+    passed = np.diff(view.steps)[:, None] / np.where(time[:-1] > 0, time[:-1], np.nan)
+    return np.concatenate([np.where(np.isnan(time[:1]), np.nan, 0.0), np.cumsum(passed, axis=0)])
+
+
+def _median_so_far(values: Floats) -> Floats:
+    """Return at each step the median of all finite values up to it, NaN before the first."""
+    so_far = (values[: index + 1][np.isfinite(values[: index + 1])] for index in range(len(values)))
+    return np.array([np.median(each) if len(each) else np.nan for each in so_far])

@@ -1,0 +1,133 @@
+"""Learning that is not stable: the step on B is too large, or numbers are no longer finite."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from diagnostics.finding import Evidence
+from diagnostics.kinds.base import SPOILED, Sighting, evidence, kind
+from diagnostics.stability import of_view
+from diagnostics.thresholds import limit
+from diagnostics.view import View
+
+
+@kind(
+    "step-too-large",
+    meaning="Each step on B overshoots the fixed point by more than the distance it had, along the direction in which "
+    "the rule pulls hardest: B grows exponentially until the errors it carries destroy the weights.",
+    advice="Lower --feedback-lr, or all of the rule's coefficients by the same factor. Where the limit falls during "
+    "training because activations grow, batch norm or a smaller --lr holds them.",
+    equation="S = η λmax(H) / (2 (1 + μ)) > 1, with ∂B = H B − target",
+    reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513; Polyak 1964, USSR "
+    "Computational Mathematics and Mathematical Physics 4(5), for the limit with momentum",
+    needs=("step_size_number",),
+    causes=("rank-collapse", "sign-flip"),
+    causes_below=SPOILED,
+)
+def step_too_large(view: View) -> Iterator[Sighting]:
+    """S > 1: lasting, or followed by a runaway, it is high; passing without consequence, medium."""
+    number, table = view["step_size_number"], of_view(view)
+    for layer, name in enumerate(view.layers):
+        above = np.flatnonzero(number[:, layer] > limit("step_size_number"))
+        if not len(above):
+            continue
+        row = table.iloc[layer]
+        first, last = int(above[0]), int(above[-1])
+        known = np.flatnonzero(~np.isnan(number[:, layer]))
+        lasting = last == known[-1] or not math.isnan(row.runaway_step) or not math.isnan(row.collapse_step)
+        sound = above[number[above, layer] <= row.step_size_number]  # before the run broke
+        worst = int(sound[np.argmax(number[sound, layer])]) if len(sound) else first
+        broke = row.collapse_step if not math.isnan(row.collapse_step) else row.runaway_step
+        lead = f", {broke - view.steps[first]:.0f} steps before it broke" if broke > view.steps[first] else ""
+        rate = row.largest_feedback_lr
+        if rate > 0:
+            advice = f"Use a feedback learning rate below {rate:.2g} (--feedback-lr {rate / 2:.2g}). "
+        elif row.largest_coefficient_scale < 1:
+            advice = f"Scale all of the rule's coefficients by less than {row.largest_coefficient_scale:.2g}. "
+        else:
+            advice = ""
+        yield Sighting(
+            layer,
+            first,
+            last,
+            "high" if lasting else "medium",
+            f"The feedback of {name} takes steps too large to be stable: S reaches {number[worst, layer]:.3g}, and "
+            f"exceeds 1 from step {view.steps[first]} on{lead}.",
+            (
+                evidence(view, "step_size_number", worst, layer, ">", "step_size_number"),
+                evidence(view, "step_size_number", first, layer, ">", "step_size_number"),
+            ),
+            advice,
+        )
+
+
+_NORM = re.compile(r"norm of the (weight|feedback) of (.+)", re.DOTALL)
+
+
+@kind(
+    "divergence",
+    meaning="A number stopped being finite, and everything computed from it since means nothing.",
+    advice="Look for the cause in the snapshots before that step. If none is named here, try --clip-norm 1, a lower "
+    "--lr, or --precision float64 to see whether it is a matter of precision.",
+    equation="‖W‖, ‖B‖ or the loss is not finite",
+    reference="IEEE 754",
+    causes=("signal-below-floor", "not-aligning"),
+    causes_below=("inherited-error",),
+)
+def divergence(view: View) -> Iterator[Sighting]:
+    """Find the first number that was not finite: as the run says, or else as its snapshots or its metrics show."""
+    seen = _in_config(view) or _in_snapshots(view) or _in_metrics(view)
+    if seen:
+        step, what, layer = seen
+        before = int(np.flatnonzero(view.steps <= step)[-1]) if (view.steps <= step).any() else 0
+        measure = "loss" if layer is None else "feedback_norm" if "feedback" in what else "forward_norm"
+        yield Sighting(
+            layer,
+            before,
+            len(view.steps) - 1,
+            "high",
+            f"Training diverged: the {what} was the first that was not finite, at step {step:.0f}."
+            if what
+            else f"Training diverged after step {step:.0f}.",
+            (Evidence(measure, math.nan, math.inf, "<", "1", int(step)),),
+        )
+
+
+def _in_config(view: View) -> tuple[float, str, int | None] | None:
+    step, what = view.diverged or (None, "")
+    if step is None:
+        return None
+    named = _NORM.fullmatch(what)
+    layer = view.layers.index(named[2]) if named and named[2] in view.layers else None
+    return step, what, layer
+
+
+def _in_snapshots(view: View) -> tuple[float, str, int | None] | None:
+    """Tell from the first snapshot with such numbers where they began.
+
+    What is not finite in B spreads down, to the forward weights of the layers below; what is not finite in W
+    spreads up. So the origin is the topmost B whose own W is still finite, or else the lowest W whose B is.
+    """
+    if not (view.has("forward_norm") and view.has("feedback_norm")):
+        return None
+    forward, feedback = ~np.isfinite(view["forward_norm"]), ~np.isfinite(view["feedback_norm"])
+    broken = np.flatnonzero((forward | feedback).any(axis=1))
+    if not len(broken):
+        return None
+    at = int(broken[0])
+    step = float(view.steps[at])
+    if len(origin := np.flatnonzero(feedback[at] & ~forward[at])):
+        return step, f"feedback of {view.layers[origin[-1]]}", int(origin[-1])
+    if len(origin := np.flatnonzero(forward[at] & ~feedback[at])):
+        return step, f"weight of {view.layers[origin[0]]}", int(origin[0])
+    return step, "weight of every layer" if forward[at].all() else "weight of several layers", None
+
+
+def _in_metrics(view: View) -> tuple[float, str, int | None] | None:
+    if not math.isnan(view.broken_loss):
+        return view.broken_loss, "loss", None
+    return (float(view.steps[-1]), "", None) if view.diverged else None

@@ -1,0 +1,191 @@
+"""Which runs can be held against which: those that differ in nothing but the way their errors are carried."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from probes.errors import check_one_of
+from probes.schema import Run
+
+# How a rule's feedback learns is the rule's own affair; one without learned feedback has none of it.
+_FEEDBACK = {"feedback_optimizer", "feedback_lr", "feedback_momentum", "delay", "alternate", "noise_on"}
+# Where a run was made and what was kept of it.
+_CIRCUMSTANCES = {"data_dir", "download", "device", "snapshots", "snapshot_every", "max_gb", "probe_size"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run among those that are compared.
+
+    Attributes
+    ----------
+    run : Run
+        The run.
+    rule : str
+        Name of its rule.
+    variant : dict
+        The rule's coefficients, and how its feedback learns.
+    conditions : dict
+        All settings that runs have to share to be paired, but for the seed.
+    seed
+        Its seed.
+    """
+
+    run: Run
+    rule: str
+    variant: dict[str, Any]
+    conditions: dict[str, Any]
+    seed: Any
+
+    @property
+    def name(self) -> str:
+        """Path of the run."""
+        return str(self.run.path)
+
+    @property
+    def method(self) -> str:
+        """Key of rule and variant."""
+        return key([self.rule, self.variant])
+
+    @property
+    def pair(self) -> str:
+        """Key of conditions and seed."""
+        return key([self.conditions, self.seed])
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the run diverged."""
+        return self.run.config.get("status") == "diverged"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a run and the reference's run, and why the other runs are in none, by path."""
+
+    pairs: list[tuple[Entry, Entry]]
+    unpaired: dict[str, str]
+
+
+def pair(runs: Iterable[Run], reference: str | None = None) -> Pairs:
+    """Pair each run with the one of a reference rule that has the same settings and seed.
+
+    Raises
+    ------
+    InputError
+        If the reference is no run's rule.
+    """
+    entries, unpaired = _entries(runs)
+    rules = list(dict.fromkeys(entry.rule for entry in entries))
+    if reference is None:
+        reference = "bp" if "bp" in rules or not rules else rules[0]
+    elif rules:
+        check_one_of("reference", reference, rules)
+    own = [entry for entry in entries if entry.rule == reference]
+    # Of several variants of the reference rule, the first under the same conditions.
+    variant = {key(entry.conditions): entry.method for entry in reversed(own)}
+    references = {entry.pair: entry for entry in own if entry.method == variant[key(entry.conditions)]}
+    pairs = []
+    for entry in entries:
+        other = references.get(entry.pair)
+        if other is None:
+            unpaired[entry.name] = _why(entry, reference, list(references.values()))
+        elif other is not entry:
+            pairs.append((entry, other))
+    used = {entry.name for both in pairs for entry in both}
+    alone = [entry.name for entry in references.values() if entry.name not in used]
+    return Pairs(pairs, unpaired | dict.fromkeys(alone, "no other run has its settings and seed"))
+
+
+def method_names(entries: Iterable[Entry]) -> dict[str, str]:
+    """Name each method by its rule, and where there are several variants of one, by what sets them apart."""
+    names = {}
+    variants = {entry.method: entry for entry in entries}
+    for method, entry in variants.items():
+        apart = differing([each.variant for each in variants.values() if each.rule == entry.rule])
+        names[method] = " ".join([entry.rule, *_words(entry.variant, apart)])
+    return names
+
+
+def condition_names(conditions: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Name conditions by model, depth and data, and by what else sets them apart; by their `key`."""
+    every = {key(each): each for each in conditions}
+    apart = [name for name in differing(list(every.values())) if name not in ("model", "depth", "data")]
+    names = {}
+    for each, settings in every.items():
+        words = [str(settings.get("model", "own model"))]
+        words += [f"depth {settings['depth']}"] if settings.get("depth") is not None else []
+        words += [str(settings["data"])] if "data" in settings else []
+        names[each] = ", ".join(words + _words(settings, apart))
+    return names
+
+
+def differing(mappings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names whose values are not the same in all.
+
+    Examples
+    --------
+    >>> differing([{"lr": 0.1, "depth": 4}, {"lr": 0.2, "depth": 4}])
+    ['lr']
+    """
+    names = dict.fromkeys(name for mapping in mappings for name in mapping)
+    return [name for name in names if len({key(mapping.get(name)) for mapping in mappings}) > 1]
+
+
+def key(value: Any) -> str:
+    """Return plain data in a form that can be compared and hashed."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _entries(runs: Iterable[Run]) -> tuple[list[Entry], dict[str, str]]:
+    entries: dict[tuple[str, str], Entry] = {}
+    unpaired: dict[str, str] = {}
+    for run in runs:
+        settings, status = run.config.get("settings"), run.config.get("status")
+        if not isinstance(settings, dict) or "seed" not in settings:
+            unpaired[str(run.path)] = "has no settings with a seed in its config.json"
+        elif status not in ("finished", "diverged"):
+            unpaired[str(run.path)] = f"is not finished, but {status}"
+        else:
+            entry = _entry(run, settings)
+            first = entries.setdefault((entry.pair, entry.method), entry)
+            if first is not entry and first.name != entry.name:
+                unpaired[entry.name] = f"has rule, settings and seed of {first.name}"
+    return list(entries.values()), unpaired
+
+
+def _entry(run: Run, settings: Mapping[str, Any]) -> Entry:
+    rule = run.config.get("rule")
+    rule = dict(rule) if isinstance(rule, dict) else {}
+    name = str(rule.pop("name", settings.get("rule", "unknown")))
+    given = settings.get("coefficients")  # a schedule is whole here, and in the rule no more than its first value
+    variant = rule | (given if isinstance(given, dict) else {})
+    variant |= {setting: settings[setting] for setting in sorted(_FEEDBACK & settings.keys())}
+    own = _FEEDBACK | _CIRCUMSTANCES | {"rule", "coefficients", "seed"}
+    conditions = {setting: value for setting, value in settings.items() if setting not in own}
+    if settings.get("noise_on") == "feedback" and "update_noise" in conditions:
+        variant["update_noise"], conditions["update_noise"] = conditions["update_noise"], 0.0
+    return Entry(run, name, variant, conditions, settings["seed"])
+
+
+def _why(entry: Entry, reference: str, references: Sequence[Entry]) -> str:
+    """Say what sets a run apart from the reference that is most like it."""
+    wanted = f"no run of {reference} has its settings and seed"
+    apart = [
+        (differing([entry.conditions | {"seed": entry.seed}, other.conditions | {"seed": other.seed}]), other.name)
+        for other in references
+    ]
+    if not apart:
+        return wanted
+    names, nearest = min(apart, key=lambda each: len(each[0]))
+    return f"{wanted}; {nearest} differs in {', '.join(names)}"
+
+
+def _words(settings: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    return [f"{name}={_text(settings.get(name))}" for name in names]
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

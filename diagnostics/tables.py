@@ -1,0 +1,44 @@
+"""Findings and comparisons in a terminal, no wider than 80 columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 80
+
+
+def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
+    """Yield one table for all rows of `diagnostics.compare.compare` under the same conditions."""
+    for (conditions, reference), rows in table.groupby(["conditions", "reference"], sort=False):
+        title = Text(plain(f"{conditions}; reference: {reference}"), style="bold")
+        shown = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for column in ("rule", "measure"):
+            shown.add_column(column)
+        for column in ("mean", "reference", "difference", "95 % interval", "n"):
+            shown.add_column(column, justify="right", no_wrap=True)
+        for row in rows.itertuples():
+            names = Text(plain(row.rule), overflow="fold"), row.measure
+            interval = "–" if math.isnan(row.low) else f"{_number(row.low, row)} to {_number(row.high, row)}"
+            numbers = _number(row.mean, row), _number(row.reference_mean, row), _number(row.difference, row)
+            shown.add_row(*names, *numbers, interval, f"{row.n}{'*' if row.diverged else ''}")
+        yield shown
+
+
+def plain(text: str) -> str:
+    r"""Return text without characters that would steer a terminal; names in a run directory are anyone's.
+
+    Examples
+    --------
+    >>> plain("fc1\x1b[2J")
+    'fc1�[2J'
+    """
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def _number(value: float, row: pd.Series) -> str:
+    return f"{value:.1f}°" if row.units == "degree" else f"{value:.3f}"

@@ -1,0 +1,92 @@
+"""All thresholds of the diagnosis, in one table, with how well the findings that rest on them did.
+
+Precision and recall are those of the kind of finding, on runs whose fault was known: ``python -m bench faults``
+counts them, on seeds that no threshold was chosen on, and writes them into ``docs/findings.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+UNMEASURED = 0.5
+"""Confidence in a kind of finding whose precision nobody has measured."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A number that a measure is held against.
+
+    Attributes
+    ----------
+    kind : str
+        The kind of finding that it guards.
+    value : float
+        The number.
+    units : str
+        Of the number.
+    guards : str
+        What lies beyond it.
+    """
+
+    kind: str
+    value: float
+    units: str
+    guards: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a kind of finding did: precision, recall, and the number of runs they were counted on."""
+
+    precision: float
+    recall: float
+    runs: int
+
+
+THRESHOLDS: dict[str, Threshold] = {
+    "step_size_number": Threshold("step-too-large", 1.0, "1", "a step of B that overshoots by more than it corrects"),
+    "runaway": Threshold("step-too-large", 10.0, "1", "growth of B or of its gain over its start: it has run away"),
+    "gain_high": Threshold("runaway-gain", 3.0, "1", "gain of a layer, if it is also ..."),
+    "gain_excess": Threshold("runaway-gain", 4.0, "1", "... so many times the median of the other layers"),
+    "gain_product": Threshold("runaway-gain", 7.0, "1", "sum over layers of log |B| / |W|: errors blow up with depth"),
+    "gain_low": Threshold("vanishing-gain", 0.33, "1", "gain of a layer, if it is also ..."),
+    "gain_deficit": Threshold("vanishing-gain", 0.25, "1", "... so small a share of the median of the other layers"),
+    "gain_product_low": Threshold("vanishing-gain", -7.0, "1", "the same sum: errors vanish with depth"),
+    "rest_distance": Threshold("feedback-too-slow", 0.5, "1", "share of B* that B lacks: it is not at rest"),
+    "tracking_lag": Threshold("feedback-too-slow", 0.3, "1", "change of W within the time that B takes to follow"),
+    "relaxations": Threshold("feedback-too-slow", 1.0, "1", "relaxation times since the run began: fewer are no time"),
+    "still": Threshold("frozen-feedback", 3.0, "1", "snapshots in a row in which B is bitwise the same"),
+    "ceiling_angle": Threshold("angle-at-ceiling", 30.0, "degree", "angle at rest that training longer cannot mend"),
+    "ceiling_costly": Threshold("angle-at-ceiling", 60.0, "degree", "the same, of severity medium"),
+    "ceiling_margin": Threshold("angle-at-ceiling", 5.0, "degree", "distance to the predicted angle: B has arrived"),
+    "settled": Threshold("noisy-feedback", 5.0, "1", "relaxation times since the run began: B should be at rest"),
+    "noise_angle": Threshold("noisy-feedback", 30.0, "degree", "angle that noise adds at rest"),
+    "chance_deviations": Threshold("not-aligning", 3.0, "1", "standard deviations of chance around its mean"),
+    "inherited_angle": Threshold("inherited-error", 60.0, "degree", "angle of the error sent on to exact backprop's"),
+    "flipped_angle": Threshold("sign-flip", 5.0, "degree", "angle of B beyond the 90° at which it says nothing"),
+    "flipped_over": Threshold("sign-flip", 120.0, "degree", "angle of B, of severity high"),
+    "rank_share": Threshold("rank-collapse", 0.1, "1", "effective rank, less 1, as a share of W's or of its start"),
+    "radial_cosine": Threshold("bn-runaway", 1e-3, "1", "cosine of W and its gradient: below, the loss ignores |W|"),
+    "norm_growth": Threshold("bn-runaway", 3.0, "1", "growth of |W| over its start"),
+    "dead_units": Threshold("signal-below-floor", 0.95, "1", "share of units that no error reaches"),
+    "error_norm_ratio": Threshold("signal-below-floor", 1e6, "1", "norm of the error over backprop's, either way"),
+}  # fmt: skip
+
+RECORDS: dict[str, Record] = {}
+"""What ``python -m bench faults`` counted, by kind of finding."""
+
+
+def confidence(kind: str) -> float:
+    """Return the measured precision of a kind of finding, or `UNMEASURED`."""
+    return RECORDS[kind].precision if kind in RECORDS else UNMEASURED
+
+
+def limit(name: str) -> float:
+    """Return a threshold's value.
+
+    Examples
+    --------
+    >>> limit("step_size_number")
+    1.0
+    """
+    return THRESHOLDS[name].value

@@ -1,0 +1,176 @@
+"""An analysed run as detectors see it: arrays over (step, layer), whatever is missing filled with NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_FIXED = ("bp", "brsf", "dfa", "drtp", "fa", "frsf", "usf")  # rules whose feedback does not learn
+
+
+class View:
+    """Read-only view of an analysis, its config and metrics, none of which is trusted to be whole.
+
+    Attributes
+    ----------
+    layers : tuple of str
+        In forward order.
+    steps : array of int
+        Of the snapshots.
+    carries, carrying : array of bool, tuple of int
+        Which layers' feedback sends error to another layer; all, where the analysis does not say.
+    direct : array of bool
+        Which layers' feedback comes straight from the output; none, where the analysis does not say.
+
+    Examples
+    --------
+    >>> angle = xr.DataArray([[90.0, 30.0]], dims=("step", "layer"))
+    >>> analysis = xr.Dataset({"weight_angle": angle}, {"step": [5], "layer": ["fc1", "fc2"]})
+    >>> view = View(analysis, {}, pd.DataFrame())
+    >>> view["weight_angle"].tolist(), view.has("norm_ratio"), view.layers
+    ([[90.0, 30.0]], False, ('fc1', 'fc2'))
+    """
+
+    def __init__(self, analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame) -> None:
+        self._analysis, self.config, self._metrics = analysis, config, metrics
+        self._arrays: dict[str, Floats] = {}
+        self.layers = tuple(map(str, analysis.layer.values))
+        self.steps = np.asarray(analysis.step.values, dtype=np.int64)
+        self.carries, self.direct = self._flag("carries_error", True), self._flag("direct", False)
+        self.carrying: tuple[int, ...] = tuple(np.flatnonzero(self.carries).tolist())
+
+    def __getitem__(self, name: str) -> Floats:
+        """Return a measure over (step, layer); one without layers is the same in all."""
+        if name not in self._arrays:
+            self._arrays[name] = self._array(name)
+        return self._arrays[name]
+
+    def has(self, name: str) -> bool:
+        """Whether a measure has a value anywhere."""
+        return not bool(np.isnan(self[name]).all())
+
+    def band(self, name: str, deviations: float) -> tuple[Floats, Floats]:
+        """Return the lower and upper end of a measure's chance band."""
+        mean, sd = self[f"{name}_null"], self[f"{name}_null_sd"]
+        return mean - deviations * sd, mean + deviations * sd
+
+    def metric(self, name: str) -> pd.Series[float]:
+        """Return the numbers of a column of the metrics by step, in their order; empty where nobody logged it."""
+        if name not in self._metrics or "step" not in self._metrics:
+            return pd.Series(dtype=float)
+        table = self._metrics[["step", name]].apply(pd.to_numeric, errors="coerce").astype(float)
+        table = table[np.isfinite(table["step"])]
+        return table.set_index("step")[name].sort_index(kind="stable")
+
+    def rates(self, name: str) -> Floats:
+        """Return by snapshot the learning rate of the step that leaves it, or else the newest before; NaN if none."""
+        rates = self.metric(name).dropna()
+        if rates.empty:
+            return np.full(len(self.steps), np.nan)
+        following = np.searchsorted(rates.index.to_numpy(), self.steps, side="right")
+        return np.asarray(rates.to_numpy()[np.minimum(following, len(rates) - 1)], dtype=np.float64)
+
+    @cached_property
+    def compared(self) -> Mask:
+        """By step and layer, where W and B compare: B is finite, of W's shape, and sends error to another layer."""
+        angle = np.isfinite(self["weight_angle"])
+        zero = self["norm_ratio"] == 0  # B has no angle then, but a ratio
+        return np.asarray((angle | zero) & self.carries & ~self.direct)
+
+    @cached_property
+    def moved(self) -> Mask:
+        """By interval between snapshots and layer, whether B changed at all."""
+        change = np.zeros((max(0, len(self.steps) - 1), len(self.layers)), dtype=bool)
+        for name in ("feedback_norm", "feedback_spectral_norm", "feedback_nuclear_norm"):
+            values = self[name]
+            change |= np.isfinite(values[1:]) & np.isfinite(values[:-1]) & (values[1:] != values[:-1])
+        return change
+
+    @cached_property
+    def learned(self) -> Mask:
+        """By layer, whether B learns: its law is known, or else its rule is none of those that leave B fixed."""
+        law = np.isfinite(self["rest_distance"]).any(axis=0)
+        return np.asarray(law if law.any() else [self._rule(layer) not in _FIXED for layer in self.layers])
+
+    @cached_property
+    def diverged(self) -> tuple[int | None, str] | None:
+        """When the run ended with a number that is not finite and what that was, as its config says."""
+        if self.config.get("status") != "diverged":
+            return None
+        match self.config.get("diverged"):
+            case {"step": int(step), "what": str(what)} if 0 <= step < 2**63:
+                return step, what
+        return None, ""
+
+    @cached_property
+    def broken_loss(self) -> float:
+        """Step from which on the loss is not finite to the end, NaN if it is.
+
+        A line of the metrics without a loss looks the same as one that is not a number, so the last few must be.
+        """
+        finite = np.isfinite(self.metric("loss").to_numpy())
+        since = int(np.flatnonzero(finite)[-1]) + 1 if finite.any() else 0
+        return float(self.metric("loss").index[since]) if finite.any() and len(finite) - since >= 3 else math.nan
+
+    @cached_property
+    def collapse(self) -> float:
+        """Step at which training broke for good, NaN if it did not.
+
+        That is when a number was not finite, or from when on the loss stayed above 1.5 times its start.
+        """
+        loss = self.metric("loss")
+        steps = [self.broken_loss] if not math.isnan(self.broken_loss) else []
+        steps += [float(self.diverged[0])] if self.diverged and self.diverged[0] is not None else []
+        finite = loss[np.isfinite(loss)]
+        if len(finite) > 5:
+            smooth = finite.rolling(5, min_periods=1).median()
+            fine = np.flatnonzero(smooth.to_numpy() <= 1.5 * smooth.iloc[4])
+            if fine[-1] + 1 < len(smooth):
+                steps.append(float(smooth.index[fine[-1] + 1]))
+        return min(steps, default=math.nan)
+
+    @cached_property
+    def severity(self) -> str:
+        """Severity of what may well be why a network learns badly: high if it did not learn, and did not break either.
+
+        It learned if the loss ended below half of where it began, and is given the benefit of the doubt where nobody
+        logged it. What breaks has a finding of its own.
+        """
+        loss = self.metric("loss").dropna()
+        learned = len(loss) < 10 or bool(np.median(loss.iloc[-5:]) < 0.5 * np.median(loss.iloc[:3]))
+        return "medium" if learned or not math.isnan(self.collapse) else "high"
+
+    def _rule(self, layer: str) -> str:
+        match self.config.get("rule"):
+            case {"name": "mixed", "layers": {**layers}}:
+                rule = layers.get(layer)
+                return str(rule.get("name")) if isinstance(rule, dict) else ""
+            case {"name": str(name)}:
+                return name
+        return ""
+
+    def _flag(self, name: str, default: bool) -> Mask:
+        flag = self._analysis.coords.get(name)
+        if flag is None or flag.dims != ("layer",) or flag.dtype.kind not in "biu":
+            return np.full(len(self.layers), default)
+        return np.asarray(flag.values, dtype=bool)
+
+    def _array(self, name: str) -> Floats:
+        shape = len(self.steps), len(self.layers)
+        if name not in self._analysis:
+            return np.full(shape, np.nan)
+        variable = self._analysis[name].variable
+        if not set(variable.dims) <= {"step", "layer"} or variable.dtype.kind not in "fiub":
+            return np.full(shape, np.nan)
+        whole = self._analysis[name].broadcast_like(xr.DataArray(np.empty(shape), dims=("step", "layer")))
+        return np.asarray(whole.transpose("step", "layer").values, dtype=np.float64)

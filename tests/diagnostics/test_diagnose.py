@@ -1,0 +1,370 @@
+"""Each kind is found where it is planted, named first, and not elsewhere; nothing else can break the diagnosis."""
+
+import dataclasses
+import re
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import CONFIG, LAYERS, STEPS, healthy, metrics, plant
+
+import wtdiag
+from diagnostics.diagnose import diagnose
+from diagnostics.finding import SEVERITIES, read_findings, write_findings
+from diagnostics.kinds import KINDS
+from diagnostics.thresholds import RECORDS, THRESHOLDS, UNMEASURED, confidence
+
+DIVERGED = CONFIG | {"status": "diverged", "diverged": {"step": 17, "what": "norm of the feedback of fc4"}}
+
+
+def run_of(kind):
+    """A run with one fault of this kind in fc4: its analysis, config and metrics."""
+    analysis, config, log = healthy(), CONFIG, metrics()
+    match kind:
+        case "step-too-large":
+            plant(analysis, "fc4", step_size_number=2.5)
+        case "divergence":
+            config = DIVERGED
+        case "runaway-gain":
+            plant(analysis, "fc4", norm_ratio=10.0, predicted_gain=10.0)
+        case "vanishing-gain":
+            plant(analysis, "fc4", norm_ratio=0.1)
+        case "bn-runaway":
+            plant(analysis, "fc4", forward_norm=100.0, feedback_norm=100.0)
+        case "frozen-feedback":
+            plant(analysis, "fc4", since=0, feedback_norm=8.0, weight_angle=90.2, rest_distance=1.4)
+        case "feedback-too-slow":
+            plant(analysis, "fc4", since=0, relaxation_time=5000.0, tracking_lag=5.0, rest_distance=1.4)
+            plant(analysis, "fc4", since=0, weight_angle=90.2)
+        case "noisy-feedback":
+            plant(analysis, "fc4", rest_distance=1.5, weight_angle=60.0)
+        case "angle-at-ceiling":
+            plant(analysis, "fc4", predicted_angle=50.0, weight_angle=51.0)
+        case "not-aligning":
+            plant(analysis, "fc4", since=0, weight_angle=90.3)
+        case "sign-flip":
+            plant(analysis, "fc4", weight_angle=170.0, sign_agreement=0.05)
+        case "rank-collapse":
+            plant(analysis, "fc4", feedback_effective_rank=1.0)
+        case "inherited-error":
+            for layer in ("fc2", "fc3", "fc4"):
+                plant(analysis, layer, error_angle_inherited=70.0, error_angle_total=75.0)
+        case "signal-below-floor":
+            for layer in ("fc1", "fc2", "fc3", "fc4"):
+                plant(analysis, layer, dead_units=1.0, below_floor=1.0)
+    return analysis, config, log
+
+
+def test_a_healthy_run_is_said_to_be_one():
+    (finding,) = diagnose(healthy(), CONFIG, metrics())
+    assert (finding.kind, finding.severity, finding.layer) == ("nothing-wrong", "none", None)
+    assert (finding.first_step, finding.last_step) == (0, 230)
+    assert "6 layers and 8 snapshots" in finding.summary
+    assert all(kind in finding.summary for kind in KINDS)
+    assert "Not looked for" not in finding.summary
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_finding_names_what_was_planted(kind):
+    findings = diagnose(*run_of(kind))
+    first = findings[0]
+    assert (first.kind, first.layer) == (kind, "fc4")
+    assert first.confidence == confidence(kind)
+    assert first.evidence
+    assert "fc4" in first.summary
+    for number in first.evidence:
+        if not np.isnan(number.value):
+            assert number.value > number.threshold if number.relation == ">" else number.value <= number.threshold
+    said_to_be_fine = findings[-1].kind == "nothing-wrong"
+    assert said_to_be_fine == (first.severity == "low")
+    assert sum(finding.kind == "nothing-wrong" for finding in findings) == said_to_be_fine
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_follows_comes_after_and_says_so(kind):
+    """No finding of another layer is of the severity of the fault unless it names a cause."""
+    first, *others = diagnose(*run_of(kind))
+    for finding in others:
+        if finding.severity == first.severity:
+            assert "It follows from" in finding.summary
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_that_lacks_a_measure_is_silent_and_named(kind):
+    analysis, config, log = run_of(kind)
+    for need in KINDS[kind].needs:
+        findings = diagnose(analysis.drop_vars(need), config, log)
+        assert kind not in [finding.kind for finding in findings]
+        without = diagnose(healthy().drop_vars(need), CONFIG, metrics())
+        assert need in without[-1].summary
+        assert kind in without[-1].summary.split("Not looked for")[1]
+
+
+def test_any_measure_may_be_missing():
+    everything = untouched = healthy()
+    for kind in KINDS:
+        planted = run_of(kind)[0]
+        everything = everything.where(planted == untouched, planted)
+    assert len({finding.kind for finding in diagnose(everything, DIVERGED, metrics())}) > 6
+    for missing in untouched.data_vars:
+        assert diagnose(everything.drop_vars(missing), DIVERGED, metrics())
+
+
+def test_weights_alone_are_diagnosed():
+    """As of a loop of one's own, analysed without its model."""
+    names = ["weight_angle", "weight_angle_null", "weight_angle_null_sd", "norm_ratio", "forward_norm", "feedback_norm"]
+    analysis = run_of("runaway-gain")[0][names].drop_vars("carries_error")
+    assert diagnose(analysis, {}, pd.DataFrame())[0].kind == "runaway-gain"
+    assert diagnose(run_of("not-aligning")[0][names], {}, pd.DataFrame())[0].kind == "not-aligning"
+    assert "step-too-large" in diagnose(healthy()[names], {}, pd.DataFrame())[-1].summary.split("Not looked for")[1]
+
+
+def test_the_cause_of_a_divergence_comes_before_it():
+    analysis, _, log = run_of("step-too-large")
+    log.loc[log.step > 16, "loss"] = np.nan
+    first, second, *_ = diagnose(analysis, DIVERGED, log)
+    assert (first.kind, second.kind) == ("step-too-large", "divergence")
+    assert "7 steps before it broke" in first.summary
+    assert "below 0.4 (--feedback-lr 0.2)" in first.advice
+    assert "It follows from step-too-large in fc4." in second.summary
+
+
+@pytest.mark.parametrize(
+    ("diverged", "layer"),
+    [
+        ({"step": 17, "what": "norm of the weight of fc2"}, "fc2"),
+        ({"step": 17, "what": "norm of the weight of elsewhere"}, None),
+        ({"step": 17, "what": "loss"}, None),
+        ({"step": "soon"}, None),
+        ({"step": 10**400, "what": "loss"}, None),
+        (None, None),
+    ],
+)
+def test_divergence_as_the_run_tells_it(diverged, layer):
+    finding = diagnose(healthy(), {"status": "diverged", "diverged": diverged}, metrics())[0]
+    assert (finding.kind, finding.layer) == ("divergence", layer)
+
+
+@pytest.mark.parametrize(
+    ("broken", "layer"),
+    [
+        ({"feedback_norm": ["fc4"], "forward_norm": ["fc1", "fc2", "fc3"]}, "fc4"),
+        ({"feedback_norm": ["fc3", "fc4"], "forward_norm": ["fc3"]}, "fc4"),
+        ({"feedback_norm": [], "forward_norm": ["fc3", "fc5", "fc6"]}, "fc3"),
+        ({"feedback_norm": LAYERS, "forward_norm": LAYERS}, None),
+    ],
+)
+def test_divergence_as_the_snapshots_show_it(broken, layer):
+    analysis = healthy()
+    for measure, layers in broken.items():
+        for name in layers:
+            plant(analysis, name, since=5, **{measure: np.nan})
+    finding = next(each for each in diagnose(analysis, CONFIG, metrics()) if each.kind == "divergence")
+    assert (finding.layer, finding.first_step) == (layer, 80)
+
+
+def test_divergence_as_the_metrics_show_it():
+    log = metrics()
+    log.loc[100:, "loss"] = np.inf
+    finding = diagnose(healthy(), {}, log)[0]
+    assert (finding.kind, finding.layer, finding.evidence[0].step) == ("divergence", None, 101)
+
+
+def test_fixed_feedback_is_not_frozen():
+    fixed = healthy().drop_vars(["predicted_angle", "rest_distance"])
+    fixed["feedback_norm"][:] = 8.0
+    assert diagnose(fixed, {"rule": {"name": "fa"}}, metrics())[0].kind == "nothing-wrong"
+    one = healthy().drop_vars(["predicted_angle", "rest_distance"])
+    plant(one, "fc4", since=0, feedback_norm=8.0)
+    mixed = {"name": "mixed", "layers": {name: {"name": "fa" if name == "fc4" else "sa"} for name in LAYERS}}
+    assert diagnose(one, {"rule": mixed}, metrics())[0].kind == "nothing-wrong"
+    mixed["layers"]["fc4"] = {"name": "sa"}
+    assert diagnose(one, {"rule": mixed}, metrics())[0].kind == "frozen-feedback"
+
+
+def test_frozen_only_while_the_weights_move_and_other_feedback_does():
+    analysis = healthy()
+    plant(analysis, "fc4", since=0, feedback_norm=8.0, forward_norm=8.0)  # a layer that is not trained at all
+    assert diagnose(analysis, CONFIG, metrics())[0].kind == "nothing-wrong"
+
+
+def test_random_feedback_that_does_not_align_is_serious_only_where_it_costs():
+    analysis = run_of("not-aligning")[0]
+    assert diagnose(analysis, CONFIG, metrics())[0].severity == "medium"
+    assert diagnose(analysis, CONFIG, metrics(loss_at_end=2.2))[0].severity == "high"
+
+
+def test_a_step_too_large_for_a_while_without_consequence():
+    analysis = plant(plant(healthy(), "fc4", since=2, step_size_number=1.2), "fc4", since=4, step_size_number=0.5)
+    finding = diagnose(analysis, CONFIG, metrics())[0]
+    assert (finding.kind, finding.severity) == ("step-too-large", "medium")
+    assert (finding.first_step, finding.last_step) == (3, 10)
+
+
+def test_how_far_off_decides_how_bad_it_is():
+    for angle, severity in ((50.0, "low"), (70.0, "medium")):
+        analysis = plant(healthy(), "fc4", predicted_angle=angle, weight_angle=angle)
+        assert diagnose(analysis, CONFIG, metrics())[0].severity == severity
+    for angle, severity in ((100.0, "medium"), (130.0, "high")):
+        analysis = plant(healthy(), "fc4", weight_angle=angle)
+        assert diagnose(analysis, CONFIG, metrics())[0].severity == severity
+
+
+def test_gains_that_multiply():
+    for sign, kind in ((1, "runaway-gain"), (-1, "vanishing-gain")):
+        analysis = healthy()
+        analysis["log_gain_sum"][:] = sign * 12.0
+        finding = diagnose(analysis, CONFIG, metrics())[0]
+        assert (finding.kind, finding.layer, finding.severity) == (kind, None, "medium")
+        assert "1.6e+05 through the feedback of 5 layers" in finding.summary
+
+
+def test_feedback_of_zero_is_a_vanishing_gain():
+    analysis = plant(healthy(), "fc4", weight_angle=np.nan, norm_ratio=0.0, feedback_norm=0.0, below_floor=1.0)
+    first, second, *_ = diagnose(analysis, CONFIG, metrics())
+    assert (first.kind, first.layer) == ("vanishing-gain", "fc4")
+    assert second.kind == "signal-below-floor"
+
+
+def test_direct_feedback_has_no_gain():
+    analysis = healthy()
+    analysis["weight_angle"][:] = np.nan
+    analysis["norm_ratio"][:] = 50.0
+    assert diagnose(analysis, {"rule": {"name": "dfa"}}, metrics())[-1].kind == "nothing-wrong"
+
+
+def test_direct_feedback_inherits_nothing():
+    analysis, config, log = run_of("inherited-error")
+    analysis = analysis.assign_coords(direct=("layer", [False] + [True] * 5))
+    assert diagnose(analysis, config, log)[0].kind == "nothing-wrong"
+
+
+def test_a_line_of_metrics_without_a_loss_is_no_divergence():
+    log = pd.concat([metrics(), pd.DataFrame({"step": [40, 230], "event": ["loss", "evaluated"]})])
+    assert diagnose(healthy(), CONFIG, log)[0].kind == "nothing-wrong"
+
+
+def test_a_solved_task_leaves_no_error_and_that_is_no_fault():
+    analysis = healthy()
+    analysis["below_floor"][-1], analysis["dead_units"][-1], analysis["error_norm_ratio"][-1] = 1.0, 1.0, np.nan
+    assert diagnose(analysis, CONFIG, metrics())[0].kind == "nothing-wrong"
+
+
+def test_a_layer_without_input_is_not_to_blame():
+    analysis = plant(run_of("signal-below-floor")[0], "fc5", dead_units=1.0, activation_norm=0.0)
+    first, *others = diagnose(analysis, CONFIG, metrics())
+    assert (first.kind, first.layer) == ("signal-below-floor", "fc4")
+    assert not others
+    analysis["activation_norm"][:] = 1.0
+    assert diagnose(analysis, CONFIG, metrics())[0].layer == "fc5"
+
+
+def test_dead_units_are_seen_without_norms():
+    analysis = plant(healthy(), "fc3", since=0, dead_units=1.0, below_floor=np.nan, error_norm_ratio=np.nan)
+    assert [(each.kind, each.layer) for each in diagnose(analysis, CONFIG, metrics())] == [
+        ("signal-below-floor", "fc3")
+    ]
+
+
+def test_the_cause_named_is_the_first_of_a_chain():
+    analysis = plant(healthy(), "fc4", step_size_number=3.0, norm_ratio=50.0, feedback_effective_rank=1.0)
+    first, *others = diagnose(analysis, CONFIG, metrics())
+    assert first.kind == "step-too-large"
+    assert {each.kind for each in others} == {"runaway-gain", "rank-collapse"}
+    assert all(each.summary.endswith("It follows from step-too-large in fc4.") for each in others)
+
+
+def test_findings_are_sorted():
+    for kind in KINDS:
+        findings = diagnose(*run_of(kind))
+        assert [SEVERITIES.index(each.severity) for each in findings] == sorted(
+            SEVERITIES.index(each.severity) for each in findings
+        )
+    analysis = plant(plant(healthy(), "fc3", since=4, norm_ratio=50.0), "fc5", since=2, norm_ratio=20.0)
+    assert [each.layer for each in diagnose(analysis, CONFIG, metrics())[:2]] == ["fc5", "fc3"]  # the earlier first
+
+
+def test_findings_survive_the_disk(tmp_path):
+    for kind in KINDS:
+        findings = diagnose(*run_of(kind))
+        write_findings(findings, tmp_path / "findings.json")
+        back = read_findings(tmp_path / "findings.json")
+        assert [dataclasses.replace(each, evidence=()) for each in back] == [
+            dataclasses.replace(each, evidence=()) for each in findings
+        ]
+
+
+@pytest.mark.parametrize("snapshots", [1, 2])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("value", [None, np.nan, np.inf, -np.inf, 0.0, 1e300, -1.0])
+def test_small_and_senseless_analyses(snapshots, layers, value):
+    analysis = healthy(STEPS[:snapshots], LAYERS[:layers])
+    if value is not None:
+        analysis = xr.full_like(analysis, value)
+    findings = diagnose(analysis, {"rule": "sa", "status": "diverged"}, pd.DataFrame({"loss": ["a"], "step": [{}]}))
+    assert all(np.isfinite(finding.confidence) for finding in findings)
+    if value is not None and np.isnan(value):
+        assert [finding.kind for finding in findings if finding.severity == "high"] == ["divergence"]
+
+
+senseless = st.sampled_from([np.nan, np.inf, -np.inf, 0.0, -1.0, 1e-300, 1e300, 0.5, 2.0, 90.0, 180.0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_no_analysis_breaks_the_diagnosis(data):
+    analysis = healthy(STEPS[:4], LAYERS[:3])
+    names = sorted(map(str, analysis.data_vars))
+    for name in data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True)):
+        size = analysis[name].size
+        values = data.draw(st.lists(senseless, min_size=size, max_size=size))
+        analysis[name] = analysis[name].dims, np.reshape(values, analysis[name].shape)
+    loss = data.draw(st.lists(senseless, max_size=12))
+    log = pd.DataFrame({"step": range(len(loss)), "loss": loss, "feedback_lr": loss})
+    findings = diagnose(analysis, CONFIG, log)
+    assert findings
+    assert (findings[-1].kind == "nothing-wrong") == all(each.severity in ("low", "none") for each in findings)
+
+
+def test_variables_of_other_shapes_are_passed_over():
+    analysis = healthy()
+    analysis["norm_ratio"] = ("mode",), np.ones(3)
+    analysis["weight_angle"] = ("layer",), np.array(list("abcdef"))
+    analysis["step_size_number"] = analysis.step_size_number.transpose("layer", "step")
+    analysis = analysis.assign_coords(carries_error=("step", np.zeros(8)), direct=("layer", list("abcdef")))
+    summary = diagnose(analysis, CONFIG, metrics())[-1].summary
+    assert "norm_ratio, weight_angle" in summary
+
+
+def test_the_diagnosis_changes_nothing():
+    analysis, config, log = run_of("noisy-feedback")
+    before, logged = analysis.copy(deep=True), log.copy()
+    diagnose(analysis, config, log)
+    xr.testing.assert_identical(analysis, before)
+    pd.testing.assert_frame_equal(log, logged)
+
+
+def test_thresholds_and_kinds_belong_together():
+    assert {threshold.kind for threshold in THRESHOLDS.values()} == KINDS.keys() - {"divergence"}
+    assert RECORDS.keys() <= KINDS.keys() | {"nothing-wrong"}
+    for name, record in RECORDS.items():
+        assert 0 <= record.precision <= 1
+        assert 0 <= record.recall <= 1
+        assert record.runs > 0
+        assert confidence(name) == record.precision
+    assert confidence("of nobody's") == UNMEASURED
+
+
+def test_advice_names_options_that_exist():
+    train = wtdiag.cli.get_command(click.Context(wtdiag.cli), "train")
+    options = {name for option in train.params for name in (*option.opts, *option.secondary_opts)}
+    fields = {field.name for rule in wtdiag.RULES.values() for field in dataclasses.fields(rule)}
+    for kind in KINDS:
+        for advice in {KINDS[kind].advice, diagnose(*run_of(kind))[0].advice}:
+            assert set(re.findall(r"--[a-z-]+", advice)) <= options
+            assert set(re.findall(r"-c (\w+)=", advice)) <= fields
+            assert set(re.findall(r"--rule (\w+)", advice)) <= wtdiag.RULES.keys()

@@ -1,0 +1,56 @@
+"""A few of the runs of ``python -m bench faults``, cut short; and that the page shows what it measured."""
+
+import re
+
+import pytest
+from synthetic import CONFIG, metrics, plant
+from synthetic import healthy as fine
+
+from bench.faults import FAULTS, HEALTHY, SEEDS, Outcome, faulty, healthy, records, thresholds_table
+from bench.page import DOCS
+from diagnostics.diagnose import diagnose
+from diagnostics.thresholds import RECORDS
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [("target ×10", 200), ("left out of the optimiser", 201), ("step ×50", 202), ("noise in each step", 203)],
+)
+def test_a_planted_fault_is_named(tmp_path, name, seed):
+    layer, findings = faulty(FAULTS[name], seed, tmp_path / "run", steps=60)
+    assert (findings[0].kind, findings[0].layer) == (FAULTS[name].kind, layer)
+
+
+@pytest.mark.parametrize(("rule", "seed"), [("sa", 200), ("usf", 201)])
+def test_a_healthy_run_has_no_finding_of_high_severity(tmp_path, rule, seed):
+    assert "high" not in [finding.severity for finding in healthy(rule, seed, tmp_path / "run", epochs=3)]
+
+
+def test_precision_and_recall_are_counted():
+    def outcome(planted, *named):
+        return Outcome(planted, diagnose(*named))
+
+    gain = plant(fine(), "fc4", norm_ratio=10.0), CONFIG, metrics()
+    sign = plant(fine(), "fc4", weight_angle=170.0), CONFIG, metrics()
+    outcomes = [
+        outcome(("runaway-gain", "fc4"), *gain),
+        outcome(("runaway-gain", "fc3"), *gain),  # the wrong layer
+        outcome(("runaway-gain", "fc4"), *sign),  # the wrong kind
+        outcome(("sign-flip", "fc4"), *sign),
+        outcome(None, *gain),  # a false alarm
+        outcome(None, fine(), CONFIG, metrics()),
+    ]
+    counted = records(outcomes)
+    assert counted.keys() == {"runaway-gain", "sign-flip"}
+    assert (counted["runaway-gain"].precision, counted["runaway-gain"].recall) == (0.33, 0.33)
+    assert (counted["sign-flip"].precision, counted["sign-flip"].recall, counted["sign-flip"].runs) == (0.5, 1.0, 6)
+
+
+def test_the_page_shows_what_was_measured():
+    page = (DOCS / "findings.md").read_text(encoding="utf-8")
+    assert thresholds_table(RECORDS) in page
+    named, planted = map(int, re.search(r"named: (\d+) of (\d+)", page).groups())
+    assert planted == len(SEEDS) * len(FAULTS)
+    assert named / planted >= 11 / 12
+    assert {record.runs for record in RECORDS.values()} == {len(SEEDS) * (len(FAULTS) + len(HEALTHY))}
+    assert RECORDS.keys() == {fault.kind for fault in FAULTS.values()}
