@@ -1,0 +1,248 @@
+"""Runs with one planted fault each, and healthy ones: the first finding should name the fault and its layer.
+
+``python -m bench faults`` trains, analyses and diagnoses them on seeds that no threshold was chosen on, and writes
+the tables into docs/findings.md. Takes about ten minutes on one core. Expected: the fault and its layer named in at
+least 11 of 12 runs, and no finding of high severity in a healthy one. What it prints last belongs into
+diagnostics/thresholds.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import wtdiag
+from bench.page import fill, table
+from diagnostics.diagnose import diagnose
+from diagnostics.finding import Finding
+from diagnostics.thresholds import THRESHOLDS, Record
+from trainers import data, models
+from trainers.convert import synapses
+from trainers.layers import Synaptic
+
+SEEDS = (3, 4, 5)
+"""Thresholds were chosen on 100 and 101; 0 to 2 showed that silence spreads upwards too."""
+DEPTH, STEPS, EVERY, BATCH = 6, 230, 10, 64
+LR, MOMENTUM, WARMUP = 0.05, 0.9, 23
+HEALTHY = ("sa", "wm", "kp", "aa", "ia", "bp", "fa", "usf", "dfa", "frsf")
+
+Plant = Callable[[Synaptic], object]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: the finding that names it, and how it gets into one layer.
+
+    ``plant`` is done to the layer before training, ``again`` after each step, ``once`` after step `STEPS` // 2.
+    ``frozen`` leaves the layer's feedback out of the optimiser.
+    """
+
+    kind: str
+    rule: str = "sa"
+    plant: Plant | None = None
+    again: Plant | None = None
+    once: Plant | None = None
+    frozen: bool = False
+    batch_norm: bool = True
+    feedback_lr: float | None = None
+
+
+def coefficients(**values: float) -> Plant:
+    """Give the layer's rule other coefficients."""
+    return lambda layer: setattr(layer, "rule", dataclasses.replace(layer.rule, **values))
+
+
+def scaled(factor: float) -> Plant:
+    """Multiply the feedback."""
+    return lambda layer: layer.feedback.mul_(factor)
+
+
+def noisy(share: float) -> Plant:
+    """Add Gaussian noise to the feedback, in units of the forward weights' deviation."""
+    return lambda layer: layer.feedback.add_(torch.randn_like(layer.feedback), alpha=share * float(layer.weight.std()))
+
+
+def random(layer: Synaptic) -> None:
+    """Replace the feedback by a fresh random one."""
+    layer.feedback.normal_(0.0, float(layer.weight.std()))
+
+
+def rank_one(layer: Synaptic) -> None:
+    """Keep the feedback's first singular direction alone, at its norm."""
+    u, s, v = torch.linalg.svd(layer.feedback, full_matrices=False)
+    layer.feedback.copy_(s.norm() * torch.outer(u[:, 0], v[0]))
+
+
+def silent(layer: Synaptic) -> None:
+    """Hold every unit of the layer below its threshold."""
+    layer.bias.fill_(-1e3)
+
+
+FAULTS = {
+    "target ×10": Fault("runaway-gain", plant=coefficients(self=2.0)),
+    "target ×0.1": Fault("vanishing-gain", plant=coefficients(self=0.02)),
+    "target −1": Fault("sign-flip", plant=coefficients(self=-0.2)),
+    "left out of the optimiser": Fault("frozen-feedback", frozen=True),
+    "left out of the optimiser, kp": Fault("frozen-feedback", "kp", frozen=True),
+    "rank one after each step": Fault("rank-collapse", again=rank_one),
+    "step ×50": Fault("step-too-large", plant=coefficients(self=10.0, decay=10.0)),
+    "step ×50, wm": Fault("step-too-large", "wm", plant=coefficients(amp=5.0, decay=5.0)),
+    "step ×50, ia by sgd": Fault(
+        "step-too-large", "ia", plant=coefficients(amp=2.0, null=0.5, decay=0.125), feedback_lr=1.0
+    ),
+    "noise in each step": Fault("noisy-feedback", again=noisy(1.0)),
+    "fresh random in each step": Fault("noisy-feedback", again=random),
+    "step ×0.001": Fault("feedback-too-slow", plant=coefficients(self=2e-4, decay=2e-4)),
+    "zero after each step": Fault("vanishing-gain", again=scaled(0.0)),
+    "decay ×0.1, wm": Fault("runaway-gain", "wm", plant=coefficients(decay=0.01)),
+    "no amplification, wm": Fault("vanishing-gain", "wm", plant=coefficients(amp=0.0)),
+    "×10, fa": Fault("runaway-gain", "fa", plant=scaled(10.0)),
+    "×0.1, fa": Fault("vanishing-gain", "fa", plant=scaled(0.1)),
+    "units silent": Fault("signal-below-floor", again=silent, batch_norm=False),
+    "NaN": Fault("divergence", once=scaled(math.nan)),
+    "W +2 % a step under batch norm": Fault("bn-runaway", again=lambda layer: layer.weight.mul_(1.02)),
+}  # fmt: skip
+
+
+def faulty(fault: Fault, seed: int, path: Path, steps: int = STEPS) -> tuple[str, tuple[Finding, ...]]:
+    """Train and diagnose one run with a fault in one layer; return the layer and the findings."""
+    name = f"fc{3 + seed % 3}"
+    torch.manual_seed(seed)
+    digits = _digits()
+    shape, classes = digits.shape, digits.classes
+    net = models.build("mlp", classes=classes, shape=shape, depth=DEPTH, batch_norm=fault.batch_norm)
+    model = wtdiag.transport_free(net, fault.rule, sample=torch.zeros(2, *shape))
+    layer = model.get_submodule(name)
+    assert isinstance(layer, Synaptic)
+    _do(fault.plant, layer)
+    learned = [each.feedback for _, each in synapses(model) if each.rule.learned]
+    moved = [each for each in learned if each is not layer.feedback or not fault.frozen]
+    forward = [p for p in model.parameters() if p.requires_grad and all(p is not each for each in learned)]
+    together = fault.rule == "kp"
+    groups = [{"params": forward + (moved if together else []), "momentum": MOMENTUM}]
+    feedback_lr = (fault.feedback_lr or layer.rule.recipe.lr) if moved and not together else None
+    groups += [{"params": moved}] if feedback_lr else []
+    optimizer = torch.optim.SGD(groups, lr=0.0)
+    settings = {"momentum": MOMENTUM, "batch_size": BATCH} | ({"feedback_optimizer": "forward"} if together else {})
+    probe_batch = digits.train.batch(torch.arange(BATCH))
+    with wtdiag.Recorder(model, path, config={"settings": settings}, probe_batch=probe_batch, force=True) as recorder:
+        recorder.snapshot(0)
+        for step, (x, y) in enumerate(_batches(seed), start=1):
+            lr = LR * min(1.0, step / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
+            for group, rate in zip(optimizer.param_groups, (lr, feedback_lr), strict=False):
+                group["lr"] = rate
+            loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            _do(fault.again, layer)
+            _do(fault.once if step == steps // 2 // EVERY * EVERY else None, layer)
+            recorder.log(step, loss=loss, lr=lr, feedback_lr=lr if together else feedback_lr)
+            if step % EVERY == 0 or step in (1, 3):
+                recorder.snapshot(step)
+            if step == steps:
+                break
+    run = wtdiag.open_run(path)
+    return name, diagnose(wtdiag.analyze(run, model=model), run.config, run.metrics)
+
+
+def healthy(rule: str, seed: int, path: Path, epochs: float = 10) -> tuple[Finding, ...]:
+    """Train and diagnose one run by a rule's defaults."""
+    settings = wtdiag.Settings(rule=rule, depth=DEPTH, seed=seed, epochs=epochs, device="cpu")
+    for _ in wtdiag.Training(settings, path, dataset=_digits(), force=True):
+        pass
+    run = wtdiag.open_run(path)
+    return diagnose(wtdiag.analyze(run), run.config, run.metrics)
+
+
+@torch.no_grad()
+def _do(plant: Plant | None, layer: Synaptic) -> None:
+    if plant:
+        plant(layer)
+
+
+@cache
+def _digits() -> data.Data:
+    return data.load("digits")
+
+
+def _batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for epoch in count():
+        yield from data.batches(_digits().train, BATCH, seed=seed, epoch=epoch)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was planted in a run, (kind, layer) or nothing, and what was found."""
+
+    planted: tuple[str, str] | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def named(self) -> tuple[str, str | None] | None:
+        """Kind and layer of the first finding, if it is of severity high or medium."""
+        first = self.findings[0]
+        return (first.kind, first.layer) if first.severity in ("high", "medium") else None
+
+
+def records(outcomes: Sequence[Outcome]) -> dict[str, Record]:
+    """Count precision and recall of each kind that was planted: of the first findings, and of the faults."""
+    counted = {}
+    for kind in dict.fromkeys(outcome.planted[0] for outcome in outcomes if outcome.planted):
+        faults = [outcome for outcome in outcomes if outcome.planted and outcome.planted[0] == kind]
+        named = [outcome for outcome in outcomes if outcome.named and outcome.named[0] == kind]
+        right = sum(outcome.named == outcome.planted for outcome in faults)
+        precision = round(right / len(named), 2) if named else 0.0
+        counted[kind] = Record(precision, round(right / len(faults), 2), len(outcomes))
+    return counted
+
+
+def thresholds_table(counted: Mapping[str, Record]) -> str:
+    """Return the table of thresholds as the page shows it, with what was counted for their kinds."""
+    rows = []
+    for name, each in THRESHOLDS.items():
+        row = f"`{name}`", each.kind, f"{each.value:g}", each.units, each.guards.replace("|", "\\|")
+        record = counted.get(each.kind)
+        rows.append((*row, *((f"{record.precision:g}", f"{record.recall:g}", record.runs) if record else ("", "", ""))))
+    return table(["threshold", "kind", "value", "units", "what lies beyond it", "precision", "recall", "runs"], rows)
+
+
+def run(seeds: Sequence[int] = SEEDS) -> None:
+    """Train, diagnose, print, and write the tables."""
+    outcomes, faults, fine = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run")
+        for name, fault in FAULTS.items():
+            layers, found = zip(*(faulty(fault, seed, path) for seed in seeds), strict=True)
+            these = [Outcome((fault.kind, layer), each) for layer, each in zip(layers, found, strict=True)]
+            named = sum(each.named == each.planted for each in these)
+            instead = [" ".join(map(str, each.named or ["nothing"])) for each in these if each.named != each.planted]
+            faults.append((name, fault.rule, fault.kind, f"{named} of {len(seeds)}", ", ".join(instead)))
+            print(*faults[-1], sep="  ", flush=True)
+            outcomes += these
+        for rule in HEALTHY:
+            these = [Outcome(None, healthy(rule, seed, path)) for seed in seeds]
+            first = [" ".join(map(str, (*each.named, each.findings[0].severity))) for each in these if each.named]
+            high = sum(each.findings[0].severity == "high" for each in these)
+            fine.append((f"`{rule}`", f"{high} of {len(seeds)}", ", ".join(first)))
+            print(*fine[-1], sep="  ", flush=True)
+            outcomes += these
+    planted = [each for each in outcomes if each.planted]
+    total = f"{sum(each.named == each.planted for each in planted)} of {len(planted)}"
+    heads = ["fault in one layer", "rule", "kind", f"named: {total}", "instead"]
+    fill("findings.md", "planted faults", table(heads, faults))
+    fill("findings.md", "healthy runs", table(["rule", "with a finding of high severity", "first finding"], fine))
+    fill("findings.md", "thresholds", thresholds_table(records(outcomes)))
+    print(f"named {total}")
+    for kind, record in records(outcomes).items():
+        print(f'    "{kind}": {record},')
