@@ -196,14 +196,13 @@ class Outcome:
 
 
 def records(outcomes: Sequence[Outcome]) -> dict[str, Record]:
-    """Count precision and recall of each kind that was planted: of the first findings, and of the faults."""
+    """Count for each kind that was planted how often it was named, and how often rightly."""
     counted = {}
     for kind in dict.fromkeys(outcome.planted[0] for outcome in outcomes if outcome.planted):
         faults = [outcome for outcome in outcomes if outcome.planted and outcome.planted[0] == kind]
-        named = [outcome for outcome in outcomes if outcome.named and outcome.named[0] == kind]
         right = sum(outcome.named == outcome.planted for outcome in faults)
-        precision = round(right / len(named), 2) if named else 0.0
-        counted[kind] = Record(precision, round(right / len(faults), 2), len(outcomes))
+        named = sum(outcome.named is not None and outcome.named[0] == kind for outcome in outcomes)
+        counted[kind] = Record(right=right, named=named, planted=len(faults), runs=len(outcomes))
     return counted
 
 
@@ -212,8 +211,9 @@ def thresholds_table(counted: Mapping[str, Record]) -> str:
     rows = []
     for name, each in THRESHOLDS.items():
         row = f"`{name}`", each.kind, f"{each.value:g}", each.units, each.guards.replace("|", "\\|")
-        record = counted.get(each.kind)
-        rows.append((*row, *((f"{record.precision:g}", f"{record.recall:g}", record.runs) if record else ("", "", ""))))
+        of = counted.get(each.kind)
+        shares = (f"{of.precision:.2g} ({of.right} of {of.named})", f"{of.recall:.2g}", of.runs) if of else ("", "", "")
+        rows.append((*row, *shares))
     return table(["threshold", "kind", "value", "units", "what lies beyond it", "precision", "recall", "runs"], rows)
 
 

@@ -62,7 +62,8 @@ class Finding:
     severity : str
         One of `SEVERITIES`.
     confidence : float
-        From 0 to 1: the share of such findings that were right where the truth was known.
+        From 0 to 1: how likely it is right, by how such findings did where the truth was known; see
+        `diagnostics.thresholds.confidence`.
     summary : str
         The finding as a sentence with its numbers.
     evidence : tuple of Evidence

@@ -118,11 +118,15 @@ class Use:
     def _local(self, kind: type[_S], x: Tensor, feedback: Tensor) -> _S:
         s = kind(self.op, x, feedback, self.positions, weight=self.weight)
         if "output" in self.rule.shares:
-            s.y = self.op.apply(x, self.weight)
+            s.y = self._y if x is self.x else self.op.apply(x, self.weight)
         if "weight_grad" in self.rule.shares:
             s.weight_grad = torch.zeros_like(self.weight)
             s.weight_grad = -self.rule.weight_grad(s)
         return s
+
+    @cached_property
+    def _y(self) -> Tensor:
+        return self.op.apply(self.x, self.weight)
 
     @cached_property
     def _double(self) -> Use:
@@ -250,7 +254,10 @@ class Law:
         In float64 if ``feedback`` is, else in the network's precision.
         """
         uses, b = self._ready(feedback)
-        return _array(sum((use.gradient(b) for use in uses), torch.zeros_like(b)))
+        total = sum((use.gradient(b) for use in uses), torch.zeros_like(b))
+        if self.weight_decay and "weight_grad" in uses[0].rule.shares:
+            total = total - self.weight_decay * uses[0].weight  # what the task asks balances the optimiser's decay too
+        return _array(total)
 
     @torch.no_grad()
     def noise(self, feedback: Array, draws: int) -> Array:

@@ -16,7 +16,7 @@ import wtdiag
 from diagnostics.diagnose import diagnose
 from diagnostics.finding import SEVERITIES, read_findings, write_findings
 from diagnostics.kinds import KINDS
-from diagnostics.thresholds import RECORDS, THRESHOLDS, UNMEASURED, confidence
+from diagnostics.thresholds import RECORDS, THRESHOLDS, confidence
 
 DIVERGED = CONFIG | {"status": "diverged", "diverged": {"step": 17, "what": "norm of the feedback of fc4"}}
 
@@ -350,13 +350,12 @@ def test_the_diagnosis_changes_nothing():
 
 def test_thresholds_and_kinds_belong_together():
     assert {threshold.kind for threshold in THRESHOLDS.values()} == KINDS.keys() - {"divergence"}
-    assert RECORDS.keys() <= KINDS.keys() | {"nothing-wrong"}
+    assert RECORDS.keys() <= KINDS.keys()
     for name, record in RECORDS.items():
-        assert 0 <= record.precision <= 1
-        assert 0 <= record.recall <= 1
-        assert record.runs > 0
-        assert confidence(name) == record.precision
-    assert confidence("of nobody's") == UNMEASURED
+        assert 0 <= record.right <= min(record.named, record.planted)
+        assert max(record.named, record.planted) <= record.runs
+        assert record.right / record.runs < confidence(name) < 1
+    assert confidence("of nobody's") == 0.5
 
 
 def test_advice_names_options_that_exist():

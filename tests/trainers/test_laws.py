@@ -326,3 +326,10 @@ def test_the_layers_of_a_network_have_operators_of_their_map():
     signals = probed(model, torch.randn(4, 1, 7, 7))
     shapes = {name: signals[name]["operator"].shape for name, _ in synapses(model)}
     assert shapes == {"0": (1, 7, 7), "1": (2, 3, 3), "3": (12,)}
+
+
+def test_the_optimisers_decay_of_w_moves_no_fixed_point_of_kolen_pollack():
+    model, _, law = dense("kp", decay=0.3)
+    decayed = replace(law, weight_decay=0.1)
+    w = model.weight.detach().numpy()
+    np.testing.assert_allclose(decayed.gradient(w) + decayed.weight_decay * w, np.zeros_like(w), atol=1e-12)
