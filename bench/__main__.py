@@ -1,4 +1,8 @@
-"""Run all benchmarks, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] [theory] [faults]``."""
+"""Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes]``.
+
+By name only: ``theory``, ``faults`` and ``early_warning``, which measure how well predictions and findings hold, and
+write their tables into the pages of docs/.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,22 @@ from importlib import import_module
 
 import torch
 
-BENCHES = {
+SPEED = {
     "steps": ("bench.steps", "run"),
     "compiled": ("bench.steps", "run_compiled"),
     "snapshots": ("bench.snapshots", "run"),
     "probes": ("bench.probes", "run"),
+}
+EVIDENCE = {
     "theory": ("bench.theory", "run"),
     "faults": ("bench.faults", "run"),
+    "early_warning": ("bench.early_warning", "run"),
 }
 
-torch.set_num_threads(1)
-torch.manual_seed(0)
-for name in sys.argv[1:] or BENCHES:
-    module, function = BENCHES[name]
-    print(f"\n== {name}")
-    getattr(import_module(module), function)()
+if __name__ == "__main__":  # not in the processes that a bench starts
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    for name in sys.argv[1:] or SPEED:
+        module, function = (SPEED | EVIDENCE)[name]
+        print(f"\n== {name}")
+        getattr(import_module(module), function)()
