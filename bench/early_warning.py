@@ -25,6 +25,7 @@ import xarray as xr
 
 import wtdiag
 from bench.page import fill, table
+from diagnostics.derive import derive
 from diagnostics.diagnose import diagnose
 from diagnostics.view import View
 from trainers.settings import Settings
@@ -43,11 +44,11 @@ TUNED_ON = (100, 101)
 """Seeds on which thresholds were chosen; ``python -m bench.early_warning`` with them shows those tables."""
 
 PROBES = (
-    "weight_angle", "sign_agreement", "norm_ratio", "weight_gain", "forward_norm", "feedback_norm", "forward_spectral_norm",
-    "feedback_spectral_norm", "feedback_nuclear_norm", "forward_effective_rank", "feedback_effective_rank",
-    "error_angle", "error_angle_local", "error_angle_inherited", "error_angle_total", "error_norm_ratio",
-    "below_floor", "dead_units", "radial_cosine", "step_size_number", "relaxation_time", "predicted_gain",
-    "predicted_angle", "predicted_noise_angle", "rest_distance", "relative_update", "tracking_lag",
+    "weight_angle", "sign_agreement", "norm_ratio", "weight_gain", "forward_norm", "feedback_norm",
+    "forward_spectral_norm", "feedback_spectral_norm", "feedback_nuclear_norm", "forward_effective_rank",
+    "feedback_effective_rank", "error_angle", "error_angle_local", "error_angle_inherited", "error_angle_total",
+    "error_norm_ratio", "below_floor", "dead_units", "radial_cosine", "step_size_number", "relaxation_time",
+    "predicted_gain", "predicted_angle", "predicted_noise_angle", "rest_distance", "relative_update", "tracking_lag",
 )  # fmt: skip
 
 
@@ -117,7 +118,7 @@ def outcome(rule: str, depth: int, rate: float, seed: int) -> Outcome:
             pass
         run = wtdiag.open_run(Path(folder, "run"))
         metrics, config = run.metrics, run.config
-        analysis = wtdiag.analyze(run, PROBES)
+        analysis = derive(wtdiag.analyze(run, PROBES))
     begun = {key: value for key, value in config.items() if key not in ("status", "diverged")} | {"status": "running"}
     pasts = [
         Past(analysis.isel(step=slice(0, i + 1)), begun, metrics[metrics.step <= step])

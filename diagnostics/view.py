@@ -144,8 +144,10 @@ class View:
         """Severity of what may well be why a network learns badly: high if it did not learn, and did not break either.
 
         It learned if the loss ended below half of where it began, and is given the benefit of the doubt where nobody
-        logged it. What breaks has a finding of its own.
+        logged it and while it is still running. What breaks has a finding of its own.
         """
+        if self.config.get("status") == "running":
+            return "medium"
         loss = self.metric("loss").dropna()
         learned = len(loss) < 10 or bool(np.median(loss.iloc[-5:]) < 0.5 * np.median(loss.iloc[:3]))
         return "medium" if learned or not math.isnan(self.collapse) else "high"
