@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import ArrayLike, NDArray
 
 from reports.facts import carrying
-from reports.style import HALF, context, printable, short
+from reports.sources import Event
+from reports.style import DIVERGED, HALF, MUTED, context, printable, short
 
 _UNITS = {"degree": "°", "1": ""}
 _MAX_NAMES = 26  # layer names that one axis has room for
@@ -51,6 +52,7 @@ def layers_axis(axes: Axes, analysis: xr.Dataset) -> None:
     """Name the layers along the vertical axis, the first at the top, as many as fit."""
     shown = every(analysis.sizes["layer"], _MAX_NAMES)
     axes.set_yticks(shown, [layer_name(analysis, i, 16) for i in shown])
+    axes.yaxis.set_gid("layer")
 
 
 def layer_name(analysis: xr.Dataset, index: int, length: int) -> str:
@@ -61,6 +63,7 @@ def layer_name(analysis: xr.Dataset, index: int, length: int) -> str:
 
 def steps_axis(axes: Axes, steps: NDArray[Any]) -> None:
     """Stretch early training where the snapshots are denser there."""
+    axes.xaxis.set_gid("step")
     positive = steps[steps > 0]
     if len(steps) > 4 and np.median(steps) < 0.25 * steps[-1]:
         start = float(positive[0])
@@ -72,6 +75,14 @@ def steps_axis(axes: Axes, steps: NDArray[Any]) -> None:
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+
+
+def mark(axes: Axes, events: Sequence[Event], place: Callable[[int], float] = float) -> None:
+    """Draw a dashed line at each event's step, or where ``place`` puts it; divergence stands out."""
+    for event in events:
+        diverged = event.text.startswith("diverged")
+        color, width = (DIVERGED, 1.2) if diverged else (MUTED, 0.8)
+        axes.axvline(place(event.step), color=color, lw=width, ls=(0, (3, 2)))
 
 
 def log_axis(axis: Axis, values: ArrayLike, *, floor: float = 0.0) -> None:

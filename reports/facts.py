@@ -39,6 +39,8 @@ class Facts:
         The first layer, and the angle of the error that trains it to exact backpropagation's.
     sender, local, inherited, total : str, float
         The lowest layer that sends error down, and the three angles of what it sends.
+    largest_s, largest_s_layer : float, str
+        The largest step-size number of all snapshots, and its layer.
     """
 
     rule: str
@@ -62,6 +64,8 @@ class Facts:
     local: float
     inherited: float
     total: float
+    largest_s: float
+    largest_s_layer: str
 
 
 def facts(source: Source) -> Facts:
@@ -80,6 +84,7 @@ def facts(source: Source) -> Facts:
     diverged = config.get("diverged")
     diverged = diverged if isinstance(diverged, dict) else {}
     broke = diverged.get("step")
+    largest, where = _largest(analysis, "step_size_number")
     return Facts(
         rule=source.rule,
         status=str(config.get("status", "unknown")),
@@ -102,7 +107,18 @@ def facts(source: Source) -> Facts:
         local=float(_values(now, "error_angle_local")[sender]),
         inherited=float(_values(now, "error_angle_inherited")[sender]),
         total=float(_values(now, "error_angle_total")[sender]),
+        largest_s=largest,
+        largest_s_layer=where,
     )
+
+
+def _largest(analysis: xr.Dataset, measure: str) -> tuple[float, str]:
+    """The largest value of a measure over steps and layers, and its layer; NaN and "" if there is none."""
+    if measure not in analysis or not np.isfinite(analysis[measure].values).any():
+        return NAN, ""
+    by_layer = analysis[measure].max("step").values  # passes over NaN
+    index = int(np.nanargmax(by_layer))
+    return float(by_layer[index]), str(analysis.layer.values[index])
 
 
 def carrying(analysis: xr.Dataset) -> NDArray[np.bool_]:

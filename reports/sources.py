@@ -1,19 +1,28 @@
-"""What a report is built from: a run's analysis, settings and metrics, checked and cleaned once."""
+"""What a report is built from: a run's analysis, findings, settings and metrics, checked and cleaned once."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from diagnostics.finding import Finding, read_findings
 from probes.errors import InputError
-from probes.schema import ANALYSIS, METRICS, open_run
+from probes.schema import ANALYSIS, FINDINGS, METRICS, open_run
 from reports.style import printable
+
+
+class Event(NamedTuple):
+    """Something that happened at a step, briefly."""
+
+    step: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,10 @@ class Source:
         ``metrics.jsonl``, numeric columns only; empty for a run recorded without them.
     analysis : Dataset
         ``analysis.nc``; layer names are printable.
+    findings : tuple of Finding, or None
+        ``findings.json``; None for a run that was not diagnosed.
+    events : tuple of Event
+        Jumps that the metrics note, and where the run diverged.
     """
 
     name: str
@@ -39,6 +52,8 @@ class Source:
     config: dict[str, Any]
     metrics: pd.DataFrame
     analysis: xr.Dataset
+    findings: tuple[Finding, ...] | None
+    events: tuple[Event, ...]
 
     @property
     def rule(self) -> str:
@@ -70,13 +85,40 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
     """
     run = open_run(path)
     metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
+    config = _clean(run.config)
+    findings = run.path / FINDINGS
     return Source(
         name=printable(name or run.path.resolve().name),
         path=run.path,
-        config=_clean(run.config),
+        config=config,
         metrics=metrics.map(_number),
         analysis=_analysis(run.path / ANALYSIS),
+        findings=tuple(map(_printable, read_findings(findings))) if findings.exists() else None,
+        events=_events(metrics, config),
     )
+
+
+def _printable(finding: Finding) -> Finding:
+    words = {field.name: getattr(finding, field.name) for field in dataclasses.fields(finding)}
+    words = {name: printable(text) for name, text in words.items() if isinstance(text, str)}
+    evidence = tuple(
+        dataclasses.replace(
+            number, **{name: printable(getattr(number, name)) for name in ("measure", "relation", "units")}
+        )
+        for number in finding.evidence
+    )
+    return dataclasses.replace(finding, **words, evidence=evidence)
+
+
+def _events(metrics: pd.DataFrame, config: dict[str, Any]) -> tuple[Event, ...]:
+    found = []
+    if {"step", "event"} <= set(metrics):
+        noted = zip(metrics["step"].map(_number), metrics["event"], strict=True)
+        found = [Event(int(step), printable(text)) for step, text in noted if isinstance(text, str) and np.isfinite(step)]
+    match config.get("diverged"):
+        case {"step": int(step), **rest}:
+            found.append(Event(step, f"diverged ({rest['what']})" if "what" in rest else "diverged"))
+    return tuple(sorted(found))
 
 
 def _analysis(path: Path) -> xr.Dataset:

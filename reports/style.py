@@ -51,6 +51,7 @@ DEPTH = LinearSegmentedColormap.from_list("depth", ["#2a80c9", "#8a5cd6", "#cf4f
 # Pale is what chance gives, blue is aligned, red is opposed; purple is B too small, green is B too large.
 ALIGNMENT = mpl.colormaps["RdBu_r"]
 RATIO = mpl.colormaps["PRGn"]
+DIVERGED = "#c4384b"  # what went wrong: events, and the side of a limit on which things break
 
 
 def look(rule: str) -> Look:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import xarray as xr
 
 from reports.axes import measure_title, spread
-from reports.content import Table
+from reports.content import Subjects, Table
 from reports.facts import carrying, last_measured
 from reports.sources import Source
 from reports.style import fixed, number, percent
@@ -31,6 +31,17 @@ def degrees(value: float) -> str:
     return fixed(value, suffix="°")
 
 
+def layers_of(analysis: xr.Dataset, name: str = "layers") -> Subjects:
+    """Give a run's layers as what figures and tables are about; ``name`` is unique in a report."""
+    return Subjects(
+        name,
+        "layer",
+        names=tuple(map(str, analysis.layer.values)),
+        steps=tuple(map(int, analysis.step.values)),
+        drawn=last_measured(analysis),
+    )
+
+
 def layer_table(analysis: xr.Dataset, names: list[str]) -> Table:
     """Tabulate measures of every layer at the last snapshot that holds any."""
     now = analysis.isel(step=last_measured(analysis))
@@ -42,6 +53,8 @@ def layer_table(analysis: xr.Dataset, names: list[str]) -> Table:
         columns=("layer", "kind", *(measure_title(now[name]) for name in names)),
         rows=tuple(zip(layers, map(str, kinds), *columns, strict=True)),
         labels=2,
+        subjects=layers_of(analysis),
+        picks=tuple(range(len(layers))),
     )
 
 

@@ -10,6 +10,7 @@ from matplotlib.text import Text
 
 from reports import figures
 from reports.axes import spread
+from reports.sources import Event
 from reports.style import BAND, LOOKS, context, look, to_svg
 
 NAMES = ["x" * 80, "<script>alert(1)</script>", "重み $α$", "encoder.layers.11.attention.output.dense", "fc"]
@@ -126,15 +127,16 @@ def test_error_profile_shows_the_three_angles():
     data = DATA["three layers"]
     axes = figures.error_profile(data, snapshot=-1).axes[0]
     drawn = {line.get_label(): line.get_xdata() for line in axes.lines if line.get_color() != BAND}
-    assert set(drawn) == {"local", "inherited", "total"}
+    assert set(drawn) == {"local", "inherited", "total", "product"}
     for part, values in drawn.items():
         np.testing.assert_array_equal(values, data[f"error_angle_{part}"][-1])
 
 
 def test_curves_name_each_rule_once():
     lines = [figures.Curve(rule, look(rule), [0, 1], [0, 1]) for rule in ("fa", "fa", "kp")]
-    panel = figures.curves(lines, title="Loss", diverged=1)
-    assert [text.get_text() for text in panel.legends[0].get_texts()] == ["fa", "kp", "diverged"]
+    panel = figures.curves(lines, title="Loss", events=[Event(1, "diverged")])
+    assert [text.get_text() for text in panel.legends[0].get_texts()] == ["fa", "kp"]
+    assert panel.axes[0].lines[-1].get_xdata()[0] == 1
 
 
 def test_spread_keeps_both_ends():

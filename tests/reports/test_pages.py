@@ -1,6 +1,9 @@
 """What both page formats show, and what neither may do."""
 
+import base64
+import hashlib
 import io
+import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -25,7 +28,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.source, self.tags, self.text, self.unclosed = text, [], "", []
+        self.source, self.tags, self.text, self.scripts, self.unclosed = text, [], "", [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -40,7 +43,9 @@ class Page(HTMLParser):
         assert self.unclosed.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.unclosed:
+        if self.unclosed[-1:] == ["script"]:
+            self.scripts.append(data)
+        elif "style" not in self.unclosed:
             self.text += data
 
     def values(self, name):
@@ -96,12 +101,23 @@ def document(whole):
 
 
 def test_page_asks_the_network_for_nothing(page):
-    assert not {"script", "link", "iframe", "object", "embed", "img", "base", "form"} & {tag for tag, _ in page.tags}
+    assert not {"link", "iframe", "object", "embed", "img", "base", "form"} & {tag for tag, _ in page.tags}
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on") or name == "src"]
     links = page.values("href") + page.values("xlink:href")
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
     assert not re.search(r"@import|url\((?!#)", page.source)
     assert "default-src 'none'" in page.source
+
+
+def test_page_runs_one_script_and_no_other(page):
+    data, script = page.scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in page.source.replace("&#39;", "'")
+    assert [attrs for tag, attrs in page.tags if tag == "script"] == [{"type": "application/json", "id": "data"}, {}]
+    assert not re.search("[<>&\u2028]", data)  # nothing that could end the element
+    charts = [chart for figure in json.loads(data)["figures"].values() for chart in figure["charts"]]
+    assert len(charts) == page.source.count('<div class="panel">')
+    assert all(chart["lines"] or chart["rows"] for chart in charts if chart)
 
 
 def test_page_is_whole(page):
@@ -122,12 +138,12 @@ def test_text_is_shown_as_it_is(hostile):
 
 
 def test_figures_follow_the_theme(whole, css):
-    text = html.render(whole[1])
+    text = html.render(whole[1]).split("</style>", 1)[1].split("<script")[0]
     used = set(re.findall(r"var\((--\w+)\)", text))
     assert used >= {"--ink", "--muted", "--grid", "--band"}
     light, dark = (css.split(":root {")[i].split("}")[0] for i in (1, 2))
     assert all(f"{name}:" in light and f"{name}:" in dark for name in used)
-    assert "#1f2430" not in text.split("</style>")[1]  # the ink of a light page only
+    assert "#1f2430" not in text  # the ink of a light page only
 
 
 def test_every_figure_has_words_and_numbers(page):
@@ -174,17 +190,18 @@ def test_document_takes_text_as_text(hostile):
 def test_joint_report_compares_the_numbers(compared):
     report = joint(compared)
     table = report.sections[0].blocks[0]
-    assert table.columns[:4] == ("run", "rule", "status", "test accuracy")
+    assert table.columns[:5] == ("run", "rule", "status", "layers", "test accuracy")
     for source, row in zip(compared, table.rows, strict=True):
         last = source.analysis.isel(step=-1)
-        assert row[:4] == (
+        assert row[:5] == (
             source.name,
             source.rule,
             "finished",
+            str(source.analysis.sizes["layer"]),
             f"{100 * source.metric('test_accuracy').iloc[-1]:.1f}\N{NO-BREAK SPACE}%",
         )
-        assert row[4] == f"{last.weight_angle.values[1:].mean():.1f}°"
-        assert row[5] == f"{last.error_angle.values[0]:.1f}°"
+        assert row[5] == f"{last.weight_angle.values[1:].mean():.1f}°"
+        assert row[6] == f"{last.error_angle.values[0]:.1f}°"
     verdict = report.verdict.replace("\N{NO-BREAK SPACE}", " ")
     assert verdict == "Best test accuracy: kp1 (kp) with 97.0 %; lowest: mine3 (mine) with 50.0 %."
     assert [section.title for section in report.sections[1:-1]] == [f"Run {source.name}" for source in compared]

@@ -1,10 +1,14 @@
 import json
+import subprocess
+import sys
 
+import click
 import numpy as np
 import pytest
 from conftest import analysis, write_run
 
 import reports
+import wtdiag
 from diagnostics.analyze import analyze, write_analysis
 from probes.errors import InputError
 from probes.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
@@ -137,3 +141,26 @@ def test_infinity_is_no_value(tmp_path):
     loaded = load(write_run(tmp_path / "r", data)).analysis
     assert np.isnan(loaded.weight_angle[-1, 1])
     assert loaded.weight_angle.attrs == data.weight_angle.attrs
+
+
+def test_command_writes_the_report_again_without_snapshots_or_torch(light):
+    code = f"import sys, wtdiag; wtdiag.cli(['report', {str(light)!r}, '--format', 'html'], standalone_mode=False)"
+    code += "; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{light / 'report.html'}\n")
+    assert not (light / "snapshots").exists()
+
+
+def test_command_shows_the_report(light, tmp_path, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(click, "launch", shown.append)
+    with pytest.raises(SystemExit) as ended:
+        wtdiag.main(["report", str(light), "--format", "html", "--out", str(tmp_path), "--open"])
+    assert not ended.value.code
+    assert shown == [str(tmp_path / "report.html")] == capsys.readouterr().out.split()
+
+
+def test_findings_that_cannot_be_read_are_named(light):
+    (light / "findings.json").write_text('{"format": 1, "findings": [{}]}')
+    with pytest.raises(InputError, match=r"findings.json: finding 1"):
+        reports.write([light], formats=["html"])
