@@ -113,7 +113,7 @@ def facts(source: Source) -> Facts:
 
 
 def _largest(analysis: xr.Dataset, measure: str) -> tuple[float, str]:
-    """The largest value of a measure over steps and layers, and its layer; NaN and "" if there is none."""
+    """Give the largest value of a measure over steps and layers, and its layer; NaN and "" if there is none."""
     if measure not in analysis or not np.isfinite(analysis[measure].values).any():
         return NAN, ""
     by_layer = analysis[measure].max("step").values  # passes over NaN

@@ -35,7 +35,7 @@ from reports.axes import (
 )
 from reports.facts import meaningful
 from reports.sources import Event
-from reports.style import ALIGNMENT, BAND, DEPTH, DIVERGED, HALF, INK, MISSING, MUTED, RATIO, THIRD, Look, capital
+from reports.style import ALIGNMENT, BAND, DEPTH, DIVERGED, INK, MISSING, MUTED, RATIO, THIRD, Look, capital
 
 FEEDBACK = "#d9730d"  # colour of B wherever W (ink) and B share a panel
 _RATIOS = (0.1, 0.2, 0.5, 0.7, 1.0, 1.4, 2.0, 5.0, 10.0)
@@ -190,7 +190,7 @@ def spectrum(analysis: xr.Dataset, layer: int, *, snapshots: Sequence[int]) -> F
         axes.xaxis.set_gid("mode")
         axes.set_ylabel("singular value")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.set_xlim(0, 1 + max([1, *(len(line.get_xdata()) for line in axes.lines)]))
+        axes.set_xlim(0, 1 + max([1, *(np.size(line.get_xdata()) for line in axes.lines)]))
         values = np.concatenate(everything)
         if values.size:
             axes.set_ylim(0, 1.05 * min(values.max(), 1e300) or 1)
@@ -201,32 +201,46 @@ def spectrum(analysis: xr.Dataset, layer: int, *, snapshots: Sequence[int]) -> F
 
 
 def error_profile(analysis: xr.Dataset, *, snapshot: int) -> Figure:
-    """Angles of the error that each layer sends down at one snapshot: local, inherited, total.
+    """Angles of the error that each layer sends down at one snapshot: local, inherited, total."""
+    parts = (
+        ("error_angle_local", "local", FEEDBACK, "o"),
+        ("error_angle_inherited", "inherited", "#2a80c9", "s"),
+        ("error_angle_total", "total", INK, "D"),
+    )
+    return _profile(analysis, snapshot, parts, "Error sent down: angle to the exact one (°)")
 
-    Where the analysis holds it, the product law of the local angles is dotted beside.
-    """
+
+def product_law(analysis: xr.Dataset, *, snapshot: int) -> Figure:
+    """Angle of the error that trains each layer at one snapshot: measured, and from the local angles above it."""
+    parts = (
+        ("error_angle", "measured", INK, "D"),
+        ("error_angle_product", "product law", FEEDBACK, "o"),
+    )
+    return _profile(analysis, snapshot, parts, "Error that trains: angle to the exact one (°)")
+
+
+def _profile(analysis: xr.Dataset, snapshot: int, parts: Sequence[tuple[str, str, str, str]], title: str) -> Figure:
+    """Draw angles by layer; parts are a measure, its label, colour and marker."""
     now = analysis.isel(step=snapshot)
-    parts = (("local", FEEDBACK, "o"), ("inherited", "#2a80c9", "s"), ("total", INK, "D"), ("product", MUTED, ""))
 
     def draw(axes: Axes) -> None:
         rows = np.arange(len(now.layer))
         axes.axvline(90, color=BAND, lw=3, zorder=0.5)
         everything: list[float] = []
-        for part, color, marker in parts:
-            if f"error_angle_{part}" in now:
-                values = now[f"error_angle_{part}"].values
-                everything += values[np.isfinite(values)].tolist()
+        for measure, label, color, marker in parts:
+            if measure in now:
+                everything += analysis[measure].values[np.isfinite(analysis[measure].values)].tolist()
                 size = 3.5 if len(rows) < 40 else 1.5
-                style = "-" if marker else ":"
-                axes.plot(values, rows, style, color=color, marker=marker, ms=size, lw=1, label=part, gid=part)
-        axes.set_xlim(-2, 5 + max([90.0, *everything]))
-        axes.set_xlabel("angle to the exact error (°)")
+                values = now[measure].values
+                axes.plot(values, rows, color=color, marker=marker, ms=size, lw=1, label=label, gid=measure)
+        axes.set_xlim(-2, 5 + max([90.0, *everything]))  # one scale for all snapshots
         axes.xaxis.set_major_locator(MaxNLocator(steps=[3, 4.5, 9], nbins=6))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         layers_axis(axes, analysis)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), ncols=4, borderaxespad=0.1)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), ncols=3, borderaxespad=0.1)
+        axes.set_title(title, pad=16)
 
-    return panel(draw, width=HALF + 1, height=layers_height(analysis))
+    return panel(draw, height=layers_height(analysis))
 
 
 def attribution(analysis: xr.Dataset, measure: str, *, snapshot: int) -> Figure:
@@ -308,7 +322,9 @@ class _RatioNorm(LogNorm):
     """Logarithmic; what is not positive counts as smallest."""
 
     def __call__(self, value: Any, clip: bool | None = None) -> Any:
-        return super().__call__(np.ma.where(value > 0, value, self.vmin), clip)
+        found = np.ma.asarray(value)
+        smallest = self.vmin or 1.0
+        return super().__call__(np.ma.masked_array(np.where(found.data > 0, found.data, smallest), found.mask), clip)
 
 
 def _scale(analysis: xr.Dataset, measure: str) -> tuple[Normalize, Colormap]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.facts import last_measured, meaningful
 from reports import figures
+from reports.facts import last_measured, meaningful
 from reports.sources import Source
 from reports.style import look
 
@@ -71,7 +71,7 @@ def profile(source: Source) -> pd.Series[Any]:
 
 
 def depth(source: Source) -> int:
-    """Number of layers."""
+    """Count the layers."""
     return int(source.analysis.sizes["layer"])
 
 

@@ -70,12 +70,12 @@ def _axes(axes: Axes, frames: Frames, arrays: Arrays) -> dict[str, Any]:
         "rows": [],
     }
     if axes.images:
-        image = np.ma.filled(axes.images[0].get_array(), np.nan)
+        image: NDArray[Any] = np.ma.filled(np.ma.asarray(axes.images[0].get_array()), np.nan)
         return chart | {"rows": [arrays.put(row) for row in image]}
     for line in axes.lines:
-        if line.get_gid():
+        if gid := line.get_gid():
             x, y = (np.asarray(values, dtype=float) for values in line.get_data())
-            chart["lines"].append(_line(axes, line.get_gid(), line, (x, y), upright, frames, arrays))
+            chart["lines"].append(_line(axes, gid, line, (x, y), upright, frames, arrays))
     bars = [bar for bar in axes.patches if _subject(bar.get_gid()) is not None]
     if bars:
         places = [_subject(bar.get_gid()) for bar in bars]
@@ -141,5 +141,3 @@ def _subject(gid: str | None) -> int | None:
 
 def _plain(value: float, form: str) -> float | None:
     return float(format(value, form)) if np.isfinite(value) else None
-
-

@@ -17,6 +17,7 @@ from reports.style import TRAINING, look, number, percent, sentence
 from reports.summary import meanings, trend
 from reports.tables import UNUSED, evaluations, history, layer_table, layers_of, spectra_table
 
+_CURVES = ("weight_angle", "weight_gain", "norm_ratio", "error_angle")
 _ALIGNMENT = ("weight_angle", "sign_agreement", "weight_gain", "norm_ratio", "error_angle")
 _MAPS = ("weight_angle", "sign_agreement", "weight_gain", "step_size_number")
 _ERROR = ("error_angle_local", "error_angle_inherited", "error_angle_total")
@@ -47,7 +48,7 @@ def training(source: Source, run: Facts) -> Section | None:
         return None
     caption = (
         f"Accuracy and loss of {source.name} (rule {source.rule}) over training steps, on the training batch "
-        f"of each logged step and on the test set.{_events(source)}"
+        f"of each logged step and on the test set.{events_said(source)}"
     )
     alt, data = sentence("; ".join(said)), evaluations(source)
     figure = Figure(tuple(panels), caption, alt, data, name="training", measures=("loss", "accuracy"))
@@ -68,7 +69,7 @@ def alignment_maps(source: Source, measures: Sequence[str], subjects: Subjects) 
     keys = [text for name, text in _COLORS.items() if name in names]
     caption = (
         f"Alignment of every layer of {source.name} at every snapshot, the first layer at the top. "
-        f"{meanings(source.analysis, names)} {' '.join(keys)} Grey: no value.{_events(source)} {UNUSED}"
+        f"{meanings(source.analysis, names)} {' '.join(keys)} Grey: no value.{events_said(source)} {UNUSED}"
     )
     panels = [figures.heatmap(source.analysis, name, events=source.events) for name in names]
     return _figure(source.analysis, names, panels, caption, f"{subjects.name}-maps", subjects)
@@ -85,7 +86,7 @@ _COLORS = {
 def layers(source: Source, run: Facts) -> Section | None:
     """Show every layer's alignment over training, and its numbers at the last snapshot."""
     analysis = source.analysis
-    names = _present(analysis, _ALIGNMENT)
+    names = _present(analysis, _CURVES)
     if not names:
         return None
     ceilings = {name: _CEILINGS[name] for name in names if _CEILINGS.get(name) in analysis}
@@ -93,7 +94,7 @@ def layers(source: Source, run: Facts) -> Section | None:
     caption = (
         f"Alignment of {source.name} over training, one curve per layer, coloured from the first layer (top of "
         "the key) to the last. The grey band is what chance gives: the null expectation ± two standard "
-        f"deviations, widest over the layers.{predicted}{_events(source)} {UNUSED} Where a measure is about "
+        f"deviations, widest over the layers.{predicted}{events_said(source)} {UNUSED} Where a measure is about "
         "feedback, their curves are dotted."
     )
     panels = [
@@ -135,18 +136,23 @@ def error_signal(source: Source, run: Facts) -> Section | None:
         "(inherited: the rule's and the exact error, both sent through W), or both (total). Read from the "
         "bottom, where the error starts."
     )
-    product = ""
-    if "error_angle_product" in analysis:
-        names.append("error_angle_product")
-        product = " Dotted: what the local angles above give if they were independent (product law)."
+    index, subjects = last_measured(analysis), layers_of(analysis)
+    panels = [figures.error_profile(analysis, snapshot=index)]
+    shown, product = [names], ""
+    if {"error_angle", "error_angle_product"} <= set(analysis):
+        shown.append(["error_angle", "error_angle_product"])
+        panels.append(figures.product_law(analysis, snapshot=index))
+        product = (
+            " Right: the error that trains each layer, as measured, and as the product law gives it from the local "
+            "angles above (the product of their cosines, as if they were independent)."
+        )
+    frames = tuple({name: analysis[name].transpose("step", "layer").values for name in part} for part in shown)
     caption = (
         f"Angle between the error each layer of {source.name} sends down and the exact one, at step "
         f"{run.step}. The grey line is 90°, where the error tells nothing of the gradient's direction.{product}"
     )
-    index, subjects = last_measured(analysis), layers_of(analysis)
-    frames = {name.removeprefix("error_angle_"): analysis[name].transpose("step", "layer").values for name in names}
-    panels = [figures.error_profile(analysis, snapshot=index)]
-    blocks = [Text(meaning), _figure(analysis, names, panels, caption, "errors", subjects, (frames,))]
+    names = [name for part in shown for name in part]
+    blocks: list[Block] = [Text(meaning), _figure(analysis, names, panels, caption, "errors", subjects, frames)]
     costs = _present(analysis, _COSTS)
     if len(costs) == len(_COSTS):
         blocks.append(_attribution(source, costs, subjects))
@@ -212,7 +218,7 @@ def _figure(
     return Figure(tuple(panels), caption, words, history(analysis, names), name, tuple(names), subjects, frames)
 
 
-def _events(source: Source) -> str:
+def events_said(source: Source) -> str:
     """Say what the marks are, where there are any."""
     if not source.events:
         return ""

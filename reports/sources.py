@@ -103,7 +103,10 @@ def _printable(finding: Finding) -> Finding:
     words = {name: printable(text) for name, text in words.items() if isinstance(text, str)}
     evidence = tuple(
         dataclasses.replace(
-            number, **{name: printable(getattr(number, name)) for name in ("measure", "relation", "units")}
+            number,
+            measure=printable(number.measure),
+            relation=printable(number.relation),
+            units=printable(number.units),
         )
         for number in finding.evidence
     )
@@ -111,10 +114,11 @@ def _printable(finding: Finding) -> Finding:
 
 
 def _events(metrics: pd.DataFrame, config: dict[str, Any]) -> tuple[Event, ...]:
-    found = []
+    found: list[Event] = []
     if {"step", "event"} <= set(metrics):
-        noted = zip(metrics["step"].map(_number), metrics["event"], strict=True)
-        found = [Event(int(step), printable(text)) for step, text in noted if isinstance(text, str) and np.isfinite(step)]
+        for step, text in zip(metrics["step"].map(_number), metrics["event"], strict=True):
+            if isinstance(text, str) and np.isfinite(step):
+                found.append(Event(int(step), printable(text)))
     match config.get("diverged"):
         case {"step": int(step), **rest}:
             found.append(Event(step, f"diverged ({rest['what']})" if "what" in rest else "diverged"))
@@ -135,8 +139,8 @@ def _analysis(path: Path) -> xr.Dataset:
         if not set(measure.dims) <= {"step", "layer", "mode"} or measure.dtype.kind not in "fiu":
             found = f"{measure.dtype} over ({', '.join(map(str, measure.dims))})"
             raise InputError(f"{path}: {name} holds {found}; expected numbers over step, layer and mode")
-        if not str(name).endswith(("_null", "_null_sd")) and not {"step", "layer"} <= set(measure.dims):
-            raise InputError(f"{path}: {name} lacks the dim step or layer")
+        if not str(name).endswith(("_null", "_null_sd")) and "step" not in measure.dims:
+            raise InputError(f"{path}: {name} lacks the dim step")
     analysis = analysis.where(np.isfinite(analysis))  # infinite is no value either
     return analysis.assign_coords(layer=[printable(str(name)) for name in analysis.layer.values])
 

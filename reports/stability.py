@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from reports import figures
 from reports.content import Block, Figure, Section, Table, Text
 from reports.facts import Facts, last_measured
+from reports.sections import events_said
 from reports.sources import Source
-from reports.style import number
+from reports.style import look, number
 from reports.summary import trend
 from reports.tables import degrees, history, layers_of
 
@@ -27,15 +28,25 @@ def stability(source: Source, run: Facts) -> Section | None:
         said = _said(analysis, run)
         caption = (
             f"Step-size number S of every layer of {source.name}: the alignment step over the largest stable one. "
-            "Above the line at 1 the feedback of that layer grows without bound. Dashed: what the run noted."
+            "Above the line at 1 the feedback of that layer grows without bound."
         )
+        panels = [figures.stability(analysis, events=source.events)]
+        if "log_gain_sum" in analysis:
+            line = figures.Curve(
+                "sum", look(source.rule), analysis.step.values, analysis.log_gain_sum.values, gid="sum"
+            )
+            panels.append(figures.curves([line], title="Sum of log gains", events=source.events))
+            caption += (
+                " Right: the logarithms of ‖B‖/‖W‖ summed over the layers that carry error: above 0 the error grows "
+                "on its way down, below 0 it fades, whatever the angles."
+            )
         figure = Figure(
-            panels=(figures.stability(analysis, events=source.events),),
-            caption=caption,
+            panels=tuple(panels),
+            caption=caption + events_said(source),
             alt=f"{said} {trend(analysis, 'step_size_number')}",
             data=history(analysis, ["step_size_number"]),
             name="stability",
-            measures=("step_size_number",),
+            measures=("step_size_number", "log_gain_sum"),
             subjects=layers_of(analysis),
         )
         blocks += [Text(said), figure]
@@ -92,8 +103,8 @@ def _table(analysis: xr.Dataset) -> Table | None:
     cells = [[show(value) for value in values] for show, values in columns.values()]
     subjects = layers_of(analysis)
     caption = (
-        f"What theory predicts beside what was measured, by layer, at step {int(analysis.step[index])}. Largest S: over "
-        "all snapshots; the largest safe step is that many times the one used. Relaxation time in steps."
+        f"What theory predicts beside what was measured, by layer, at step {int(analysis.step[index])}. Largest S: "
+        "over all snapshots; the largest safe step is that many times the one used. Relaxation time in steps."
     )
     return Table(
         caption=caption,

@@ -44,7 +44,8 @@ def glance(run: Facts) -> Numbers:
         (run.norm_ratio, number, "norm ratio ‖B‖/‖W‖", "geometric mean over the layers"),
         (run.largest_s, number, "largest step-size number S", f"in {short(run.largest_s_layer)}; unstable above 1"),
     )
-    return Numbers(tuple(Number(label, show(value), note) for value, show, label, note in numbers if np.isfinite(value)))
+    shown = [Number(label, show(value), note) for value, show, label, note in numbers if np.isfinite(value)]
+    return Numbers(tuple(shown))
 
 
 def trend(analysis: xr.Dataset, measure: str) -> str:

@@ -5,9 +5,9 @@ import pytest
 from conftest import analysis, finding, write_run
 
 from reports.facts import facts, last_measured, meaningful
-from reports.sources import load
 from reports.findings import entries, health, verdict
 from reports.single import single
+from reports.sources import load
 from reports.summary import glance, outcome, sentences, trend
 
 

@@ -127,9 +127,16 @@ def test_error_profile_shows_the_three_angles():
     data = DATA["three layers"]
     axes = figures.error_profile(data, snapshot=-1).axes[0]
     drawn = {line.get_label(): line.get_xdata() for line in axes.lines if line.get_color() != BAND}
-    assert set(drawn) == {"local", "inherited", "total", "product"}
+    assert set(drawn) == {"local", "inherited", "total"}
     for part, values in drawn.items():
         np.testing.assert_array_equal(values, data[f"error_angle_{part}"][-1])
+
+
+def test_product_law_stands_beside_the_error_that_trains():
+    data = DATA["three layers"]
+    drawn = {line.get_gid(): line.get_xdata() for line in figures.product_law(data, snapshot=1).axes[0].lines}
+    for name in ("error_angle", "error_angle_product"):
+        np.testing.assert_array_equal(drawn[name], data[name][1])
 
 
 def test_curves_name_each_rule_once():

@@ -45,27 +45,34 @@ def written(tmp_path_factory, data):
     return reports.write([folder], formats=["html"])[0]
 
 
-@pytest.fixture
-def visit(browser):
-    """Open a page; when the test is over, it must have asked for nothing and complained of nothing."""
-    seen, contexts = [], []
+def open_tab(browser, **kind):
+    """Open a tab with the network off, and the list of all that it asks for or complains of."""
+    page, seen = browser.new_page(viewport={"width": 1280, "height": 900}, offline=True, **kind), []
+    page.on("request", lambda request: seen.append(request.url))
+    page.on("console", lambda message: seen.append(message.text))
+    page.on("pageerror", lambda error: seen.append(str(error)))
+    page.on("dialog", lambda dialog: seen.append(dialog.message))
+    return page, seen
 
-    def visit(path, **kind):
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True, **kind)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda request: seen.append(request.url))
-        page.on("console", lambda message: seen.append(message.text))
-        page.on("pageerror", lambda error: seen.append(str(error)))
-        page.on("dialog", lambda dialog: seen.append(dialog.message))
+
+@pytest.fixture(scope="module")
+def tab(browser):
+    return open_tab(browser)
+
+
+@pytest.fixture
+def visit(tab):
+    """Open a page; when the test is over, it must have asked for nothing and complained of nothing."""
+    page, seen = tab
+    seen.clear()
+
+    def visit(path):
         page.goto(path.as_uri())
-        assert seen == [path.as_uri()]
         return page
 
     yield visit
-    assert len(seen) == len(contexts)
-    for context in contexts:
-        context.close()
+    assert len(seen) == 1
+    assert seen[0].startswith("file://")
 
 
 @pytest.fixture
@@ -99,14 +106,14 @@ def test_pointing_at_a_map_reads_its_value(page, data, layer, step):
 
 
 def test_pointing_at_a_curve_reads_its_value(page, data):
-    curve = panel(page, "curves", 0).locator('[data-subject="4"] > path').first
+    chart = panel(page, "curves", 2)
+    curve = chart.locator('[data-subject="4"] > path').first
     end = re.findall(r"[\d.]+ [\d.]+", curve.get_attribute("d"))[-1].split()
-    svg = panel(page, "curves", 0).locator("svg")
+    svg = chart.locator("svg")
     width, height = map(float, svg.get_attribute("viewBox").split()[2:])
     name, where, value = point(page, svg, float(end[0]) / width, float(end[1]) / height)
-    nearest = [NAMES[i] for i in range(6) if value == f"{data.weight_angle.values[-1, i]:.1f}°"]
-    assert name in nearest
-    assert where == "Weight angle, step 2000"
+    assert (name, where) == (NAMES[4], "Norm ratio, step 2000")
+    assert float(value) == pytest.approx(data.norm_ratio.values[-1, 4], rel=5e-3)
 
 
 def test_a_picked_layer_stands_out_everywhere(page, data):
@@ -162,12 +169,12 @@ def test_the_slider_moves_spectra_profile_and_cursors(page, data):
     assert f"Lines of step {step};" in page.locator("#spectra .at").inner_text()
     cursors = page.locator("#layers-maps rect.cursor")
     assert cursors.count() == 4
-    image, cursor = (panel(page, "layers-maps", 0).locator(what).bounding_box() for what in ("image >> nth=0", "rect.cursor"))
+    first = panel(page, "layers-maps", 0)
+    image, cursor = (first.locator(what).first.bounding_box() for what in ("image", "rect.cursor"))
     middle = cursor["x"] + cursor["width"] / 2 - image["x"]
     assert middle / image["width"] * data.sizes["step"] == pytest.approx(3.5, abs=0.1)
-    marker = page.locator('#errors [data-id="total"] use').nth(2)  # the first layer sends nothing: the fourth's
-    box = marker.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    # The first layer sends nothing, so the third marker is the fourth layer's.
+    marker = page.locator('#errors [data-id="error_angle_total"] use').nth(2)
     marker.scroll_into_view_if_needed()
     box = marker.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -220,25 +227,29 @@ def test_text_of_a_run_is_never_markup(page):
     assert page.locator(".findings").inner_text().count("<script>") == 1
 
 
-def test_without_script_everything_is_there(visit, written):
-    page = visit(written, java_script_enabled=False)
+def test_without_script_everything_is_there(browser, written):
+    page, seen = open_tab(browser, java_script_enabled=False)
+    page.goto(written.as_uri())
     assert page.locator("figure svg").first.is_visible()
     assert page.locator("figure").count() == 8
     assert page.locator("tbody th", has_text=NAMES[3]).first.is_visible()
     assert page.locator(".bar, .tools, .tip").count() == 0
+    assert seen == [written.as_uri()]
+    page.close()
 
 
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_the_screen(visit, written, width, scheme):
-    page = visit(written, color_scheme=scheme)
+def test_nothing_is_wider_than_the_screen(page, width, scheme):
+    page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     paper, ink = (page.evaluate(f"getComputedStyle(document.body)['{name}']") for name in ("background-color", "color"))
     paper, ink = (sum(map(int, re.findall(r"\d+", color)[:3])) / 765 for color in (paper, ink))
     assert (paper < 0.2 and ink > 0.8) if scheme == "dark" else (paper > 0.9 and ink < 0.3)
     page.locator("#pick").select_option("3")
-    assert page.locator(".bar").bounding_box()["height"] < 140
+    assert page.locator(".bar").bounding_box()["height"] < 100
+    page.set_viewport_size({"width": 1280, "height": 900})
 
 
 def test_print_leaves_the_controls_out(page):
@@ -246,6 +257,7 @@ def test_print_leaves_the_controls_out(page):
     assert not page.locator(".bar").is_visible()
     assert not page.locator(".tools").first.is_visible()
     assert page.locator("#layers-maps svg").first.is_visible()
+    page.emulate_media(media="screen")
 
 
 def test_runs_are_picked_in_a_comparison(visit, tmp_path):
@@ -262,5 +274,5 @@ def test_runs_are_picked_in_a_comparison(visit, tmp_path):
     point(page, panel(page, "layers-1-maps", 0).locator("image").first, 0.9, 0.9)
     page.mouse.down()
     page.mouse.up()
-    assert page.locator("#layers-1-maps .row").count() == 2
+    assert page.locator("#layers-1-maps .row").count() == 3
     assert page.locator("#layers-0-maps .row").count() == 0

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pypdf
 import pytest
-from conftest import analysis, write_run
+from conftest import analysis, finding, write_run
 
 import reports
 from reports import html, pdf
@@ -57,7 +57,7 @@ def hostile(tmp_path_factory):
     """A run in which every text is an attempt on the page, and half of the numbers are none."""
     data = analysis(5, 8, names=[EVIL, TYPST, "x" * 80, "重み\x07", "a&b"], modes=4)
     for name in data.data_vars:
-        if "step" in data[name].dims:
+        if {"step", "layer"} <= set(data[name].dims):
             data[name][5:], data[name][:, 2] = np.nan, np.inf
     data.weight_angle.attrs |= {"long_name": EVIL, "equation": TYPST, "reference": "\x07"}
     path = write_run(
@@ -234,6 +234,37 @@ def test_settings_list_everything_that_made_the_run(whole):
     assert rows["rule.null"] == "0.01"
     assert rows["versions.torch"] == "2.15.0"
     assert rows["git_commit"] == "0123456789abcdef"
+
+
+def one_snapshot(folder):
+    return single(load(write_run(folder / "r", analysis(3, 1), events=[(0, "loss jumped")])))
+
+
+def layers_without_values(folder):
+    data = analysis(5, 6)
+    for name in data.data_vars:
+        if {"step", "layer"} <= set(data[name].dims):
+            data[name].loc[{"layer": ["fc1", "fc3"]}] = np.nan
+    return single(load(write_run(folder / "r", data, findings=[finding(evidence=())])))
+
+
+def nothing_finite(folder):
+    return single(load(write_run(folder / "r", analysis(3, 4) * np.nan, status="diverged", last_step=-1)))
+
+
+def twenty_runs(folder):
+    few = ["weight_angle", "error_angle", "norm_ratio"]
+    runs = [write_run(folder / f"run {i}", analysis(2, 3, seed=i)[few], last_step=400) for i in range(20)]
+    return joint([load(run) for run in runs])
+
+
+@pytest.mark.parametrize("kind", [one_snapshot, layers_without_values, nothing_finite, twenty_runs])
+def test_hard_runs_make_whole_pages(tmp_path, kind):
+    text = html.render(kind(tmp_path))
+    page = Page(text)
+    assert not page.unclosed
+    assert not re.search(r"\bnan\b|\binf\b|\bNone\b", page.text)
+    assert len(text) < 5e6
 
 
 def test_deep_network_makes_a_small_page(tmp_path):

@@ -75,7 +75,7 @@ def test_what_analyze_writes_can_be_reported(tmp_path):
         (lambda run: replace(run, analysis().drop_vars("layer")), r"has no coordinate 'layer'"),
         (lambda run: replace(run, analysis().isel(step=[])), r"has no coordinate 'step' with values"),
         (lambda run: replace(run, analysis(1).assign(x=("layer", ["a"]))), r": x holds .* expected numbers"),
-        (lambda run: replace(run, analysis(1).assign(x=("layer", [0.0]))), r": x lacks the dim step"),
+        (lambda run: replace(run, analysis(1).assign(x=("layer", [0.0]))), r": x lacks the dim step$"),
         (lambda run: (run / "config.json").write_text("{"), r"config.json: is not JSON"),
         (lambda run: (run / "metrics.jsonl").write_text("{\n{}\n"), r"metrics.jsonl: line 1 is not JSON"),
         (lambda run: (run / "report.html").mkdir(), r"report.html: cannot be written"),

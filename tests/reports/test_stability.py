@@ -22,7 +22,8 @@ def test_stable_run(run):
     data = load(run).analysis
     assert text.text.startswith(f"Predicted: stable. The largest S is {float(data.step_size_number.max()):.3f}, in fc")
     assert text.text.endswith("Observed: the run did not diverge.")
-    assert figure.measures == ("step_size_number",)
+    assert figure.measures == ("step_size_number", "log_gain_sum")
+    np.testing.assert_array_equal(figure.panels[1].axes[0].lines[0].get_ydata(), data.log_gain_sum)
     columns = dict(zip(table.columns, zip(*table.rows, strict=True), strict=True))
     largest = data.step_size_number.values.max(axis=0)
     assert [float(cell) for cell in columns["largest S"]] == pytest.approx(largest, rel=5e-3)
