@@ -18,6 +18,7 @@ from reports.sources import Event
 from reports.style import DIVERGED, HALF, MUTED, context, printable, short
 
 _UNITS = {"degree": "°", "1": ""}
+_NAMES = {"step_size_number": "step-size number S"}  # where the variable's own name would not do
 _MAX_NAMES = 26  # layer names that one axis has room for
 
 
@@ -37,7 +38,7 @@ def measure_title(measure: xr.DataArray) -> str:
     >>> measure_title(xr.DataArray(0.0, name="weight_angle", attrs={"units": "degree"}))
     'weight angle (°)'
     """
-    name = str(measure.name).replace("_", " ")
+    name = _NAMES.get(str(measure.name), str(measure.name).replace("_", " "))
     units = str(measure.attrs.get("units", "1"))
     sign = _UNITS.get(units, units)
     return printable(f"{name} ({sign})" if sign else name)

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from reports.sources import Source
 
 NAN = float("nan")
+_EVERYWHERE = {  # measures that are not about the feedback of the layer itself
+    *("error_angle", "error_angle_product", "error_norm", "error_norm_exact", "error_norm_ratio"),
+    *("weight_gradient_angle", "activation_norm", "activation_dimension", "dead_units", "below_floor"),
+    *("relative_update", "radial_cosine"),
+}
 
 
 @dataclass(frozen=True)
@@ -130,8 +135,9 @@ def carrying(analysis: xr.Dataset) -> NDArray[np.bool_]:
 
 def meaningful(analysis: xr.Dataset, measure: str) -> NDArray[np.bool_]:
     """In which layers a measure means something: where it is about feedback, in those that carry error."""
-    about_feedback = not measure.startswith("forward") and measure not in ("error_angle", "error_norm_ratio")
-    return carrying(analysis) if about_feedback else np.ones(analysis.sizes["layer"], dtype=bool)
+    if measure.startswith("forward") or measure in _EVERYWHERE:
+        return np.ones(analysis.sizes["layer"], dtype=bool)
+    return carrying(analysis)
 
 
 def measures(analysis: xr.Dataset) -> list[str]:

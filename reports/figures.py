@@ -248,7 +248,7 @@ def attribution(analysis: xr.Dataset, measure: str, *, snapshot: int) -> Figure:
     values = analysis[measure].isel(step=snapshot)
 
     def draw(axes: Axes) -> None:
-        bars = axes.barh(np.arange(len(values)), np.nan_to_num(values.values), color=FEEDBACK, height=0.7)
+        bars = axes.barh(np.arange(len(values)), values.values, color=FEEDBACK, height=0.7)
         for layer, bar in enumerate(bars):
             bar.set_gid(f"layer-{layer}")
         axes.axvline(0, color=MUTED, lw=0.8)

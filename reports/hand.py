@@ -6,13 +6,14 @@ Artists tell by their gid what they show, as `reports.figures` says. Positions a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Panel
-from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from reports.axes import spread
@@ -20,8 +21,11 @@ from reports.content import Figure, Frames
 
 SUBJECT = re.compile(r"(?:layer|run)-(\d+)(?::\w+)?")
 """Gid of what is of one layer or run; the group is its index."""
+
 _SVG_DPI = 72.0
-_MOST, _MOST_MOVING = 400, 120  # points of a line that can be pointed at; a line that moves has them at every step
+_MOST = {"step": 400, "mode": 120}  # points of a line that can be pointed at, unless it is of one layer or run
+
+_Points = NDArray[np.float64]
 
 
 class Arrays:
@@ -31,10 +35,10 @@ class Arrays:
         self.lists: list[list[float | None]] = []
         self._index: dict[tuple[float | None, ...], int] = {}
 
-    def put(self, values: ArrayLike, decimals: int | None = None) -> int:
-        """Give the place of some numbers, rounded to ``decimals`` or else to six significant digits."""
-        form = ".6g" if decimals is None else f".{decimals}f"
-        key = tuple(_plain(value, form) for value in np.asarray(values, dtype=float).tolist())
+    def put(self, values: ArrayLike, form: str = ".6g") -> int:
+        """Give the place of some numbers, rounded as the format says; None stands for what is not finite."""
+        rounded = (float(format(value, form)) for value in np.asarray(values, dtype=float).tolist())
+        key = tuple(value if np.isfinite(value) else None for value in rounded)
         if key not in self._index:
             self._index[key] = len(self.lists)
             self.lists.append(list(key))
@@ -51,93 +55,87 @@ def charts(figure: Figure, arrays: Arrays) -> list[dict[str, Any] | None]:
 
 
 def _chart(panel: Panel, frames: Frames, arrays: Arrays) -> dict[str, Any] | None:
-    parts = [part for axes in panel.axes if axes.get_label() != "<colorbar>" for part in [_axes(axes, frames, arrays)]]
-    return next((part for part in parts if part["lines"] or part["rows"]), None)
+    """Describe the first axes of a panel that hold anything; keys to colours do not count."""
+    read = (_Reader(axes, frames, arrays).chart() for axes in panel.axes if axes.get_label() != "<colorbar>")
+    return next((chart for chart in read if chart["lines"] or chart["rows"]), None)
 
 
-def _axes(axes: Axes, frames: Frames, arrays: Arrays) -> dict[str, Any]:
-    along = {"x": axes.xaxis.get_gid(), "y": axes.yaxis.get_gid()}
-    upright = along["y"] is None or along["x"] is not None  # positions run along x, values along y
-    box = _to_svg(axes, axes.transAxes.transform([(0, 1), (1, 0)]))
-    chart: dict[str, Any] = {
-        "box": [round(float(value), 1) for value in box.ravel()],
-        "title": axes.get_title(loc="left") or axes.get_title() or axes.get_xlabel(),
-        "along": (along["x"] if upright else along["y"]) or "",
-        "label": axes.get_xlabel() if upright else axes.get_ylabel(),
-        "upright": upright,
-        "subject": _subject(axes.get_gid()),
-        "lines": [],
-        "rows": [],
-    }
-    if axes.images:
-        image: NDArray[Any] = np.ma.filled(np.ma.asarray(axes.images[0].get_array()), np.nan)
-        return chart | {"rows": [arrays.put(row) for row in image]}
-    for line in axes.lines:
-        if gid := line.get_gid():
-            x, y = (np.asarray(values, dtype=float) for values in line.get_data())
-            chart["lines"].append(_line(axes, gid, line, (x, y), upright, frames, arrays))
-    bars = [bar for bar in axes.patches if _subject(bar.get_gid()) is not None]
-    if bars:
-        places = [_subject(bar.get_gid()) for bar in bars]
-        values = [bar.get_width() if not upright else bar.get_height() for bar in bars]  # type: ignore[attr-defined]
-        ends = (places, values) if upright else (values, places)
-        pair = tuple(np.asarray(end, dtype=float) for end in ends)
-        chart["lines"].append(_line(axes, "bars", None, (pair[0], pair[1]), upright, {}, arrays))
-    return chart
+@dataclass
+class _Reader:
+    """Reads what one pair of axes shows; ``frames`` hold its lines' values at other steps than the one drawn."""
 
+    axes: Axes
+    frames: Frames
+    arrays: Arrays
 
-def _line(
-    axes: Axes,
-    gid: str,
-    line: Line2D | None,
-    points: tuple[NDArray[np.float64], NDArray[np.float64]],
-    upright: bool,
-    frames: Frames,
-    arrays: Arrays,
-) -> dict[str, Any]:
-    """Describe a line; ``frames`` hold its values at other steps than the one drawn."""
-    x, y = points
-    at, values = (x, y) if upright else (y, x)
-    kept = spread(len(at), _MOST_MOVING if gid in frames else _MOST)
-    at, values = at[kept], values[kept]
-    label = str(line.get_label()) if line else ""
-    told: dict[str, Any] = {
-        "id": gid,
-        "subject": _subject(gid),
-        "name": "" if label.startswith("_") else label,
-        "part": gid.partition(":")[2],
-        "at": arrays.put(at),
-        "px": arrays.put(_position(axes, at, 0 if upright else 1), 1),
-        "values": arrays.put(values),
-        "py": arrays.put(_position(axes, values, 1 if upright else 0), 1),
-    }
-    if gid in frames:
-        moves = np.asarray(frames[gid], dtype=float)[:, kept]
-        told["frames"] = [arrays.put(row) for row in moves]
-        told["frames_py"] = [arrays.put(_position(axes, row, 1 if upright else 0), 1) for row in moves]
-    return told
+    def __post_init__(self) -> None:
+        across, down = self.axes.xaxis.get_gid(), self.axes.yaxis.get_gid()
+        self.upright = across is not None or down is None  # positions run along x, values along y
+        self.along = (across if self.upright else down) or ""
 
+    def chart(self) -> dict[str, Any]:
+        axes = self.axes
+        box = self._to_svg(axes.transAxes.transform([(0, 1), (1, 0)]))
+        return {
+            "box": [round(float(value), 1) for value in box.ravel()],
+            "title": axes.get_title(loc="left"),
+            "along": self.along,
+            "label": axes.get_xlabel() if self.upright else axes.get_ylabel(),
+            "upright": self.upright,
+            "subject": _subject(axes.get_gid()),
+            "lines": list(self._lines()),
+            "rows": [self.arrays.put(np.ma.filled(row, np.nan)) for row in self._image()],
+        }
 
-def _position(axes: Axes, values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Give where values lie along one axis of the SVG; NaN for those that a logarithmic axis lacks."""
-    low = axes.viewLim.min
-    pairs = np.tile(np.asarray(low, dtype=float), (len(values), 1))
-    pairs[:, axis] = values
-    with np.errstate(all="ignore"):
-        return np.asarray(_to_svg(axes, axes.transData.transform(pairs))[:, axis])
+    def _image(self) -> Any:
+        return np.ma.asarray(self.axes.images[0].get_array()) if self.axes.images else ()
 
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        for line in self.axes.lines:
+            if gid := line.get_gid():
+                x, y = (np.asarray(values, dtype=float) for values in line.get_data())
+                label = str(line.get_label())
+                yield self._line(gid, "" if label.startswith("_") else label, *((x, y) if self.upright else (y, x)))
+        bars = [bar for bar in self.axes.patches if isinstance(bar, Rectangle) and _subject(bar.get_gid()) is not None]
+        if bars:
+            places = np.array([_subject(bar.get_gid()) for bar in bars], dtype=float)
+            lengths = [bar.get_height() if self.upright else bar.get_width() for bar in bars]
+            yield self._line("bars", "", places, np.array(lengths, dtype=float))
 
-def _to_svg(axes: Axes, pixels: NDArray[Any]) -> NDArray[np.float64]:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    scaled = np.asarray(pixels, dtype=float) * _SVG_DPI / figure.dpi
-    return np.column_stack([scaled[:, 0], figure.get_figheight() * _SVG_DPI - scaled[:, 1]])
+    def _line(self, gid: str, name: str, at: _Points, values: _Points) -> dict[str, Any]:
+        subject = _subject(gid)
+        most = _MOST.get(self.along, len(at)) if subject is None else len(at)
+        kept = spread(len(at), most)
+        told: dict[str, Any] = {
+            "id": gid,
+            "subject": subject,
+            "name": name,
+            "part": gid.partition(":")[2],
+            "at": self.arrays.put(at[kept]),
+            "px": self._put_places(at[kept], 0 if self.upright else 1),
+            "values": self.arrays.put(values[kept]),
+            "py": self._put_places(values[kept], 1 if self.upright else 0),
+        }
+        if gid in self.frames:
+            moves = np.asarray(self.frames[gid], dtype=float)[:, kept]
+            told["frames"] = [self.arrays.put(row) for row in moves]
+            told["frames_py"] = [self._put_places(row, 1 if self.upright else 0) for row in moves]
+        return told
+
+    def _put_places(self, values: _Points, axis: int) -> int:
+        """Put where values lie along one axis of the SVG; None for those that a logarithmic axis lacks."""
+        pairs = np.tile(np.asarray(self.axes.viewLim.min, dtype=float), (len(values), 1))
+        pairs[:, axis] = values
+        with np.errstate(all="ignore"):
+            return self.arrays.put(self._to_svg(self.axes.transData.transform(pairs))[:, axis], ".1f")
+
+    def _to_svg(self, pixels: NDArray[Any]) -> _Points:
+        figure = self.axes.get_figure(root=True)
+        assert figure is not None
+        scaled = np.asarray(pixels, dtype=float) * _SVG_DPI / figure.dpi
+        return np.column_stack([scaled[:, 0], figure.get_figheight() * _SVG_DPI - scaled[:, 1]])
 
 
 def _subject(gid: str | None) -> int | None:
     found = SUBJECT.fullmatch(gid or "")
     return int(found[1]) if found else None
-
-
-def _plain(value: float, form: str) -> float | None:
-    return float(format(value, form)) if np.isfinite(value) else None

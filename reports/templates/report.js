@@ -3,7 +3,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const list = (index) => data.arrays[index];
-  const views = []; // one per chart: {svg, chart, subjects, overlay, pointed}
+  const views = []; // one per chart: {svg, figure, chart, subjects, overlay, pointed}
   const state = Object.fromEntries(
     Object.entries(data.subjects).map(([name, subjects]) => [name, { picked: null, step: subjects.drawn, moved: false }]),
   );
@@ -29,13 +29,6 @@
     return String(Number(value.toPrecision(3)));
   };
   const bare = (title) => title.replace(/ \([^)]*\)$/, "");
-  const nearest = (values, wanted) => {
-    let best = -1;
-    values.forEach((value, i) => {
-      if (value !== null && (best < 0 || Math.abs(value - wanted) < Math.abs(values[best] - wanted))) best = i;
-    });
-    return best;
-  };
 
   // What a line holds at the step that is looked at.
   const frame = (view, line, key) => {
@@ -144,7 +137,7 @@
       if (cells) {
         const width = (x1 - x0) / cells;
         draw("rect", { class: "cursor", x: x0 + step * width, y: y0, width, height: y1 - y0 }, overlay);
-      } else if (chart.lines.some((line) => line.subject !== null)) {
+      } else if (list(chart.lines[0].px).length === subjects.steps.length) {
         const at = list(chart.lines[0].px)[step];
         draw("line", { class: "cursor", x1: at, x2: at, y1: y0, y2: y1 }, overlay);
       }
@@ -167,8 +160,10 @@
       element.classList.toggle("picked", picked !== null && own);
       if (own && picked !== null) element.parentNode.append(element); // over the others
     });
-    svg.parentElement.classList.toggle("picked", picked !== null && chart.subject === picked);
-    svg.parentElement.classList.toggle("faded", picked !== null && chart.subject !== null && chart.subject !== picked);
+    const own = picked !== null && chart.subject === picked;
+    const among = views.some((each) => each.figure === view.figure && each.chart.subject === picked);
+    svg.parentElement.classList.toggle("picked", own);
+    svg.parentElement.classList.toggle("faded", picked !== null && among && !own);
   };
 
   const set = (name, change) => {
@@ -298,7 +293,7 @@
     figure.querySelectorAll(".panel svg").forEach((svg, i) => {
       const overlay = draw("g", { class: "hand" }, svg);
       if (!charts[i]) return;
-      const view = { svg, chart: charts[i], subjects, overlay, pointed: null };
+      const view = { svg, figure, chart: charts[i], subjects, overlay, pointed: null };
       views.push(view);
       for (const kind of ["pointermove", "pointerdown"]) svg.addEventListener(kind, (event) => point(view, event));
       svg.addEventListener("pointerleave", () => leave(view));

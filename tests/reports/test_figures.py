@@ -14,6 +14,7 @@ from reports.sources import Event
 from reports.style import BAND, LOOKS, context, look, to_svg
 
 NAMES = ["x" * 80, "<script>alert(1)</script>", "重み $α$", "encoder.layers.11.attention.output.dense", "fc"]
+EVENTS = [Event(0, "loss jumped"), Event(340, "diverged")]
 DATA = {
     "three layers": analysis(3, 9, log_steps=False),
     "one snapshot": analysis(3, 1),
@@ -30,7 +31,12 @@ def panels(data):
         yield figures.heatmap(data, name)
         yield figures.layer_curves(data, name, log=name == "norm_ratio", chance=True)
     yield figures.layer_curves(data, "feedback_spectral_norm", log=True)
+    yield figures.layer_curves(data, "weight_gain", log=True, predicted="predicted_gain", events=EVENTS)
+    yield figures.heatmap(data, "step_size_number", events=EVENTS)
+    yield figures.stability(data, events=EVENTS)
     yield figures.error_profile(data, snapshot=-1)
+    yield figures.product_law(data, snapshot=-1)
+    yield figures.attribution(data, "attribution_angle", snapshot=-1)
     yield figures.spectrum(data, data.sizes["layer"] - 1, snapshots=(0, data.sizes["step"] - 1))
 
 
@@ -91,6 +97,49 @@ def test_one_exploded_layer_does_not_hide_the_ratios_of_others():
     data.norm_ratio[2, 1] = 1e30
     norm = figures.heatmap(data, "norm_ratio").axes[0].images[0].norm
     assert (norm.vmin, norm.vmax) == (pytest.approx(1e-3), pytest.approx(1e3))
+
+
+def test_ratios_are_coloured_around_one_whatever_their_sign():
+    data = analysis(3, 4)
+    data.weight_gain[1, 1], data.weight_gain[2, 1] = -2.0, 1.0
+    data.step_size_number[:] = [[0.5, 1.0, 2.0]] * 4
+    gain = figures.heatmap(data, "weight_gain").axes[0].images[0]
+    assert gain.get_array()[1, 1] == -2.0  # what is drawn is what is there, to be read off
+    assert gain.norm(np.array([-2.0, 1.0])).tolist() == [0.0, 0.5]
+    s = figures.heatmap(data, "step_size_number").axes[0].images[0]
+    np.testing.assert_allclose(s.norm(s.get_array()[:, 0]), [0, 0.5, 1], atol=1e-12)
+
+
+def test_events_stand_before_the_snapshot_that_follows_them():
+    data = analysis(3, 4, log_steps=False)  # snapshots at 0, 100, 200, 300
+    line, diverged = (
+        figures.heatmap(data, "weight_angle", events=[Event(100, "a"), Event(250, "diverged")]).axes[0].lines
+    )
+    assert (line.get_xdata()[0], diverged.get_xdata()[0]) == (0.5, 2.5)
+    assert line.get_color() != diverged.get_color()
+
+
+def test_stability_shades_what_is_above_one():
+    data = DATA["three layers"]
+    axes = figures.stability(data).axes[0]
+    (shade,) = axes.patches
+    assert shade.get_extents().transformed(axes.transData.inverted()).y0 == pytest.approx(1)
+    assert axes.get_ylim()[1] >= 1.5
+
+
+def test_predictions_are_drawn_for_layers_that_carry_error():
+    data = DATA["three layers"]
+    axes = figures.layer_curves(data, "weight_angle", predicted="predicted_angle").axes[0]
+    drawn = {line.get_gid(): line.get_ydata() for line in axes.lines}
+    assert set(drawn) == {"layer-0", "layer-1", "layer-2", "layer-1:predicted", "layer-2:predicted"}
+    np.testing.assert_array_equal(drawn["layer-2:predicted"], data.predicted_angle[:, 2])
+
+
+def test_attribution_bars_are_the_costs():
+    data = analysis(3, 4)
+    data.attribution_angle[1, 0] = np.nan
+    bars = figures.attribution(data, "attribution_angle", snapshot=1).axes[0].patches
+    np.testing.assert_array_equal([bar.get_width() for bar in bars], data.attribution_angle[1])
 
 
 def test_layer_curves_show_the_dataset_and_dot_what_carries_no_error():
