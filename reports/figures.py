@@ -129,10 +129,11 @@ def layer_curves(
         axes.set_xlabel("training step")
         steps_axis(axes, steps)
         if log:
-            log_axis(axes.yaxis, values.values)
+            reach = [] if limit is None else [limit / 30, limit]
+            log_axis(axes.yaxis, np.append(values.values, reach))
         if limit is not None:
             low, high = axes.get_ylim()
-            high = max(high, 1.5 * limit)
+            high = min(max(high, 2 * limit), 1e3 * limit)  # one exploded layer must not hide the others
             axes.set_ylim(low, high)
             axes.axhspan(limit, high, color=DIVERGED, alpha=0.1, lw=0)
             axes.axhline(limit, color=DIVERGED, lw=1)

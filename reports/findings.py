@@ -8,7 +8,7 @@ from diagnostics.finding import SEVERITIES, Evidence, Finding
 from reports.content import Entry, Figure, Findings
 from reports.facts import Facts
 from reports.sources import Source
-from reports.style import capital, number, percent, sentence
+from reports.style import capital, fixed, number, sentence
 from reports.summary import outcome
 from reports.tables import degrees
 
@@ -85,7 +85,8 @@ def _number(evidence: Evidence) -> str:
 def _confidence(finding: Finding) -> str:
     if finding.severity == "none":
         return ""
-    return f"{percent(finding.confidence)} of such findings were right where the truth was known"
+    share = fixed(100 * finding.confidence, 0, "\N{NO-BREAK SPACE}%")
+    return f"{share} of such findings were right where the truth was known"
 
 
 def _stop(text: str) -> str:

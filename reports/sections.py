@@ -103,8 +103,7 @@ def layers(source: Source, run: Facts) -> Section | None:
         )
         for name in names
     ]
-    subjects = layers_of(analysis)
-    figure = _figure(analysis, names, panels, caption, "curves", subjects)
+    figure = _figure(analysis, names, panels, caption, "curves", layers_of(analysis), also=tuple(ceilings.values()))
     return Section("Layer by layer", (figure, layer_table(analysis, _present(analysis, (*_ALIGNMENT, *_ERROR)))))
 
 
@@ -212,10 +211,11 @@ def _figure(
     name: str,
     subjects: Subjects,
     frames: tuple[Frames, ...] = (),
+    also: tuple[str, ...] = (),
 ) -> Figure:
-    """Join panels that show measures over step and layer with their words and numbers."""
+    """Join panels that show measures over step and layer, and ``also`` others, with their words and numbers."""
     words = " ".join(trend(analysis, each) for each in names)
-    return Figure(tuple(panels), caption, words, history(analysis, names), name, tuple(names), subjects, frames)
+    return Figure(tuple(panels), caption, words, history(analysis, names), name, (*names, *also), subjects, frames)
 
 
 def events_said(source: Source) -> str:
@@ -234,4 +234,5 @@ def _last(analysis: xr.Dataset, measure: str) -> int:
 
 
 def _present(analysis: xr.Dataset, names: Sequence[str]) -> list[str]:
-    return [name for name in names if name in analysis]
+    """Choose the measures that have a value somewhere: a chart of none says nothing."""
+    return [name for name in names if name in analysis and np.isfinite(analysis[name].values).any()]

@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from reports import figures
-from reports.content import Block, Figure, Section, Table, Text
+from reports.content import Figure, Section, Table, Text
 from reports.facts import Facts, last_measured
 from reports.sections import events_said
 from reports.sources import Source
@@ -23,43 +23,53 @@ _PREDICTED = {"weight_angle": "predicted_angle", "weight_gain": "predicted_gain"
 def stability(source: Source, run: Facts) -> Section | None:
     """Show predicted against observed stability, and the predicted resting point against the reached one."""
     analysis = source.analysis
-    blocks: list[Block] = []
-    if "step_size_number" in analysis:
-        said = _said(analysis, run)
-        caption = (
+    found = [Text(_said(analysis, run))] if "step_size_number" in analysis else []
+    blocks = [block for block in (*found, _figure(source), _table(analysis)) if block is not None]
+    return Section("Stability: predicted and observed", tuple(blocks)) if blocks else None
+
+
+def _figure(source: Source) -> Figure | None:
+    analysis = source.analysis
+    panels, captions, words, measures = [], [], [], []
+    if "step_size_number" in analysis and np.isfinite(analysis.step_size_number).any():
+        panels.append(figures.stability(analysis, events=source.events))
+        captions.append(
             f"Step-size number S of every layer of {source.name}: the alignment step over the largest stable one. "
             "Above the line at 1 the feedback of that layer grows without bound."
         )
-        panels = [figures.stability(analysis, events=source.events)]
-        if "log_gain_sum" in analysis:
-            line = figures.Curve(
-                "sum", look(source.rule), analysis.step.values, analysis.log_gain_sum.values, gid="sum"
-            )
-            panels.append(figures.curves([line], title="Sum of log gains", events=source.events))
-            caption += (
-                " Right: the logarithms of ‖B‖/‖W‖ summed over the layers that carry error: above 0 the error grows "
-                "on its way down, below 0 it fades, whatever the angles."
-            )
-        figure = Figure(
-            panels=tuple(panels),
-            caption=caption + events_said(source),
-            alt=f"{said} {trend(analysis, 'step_size_number')}",
-            data=history(analysis, ["step_size_number"]),
-            name="stability",
-            measures=("step_size_number", "log_gain_sum"),
-            subjects=layers_of(analysis),
+        words.append(trend(analysis, "step_size_number"))
+        measures.append("step_size_number")
+    if "log_gain_sum" in analysis and np.isfinite(analysis.log_gain_sum).any():
+        sums = analysis.log_gain_sum.values
+        line = figures.Curve("sum of log gains", look(source.rule), analysis.step.values, sums, gid="sum")
+        panels.append(figures.curves([line], title="Sum of log gains", events=source.events))
+        captions.append(
+            f"Sum of log gains of {source.name}: the logarithms of ‖B‖/‖W‖ summed over the layers that carry error. "
+            "Above 0 the error grows on its way down, below 0 it fades, whatever the angles."
         )
-        blocks += [Text(said), figure]
-    if table := _table(analysis):
-        blocks.append(table)
-    return Section("Stability: predicted and observed", tuple(blocks)) if blocks else None
+        words.append(f"The sum of log gains is {number(sums[last_measured(analysis)])} at the end.")
+        measures.append("log_gain_sum")
+    if not panels:
+        return None
+    return Figure(
+        panels=tuple(panels),
+        caption=" ".join(captions) + events_said(source),
+        alt=" ".join(words),
+        data=history(analysis, measures),
+        name="stability",
+        measures=tuple(measures),
+        subjects=layers_of(analysis),
+    )
 
 
 def _said(analysis: xr.Dataset, run: Facts) -> str:
     """Say in which layer S first passes 1, and what became of the run."""
     values = analysis.step_size_number.transpose("step", "layer").values
     if not np.isfinite(values).any():
-        return "No layer has a step-size number: the rule has no linear theory, or its feedback is fixed."
+        return (
+            "No layer has a step-size number S: it is known where the feedback learns by a rule with a linear theory, "
+            "by gradient descent with or without momentum."
+        )
     beyond = np.argwhere(values > 1)
     if len(beyond):
         step, layer = beyond[0]

@@ -59,13 +59,14 @@ def layer_table(analysis: xr.Dataset, names: list[str]) -> Table:
 
 
 def history(analysis: xr.Dataset, names: list[str]) -> Table:
-    """Tabulate measures of every layer over training, at no more snapshots than a page is wide."""
+    """Tabulate measures, of layers or of the whole network, over training: as many snapshots as a page is wide."""
     shown = spread(analysis.sizes["step"], 8)
     rows = []
     for name in names:
-        measure = analysis[name].transpose("layer", "step")
+        measure = analysis[name] if "layer" in analysis[name].dims else analysis[name].expand_dims(layer=["all"])
+        measure = measure.transpose("layer", "step")
         show = formatter(measure)
-        for layer, values in zip(analysis.layer.values, measure.values[:, shown], strict=True):
+        for layer, values in zip(measure.layer.values, measure.values[:, shown], strict=True):
             rows.append((measure_title(measure), str(layer), *map(show, values)))
     whole = "" if len(shown) == analysis.sizes["step"] else " at some of the snapshots; analysis.nc holds all"
     heads = ("measure", "layer", *(f"step {step}" for step in analysis.step.values[shown]))

@@ -136,7 +136,7 @@ def test_the_worst_finding_comes_first_and_stands_for_its_kind(tmp_path):
     details = dict(first.details)
     assert details["Also"] == "fc4, steps 40 to 200; fc5, steps 40 to 200"
     assert details["Evidence"] == "step size number 3.20 > 1.00 at step 40"
-    assert details["Confidence"].startswith("95.0")
+    assert details["Confidence"].startswith("95\N{NO-BREAK SPACE}%")
     assert (second.where, second.figure, dict(second.details).get("Evidence")) == ("fc2, step 7", "", None)
 
 

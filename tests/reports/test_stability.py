@@ -47,8 +47,10 @@ def test_a_rule_without_theory_says_so(tmp_path):
     data = analysis(3)
     for name in ("step_size_number", "relaxation_time", "predicted_angle", "predicted_gain", "predicted_noise_angle"):
         data[name][:] = np.nan
-    text, _, table = section(write_run(tmp_path / "r", data)).blocks
+    text, figure, table = section(write_run(tmp_path / "r", data)).blocks
     assert text.text.startswith("No layer has a step-size number")
+    assert figure.measures == ("log_gain_sum",)
+    assert [row[:2] for row in figure.data.rows] == [("log gain sum", "all")]
     assert "largest S" not in table.columns
 
 
