@@ -8,7 +8,7 @@ from diagnostics.finding import SEVERITIES, Evidence, Finding
 from reports.content import Entry, Figure, Findings
 from reports.facts import Facts
 from reports.sources import Source
-from reports.style import capital, fixed, number, sentence
+from reports.style import capital, fixed, number
 from reports.summary import outcome
 from reports.tables import degrees
 
@@ -90,4 +90,5 @@ def _confidence(finding: Finding) -> str:
 
 
 def _stop(text: str) -> str:
-    return sentence(text.rstrip("."))
+    """End with a full stop; the first word may be a layer's name and stays as it is."""
+    return f"{text.rstrip('.')}."

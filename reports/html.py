@@ -18,6 +18,7 @@ from reports.style import BAND, GRID, INK, MISSING, MUTED
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _THEMED = {INK: "ink", MUTED: "muted", GRID: "grid", BAND: "band", MISSING: "missing"}
 _THEMED_STYLE = re.compile("|".join(_THEMED))
+_FINE = re.compile(r"(\.\d\d)\d+")  # a hundredth of a point is more than any screen shows
 _GENERATED = re.compile(r"_\d+$|^(?:image|m|p)[0-9a-f]{8,}$")  # ids that matplotlib gives of itself
 
 ElementTree.register_namespace("", _SVG)
@@ -87,6 +88,8 @@ def inline(svg: str, prefix: str) -> str:
         elif name is not None and not _GENERATED.search(name):
             element.set("data-id", name)
         for key, value in element.attrib.items():
+            if key in ("d", "x", "y"):
+                value = _FINE.sub(r"\1", value)
             if key == "style":
                 value = _THEMED_STYLE.sub(lambda match: f"var(--{_THEMED[match[0]]})", value)
             if key == f"{{{_XLINK}}}href" and value.startswith("#"):
