@@ -150,7 +150,7 @@ def test_many_findings_of_a_kind_are_counted_not_listed():
 )
 def test_health_is_the_worst_severity(tmp_path, severities, worst):
     found = None if severities is None else [finding(severity=severity) for severity in severities]
-    source = load(write_run(tmp_path / "r", analysis(2), findings=found))
+    source = load(write_run(tmp_path / "r", analysis(2)[["weight_angle"]], findings=found))
     assert health(source) == worst
     report = single(source)
     assert report.health == worst
@@ -164,6 +164,6 @@ def test_a_run_that_was_not_diagnosed_says_so(light):
 
 def test_a_healthy_run_says_so_and_what_it_reached(tmp_path):
     found = [finding("nothing-wrong", None, "none", "Nothing wrong was found", evidence=())]
-    source = load(write_run(tmp_path / "r", analysis(2), findings=found))
+    source = load(write_run(tmp_path / "r", analysis(2)[["weight_angle"]], findings=found))
     assert single(source).headline == "Healthy"
     assert verdict(source, facts(source)) == outcome(facts(source))
