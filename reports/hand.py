@@ -24,6 +24,7 @@ SUBJECT = re.compile(r"(?:layer|run)-(\d+)(?::\w+)?")
 
 _SVG_DPI = 72.0
 _MOST = {"step": 400, "mode": 120}  # points of a line that can be pointed at, unless it is of one layer or run
+_MOST_MOVING = 6000  # the same for a line that moves, over all its steps
 
 _Points = NDArray[np.float64]
 
@@ -105,6 +106,8 @@ class _Reader:
     def _line(self, gid: str, name: str, at: _Points, values: _Points) -> dict[str, Any]:
         subject = _subject(gid)
         most = _MOST.get(self.along, len(at)) if subject is None else len(at)
+        if self.along == "mode" and gid in self.frames:
+            most = min(most, max(16, _MOST_MOVING // len(self.frames[gid])))
         kept = spread(len(at), most)
         told: dict[str, Any] = {
             "id": gid,

@@ -24,7 +24,7 @@ def single(source: Source) -> Report:
     findings: tuple[Block, ...] = (Text("Not diagnosed: the run has no findings.json. `wtdiag analyze` writes it."),)
     if source.findings:
         findings = (entries(source.findings, figures),)
-    texts = tuple(Text(sentence) for sentence in sentences(run))
+    texts = tuple(Text(sentence) for sentence in (*sentences(run), *_shown(source)))
     summary = Section("Summary", (glance(run), *findings, *texts))
     return Report(
         title=source.name,
@@ -32,3 +32,11 @@ def single(source: Source) -> Report:
         sections=(summary, *body, settings(source), methods([source.analysis])),
         health=health(source),
     )
+
+
+def _shown(source: Source) -> list[str]:
+    """Say how many of a long run's snapshots the report shows."""
+    shown = source.analysis.sizes["step"]
+    if shown == source.snapshots:
+        return []
+    return [f"This report shows {shown} of {source.snapshots} snapshots, spread evenly; analysis.nc holds all."]

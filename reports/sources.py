@@ -45,6 +45,8 @@ class Source:
         ``findings.json``; None for a run that was not diagnosed.
     events : tuple of Event
         Jumps that the metrics note, and where the run diverged.
+    snapshots : int
+        How many snapshots ``analysis.nc`` holds.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Source:
     analysis: xr.Dataset
     findings: tuple[Finding, ...] | None
     events: tuple[Event, ...]
+    snapshots: int
 
     @property
     def rule(self) -> str:
@@ -86,15 +89,16 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
     run = open_run(path)
     metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
     config = _clean(run.config)
-    findings = run.path / FINDINGS
+    findings, analysis = run.path / FINDINGS, _analysis(run.path / ANALYSIS)
     return Source(
         name=printable(name or run.path.resolve().name),
         path=run.path,
         config=config,
         metrics=metrics.map(_number),
-        analysis=_analysis(run.path / ANALYSIS),
+        analysis=analysis,
         findings=tuple(map(_printable, read_findings(findings))) if findings.exists() else None,
         events=_events(metrics, config),
+        snapshots=int(analysis.sizes["step"]),
     )
 
 

@@ -5,7 +5,7 @@ import sys
 import click
 import numpy as np
 import pytest
-from conftest import analysis, write_run
+from conftest import analysis, finding, write_run
 
 import reports
 import wtdiag
@@ -13,6 +13,7 @@ from diagnostics.analyze import analyze, write_analysis
 from probes.errors import InputError
 from probes.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
 from reports.sources import load
+from reports.thin import thin
 
 
 def test_one_run_is_reported_in_its_directory(light):
@@ -96,6 +97,21 @@ def cut(path):
 def replace(run, dataset):
     (run / "analysis.nc").unlink()
     dataset.to_netcdf(run / "analysis.nc", engine="h5netcdf")
+
+
+def test_a_long_run_is_shown_at_the_snapshots_that_matter(tmp_path):
+    data = analysis(100, 300, log_steps=False)[["weight_angle", "step_size_number"]]
+    data.step_size_number[:] = 0.5
+    data.step_size_number[123, 7], data.step_size_number[124, 8] = 1.5, 2.5
+    path = write_run(tmp_path / "r", data, findings=[finding(first_step=1700, last_step=2900)])
+    source = load(path)
+    shown = thin(source).analysis.step.values.tolist()
+    assert {0, 1700, 2900, 12300, 12400, 29900} <= set(shown)
+    assert 60 <= len(shown) <= 66
+    page = reports.write([path], formats=["html"])[0].read_text()
+    assert f"shows {len(shown)} of 300 snapshots" in page
+    assert "unstable from step 12300, first in fc8" in page
+    assert len(page) < 5e6
 
 
 def test_bad_arguments(run):
