@@ -41,7 +41,6 @@ def _ordered(findings: Iterable[Finding]) -> list[Finding]:
 
 def _entry(group: Sequence[Finding], figures: Sequence[Figure]) -> Entry:
     first, *others = group
-    measures = {number.measure for number in first.evidence}
     shown = (figure.name for number in first.evidence for figure in figures if number.measure in figure.measures)
     details = (
         ("Also", _also(others)),
@@ -57,7 +56,7 @@ def _entry(group: Sequence[Finding], figures: Sequence[Figure]) -> Entry:
         where=_where(first),
         summary=_stop(first.summary),
         details=tuple((label, text) for label, text in details if text),
-        figure=next(shown, "") if measures else "",
+        figure=next(shown, ""),
     )
 
 
