@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     # For type checkers and editors; when the program runs, `__getattr__` loads them.
     from probes import PROBES as PROBES
+    from reports import plot as plot
     from trainers.convert import summary as summary
     from trainers.convert import transport_free as transport_free
     from trainers.fit import Training as Training
@@ -54,6 +55,7 @@ _PUBLIC = {
     "Training": "trainers.fit",
     "error_signals": "trainers.signals",
     "open_run": "trainers.network",
+    "plot": "reports",
     "rule": "trainers.rules",
     "summary": "trainers.convert",
     "transport_free": "trainers.convert",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import figures
+from reports import lines
 from reports.facts import last_measured, meaningful
 from reports.sources import Source
 from reports.style import look
@@ -38,19 +38,14 @@ def groups(sources: Sequence[Source]) -> tuple[Group, ...]:
     return tuple(Group(_name(runs, counted), tuple(runs)) for runs in found.values())
 
 
-def average(group: Group, index: int, series: Callable[[Source], pd.Series[Any]]) -> list[figures.Curve]:
+def average(group: Group, index: int, series: Callable[[Source], pd.Series[Any]]) -> list[lines.Curve]:
     """Draw the mean of a series over a group's runs, in a band of one standard deviation.
 
     Where the runs have no place in common, and in a group of one, each is drawn by itself; a run without values
     is left out.
     """
-    found = [values for run in group.runs if len(values := series(run).dropna())]
-    rule, gid = group.runs[0].rule, f"run-{index}"
-    common = pd.concat(found, axis=1, join="inner") if len(found) > 1 else pd.DataFrame()
-    if common.empty:
-        return [figures.Curve(rule, look(rule), each.index, each.values, gid=gid) for each in found]
-    mean, sd = common.mean(axis=1), common.std(axis=1, ddof=0)
-    return [figures.Curve(rule, look(rule), common.index, mean.values, gid=gid, low=mean - sd, high=mean + sd)]
+    rule = group.runs[0].rule
+    return lines.average(rule, look(rule), [series(run) for run in group.runs], gid=f"run-{index}")
 
 
 def mean_angle(source: Source) -> pd.Series[Any]:

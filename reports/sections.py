@@ -135,12 +135,12 @@ def error_signal(source: Source, run: Facts) -> Section | None:
         "(inherited: the rule's and the exact error, both sent through W), or both (total). Read from the "
         "bottom, where the error starts."
     )
-    index, subjects = last_measured(analysis), layers_of(analysis)
-    panels = [figures.error_profile(analysis, snapshot=index)]
+    subjects = layers_of(analysis)
+    panels = [figures.error_profile(analysis, step=run.step)]
     shown, product = [names], ""
     if {"error_angle", "error_angle_product"} <= set(analysis):
         shown.append(["error_angle", "error_angle_product"])
-        panels.append(figures.product_law(analysis, snapshot=index))
+        panels.append(figures.product_law(analysis, step=run.step))
         product = (
             " Right: the error that trains each layer, as measured, and as the product law gives it from the local "
             "angles above (the product of their cosines, as if they were independent)."
@@ -165,22 +165,23 @@ def _attribution(source: Source, names: list[str], subjects: Subjects) -> Figure
         "replacing B by W from the top down: degrees of the error angle at the first layer, and share of the "
         "decrease of the loss that one step of exact backpropagation would give."
     )
-    panels = [figures.attribution(analysis, name, snapshot=index) for name in names]
+    panels = [figures.attribution(analysis, name, step=int(analysis.step[index])) for name in names]
     return _figure(analysis, names, panels, caption, "attribution", subjects)
 
 
 def _singular_values(analysis: xr.Dataset) -> Figure:
-    """Draw the spectra of up to six layers that carry error, at the first and the last snapshot."""
+    """Draw the spectra of up to six layers that carry error, at snapshots from the first to the last."""
     last = last_measured(analysis)
     finite = np.isfinite(analysis.forward_singular_values.isel(step=last)).any("mode").values
     usable = np.flatnonzero(finite & carrying(analysis))
     usable = usable if len(usable) else np.arange(analysis.sizes["layer"])
     chosen = [int(usable[i]) for i in spread(len(usable), 6)]
     which = f"{len(chosen)} layers across the depth" if len(chosen) < len(usable) else "every layer that carries error"
-    dotted = f", dotted at step {int(analysis.step[0])}" if last else ""
+    steps = [int(analysis.step[i]) for i in spread(last + 1, 4)]
+    dotted = f", dotted at step{'s' if len(steps) > 2 else ''} {', '.join(map(str, steps[:-1]))}" if last else ""
     data = spectra_table(analysis, chosen)
     return Figure(
-        panels=tuple(figures.spectrum(analysis, layer, snapshots=(0, last) if last else (0,)) for layer in chosen),
+        panels=tuple(figures.spectrum(analysis, layer, steps=steps) for layer in chosen),
         caption=f"Singular values of {which}, in descending order: forward weights W dark, feedback weights "
         f"B orange; solid at step {int(analysis.step[last])}{dotted}. The shaded bands are what Gaussian "
         "matrices of the same shape and norm give (± two standard deviations). Values below 1e-4 of the "

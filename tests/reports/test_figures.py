@@ -10,6 +10,7 @@ from matplotlib.text import Text
 
 from reports import figures
 from reports.axes import spread
+from reports.lines import null_band
 from reports.sources import Event
 from reports.style import BAND, LOOKS, context, look, to_svg
 
@@ -34,10 +35,11 @@ def panels(data):
     yield figures.layer_curves(data, "weight_gain", log=True, predicted="predicted_gain", events=EVENTS)
     yield figures.heatmap(data, "step_size_number", events=EVENTS)
     yield figures.stability(data, events=EVENTS)
-    yield figures.error_profile(data, snapshot=-1)
-    yield figures.product_law(data, snapshot=-1)
-    yield figures.attribution(data, "attribution_angle", snapshot=-1)
-    yield figures.spectrum(data, data.sizes["layer"] - 1, snapshots=(0, data.sizes["step"] - 1))
+    yield figures.error_profile(data)
+    yield figures.product_law(data)
+    yield figures.gain_profile(data)
+    yield figures.attribution(data, "attribution_angle")
+    yield figures.spectrum(data, data.sizes["layer"] - 1)
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
@@ -138,7 +140,7 @@ def test_predictions_are_drawn_for_layers_that_carry_error():
 def test_attribution_bars_are_the_costs():
     data = analysis(3, 4)
     data.attribution_angle[1, 0] = np.nan
-    bars = figures.attribution(data, "attribution_angle", snapshot=1).axes[0].patches
+    bars = figures.attribution(data, "attribution_angle", step=int(data.step[1])).axes[0].patches
     np.testing.assert_array_equal([bar.get_width() for bar in bars], data.attribution_angle[1])
 
 
@@ -154,19 +156,19 @@ def test_layer_curves_show_the_dataset_and_dot_what_carries_no_error():
 def test_null_band_spans_two_standard_deviations_of_every_layer():
     data = analysis(3, 4)
     data["weight_angle_null_sd"] = "layer", [1.0, 4.0, 2.0]
-    low, high = figures.null_band(data, "weight_angle")
+    low, high = null_band(data, "weight_angle")
     np.testing.assert_allclose([low, high], [[82.0] * 4, [98.0] * 4])
     data["norm_ratio_null"] = "layer", [1.0, 1.0, 1.0]
     data["norm_ratio_null_sd"] = "layer", [0.5, 0.1, 0.1]  # of its logarithm
-    low, high = figures.null_band(data, "norm_ratio")
+    low, high = null_band(data, "norm_ratio")
     np.testing.assert_allclose(low * high, 1)
     np.testing.assert_allclose(high, np.e)
-    assert figures.null_band(data, "forward_norm") is None
+    assert null_band(data, "forward_norm") is None
 
 
 def test_spectrum_draws_both_matrices_and_skips_the_padding():
     data = analysis(3, 4, modes=10)
-    axes = figures.spectrum(data, 0, snapshots=(0, 3)).axes[0]
+    axes = figures.spectrum(data, 0, steps=[int(data.step[0]), int(data.step[3])]).axes[0]
     assert [len(line.get_ydata()) for line in axes.lines] == [5] * 4  # the generator pads layer 0 after 5
     np.testing.assert_array_equal(axes.lines[1].get_ydata(), data.forward_singular_values[3, 0, :5])
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["W", "B"]
@@ -174,7 +176,7 @@ def test_spectrum_draws_both_matrices_and_skips_the_padding():
 
 def test_error_profile_shows_the_three_angles():
     data = DATA["three layers"]
-    axes = figures.error_profile(data, snapshot=-1).axes[0]
+    axes = figures.error_profile(data).axes[0]
     drawn = {line.get_label(): line.get_xdata() for line in axes.lines if line.get_color() != BAND}
     assert set(drawn) == {"local", "inherited", "total"}
     for part, values in drawn.items():
@@ -183,7 +185,9 @@ def test_error_profile_shows_the_three_angles():
 
 def test_product_law_stands_beside_the_error_that_trains():
     data = DATA["three layers"]
-    drawn = {line.get_gid(): line.get_xdata() for line in figures.product_law(data, snapshot=1).axes[0].lines}
+    drawn = {
+        line.get_gid(): line.get_xdata() for line in figures.product_law(data, step=int(data.step[1])).axes[0].lines
+    }
     for name in ("error_angle", "error_angle_product"):
         np.testing.assert_array_equal(drawn[name], data[name][1])
 
