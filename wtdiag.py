@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     # For type checkers and editors; when the program runs, `__getattr__` loads them.
     from diagnostics.finding import Finding as Finding
     from probes import PROBES as PROBES
+    from reports import plot as plot
     from trainers.convert import summary as summary
     from trainers.convert import transport_free as transport_free
     from trainers.fit import Training as Training
@@ -60,6 +61,7 @@ _PUBLIC = {
     "Training": "trainers.fit",
     "error_signals": "trainers.signals",
     "open_run": "trainers.network",
+    "plot": "reports",
     "rule": "trainers.rules",
     "summary": "trainers.convert",
     "transport_free": "trainers.convert",
@@ -367,6 +369,27 @@ def _analyze(
         _print_comparison(compare_runs(opened))
         for path in paths:
             click.echo(path)
+
+
+@cli.command("report")
+@click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
+@click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the report.")
+@click.option("--open", "show", is_flag=True, help="Show it when it is written.")
+def _report(run_dirs: tuple[Path, ...], formats: str, out: Path | None, show: bool) -> None:
+    """Write the report on an analysed run again, or the joint report on several; needs no snapshots.
+
+    \b
+    wtdiag report runs/ia8 --format html --open
+    wtdiag report runs/two/*
+    """  # noqa: D301  (click wants the character itself)
+    from reports import FORMATS, write
+
+    paths = write(run_dirs, out=out, formats=FORMATS if formats == "both" else (formats,))
+    for path in paths:
+        click.echo(path)
+    if show:
+        click.launch(str(paths[0]))
 
 
 @cli.command("compare")

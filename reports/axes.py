@@ -2,30 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from reports.facts import carrying
-from reports.style import HALF, context, printable, short
+from probes.errors import InputError, check_one_of
+from reports.facts import carrying, last_measured
+from reports.sources import Event
+from reports.style import DIVERGED, MUTED, context, printable, short
 
 _UNITS = {"degree": "°", "1": ""}
+_NAMES = {"step_size_number": "step-size number S"}  # where the variable's own name would not do
 _MAX_NAMES = 26  # layer names that one axis has room for
 
 
-def panel(draw: Callable[[Axes], None], *, width: float = HALF, height: float = 2.3) -> Figure:
-    """Draw on fresh axes of the given size in inches, in the reports' style."""
+@contextmanager
+def canvas(ax: Axes | None) -> Iterator[Axes]:
+    """Give axes to draw on: those given, as they are, or new ones in the reports' style."""
+    if ax is not None:
+        yield ax
+        return
+    from matplotlib import pyplot  # only where a figure is to be shown: it looks for a display
+
     with context():
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.subplots())
-        return figure
+        yield pyplot.subplots(figsize=(5, 3.4), layout="constrained")[1]
+
+
+def need(analysis: xr.Dataset, *measures: str, dims: Sequence[str] = ()) -> xr.DataArray:
+    """Return the first of some measures, its dims in the given order, having checked that all are there.
+
+    Raises
+    ------
+    InputError
+        If one is missing, or the first has other dims.
+    """
+    for measure in measures:
+        check_one_of("measure", measure, [str(name) for name in analysis.data_vars])
+    first = analysis[measures[0]]
+    if dims and set(first.dims) != set(dims):
+        found = ", ".join(map(str, first.dims))
+        raise InputError(f"measure: {measures[0]!r} is over ({found}); expected ({', '.join(dims)})")
+    return first.transpose(*dims) if dims else first
+
+
+def at_step(analysis: xr.Dataset, step: int | None) -> xr.Dataset:
+    """Select a snapshot; by default the last that holds any measure.
+
+    Raises
+    ------
+    InputError
+        If there is no snapshot of that step.
+    """
+    if step is None:
+        return analysis.isel(step=last_measured(analysis))
+    check_one_of("step", str(step), [str(each) for each in analysis.step.values])
+    return analysis.sel(step=step)
 
 
 def measure_title(measure: xr.DataArray) -> str:
@@ -36,21 +74,17 @@ def measure_title(measure: xr.DataArray) -> str:
     >>> measure_title(xr.DataArray(0.0, name="weight_angle", attrs={"units": "degree"}))
     'weight angle (°)'
     """
-    name = str(measure.name).replace("_", " ")
+    name = _NAMES.get(str(measure.name), str(measure.name).replace("_", " "))
     units = str(measure.attrs.get("units", "1"))
     sign = _UNITS.get(units, units)
     return printable(f"{name} ({sign})" if sign else name)
 
 
-def layers_height(analysis: xr.Dataset) -> float:
-    """Give the height in inches of a panel with one row per layer."""
-    return float(np.clip(0.85 + 0.15 * analysis.sizes["layer"], 1.7, 4.1))
-
-
 def layers_axis(axes: Axes, analysis: xr.Dataset) -> None:
     """Name the layers along the vertical axis, the first at the top, as many as fit."""
     shown = every(analysis.sizes["layer"], _MAX_NAMES)
-    axes.set_yticks(shown, [layer_name(analysis, i, 16) for i in shown])
+    axes.set_yticks(shown, [layer_name(analysis, i, 16) for i in shown], parse_math=False)
+    axes.yaxis.set_gid("layer")
 
 
 def layer_name(analysis: xr.Dataset, index: int, length: int) -> str:
@@ -61,6 +95,7 @@ def layer_name(analysis: xr.Dataset, index: int, length: int) -> str:
 
 def steps_axis(axes: Axes, steps: NDArray[Any]) -> None:
     """Stretch early training where the snapshots are denser there."""
+    axes.xaxis.set_gid("step")
     positive = steps[steps > 0]
     if len(steps) > 4 and np.median(steps) < 0.25 * steps[-1]:
         start = float(positive[0])
@@ -74,14 +109,24 @@ def steps_axis(axes: Axes, steps: NDArray[Any]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
+def mark(axes: Axes, events: Sequence[Event], place: Callable[[int], float] = float) -> None:
+    """Draw a dashed line at each event's step, or where ``place`` puts it; divergence stands out."""
+    for step, text in events:
+        color, width = (DIVERGED, 1.2) if text.startswith("diverged") else (MUTED, 0.8)
+        axes.axvline(place(step), color=color, lw=width, ls=(0, (3, 2)))
+
+
 def log_axis(axis: Axis, values: ArrayLike, *, floor: float = 0.0) -> None:
-    """Make a vertical axis logarithmic if its values span a factor 30, down to ``floor`` of the largest."""
+    """Make an axis logarithmic if its values span a factor 30, down to ``floor`` of the largest."""
     found = np.asarray(values, dtype=float)
-    found = found[(found > 1e-300) & (found < 1e300)]  # leaves room for the margins
+    found = found[(found > 1e-280) & (found < 1e280)]  # leaves room for the margins
     if not found.size or found.max() / 30 < found.min():
         return
-    axis.axes.set_yscale("log")
-    axis.axes.set_ylim(max(found.min() * 0.8, found.max() * floor), found.max() * 1.3)
+    upright = axis is axis.axes.yaxis
+    (axis.axes.set_yscale if upright else axis.axes.set_xscale)("log")
+    (axis.axes.set_ylim if upright else axis.axes.set_xlim)(
+        max(found.min() * 0.8, found.max() * floor), found.max() * 1.3
+    )
     plain_numbers(axis)
     axis.set_minor_locator(NullLocator())
 

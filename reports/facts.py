@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from reports.sources import Source
 
 NAN = float("nan")
+_EVERYWHERE = {  # measures that are not about the feedback of the layer itself
+    *("error_angle", "error_angle_product", "error_norm", "error_norm_exact", "error_norm_ratio"),
+    *("weight_gradient_angle", "activation_norm", "activation_dimension", "dead_units", "below_floor"),
+    *("relative_update", "radial_cosine"),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Facts:
         The first layer, and the angle of the error that trains it to exact backpropagation's.
     sender, local, inherited, total : str, float
         The lowest layer that sends error down, and the three angles of what it sends.
+    largest_s, largest_s_layer : float, str
+        The largest step-size number of all snapshots, and its layer.
     """
 
     rule: str
@@ -62,6 +69,8 @@ class Facts:
     local: float
     inherited: float
     total: float
+    largest_s: float
+    largest_s_layer: str
 
 
 def facts(source: Source) -> Facts:
@@ -80,6 +89,7 @@ def facts(source: Source) -> Facts:
     diverged = config.get("diverged")
     diverged = diverged if isinstance(diverged, dict) else {}
     broke = diverged.get("step")
+    largest, where = _largest(analysis, "step_size_number")
     return Facts(
         rule=source.rule,
         status=str(config.get("status", "unknown")),
@@ -102,7 +112,18 @@ def facts(source: Source) -> Facts:
         local=float(_values(now, "error_angle_local")[sender]),
         inherited=float(_values(now, "error_angle_inherited")[sender]),
         total=float(_values(now, "error_angle_total")[sender]),
+        largest_s=largest,
+        largest_s_layer=where,
     )
+
+
+def _largest(analysis: xr.Dataset, measure: str) -> tuple[float, str]:
+    """Give the largest value of a measure over steps and layers, and its layer; NaN and "" if there is none."""
+    if measure not in analysis or not np.isfinite(analysis[measure].values).any():
+        return NAN, ""
+    by_layer = analysis[measure].max("step").values  # passes over NaN
+    index = int(np.nanargmax(by_layer))
+    return float(by_layer[index]), str(analysis.layer.values[index])
 
 
 def carrying(analysis: xr.Dataset) -> NDArray[np.bool_]:
@@ -114,8 +135,9 @@ def carrying(analysis: xr.Dataset) -> NDArray[np.bool_]:
 
 def meaningful(analysis: xr.Dataset, measure: str) -> NDArray[np.bool_]:
     """In which layers a measure means something: where it is about feedback, in those that carry error."""
-    about_feedback = not measure.startswith("forward") and measure not in ("error_angle", "error_norm_ratio")
-    return carrying(analysis) if about_feedback else np.ones(analysis.sizes["layer"], dtype=bool)
+    if measure.startswith("forward") or measure in _EVERYWHERE:
+        return np.ones(analysis.sizes["layer"], dtype=bool)
+    return carrying(analysis)
 
 
 def measures(analysis: xr.Dataset) -> list[str]:

@@ -1,243 +1,58 @@
-"""Panels: each function draws one from an analysis dataset and returns the matplotlib figure."""
+"""The panels of reports: the figures of `reports.plot`, sized to stand two or three to a line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from numpy.typing import ArrayLike, NDArray
 
-from reports.axes import (
-    compact,
-    every,
-    layer_name,
-    layers_axis,
-    layers_height,
-    log_axis,
-    measure_title,
-    panel,
-    plain_numbers,
-    spread,
-    steps_axis,
-)
-from reports.facts import meaningful
-from reports.style import ALIGNMENT, BAND, DEPTH, HALF, INK, MISSING, RATIO, THIRD, Look, capital
+from reports import lines, plot
+from reports.lines import Curve
+from reports.style import HALF, THIRD, context
 
-FEEDBACK = "#d9730d"  # colour of B wherever W (ink) and B share a panel
-_RATIOS = (0.1, 0.2, 0.5, 0.7, 1.0, 1.4, 2.0, 5.0, 10.0)
-_DECADES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
-_MOST = 1000.0  # the largest ratio that has its own colour
+__all__ = [
+    "Curve", "attribution", "curves", "error_profile", "gain_profile", "heatmap", "layer_curves", "product_law",
+    "spectrum", "stability",
+]  # fmt: skip
+
+P = ParamSpec("P")
 
 
-def heatmap(analysis: xr.Dataset, measure: str) -> Figure:
-    """Step by layer map of a measure, coloured by its distance from what chance gives.
-
-    Every snapshot has one column, whatever its distance to the next; missing values are grey.
-    """
-    values = analysis[measure].transpose("layer", "step")
-    norm, colors = _scale(analysis, measure)
-
-    def draw(axes: Axes) -> None:
-        axes.set_facecolor(MISSING)
-        finite = np.ma.masked_invalid(values.values.astype(float))
-        image = axes.imshow(finite, aspect="auto", cmap=colors, norm=norm)
-        axes.grid(visible=False)
-        reach = norm.vmax if isinstance(norm, LogNorm) and norm.vmax else 0.0
-        beyond = "both" if reach == _MOST else "neither"
-        bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=25, extend=beyond)
-        bar.outline.set_visible(False)
-        if reach:
-            bar.ax.yaxis.set_major_locator(FixedLocator(_RATIOS if reach <= 10 else _DECADES))
-            bar.ax.yaxis.set_minor_locator(NullLocator())
-            plain_numbers(bar.ax.yaxis)
-        else:
-            # The colours stay those of the whole range, so that reports compare; the key shows what occurs.
-            low, high = (0.5, 1.0) if measure == "sign_agreement" else (0.0, 90.0)
-            shown = finite.compressed()
-            bar.ax.set_ylim(shown.min(initial=low), shown.max(initial=high))
-        axes.set_title(capital(measure_title(values)))
-        axes.set_xlabel("training step (one column per snapshot)")
-        shown_steps = every(len(analysis.step), 6)
-        axes.set_xticks(shown_steps, [compact(analysis.step.values[i]) for i in shown_steps])
-        layers_axis(axes, analysis)
-
-    return panel(draw, height=layers_height(analysis))
+def _rows(analysis: xr.Dataset) -> float:
+    """Give the height in inches of a panel with one row per layer."""
+    return float(np.clip(0.85 + 0.15 * analysis.sizes["layer"], 1.7, 4.1))
 
 
-def layer_curves(analysis: xr.Dataset, measure: str, *, log: bool = False, chance: bool = False) -> Figure:
-    """Curves of a measure over training, one per layer, coloured by depth.
-
-    Layers in which the measure means nothing are dotted. With ``chance``, a band spans two standard
-    deviations around the null expectation of every layer.
-    """
-    values = analysis[measure].transpose("layer", "step")
-    steps = analysis.step.values
-    solid = meaningful(analysis, measure)
-    key = BoundaryNorm(np.arange(len(solid) + 1) - 0.5, 256) if len(solid) > 1 else Normalize(-0.5, 0.5)
-
-    def draw(axes: Axes) -> None:
-        band = null_band(analysis, measure) if chance else None
-        if band is not None:
-            axes.fill_between(steps, *band, color=BAND, lw=0, zorder=0.5, label="chance ± 2 sd")
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), borderaxespad=0, handlelength=1.2)
-        width = 1.2 if len(solid) < 30 else 0.7
-        for layer, curve in enumerate(values.values):
-            style = "-" if solid[layer] else ":"
-            (line,) = axes.plot(steps, curve, style, color=DEPTH(key(layer)), lw=width)
-            line.set_marker("o" if len(steps) == 1 else "")
-        bar = axes.figure.colorbar(ScalarMappable(key, DEPTH), ax=axes, pad=0.02, aspect=25)
-        bar.outline.set_visible(False)
-        shown = spread(len(solid), 8)
-        bar.set_ticks(shown, labels=[layer_name(analysis, i, 12) for i in shown])
-        bar.ax.tick_params(length=0)
-        bar.ax.minorticks_off()
-        bar.ax.invert_yaxis()
-        axes.set_title(capital(measure_title(values)), pad=16 if band is not None else 6)
-        axes.set_xlabel("training step")
-        steps_axis(axes, steps)
-        if log:
-            log_axis(axes.yaxis, values.values)
-
-    return panel(draw, height=2.15)
+def _keyed(drawn: list[Curve]) -> float:
+    """Give the height of a panel with a key of names below."""
+    return 2.2 + 0.16 * -(-len({line.name for line in drawn}) // 4)
 
 
-def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Lowest and highest value at each step that chance explains in some layer, if the analysis says so."""
-    if f"{measure}_null" not in analysis or f"{measure}_null_sd" not in analysis:
-        return None
-    null = analysis[f"{measure}_null"].broadcast_like(analysis[measure])
-    reach = 2 * analysis[f"{measure}_null_sd"].broadcast_like(analysis[measure])
-    if measure.endswith("norm_ratio"):  # its spread is that of its logarithm
-        low, high = null * np.exp(-reach), null * np.exp(reach)
-    else:
-        low, high = null - reach, null + reach
-    return low.min("layer").values, high.max("layer").values
+def _panel(draw: Callable[P, Axes], height: Callable[[Any], float], width: float = HALF) -> Callable[P, Figure]:
+    """Make a figure's function draw on a panel of its own: its size follows from what is drawn, its first argument."""
+
+    @wraps(draw)
+    def panel(*args: P.args, **options: P.kwargs) -> Figure:
+        with context():
+            figure = Figure(figsize=(width, height(args[0])), layout="constrained")
+            options["ax"] = figure.subplots()
+            draw(*args, **options)
+        return figure
+
+    return panel
 
 
-def spectrum(analysis: xr.Dataset, layer: int, *, snapshots: Sequence[int]) -> Figure:
-    """Singular values of one layer's forward and feedback weights at the given snapshots.
-
-    The last is drawn solid, over what chance gives (the null expectation ± two standard deviations), if the
-    analysis holds that.
-    """
-    shown = analysis.isel(layer=layer)
-
-    def draw(axes: Axes) -> None:
-        everything = []
-        for name, sign, color in (("forward", "W", INK), ("feedback", "B", FEEDBACK)):
-            for at in snapshots:
-                row = shown[f"{name}_singular_values"].isel(step=at).values.astype(float)
-                row = row[np.isfinite(row)]
-                last = at == snapshots[-1]
-                modes = np.arange(1, len(row) + 1)
-                axes.plot(modes, row, "-" if last else ":", color=color, lw=1.2, label=sign if last else None)
-                everything.append(row)
-                null = f"{name}_singular_values_null"
-                if last and null in shown and f"{null}_sd" in shown:
-                    mean, sd = (_at(shown[each], at)[: len(row)] for each in (null, f"{null}_sd"))
-                    axes.fill_between(modes, mean - 2 * sd, mean + 2 * sd, color=color, alpha=0.2, lw=0)
-        axes.legend(loc="upper right", handlelength=1.2, borderaxespad=0)
-        axes.set_title(layer_name(analysis, layer, 26))
-        axes.set_xlabel("mode")
-        axes.set_ylabel("singular value")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.set_xlim(0, 1 + max(1, *map(len, everything)))
-        log_axis(axes.yaxis, np.concatenate(everything), floor=1e-4)
-
-    return panel(draw, width=THIRD, height=1.75)
-
-
-def error_profile(analysis: xr.Dataset, *, snapshot: int) -> Figure:
-    """Angles of the error that each layer sends down at one snapshot: local, inherited, total."""
-    now = analysis.isel(step=snapshot)
-    parts = (("local", FEEDBACK, "o"), ("inherited", "#2a80c9", "s"), ("total", INK, "D"))
-
-    def draw(axes: Axes) -> None:
-        rows = np.arange(len(now.layer))
-        axes.axvline(90, color=BAND, lw=3, zorder=0.5)
-        everything: list[float] = []
-        for part, color, marker in parts:
-            if f"error_angle_{part}" in now:
-                values = now[f"error_angle_{part}"].values
-                everything += values[np.isfinite(values)].tolist()
-                size = 3.5 if len(rows) < 40 else 1.5
-                axes.plot(values, rows, color=color, marker=marker, ms=size, lw=1, label=part)
-        axes.set_xlim(-2, 5 + max([90.0, *everything]))
-        axes.set_xlabel("angle to the exact error (°)")
-        axes.xaxis.set_major_locator(MaxNLocator(steps=[3, 4.5, 9], nbins=6))
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        layers_axis(axes, analysis)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), ncols=3, borderaxespad=0.1)
-
-    return panel(draw, width=HALF + 1, height=layers_height(analysis))
-
-
-def _at(values: xr.DataArray, snapshot: int) -> NDArray[Any]:
-    """Values at a snapshot, of a variable that may be the same at all."""
-    return np.asarray((values.isel(step=snapshot) if "step" in values.dims else values).values, dtype=float)
-
-
-class Curve(NamedTuple):
-    """A line of a panel: its name in the key, look, and points; several may share a name."""
-
-    name: str
-    look: Look
-    x: ArrayLike
-    y: ArrayLike
-    dashed: bool = False
-
-
-def curves(
-    lines: Sequence[Curve],
-    *,
-    title: str,
-    x_label: str = "training step",
-    log: bool = False,
-    diverged: int | None = None,
-) -> Figure:
-    """Named curves in one panel, its key below; ``diverged`` marks a step."""
-
-    def draw(axes: Axes) -> None:
-        named: set[str] = set()
-        for line in lines:
-            x, y = np.asarray(line.x, dtype=float), np.asarray(line.y, dtype=float)
-            axes.plot(
-                x, y, "--" if line.dashed else "-", color=line.look.color, marker=line.look.marker,
-                markevery=max(1, len(x) // 8), ms=0 if len(x) > 60 and line.dashed else 3.5,
-                label=line.name if line.name not in named else None,
-            )  # fmt: skip
-            named.add(line.name)
-        if diverged is not None:
-            axes.axvline(diverged, color="#c4384b", lw=1, ls="--", label="diverged")
-            named.add("diverged")
-        if len(named) > 1:
-            columns = 4 if max(map(len, named)) < 10 else 3
-            axes.figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2, handlelength=1.8)
-        axes.set_title(title)
-        axes.set_xlabel(x_label)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-        if log:
-            log_axis(axes.yaxis, np.concatenate([np.ravel(line.y) for line in lines]))
-
-    keys = len({line.name for line in lines})
-    return panel(draw, height=2.2 + 0.16 * -(-keys // 4))
-
-
-def _scale(analysis: xr.Dataset, measure: str) -> tuple[Normalize, Colormap]:
-    if measure == "norm_ratio":
-        values = analysis[measure].values
-        values = values[np.isfinite(values) & (values > 0)]
-        # Symmetric about 1 and at least a factor 2; one exploded layer must not hide the others.
-        reach = float(np.exp(min(np.abs(np.log(values)).max(initial=np.log(2)), np.log(_MOST))))
-        return LogNorm(1 / reach, reach), RATIO
-    if measure == "sign_agreement":
-        return Normalize(0, 1), ALIGNMENT.reversed()
-    return Normalize(0, 180), ALIGNMENT
+attribution = _panel(plot.attribution, _rows)
+curves = _panel(lines.curves, _keyed)
+error_profile = _panel(plot.error_profile, _rows)
+gain_profile = _panel(plot.gain_profile, _rows)
+heatmap = _panel(plot.heatmap, _rows)
+layer_curves = _panel(plot.layer_curves, lambda _: 2.15)
+product_law = _panel(plot.product_law, _rows)
+spectrum = _panel(plot.spectrum, lambda _: 1.75, width=THIRD)
+stability = _panel(plot.stability, lambda _: 2.15)

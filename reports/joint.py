@@ -2,139 +2,212 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from diagnostics.finding import SEVERITIES
+from reports import figures
 from reports.appendix import methods, repeat
-from reports.content import Figure, Report, Section, Table, Text
-from reports.facts import Facts, facts, last_measured, meaningful
-from reports.figures import Curve, curves
+from reports.content import Block, Figure, Report, Section, Subjects, Table, Text
+from reports.facts import Facts, facts
+from reports.findings import entries, health
+from reports.groups import Group, average, depth, final_gap, groups, mean_angle, profile
 from reports.sections import alignment_maps
 from reports.sources import Source
-from reports.style import look, number, percent
+from reports.style import fixed, look, number, percent, sentence
 from reports.summary import sentences
-from reports.tables import degrees
+from reports.tables import degrees, layers_of
 
-Measured = tuple[Source, Facts]
+
+@dataclass(frozen=True)
+class _Compared:
+    runs: tuple[tuple[Source, Facts], ...]
+    groups: tuple[Group, ...]
+    subjects: Subjects
+
+    def pick(self, source: Source) -> int:
+        """Index of the group that a run belongs to."""
+        return next(i for i, group in enumerate(self.groups) if source in group.runs)
 
 
 def joint(sources: Sequence[Source]) -> Report:
-    """Build the report that compares runs: table, curves by rule, then each run briefly."""
-    runs = [(source, facts(source)) for source in sources]
-    figures = [figure for figure in (_curves(runs), _depth(runs)) if figure is not None]
-    comparison = Section("Comparison", (_table(runs), *figures))
+    """Build the report that compares runs: table, curves by rule, depth gap, then each run briefly."""
+    runs = tuple((source, facts(source)) for source in sources)
+    grouped = groups(sources)
+    compared = _Compared(runs, grouped, Subjects("runs", "run", tuple(group.name for group in grouped)))
+    parts = (_curves(compared), _gap(compared), _depth(compared))
+    comparison = Section("Comparison", (_table(compared), *(part for part in parts if part is not None)))
     rules = list(dict.fromkeys(source.rule for source in sources))
     return Report(
         title=f"Comparison of {', '.join(rules) if 1 < len(rules) < 7 else f'{len(runs)} runs'}",
-        verdict=_ranking(runs),
+        verdict=" ".join(text for text in (_ranking(runs), _health(sources)) if text),
         sections=(
             comparison,
-            *(_brief(*measured) for measured in runs),
+            *(_brief(i, *measured) for i, measured in enumerate(runs)),
             methods([source.analysis for source in sources]),
         ),
     )
 
 
-def _ranking(runs: Sequence[Measured]) -> str:
+def _ranking(runs: Iterable[tuple[Source, Facts]]) -> str:
     tested = [pair for pair in runs if np.isfinite(pair[1].test_accuracy)]
     tested.sort(key=lambda pair: -pair[1].test_accuracy)
-    text = "No run recorded a test accuracy."
-    if tested:
-        (best, first), (worst, last) = tested[0], tested[-1]
-        text = f"Best test accuracy: {_called(best.name, first.rule)} with {percent(first.test_accuracy)}"
-        if len(tested) > 1:
-            text += f"; lowest: {_called(worst.name, last.rule)} with {percent(last.test_accuracy)}"
-        text += "."
-    diverged = [source.name for source, run in runs if run.status == "diverged"]
-    if diverged:
-        text += f" Diverged: {', '.join(diverged)}."
-    return text
+    if not tested:
+        return "No run recorded a test accuracy."
+    (best, first), (worst, last) = tested[0], tested[-1]
+    text = f"Best test accuracy: {_called(best.name, first.rule)} with {percent(first.test_accuracy)}"
+    if len(tested) > 1:
+        text += f"; lowest: {_called(worst.name, last.rule)} with {percent(last.test_accuracy)}"
+    return text + "."
+
+
+def _health(sources: Sequence[Source]) -> str:
+    """Say which runs are not healthy, by their findings or because they diverged."""
+    diverged = [source.name for source in sources if source.config.get("status") == "diverged"]
+    broken = [source.name for source in sources if health(source) == "high" and source.name not in diverged]
+    said = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (("Diverged", diverged), ("Findings of high severity", broken))
+        if names
+    ]
+    return " ".join(f"{text}." for text in said)
 
 
 def _called(run: str, rule: str) -> str:
     return run if run == rule else f"{run} ({rule})"
 
 
-def _table(runs: Sequence[Measured]) -> Table:
+def _table(compared: _Compared) -> Table:
+    gaps = {source.name: final_gap(source, [each for each, _ in compared.runs]) for source, _ in compared.runs}
+    seeds = len({source.settings.get("seed") for source, _ in compared.runs}) > 1
     rows = tuple(
         (
-            *(source.name, run.rule, run.status, percent(run.test_accuracy)),
-            *(degrees(run.weight_angle), degrees(run.error_angle), number(run.norm_ratio)),
+            *(source.name, run.rule, run.status, _worst(source)),
+            *((str(source.settings.get("seed", "–")),) if seeds else ()),
+            *(str(depth(source)), percent(run.test_accuracy), fixed(gaps[source.name], 1)),
+            *(degrees(run.weight_angle), degrees(run.error_angle), number(run.norm_ratio), number(run.largest_s)),
         )
-        for source, run in runs
+        for source, run in compared.runs
     )
-    heads = ("run", "rule", "status", "test accuracy", "weight angle", "error angle", "norm ratio")
+    heads = (
+        *("run", "rule", "status", "worst finding", *(("seed",) if seeds else ()), "layers", "test accuracy"),
+        *("gap to bp (points)", "weight angle", "error angle", "norm ratio", "largest S"),
+    )
     caption = (
-        "Test accuracy at the last evaluation; at the last snapshot with values: mean weight angle and "
-        "geometric mean norm ratio ‖B‖/‖W‖ of the layers that carry error, and the angle between the error "
-        "that trains the first layer and exact backpropagation's."
+        "Test accuracy at the last evaluation, and how many points backpropagation of the same depth and seed is "
+        "above it; at the last snapshot with values: mean weight angle and geometric mean norm ratio ‖B‖/‖W‖ of the "
+        "layers that carry error, and the angle between the error that trains the first layer and exact "
+        "backpropagation's; largest step-size number S of all layers and snapshots."
     )
-    return Table(caption, heads, rows, labels=3)
+    kept = [i for i in range(len(heads)) if any(row[i] != "–" for row in rows)]
+    return Table(
+        caption,
+        columns=tuple(heads[i] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in rows),
+        labels=4 if 3 in kept else 3,
+        subjects=compared.subjects,
+        picks=tuple(compared.pick(source) for source, _ in compared.runs),
+    )
 
 
-def _curves(runs: Sequence[Measured]) -> Figure | None:
-    accuracy = [(source, source.metric("test_accuracy")) for source, _ in runs]
-    learned = [_line(source, series.index, 100 * series) for source, series in accuracy if len(series)]
-    angles = [(source, _mean_angle(source)) for source, _ in runs]
-    aligned = [_line(s, s.analysis.step.values, angle) for s, angle in angles if np.isfinite(angle).any()]
+def _worst(source: Source) -> str:
+    """Kind of the worst finding of a run."""
+    found = sorted(source.findings or (), key=lambda finding: SEVERITIES.index(finding.severity))
+    if not found:
+        return "–"
+    return found[0].kind.replace("-", " ") if found[0].severity != "none" else "none"
+
+
+def _curves(compared: _Compared) -> Figure | None:
     panels = []
-    if learned:
-        panels.append(curves(learned, title="Test accuracy (%)"))
-    if aligned:
-        panels.append(curves(aligned, title="Mean weight angle (°)"))
+    for title, series in (
+        ("Test accuracy (%)", lambda source: 100 * source.metric("test_accuracy")),
+        ("Mean weight angle (°)", mean_angle),
+    ):
+        lines = [line for i, group in enumerate(compared.groups) for line in average(group, i, series)]
+        if lines:
+            panels.append(figures.curves(lines, title=title))
     if not panels:
         return None
     return Figure(
         panels=tuple(panels),
         caption="Test accuracy, and weight angle averaged over the layers that carry error, over training "
-        "steps; one line per run, one colour and marker per rule. Chance gives 90°.",
-        alt=_ranking(runs),
-        data=_table(runs),
+        f"steps; {_lines(compared)} Chance gives 90°.",
+        alt=_ranking(compared.runs),
+        data=_table(compared),
+        name="comparison",
+        measures=("test_accuracy", "weight_angle"),
+        subjects=compared.subjects,
     )
 
 
-def _depth(runs: Sequence[Measured]) -> Figure | None:
+def _gap(compared: _Compared) -> Figure | None:
+    """Show how far each rule stays below backpropagation, over the number of layers, if there are several."""
+    sources = [source for source, _ in compared.runs]
+    gaps = [(source, final_gap(source, sources)) for source in sources]
+    found = [(source, gap) for source, gap in gaps if np.isfinite(gap) and source.rule != "bp"]
+    if len({depth(source) for source, _ in found}) < 2:
+        return None
     lines, rows = [], []
-    for source, run in runs:
-        if "error_angle" in source.analysis:
-            angle = source.analysis.error_angle.isel(step=last_measured(source.analysis)).values
-            lines.append(_line(source, np.arange(1, len(angle) + 1), angle))
-            rows += [
-                (source.name, run.rule, str(layer), degrees(value))
-                for layer, value in zip(source.analysis.layer.values, angle, strict=True)
-            ]
+    for rule in dict.fromkeys(source.rule for source, _ in found):
+        depths = sorted({depth(source) for source, _ in found if source.rule == rule})
+        values = [[gap for source, gap in found if (source.rule, depth(source)) == (rule, at)] for at in depths]
+        mean, sd = ([float(do(each)) for each in values] for do in (np.mean, np.std))
+        band = (np.subtract(mean, sd), np.add(mean, sd)) if max(map(len, values)) > 1 else (None, None)
+        lines.append(figures.Curve(rule, look(rule), depths, mean, gid=rule, low=band[0], high=band[1]))
+        rows += [(rule, str(at), fixed(m), fixed(s)) for at, m, s in zip(depths, mean, sd, strict=True)]
+    said = (f"{rule} is {gap} points below backpropagation at {at} layers" for rule, at, gap, _ in rows)
+    return Figure(
+        panels=(figures.curves(lines, title="Gap to backpropagation (points)", x_label="layers"),),
+        caption="How many points of test accuracy backpropagation of the same depth and seed is above each rule, "
+        "over the number of layers. Bands: ± one standard deviation over seeds.",
+        alt=sentence("; ".join(said)),
+        data=Table("The numbers drawn.", ("rule", "layers", "gap (points)", "sd over seeds"), tuple(rows)),
+        name="depth-gap",
+        measures=("test_accuracy",),
+    )
+
+
+def _depth(compared: _Compared) -> Figure | None:
+    lines = [line for i, group in enumerate(compared.groups) for line in average(group, i, profile)]
     if not lines:
         return None
-    said = [f"{source.name}: {degrees(run.error_angle)} at the first layer" for source, run in runs]
+    rows = [
+        (source.name, run.rule, str(int(at)), degrees(angle))
+        for source, run in compared.runs
+        for at, angle in profile(source).items()
+    ]
+    said = [f"{source.name}: {degrees(run.error_angle)} at the first layer" for source, run in compared.runs]
     return Figure(
-        panels=(curves(lines, title="Error angle by depth (°)", x_label="layer, counted from the input"),),
+        panels=(figures.curves(lines, title="Error angle by depth (°)", x_label="layer, counted from the input"),),
         caption="Angle between the error that trains each layer and exact backpropagation's, at each run's "
-        "last snapshot with values; one line per run, one colour and marker per rule.",
+        f"last snapshot with values; {_lines(compared)}",
         alt="; ".join(said) + ".",
         data=Table("The numbers drawn.", ("run", "rule", "layer", "error angle"), tuple(rows), labels=3),
+        name="error-by-depth",
+        measures=("error_angle",),
+        subjects=compared.subjects,
     )
 
 
-def _line(source: Source, x: object, y: object) -> Curve:
-    return Curve(source.rule, look(source.rule), np.asarray(x, dtype=float), np.asarray(y, dtype=float))
+def _lines(compared: _Compared) -> str:
+    if len(compared.groups) == len(compared.runs):
+        return "one line per run, one colour and marker per rule."
+    return (
+        "one line per rule and setting, the mean over its seeds; bands: ± one standard deviation over seeds. One "
+        "colour and marker per rule."
+    )
 
 
-def _mean_angle(source: Source) -> NDArray[np.float64]:
-    if "weight_angle" not in source.analysis:
-        return np.array([np.nan])
-    angle = source.analysis.weight_angle.transpose("step", "layer").values[
-        :, meaningful(source.analysis, "weight_angle")
-    ]
-    count = np.isfinite(angle).sum(axis=1)
-    return np.where(count, np.nansum(angle, axis=1) / np.maximum(count, 1), np.nan)
-
-
-def _brief(source: Source, run: Facts) -> Section:
-    """One run in its sentences, its maps of alignment and the command that repeats it."""
-    maps = alignment_maps(source, ("weight_angle", "error_angle"))
-    command = repeat(source)
-    texts = tuple(Text(sentence) for sentence in sentences(run))
-    rest = tuple(block for block in (maps, command) if block is not None)
-    return Section(f"Run {source.name}", (*texts, *rest))
+def _brief(index: int, source: Source, run: Facts) -> Section:
+    """One run in its findings, its sentences, its maps of alignment and the command that repeats it."""
+    measures = ("weight_angle", "error_angle", "step_size_number")
+    maps = alignment_maps(source, measures, layers_of(source.analysis, f"layers-{index}"))
+    found: tuple[Block, ...] = ()
+    if source.findings:
+        found = (entries(source.findings, [maps] if maps else []),)
+    texts = tuple(Text(said) for said in sentences(run))
+    rest = tuple(block for block in (maps, repeat(source)) if block is not None)
+    return Section(f"Run {source.name}", (*found, *texts, *rest))

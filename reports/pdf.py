@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import typst
 
-from reports.content import Block, Code, Figure, Report, Table, Terms, Text
+from reports.content import Block, Code, Figure, Findings, Numbers, Report, Table, Terms, Text
 from reports.style import short
 
 _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSansMono.ttf")
@@ -24,6 +24,8 @@ def render(report: Report) -> bytes:
     content = {
         "title": report.title,
         "header": short(report.title, 80),
+        "headline": report.headline,
+        "health": report.health,
         "verdict": report.verdict,
         "sections": [
             {"title": section.title, "blocks": [_block(block) for block in section.blocks]}
@@ -47,11 +49,16 @@ def _block(block: Block) -> dict[str, Any]:
             return {"kind": "text", "text": text}
         case Code(label, text):
             return {"kind": "code", "label": label, "text": text}
-        case Table():
-            return {"kind": "table", **vars(block)}
+        case Numbers(numbers):
+            return {"kind": "numbers", "numbers": [vars(number) for number in numbers]}
+        case Findings(entries):
+            return {"kind": "findings", "entries": [vars(entry) for entry in entries]}
+        case Table(caption, columns, rows, labels):
+            return {"kind": "table", "caption": caption, "columns": columns, "rows": rows, "labels": labels}
         case Figure():
             widths = [float(panel.get_figwidth()) for panel in block.panels]
             panels = [{"svg": svg, "width": width} for svg, width in zip(block.svgs, widths, strict=True)]
-            return {"kind": "figure", "panels": panels, "caption": block.caption, "alt": block.alt}
+            words = {"name": block.name, "caption": block.caption, "alt": block.alt}
+            return {"kind": "figure", "panels": panels, **words}
         case Terms(terms):
             return {"kind": "terms", "terms": [vars(term) for term in terms]}

@@ -12,6 +12,7 @@ from reports import html, pdf
 from reports.joint import joint
 from reports.single import single
 from reports.sources import load
+from reports.thin import thin
 
 _RENDER = {"html": lambda report: html.render(report).encode(), "pdf": pdf.render}
 FORMATS = tuple(_RENDER)
@@ -58,7 +59,7 @@ def write(
     if not paths:
         raise InputError("runs: none given; expected at least one run directory")
     folder = Path(out) if out is not None else _folder(paths)
-    sources = [load(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    sources = [thin(load(path, name)) for path, name in zip(paths, _names(paths), strict=True)]
     report = single(sources[0]) if len(sources) == 1 else joint(sources)
     try:
         folder.mkdir(parents=True, exist_ok=True)

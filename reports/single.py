@@ -4,17 +4,39 @@ from __future__ import annotations
 
 from reports import sections
 from reports.appendix import methods, settings
-from reports.content import Report, Section, Text
+from reports.content import Block, Figure, Report, Section, Text
 from reports.facts import facts
+from reports.findings import entries, health, verdict
 from reports.sources import Source
-from reports.summary import sentences, verdict
+from reports.stability import stability
+from reports.summary import glance, sentences
+
+_PARTS = (
+    sections.training, sections.maps, sections.layers, stability, sections.error_signal, sections.spectra,
+)  # fmt: skip
 
 
 def single(source: Source) -> Report:
-    """Build the report on one run, summary first."""
+    """Build the report on one run: what is wrong first, then what shows it."""
     run = facts(source)
-    parts = (sections.training, sections.maps, sections.layers, sections.spectra, sections.error_signal)
-    built = [part(source, run) for part in parts]
-    summary = Section("Summary", tuple(Text(sentence) for sentence in sentences(run)))
-    body = [section for section in built if section is not None]
-    return Report(source.name, verdict(run), (summary, *body, settings(source), methods([source.analysis])))
+    body = [section for part in _PARTS if (section := part(source, run)) is not None]
+    figures = [block for section in body for block in section.blocks if isinstance(block, Figure)]
+    findings: tuple[Block, ...] = (Text("Not diagnosed: the run has no findings.json. `wtdiag analyze` writes it."),)
+    if source.findings:
+        findings = (entries(source.findings, figures),)
+    texts = tuple(Text(sentence) for sentence in (*sentences(run), *_shown(source)))
+    summary = Section("Summary", (glance(run), *findings, *texts))
+    return Report(
+        title=source.name,
+        verdict=verdict(source, run),
+        sections=(summary, *body, settings(source), methods([source.analysis])),
+        health=health(source),
+    )
+
+
+def _shown(source: Source) -> list[str]:
+    """Say how many of a long run's snapshots the report shows."""
+    shown = source.analysis.sizes["step"]
+    if shown == source.snapshots:
+        return []
+    return [f"This report shows {shown} of {source.snapshots} snapshots, spread evenly; analysis.nc holds all."]

@@ -1,19 +1,28 @@
-"""What a report is built from: a run's analysis, settings and metrics, checked and cleaned once."""
+"""What a report is built from: a run's analysis, findings, settings and metrics, checked and cleaned once."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from diagnostics.finding import Finding, read_findings
 from probes.errors import InputError
-from probes.schema import ANALYSIS, METRICS, open_run
+from probes.schema import ANALYSIS, FINDINGS, METRICS, open_run
 from reports.style import printable
+
+
+class Event(NamedTuple):
+    """Something that happened at a step, briefly."""
+
+    step: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,12 @@ class Source:
         ``metrics.jsonl``, numeric columns only; empty for a run recorded without them.
     analysis : Dataset
         ``analysis.nc``; layer names are printable.
+    findings : tuple of Finding, or None
+        ``findings.json``; None for a run that was not diagnosed.
+    events : tuple of Event
+        Jumps that the metrics note, and where the run diverged.
+    snapshots : int
+        How many snapshots ``analysis.nc`` holds.
     """
 
     name: str
@@ -39,6 +54,9 @@ class Source:
     config: dict[str, Any]
     metrics: pd.DataFrame
     analysis: xr.Dataset
+    findings: tuple[Finding, ...] | None
+    events: tuple[Event, ...]
+    snapshots: int
 
     @property
     def rule(self) -> str:
@@ -70,13 +88,45 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
     """
     run = open_run(path)
     metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
+    config = _clean(run.config)
+    findings, analysis = run.path / FINDINGS, _analysis(run.path / ANALYSIS)
     return Source(
         name=printable(name or run.path.resolve().name),
         path=run.path,
-        config=_clean(run.config),
+        config=config,
         metrics=metrics.map(_number),
-        analysis=_analysis(run.path / ANALYSIS),
+        analysis=analysis,
+        findings=tuple(map(_printable, read_findings(findings))) if findings.exists() else None,
+        events=_events(metrics, config),
+        snapshots=int(analysis.sizes["step"]),
     )
+
+
+def _printable(finding: Finding) -> Finding:
+    words = {field.name: getattr(finding, field.name) for field in dataclasses.fields(finding)}
+    words = {name: printable(text) for name, text in words.items() if isinstance(text, str)}
+    evidence = tuple(
+        dataclasses.replace(
+            number,
+            measure=printable(number.measure),
+            relation=printable(number.relation),
+            units=printable(number.units),
+        )
+        for number in finding.evidence
+    )
+    return dataclasses.replace(finding, **words, evidence=evidence)
+
+
+def _events(metrics: pd.DataFrame, config: dict[str, Any]) -> tuple[Event, ...]:
+    found: list[Event] = []
+    if {"step", "event"} <= set(metrics):
+        for step, text in zip(metrics["step"].map(_number), metrics["event"], strict=True):
+            if isinstance(text, str) and np.isfinite(step):
+                found.append(Event(int(step), printable(text)))
+    match config.get("diverged"):
+        case {"step": int(step), **rest}:
+            found.append(Event(step, f"diverged ({rest['what']})" if "what" in rest else "diverged"))
+    return tuple(sorted(found))
 
 
 def _analysis(path: Path) -> xr.Dataset:

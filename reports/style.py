@@ -51,6 +51,9 @@ DEPTH = LinearSegmentedColormap.from_list("depth", ["#2a80c9", "#8a5cd6", "#cf4f
 # Pale is what chance gives, blue is aligned, red is opposed; purple is B too small, green is B too large.
 ALIGNMENT = mpl.colormaps["RdBu_r"]
 RATIO = mpl.colormaps["PRGn"]
+FEEDBACK, INHERITED = "#d9730d", "#2a80c9"  # of B wherever W (ink) and B share a panel; of what came from above
+MAGNITUDE = mpl.colormaps["cividis"]  # of measures without a value to be read against
+DIVERGED = "#c4384b"  # what went wrong: events, and the side of a limit on which things break
 
 
 def look(rule: str) -> Look:

@@ -6,12 +6,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from reports.content import Number, Numbers
 from reports.facts import Facts, last_measured, meaningful
 from reports.style import number, percent, sentence, short
 from reports.tables import degrees, formatter
 
 
-def verdict(run: Facts) -> str:
+def outcome(run: Facts) -> str:
     """State the result of a run in one sentence.
 
     Parts for which the run holds no numbers are left out.
@@ -31,7 +32,20 @@ def verdict(run: Facts) -> str:
 
 def sentences(run: Facts) -> list[str]:
     """Say what happened: outcome, alignment of the weights, alignment of the error signal."""
-    return [text for text in (_outcome(run), _weights(run), _error(run)) if text]
+    return [text for text in (_ending(run), _weights(run), _error(run)) if text]
+
+
+def glance(run: Facts) -> Numbers:
+    """Give the few numbers to see first; those that the run lacks are left out."""
+    numbers = (
+        (run.test_accuracy, percent, "test accuracy", f"at step {run.test_step:.0f}"),
+        (run.weight_angle, degrees, "weight angle", f"mean of {run.measured} layers; {degrees(run.chance)} by chance"),
+        (run.error_angle, degrees, "error angle, first layer", "0° is backpropagation; 90° tells nothing"),
+        (run.norm_ratio, number, "norm ratio ‖B‖/‖W‖", "geometric mean over the layers"),
+        (run.largest_s, number, "largest step-size number S", f"in {short(run.largest_s_layer)}; unstable above 1"),
+    )
+    shown = [Number(label, show(value), note) for value, show, label, note in numbers if np.isfinite(value)]
+    return Numbers(tuple(shown))
 
 
 def trend(analysis: xr.Dataset, measure: str) -> str:
@@ -68,7 +82,7 @@ def _divergence(run: Facts) -> str:
     return f"diverged{where}{what}"
 
 
-def _outcome(run: Facts) -> str:
+def _ending(run: Facts) -> str:
     endings = {
         "finished": "The run finished",
         "interrupted": "The run was interrupted",

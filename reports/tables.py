@@ -7,7 +7,7 @@ from collections.abc import Callable
 import xarray as xr
 
 from reports.axes import measure_title, spread
-from reports.content import Table
+from reports.content import Subjects, Table
 from reports.facts import carrying, last_measured
 from reports.sources import Source
 from reports.style import fixed, number, percent
@@ -31,6 +31,17 @@ def degrees(value: float) -> str:
     return fixed(value, suffix="°")
 
 
+def layers_of(analysis: xr.Dataset, name: str = "layers") -> Subjects:
+    """Give a run's layers as what figures and tables are about; ``name`` is unique in a report."""
+    return Subjects(
+        name,
+        "layer",
+        names=tuple(map(str, analysis.layer.values)),
+        steps=tuple(map(int, analysis.step.values)),
+        drawn=last_measured(analysis),
+    )
+
+
 def layer_table(analysis: xr.Dataset, names: list[str]) -> Table:
     """Tabulate measures of every layer at the last snapshot that holds any."""
     now = analysis.isel(step=last_measured(analysis))
@@ -42,17 +53,20 @@ def layer_table(analysis: xr.Dataset, names: list[str]) -> Table:
         columns=("layer", "kind", *(measure_title(now[name]) for name in names)),
         rows=tuple(zip(layers, map(str, kinds), *columns, strict=True)),
         labels=2,
+        subjects=layers_of(analysis),
+        picks=tuple(range(len(layers))),
     )
 
 
 def history(analysis: xr.Dataset, names: list[str]) -> Table:
-    """Tabulate measures of every layer over training, at no more snapshots than a page is wide."""
+    """Tabulate measures, of layers or of the whole network, over training: as many snapshots as a page is wide."""
     shown = spread(analysis.sizes["step"], 8)
     rows = []
     for name in names:
-        measure = analysis[name].transpose("layer", "step")
+        measure = analysis[name] if "layer" in analysis[name].dims else analysis[name].expand_dims(layer=["all"])
+        measure = measure.transpose("layer", "step")
         show = formatter(measure)
-        for layer, values in zip(analysis.layer.values, measure.values[:, shown], strict=True):
+        for layer, values in zip(measure.layer.values, measure.values[:, shown], strict=True):
             rows.append((measure_title(measure), str(layer), *map(show, values)))
     whole = "" if len(shown) == analysis.sizes["step"] else " at some of the snapshots; analysis.nc holds all"
     heads = ("measure", "layer", *(f"step {step}" for step in analysis.step.values[shown]))

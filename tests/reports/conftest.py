@@ -8,13 +8,28 @@ import pytest
 import xarray as xr
 
 import reports
+from diagnostics.finding import Evidence, Finding, write_findings
 from probes import PROBES
 
 ANGLES = ("weight_angle", "error_angle", "error_angle_local", "error_angle_inherited", "error_angle_total")
+DERIVED = {  # measures that need more than a layer's weights: name -> units, long name
+    "step_size_number": ("1", "step-size number: the alignment step over the largest stable one"),
+    "relaxation_time": ("step", "relaxation time of the slowest relevant mode"),
+    "predicted_gain": ("1", "gain at which the feedback comes to rest"),
+    "predicted_angle": ("degree", "angle at which the feedback comes to rest"),
+    "predicted_noise_angle": ("degree", "angle that noise alone adds at rest"),
+    "tracking_lag": ("1", "relaxation time times relative update of W"),
+    "error_angle_product": ("degree", "error angle by the product law"),
+    "attribution_angle": ("degree", "degrees of the first layer's error angle that this layer's feedback costs"),
+    "attribution_loss": ("1", "share of backpropagation's decrease of the loss that this layer's feedback costs"),
+}
 
 
-def analysis(layers=6, snapshots=12, *, rule="ia", names=None, modes=16, log_steps=True, seed=0):
-    """An analysis in which the angles fall from chance, and errors grow with distance from the output."""
+def analysis(layers=6, snapshots=12, *, rule="ia", names=None, modes=16, log_steps=True, seed=0, stiffness=0.5):
+    """An analysis in which the angles fall from chance, and errors grow with distance from the output.
+
+    The step-size number grows to twice the stiffness.
+    """
     rng = np.random.default_rng(seed)
     names = list(names or [f"fc{i + 1}" for i in range(layers)])
     layers = len(names)
@@ -38,6 +53,16 @@ def analysis(layers=6, snapshots=12, *, rule="ia", names=None, modes=16, log_ste
         "error_angle_inherited": total * 0.7,
         "error_angle_total": total,
         "error_norm_ratio": np.exp(rng.normal(0, 0.1, shape)),
+        "weight_gain": np.exp(rng.normal(0, 0.1, shape)) * progress,
+        "step_size_number": stiffness * np.exp(rng.normal(0, 0.1, shape)) * (0.2 + 0.3 * progress) * (1 + depth),
+        "relaxation_time": 200 / (1 + depth) + 0 * progress,
+        "predicted_gain": np.full(shape, 0.9),
+        "predicted_angle": goal + 2 * depth + 0 * progress,
+        "predicted_noise_angle": np.full(shape, 3.0),
+        "tracking_lag": 0.02 + 0.1 * progress * depth,
+        "error_angle_product": np.clip(total * 1.1, 0, 90),
+        "attribution_angle": goal / layers * (1.5 - depth) + rng.normal(0, 0.3, shape),
+        "attribution_loss": 0.02 * (1.5 - depth) + rng.normal(0, 0.002, shape),
     }
     for part in ("local", "inherited", "total"):
         values[f"error_angle_{part}"][:, 0] = np.nan  # nothing is sent below the first layer
@@ -49,7 +74,11 @@ def analysis(layers=6, snapshots=12, *, rule="ia", names=None, modes=16, log_ste
         values[f"{side}_stable_rank"] = np.nansum(spectrum**2, -1) / spectrum[..., 0] ** 2
     data = {}
     for name, array in values.items():
-        attrs = {key: getattr(PROBES[name], key) for key in ("units", "long_name", "equation", "reference")}
+        if name in DERIVED:
+            units, long_name = DERIVED[name]
+            attrs = {"units": units, "long_name": long_name, "equation": "", "reference": ""}
+        else:
+            attrs = {key: getattr(PROBES[name], key) for key in ("units", "long_name", "equation", "reference")}
         dims = ("step", "layer", "mode")[: array.ndim]
         data[name] = (dims, array, attrs)
         if name in ANGLES or name == "sign_agreement":
@@ -59,6 +88,8 @@ def analysis(layers=6, snapshots=12, *, rule="ia", names=None, modes=16, log_ste
         if name.endswith("singular_values"):
             data[f"{name}_null"] = (dims, 0.9 * array)
             data[f"{name}_null_sd"] = (dims, 0.05 * array)
+    about = {"units": "1", "long_name": "sum of the logarithms of the norm ratios", "equation": "", "reference": ""}
+    data["log_gain_sum"] = ("step", np.log(values["norm_ratio"][:, 1:]).sum(axis=1), about)
     coords = {
         "step": steps,
         "layer": names,
@@ -68,7 +99,17 @@ def analysis(layers=6, snapshots=12, *, rule="ia", names=None, modes=16, log_ste
     return xr.Dataset(data, coords=coords)
 
 
-def write_run(path, dataset, *, rule="ia", status="finished", accuracy=0.965, last_step=2000, **config):
+def finding(kind="step-too-large", layer="fc3", severity="high", summary="S of fc3 is 3.2", **fields):
+    """A finding with one piece of evidence."""
+    evidence = (Evidence("step_size_number", 3.2, 1.0, ">", step=40),)
+    given = {"first_step": 40, "last_step": 200, "confidence": 0.95, "evidence": evidence}
+    given |= {"meaning": "The feedback grows.", "advice": "Lower the step.", "equation": "S = ηλ/2", "reference": "us"}
+    return Finding(kind=kind, layer=layer, severity=severity, summary=summary, **(given | fields))
+
+
+def write_run(
+    path, dataset, *, rule="ia", status="finished", accuracy=0.965, last_step=2000, findings=None, events=(), **config
+):
     """Write a run directory that holds ``dataset`` as its analysis."""
     path.mkdir(parents=True)
     content = {
@@ -92,14 +133,18 @@ def write_run(path, dataset, *, rule="ia", status="finished", accuracy=0.965, la
                 row["test_loss"] = 2.3 * (1 - rise) + 0.1
                 row["test_accuracy"] = accuracy if step == last_step else 0.1 + (accuracy - 0.1) * rise
             lines.write(json.dumps(row) + "\n")
+        for step, event in events:
+            lines.write(json.dumps({"step": step, "event": event}) + "\n")
+    if findings is not None:
+        write_findings(findings, path / "findings.json")
     dataset.to_netcdf(path / "analysis.nc", engine="h5netcdf")
     return path
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A finished run of six layers with every measure."""
-    return write_run(tmp_path / "runs" / "ia6", analysis())
+    """A finished run of six layers with every measure and one finding."""
+    return write_run(tmp_path / "runs" / "ia6", analysis(), findings=[finding()], events=[(340, "loss jumped")])
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import analysis, write_run
+from conftest import analysis, finding, write_run
 
 from reports.facts import facts, last_measured, meaningful
+from reports.findings import entries, health, verdict
+from reports.single import single
 from reports.sources import load
-from reports.summary import sentences, trend, verdict
+from reports.summary import glance, outcome, sentences, trend
 
 
 def test_facts_are_the_datasets_numbers(run):
@@ -41,7 +43,7 @@ def test_sentences_state_the_numbers(run):
     assert f"({source.analysis.layer.values[0]}) lies {last.error_angle.values[0]:.1f}°" in text
     for part in ("local", "inherited", "total"):
         assert f"{last[f'error_angle_{part}'].values[1]:.1f}° through" in text
-    assert verdict(got).startswith("ia: test accuracy 96.5\N{NO-BREAK SPACE}%, feedback on average ")
+    assert outcome(got).startswith("ia: test accuracy 96.5\N{NO-BREAK SPACE}%, feedback on average ")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_sentences_state_the_numbers(run):
 def test_outcome(run, status, says):
     got = dataclasses.replace(facts(load(run)), status=status, diverged_step=340, diverged_what="loss is nan")
     assert says in sentences(got)[0]
-    assert ("diverged" in verdict(got)) == (status == "diverged")
+    assert ("diverged" in outcome(got)) == (status == "diverged")
 
 
 def test_diverged_run_is_summed_up_at_its_last_finite_snapshot(tmp_path):
@@ -76,7 +78,7 @@ def test_nothing_measured_says_so(tmp_path):
     data = analysis(3)[["weight_angle"]] * np.nan
     path = write_run(tmp_path / "r", data, last_step=-1)
     got = facts(load(path))
-    assert verdict(got) == "ia: no accuracy and no angle were recorded."
+    assert outcome(got) == "ia: no accuracy and no angle were recorded."
     assert sentences(got) == [
         "The run finished. No test accuracy was recorded.",
         "No layer that carries error has a weight angle.",
@@ -106,3 +108,62 @@ def test_sender_is_the_lowest_layer_that_was_measured_to_send(tmp_path):
     got = facts(load(write_run(tmp_path / "r", data)))
     assert got.sender == "fc3"
     assert got.total == data.error_angle_total.values[-1, 2]
+
+
+def test_glance_shows_what_the_run_has(run, tmp_path):
+    source = load(run)
+    shown = {number.label: number for number in glance(facts(source)).numbers}
+    assert shown["test accuracy"].value == "96.5\N{NO-BREAK SPACE}%"
+    assert shown["weight angle"].value == f"{source.analysis.weight_angle.values[-1, 1:].mean():.1f}°"
+    largest = source.analysis.step_size_number
+    layer = str(largest.layer.values[largest.values.max(axis=0).argmax()])
+    assert shown["largest step-size number S"].note == f"in {layer}; unstable above 1"
+    assert float(shown["largest step-size number S"].value) == pytest.approx(float(largest.max()), rel=5e-3)
+    light = load(write_run(tmp_path / "r", analysis(2)[["forward_norm"]], last_step=-1))
+    assert glance(facts(light)).numbers == ()
+
+
+def test_the_worst_finding_comes_first_and_stands_for_its_kind(tmp_path):
+    found = [
+        finding("inherited-error", "fc2", "medium", "Fc2 inherits its error", first_step=7, last_step=7, evidence=()),
+        *(finding("step-too-large", f"fc{i}", summary=f"S of fc{i} is 3.2.") for i in (3, 4, 5)),
+    ]
+    source = load(write_run(tmp_path / "r", analysis(), findings=found))
+    first, second = single(source).sections[0].blocks[1].entries
+    assert (first.severity, first.kind, first.where) == ("high", "Step too large", "fc3, steps 40 to 200")
+    assert first.summary == "S of fc3 is 3.2."
+    assert first.figure in {"layers-maps", "stability"}
+    details = dict(first.details)
+    assert details["Also"] == "fc4, steps 40 to 200; fc5, steps 40 to 200"
+    assert details["Evidence"] == "step size number 3.20 > 1.00 at step 40"
+    assert details["Confidence"].startswith("95\N{NO-BREAK SPACE}%")
+    assert (second.where, second.figure, dict(second.details).get("Evidence")) == ("fc2, step 7", "", None)
+
+
+def test_many_findings_of_a_kind_are_counted_not_listed():
+    entry = entries([finding(layer=f"fc{i}") for i in range(40)], ()).entries[0]
+    assert dict(entry.details)["Also"].endswith("; and 27 more")
+
+
+@pytest.mark.parametrize(
+    ("severities", "worst"), [(["none"], "none"), (["low", "high", "medium"], "high"), ([], ""), (None, "")]
+)
+def test_health_is_the_worst_severity(tmp_path, severities, worst):
+    found = None if severities is None else [finding(severity=severity) for severity in severities]
+    source = load(write_run(tmp_path / "r", analysis(2)[["weight_angle"]], findings=found))
+    assert health(source) == worst
+    report = single(source)
+    assert report.health == worst
+    assert bool(report.headline) == bool(worst)
+    assert report.verdict.startswith("S of fc3 is 3.2. ia:" if worst == "high" else ("S of", "ia:"))
+
+
+def test_a_run_that_was_not_diagnosed_says_so(light):
+    assert single(load(light)).sections[0].blocks[1].text.startswith("Not diagnosed")
+
+
+def test_a_healthy_run_says_so_and_what_it_reached(tmp_path):
+    found = [finding("nothing-wrong", None, "none", "Nothing wrong was found", evidence=())]
+    source = load(write_run(tmp_path / "r", analysis(2)[["weight_angle"]], findings=found))
+    assert single(source).headline == "Healthy"
+    assert verdict(source, facts(source)) == outcome(facts(source))

@@ -10,9 +10,12 @@ from matplotlib.text import Text
 
 from reports import figures
 from reports.axes import spread
+from reports.lines import null_band
+from reports.sources import Event
 from reports.style import BAND, LOOKS, context, look, to_svg
 
 NAMES = ["x" * 80, "<script>alert(1)</script>", "重み $α$", "encoder.layers.11.attention.output.dense", "fc"]
+EVENTS = [Event(0, "loss jumped"), Event(340, "diverged")]
 DATA = {
     "three layers": analysis(3, 9, log_steps=False),
     "one snapshot": analysis(3, 1),
@@ -29,8 +32,14 @@ def panels(data):
         yield figures.heatmap(data, name)
         yield figures.layer_curves(data, name, log=name == "norm_ratio", chance=True)
     yield figures.layer_curves(data, "feedback_spectral_norm", log=True)
-    yield figures.error_profile(data, snapshot=-1)
-    yield figures.spectrum(data, data.sizes["layer"] - 1, snapshots=(0, data.sizes["step"] - 1))
+    yield figures.layer_curves(data, "weight_gain", log=True, predicted="predicted_gain", events=EVENTS)
+    yield figures.heatmap(data, "step_size_number", events=EVENTS)
+    yield figures.stability(data, events=EVENTS)
+    yield figures.error_profile(data)
+    yield figures.product_law(data)
+    yield figures.gain_profile(data)
+    yield figures.attribution(data, "attribution_angle")
+    yield figures.spectrum(data, data.sizes["layer"] - 1)
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
@@ -92,6 +101,49 @@ def test_one_exploded_layer_does_not_hide_the_ratios_of_others():
     assert (norm.vmin, norm.vmax) == (pytest.approx(1e-3), pytest.approx(1e3))
 
 
+def test_ratios_are_coloured_around_one_whatever_their_sign():
+    data = analysis(3, 4)
+    data.weight_gain[1, 1], data.weight_gain[2, 1] = -2.0, 1.0
+    data.step_size_number[:] = [[0.5, 1.0, 2.0]] * 4
+    gain = figures.heatmap(data, "weight_gain").axes[0].images[0]
+    assert gain.get_array()[1, 1] == -2.0  # what is drawn is what is there, to be read off
+    assert gain.norm(np.array([-2.0, 1.0])).tolist() == [0.0, 0.5]
+    s = figures.heatmap(data, "step_size_number").axes[0].images[0]
+    np.testing.assert_allclose(s.norm(s.get_array()[:, 0]), [0, 0.5, 1], atol=1e-12)
+
+
+def test_events_stand_before_the_snapshot_that_follows_them():
+    data = analysis(3, 4, log_steps=False)  # snapshots at 0, 100, 200, 300
+    line, diverged = (
+        figures.heatmap(data, "weight_angle", events=[Event(100, "a"), Event(250, "diverged")]).axes[0].lines
+    )
+    assert (line.get_xdata()[0], diverged.get_xdata()[0]) == (0.5, 2.5)
+    assert line.get_color() != diverged.get_color()
+
+
+def test_stability_shades_what_is_above_one():
+    data = DATA["three layers"]
+    axes = figures.stability(data).axes[0]
+    (shade,) = axes.patches
+    assert shade.get_extents().transformed(axes.transData.inverted()).y0 == pytest.approx(1)
+    assert axes.get_ylim()[1] >= 1.5
+
+
+def test_predictions_are_drawn_for_layers_that_carry_error():
+    data = DATA["three layers"]
+    axes = figures.layer_curves(data, "weight_angle", predicted="predicted_angle").axes[0]
+    drawn = {line.get_gid(): line.get_ydata() for line in axes.lines}
+    assert set(drawn) == {"layer-0", "layer-1", "layer-2", "layer-1:predicted", "layer-2:predicted"}
+    np.testing.assert_array_equal(drawn["layer-2:predicted"], data.predicted_angle[:, 2])
+
+
+def test_attribution_bars_are_the_costs():
+    data = analysis(3, 4)
+    data.attribution_angle[1, 0] = np.nan
+    bars = figures.attribution(data, "attribution_angle", step=int(data.step[1])).axes[0].patches
+    np.testing.assert_array_equal([bar.get_width() for bar in bars], data.attribution_angle[1])
+
+
 def test_layer_curves_show_the_dataset_and_dot_what_carries_no_error():
     data = DATA["three layers"]
     lines = figures.layer_curves(data, "weight_angle").axes[0].lines
@@ -104,19 +156,19 @@ def test_layer_curves_show_the_dataset_and_dot_what_carries_no_error():
 def test_null_band_spans_two_standard_deviations_of_every_layer():
     data = analysis(3, 4)
     data["weight_angle_null_sd"] = "layer", [1.0, 4.0, 2.0]
-    low, high = figures.null_band(data, "weight_angle")
+    low, high = null_band(data, "weight_angle")
     np.testing.assert_allclose([low, high], [[82.0] * 4, [98.0] * 4])
     data["norm_ratio_null"] = "layer", [1.0, 1.0, 1.0]
     data["norm_ratio_null_sd"] = "layer", [0.5, 0.1, 0.1]  # of its logarithm
-    low, high = figures.null_band(data, "norm_ratio")
+    low, high = null_band(data, "norm_ratio")
     np.testing.assert_allclose(low * high, 1)
     np.testing.assert_allclose(high, np.e)
-    assert figures.null_band(data, "forward_norm") is None
+    assert null_band(data, "forward_norm") is None
 
 
 def test_spectrum_draws_both_matrices_and_skips_the_padding():
     data = analysis(3, 4, modes=10)
-    axes = figures.spectrum(data, 0, snapshots=(0, 3)).axes[0]
+    axes = figures.spectrum(data, 0, steps=[int(data.step[0]), int(data.step[3])]).axes[0]
     assert [len(line.get_ydata()) for line in axes.lines] == [5] * 4  # the generator pads layer 0 after 5
     np.testing.assert_array_equal(axes.lines[1].get_ydata(), data.forward_singular_values[3, 0, :5])
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["W", "B"]
@@ -124,17 +176,27 @@ def test_spectrum_draws_both_matrices_and_skips_the_padding():
 
 def test_error_profile_shows_the_three_angles():
     data = DATA["three layers"]
-    axes = figures.error_profile(data, snapshot=-1).axes[0]
+    axes = figures.error_profile(data).axes[0]
     drawn = {line.get_label(): line.get_xdata() for line in axes.lines if line.get_color() != BAND}
     assert set(drawn) == {"local", "inherited", "total"}
     for part, values in drawn.items():
         np.testing.assert_array_equal(values, data[f"error_angle_{part}"][-1])
 
 
+def test_product_law_stands_beside_the_error_that_trains():
+    data = DATA["three layers"]
+    drawn = {
+        line.get_gid(): line.get_xdata() for line in figures.product_law(data, step=int(data.step[1])).axes[0].lines
+    }
+    for name in ("error_angle", "error_angle_product"):
+        np.testing.assert_array_equal(drawn[name], data[name][1])
+
+
 def test_curves_name_each_rule_once():
     lines = [figures.Curve(rule, look(rule), [0, 1], [0, 1]) for rule in ("fa", "fa", "kp")]
-    panel = figures.curves(lines, title="Loss", diverged=1)
-    assert [text.get_text() for text in panel.legends[0].get_texts()] == ["fa", "kp", "diverged"]
+    panel = figures.curves(lines, title="Loss", events=[Event(1, "diverged")])
+    assert [text.get_text() for text in panel.legends[0].get_texts()] == ["fa", "kp"]
+    assert panel.axes[0].lines[-1].get_xdata()[0] == 1
 
 
 def test_spread_keeps_both_ends():

@@ -1,6 +1,9 @@
 """What both page formats show, and what neither may do."""
 
+import base64
+import hashlib
 import io
+import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -8,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pypdf
 import pytest
-from conftest import analysis, write_run
+from conftest import analysis, finding, write_run
 
 import reports
 from reports import html, pdf
@@ -25,7 +28,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.source, self.tags, self.text, self.unclosed = text, [], "", []
+        self.source, self.tags, self.text, self.scripts, self.unclosed = text, [], "", [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -40,7 +43,9 @@ class Page(HTMLParser):
         assert self.unclosed.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.unclosed:
+        if self.unclosed[-1:] == ["script"]:
+            self.scripts.append(data)
+        elif "style" not in self.unclosed:
             self.text += data
 
     def values(self, name):
@@ -52,7 +57,7 @@ def hostile(tmp_path_factory):
     """A run in which every text is an attempt on the page, and half of the numbers are none."""
     data = analysis(5, 8, names=[EVIL, TYPST, "x" * 80, "重み\x07", "a&b"], modes=4)
     for name in data.data_vars:
-        if "step" in data[name].dims:
+        if {"step", "layer"} <= set(data[name].dims):
             data[name][5:], data[name][:, 2] = np.nan, np.inf
     data.weight_angle.attrs |= {"long_name": EVIL, "equation": TYPST, "reference": "\x07"}
     path = write_run(
@@ -78,9 +83,15 @@ def compared(tmp_path_factory):
     ]
 
 
+@pytest.fixture(scope="module")
+def attempt(hostile):
+    """The report on the hostile run."""
+    return single(hostile)
+
+
 @pytest.fixture(scope="module", params=["single", "joint"])
-def page(request, hostile, compared):
-    return Page(html.render(single(hostile) if request.param == "single" else joint([*compared, hostile])))
+def page(request, attempt, hostile, compared):
+    return Page(html.render(attempt if request.param == "single" else joint([*compared, hostile])))
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +107,23 @@ def document(whole):
 
 
 def test_page_asks_the_network_for_nothing(page):
-    assert not {"script", "link", "iframe", "object", "embed", "img", "base", "form"} & {tag for tag, _ in page.tags}
+    assert not {"link", "iframe", "object", "embed", "img", "base", "form"} & {tag for tag, _ in page.tags}
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on") or name == "src"]
     links = page.values("href") + page.values("xlink:href")
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
     assert not re.search(r"@import|url\((?!#)", page.source)
     assert "default-src 'none'" in page.source
+
+
+def test_page_runs_one_script_and_no_other(page):
+    data, script = page.scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in page.source.replace("&#39;", "'")
+    assert [attrs for tag, attrs in page.tags if tag == "script"] == [{"type": "application/json", "id": "data"}, {}]
+    assert not re.search("[<>&\u2028]", data)  # nothing that could end the element
+    charts = [chart for figure in json.loads(data)["figures"].values() for chart in figure["charts"]]
+    assert len(charts) == page.source.count('<div class="panel">')
+    assert all(chart["lines"] or chart["rows"] for chart in charts if chart)
 
 
 def test_page_is_whole(page):
@@ -115,19 +137,19 @@ def test_page_is_whole(page):
     assert set(targets) <= set(ids)
 
 
-def test_text_is_shown_as_it_is(hostile):
-    page = Page(html.render(single(hostile)))
+def test_text_is_shown_as_it_is(attempt):
+    page = Page(html.render(attempt))
     for text in (EVIL, TYPST, "x" * 80, "重み\N{REPLACEMENT CHARACTER}", "a&<b>"):
         assert text in page.text
 
 
 def test_figures_follow_the_theme(whole, css):
-    text = html.render(whole[1])
+    text = html.render(whole[1]).split("</style>", 1)[1].split("<script")[0]
     used = set(re.findall(r"var\((--\w+)\)", text))
     assert used >= {"--ink", "--muted", "--grid", "--band"}
     light, dark = (css.split(":root {")[i].split("}")[0] for i in (1, 2))
     assert all(f"{name}:" in light and f"{name}:" in dark for name in used)
-    assert "#1f2430" not in text.split("</style>")[1]  # the ink of a light page only
+    assert "#1f2430" not in text  # the ink of a light page only
 
 
 def test_every_figure_has_words_and_numbers(page):
@@ -164,8 +186,8 @@ def test_document_embeds_its_fonts_and_is_a4(document):
     assert all(fonts.values())
 
 
-def test_document_takes_text_as_text(hostile):
-    document = pypdf.PdfReader(io.BytesIO(pdf.render(single(hostile))))
+def test_document_takes_text_as_text(attempt):
+    document = pypdf.PdfReader(io.BytesIO(pdf.render(attempt)))
     text = "".join(page.extract_text() for page in document.pages).replace("\u200b", "")
     for part in ('#panic("x") $x$ *bold* @ref `raw` \\', EVIL):
         assert re.sub(r"\s", "", part) in re.sub(r"\s", "", text)
@@ -174,17 +196,18 @@ def test_document_takes_text_as_text(hostile):
 def test_joint_report_compares_the_numbers(compared):
     report = joint(compared)
     table = report.sections[0].blocks[0]
-    assert table.columns[:4] == ("run", "rule", "status", "test accuracy")
+    assert table.columns[:5] == ("run", "rule", "status", "layers", "test accuracy")
     for source, row in zip(compared, table.rows, strict=True):
         last = source.analysis.isel(step=-1)
-        assert row[:4] == (
+        assert row[:5] == (
             source.name,
             source.rule,
             "finished",
+            str(source.analysis.sizes["layer"]),
             f"{100 * source.metric('test_accuracy').iloc[-1]:.1f}\N{NO-BREAK SPACE}%",
         )
-        assert row[4] == f"{last.weight_angle.values[1:].mean():.1f}°"
-        assert row[5] == f"{last.error_angle.values[0]:.1f}°"
+        assert row[5] == f"{last.weight_angle.values[1:].mean():.1f}°"
+        assert row[6] == f"{last.error_angle.values[0]:.1f}°"
     verdict = report.verdict.replace("\N{NO-BREAK SPACE}", " ")
     assert verdict == "Best test accuracy: kp1 (kp) with 97.0 %; lowest: mine3 (mine) with 50.0 %."
     assert [section.title for section in report.sections[1:-1]] == [f"Run {source.name}" for source in compared]
@@ -217,6 +240,36 @@ def test_settings_list_everything_that_made_the_run(whole):
     assert rows["rule.null"] == "0.01"
     assert rows["versions.torch"] == "2.15.0"
     assert rows["git_commit"] == "0123456789abcdef"
+
+
+def one_snapshot(folder):
+    return single(load(write_run(folder / "r", analysis(3, 1), events=[(0, "loss jumped")])))
+
+
+def layers_without_values(folder):
+    data = analysis(5, 6).drop_vars(["forward_stable_rank", "feedback_stable_rank", "norm_ratio", "sign_agreement"])
+    for name in data.data_vars:
+        if {"step", "layer"} <= set(data[name].dims):
+            data[name].loc[{"layer": ["fc1", "fc3"]}] = np.nan
+    return single(load(write_run(folder / "r", data, findings=[finding(evidence=())])))
+
+
+def nothing_finite(folder):
+    return single(load(write_run(folder / "r", analysis(3, 4) * np.nan, status="diverged", last_step=-1)))
+
+
+def twenty_runs(folder):
+    runs = [write_run(folder / f"run {i}", analysis(2, 3, seed=i)[["error_angle"]], last_step=400) for i in range(20)]
+    return joint([load(run) for run in runs])
+
+
+@pytest.mark.parametrize("kind", [one_snapshot, layers_without_values, nothing_finite, twenty_runs])
+def test_hard_runs_make_whole_pages(tmp_path, kind):
+    text = html.render(kind(tmp_path))
+    page = Page(text)
+    assert not page.unclosed
+    assert not re.search(r"\bnan\b|\binf\b|\bNone\b", page.text)
+    assert len(text) < 5e6
 
 
 def test_deep_network_makes_a_small_page(tmp_path):

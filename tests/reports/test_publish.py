@@ -1,14 +1,19 @@
 import json
+import subprocess
+import sys
 
+import click
 import numpy as np
 import pytest
-from conftest import analysis, write_run
+from conftest import analysis, finding, write_run
 
 import reports
+import wtdiag
 from diagnostics.analyze import analyze, write_analysis
 from probes.errors import InputError
 from probes.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
 from reports.sources import load
+from reports.thin import thin
 
 
 def test_one_run_is_reported_in_its_directory(light):
@@ -71,7 +76,7 @@ def test_what_analyze_writes_can_be_reported(tmp_path):
         (lambda run: replace(run, analysis().drop_vars("layer")), r"has no coordinate 'layer'"),
         (lambda run: replace(run, analysis().isel(step=[])), r"has no coordinate 'step' with values"),
         (lambda run: replace(run, analysis(1).assign(x=("layer", ["a"]))), r": x holds .* expected numbers"),
-        (lambda run: replace(run, analysis(1).assign(x=("layer", [0.0]))), r": x lacks the dim step"),
+        (lambda run: replace(run, analysis(1).assign(x=("layer", [0.0]))), r": x lacks the dim step$"),
         (lambda run: (run / "config.json").write_text("{"), r"config.json: is not JSON"),
         (lambda run: (run / "metrics.jsonl").write_text("{\n{}\n"), r"metrics.jsonl: line 1 is not JSON"),
         (lambda run: (run / "report.html").mkdir(), r"report.html: cannot be written"),
@@ -92,6 +97,21 @@ def cut(path):
 def replace(run, dataset):
     (run / "analysis.nc").unlink()
     dataset.to_netcdf(run / "analysis.nc", engine="h5netcdf")
+
+
+def test_a_long_run_is_shown_at_the_snapshots_that_matter(tmp_path):
+    data = analysis(100, 300, log_steps=False)[["weight_angle", "step_size_number"]]
+    data.step_size_number[:] = 0.5
+    data.step_size_number[123, 7], data.step_size_number[124, 8] = 1.5, 2.5
+    path = write_run(tmp_path / "r", data, findings=[finding(first_step=1700, last_step=2900)])
+    source = load(path)
+    shown = thin(source).analysis.step.values.tolist()
+    assert {0, 1700, 2900, 12300, 12400, 29900} <= set(shown)
+    assert 60 <= len(shown) <= 66
+    page = reports.write([path], formats=["html"])[0].read_text()
+    assert f"shows {len(shown)} of 300 snapshots" in page
+    assert "unstable from step 12300, first in fc8" in page
+    assert len(page) < 5e6
 
 
 def test_bad_arguments(run):
@@ -137,3 +157,26 @@ def test_infinity_is_no_value(tmp_path):
     loaded = load(write_run(tmp_path / "r", data)).analysis
     assert np.isnan(loaded.weight_angle[-1, 1])
     assert loaded.weight_angle.attrs == data.weight_angle.attrs
+
+
+def test_command_writes_the_report_again_without_snapshots_or_torch(light):
+    code = f"import sys, wtdiag; wtdiag.cli(['report', {str(light)!r}, '--format', 'html'], standalone_mode=False)"
+    code += "; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{light / 'report.html'}\n")
+    assert not (light / "snapshots").exists()
+
+
+def test_command_shows_the_report(light, tmp_path, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(click, "launch", shown.append)
+    with pytest.raises(SystemExit) as ended:
+        wtdiag.main(["report", str(light), "--format", "html", "--out", str(tmp_path), "--open"])
+    assert not ended.value.code
+    assert shown == [str(tmp_path / "report.html")] == capsys.readouterr().out.split()
+
+
+def test_findings_that_cannot_be_read_are_named(light):
+    (light / "findings.json").write_text('{"format": 1, "findings": [{}]}')
+    with pytest.raises(InputError, match=r"findings.json: finding 1"):
+        reports.write([light], formats=["html"])

@@ -1,0 +1,93 @@
+"""Runs that differ by their seed alone belong together: their means, their spread, their gap to backpropagation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports import lines
+from reports.facts import last_measured, meaningful
+from reports.sources import Source
+from reports.style import look
+
+_NOT_COMPARED = ("seed", "out", "device")  # settings that may differ between runs of one kind
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one rule and one setting, and what they are called together."""
+
+    name: str
+    runs: tuple[Source, ...]
+
+
+def groups(sources: Sequence[Source]) -> tuple[Group, ...]:
+    """Put runs together that differ by their seed alone; a run without a recorded seed stays alone."""
+    found: dict[str, list[Source]] = {}
+    for source in sources:
+        settings = {key: value for key, value in source.settings.items() if key not in _NOT_COMPARED}
+        alone = source.name if "seed" not in source.settings else ""
+        key = json.dumps([alone, source.config.get("rule"), settings, source.analysis.sizes["layer"]], sort_keys=True)
+        found.setdefault(key, []).append(source)
+    counted = [source.rule for runs in found.values() for source in runs[:1]]
+    return tuple(Group(_name(runs, counted), tuple(runs)) for runs in found.values())
+
+
+def average(group: Group, index: int, series: Callable[[Source], pd.Series[Any]]) -> list[lines.Curve]:
+    """Draw the mean of a series over a group's runs, in a band of one standard deviation.
+
+    Where the runs have no place in common, and in a group of one, each is drawn by itself; a run without values
+    is left out.
+    """
+    rule = group.runs[0].rule
+    return lines.average(rule, look(rule), [series(run) for run in group.runs], gid=f"run-{index}")
+
+
+def mean_angle(source: Source) -> pd.Series[Any]:
+    """Weight angle over training, averaged over the layers that carry error."""
+    analysis = source.analysis
+    if "weight_angle" not in analysis:
+        return pd.Series(dtype=float)
+    angle = analysis.weight_angle.transpose("step", "layer").values[:, meaningful(analysis, "weight_angle")]
+    return pd.DataFrame(angle, index=analysis.step.values).mean(axis=1).dropna()
+
+
+def profile(source: Source) -> pd.Series[Any]:
+    """Error angle at the last snapshot with values, by the layer's number counted from the input."""
+    if "error_angle" not in source.analysis:
+        return pd.Series(dtype=float)
+    angle = source.analysis.error_angle.transpose("step", "layer").values[last_measured(source.analysis)]
+    return pd.Series(angle, index=np.arange(1.0, len(angle) + 1)).dropna()
+
+
+def depth(source: Source) -> int:
+    """Count the layers."""
+    return int(source.analysis.sizes["layer"])
+
+
+def final_gap(source: Source, sources: Sequence[Source]) -> float:
+    """Points of test accuracy that backpropagation of the same depth, model and seed is above a run; NaN without."""
+    rivals = [
+        float(each.metric("test_accuracy").iloc[-1])
+        for each in sources
+        if each.rule == "bp" and _pairing(each) == _pairing(source) and len(each.metric("test_accuracy"))
+    ]
+    own = source.metric("test_accuracy")
+    return 100 * (float(np.mean(rivals)) - float(own.iloc[-1])) if rivals and len(own) else float("nan")
+
+
+def _pairing(source: Source) -> tuple[Any, ...]:
+    return depth(source), *(str(source.settings.get(name)) for name in ("model", "data", "seed"))
+
+
+def _name(runs: Sequence[Source], rules: Sequence[str]) -> str:
+    first = runs[0]
+    if len(runs) == 1:
+        return first.name
+    plain = rules.count(first.rule) == 1
+    return f"{first.rule if plain else first.name}, {len(runs)} seeds"

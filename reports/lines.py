@@ -1,0 +1,279 @@
+"""Curves over training or depth: of every layer of a run, or of several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Normalize
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from probes.errors import InputError
+from reports.axes import canvas, compact, layer_name, log_axis, mark, measure_title, need, spread, steps_axis
+from reports.facts import meaningful
+from reports.sources import Event
+from reports.style import BAND, DEPTH, DIVERGED, Look, capital, look
+
+
+def layer_curves(
+    analysis: xr.Dataset,
+    measure: str,
+    *,
+    log: bool = False,
+    chance: bool = False,
+    predicted: str | None = None,
+    limit: float | None = None,
+    events: Sequence[Event] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a measure over training, one curve per layer, coloured by depth.
+
+    Layers in which the measure means nothing are dotted.
+
+    Parameters
+    ----------
+    analysis : Dataset
+        As `wtdiag.analyze` gives it.
+    measure : str
+        A variable over step and layer.
+    log : bool
+        Draw a logarithmic axis where the values span a factor 30.
+    chance : bool
+        Draw a band of two standard deviations around the null expectation, widest over the layers.
+    predicted : str, optional
+        A variable that holds where theory sees each curve come to rest, dashed.
+    limit : float, optional
+        What lies above it is shaded.
+    events : sequence of (step, text)
+        Marked; a text that begins with "diverged" stands out.
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        If the analysis lacks a variable.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from wtdiag import plot
+    >>> analysis = xr.load_dataset("docs/gallery/ia.nc", engine="h5netcdf")
+    >>> ax = plot.layer_curves(analysis, "weight_angle", chance=True, predicted="predicted_angle")
+    """
+    values = need(analysis, measure, *([predicted] if predicted else []), dims=("layer", "step"))
+    steps = analysis.step.values
+    solid = meaningful(analysis, measure)
+    key = BoundaryNorm(np.arange(len(solid) + 1) - 0.5, 256) if len(solid) > 1 else Normalize(-0.5, 0.5)
+    band = null_band(analysis, measure) if chance else None
+    with canvas(ax) as axes:
+        if band is not None:
+            axes.fill_between(steps, *band, color=BAND, lw=0, zorder=0.5, label="chance ± 2 sd")
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), borderaxespad=0, handlelength=1.2)
+        if predicted:
+            for layer, curve in enumerate(analysis[predicted].transpose("layer", "step").values):
+                if solid[layer]:
+                    color, gid = DEPTH(key(layer)), f"layer-{layer}:predicted"
+                    axes.plot(steps, curve, "--", color=color, lw=0.7, alpha=0.7, gid=gid)
+        width = 1.2 if len(solid) < 30 else 0.7
+        for layer, curve in enumerate(values.values):
+            style, marker = "-" if solid[layer] else ":", "o" if len(steps) == 1 else ""
+            axes.plot(steps, curve, style, marker=marker, color=DEPTH(key(layer)), lw=width, gid=f"layer-{layer}")
+        _depth_key(axes, analysis, key)
+        axes.set_title(capital(measure_title(values)), pad=16 if band is not None else 6, parse_math=False)
+        axes.set_xlabel("training step")
+        steps_axis(axes, steps)
+        if log:
+            reach = [] if limit is None else [limit / 30, limit]
+            log_axis(axes.yaxis, np.append(values.values, reach))
+        if limit is not None:
+            low, high = axes.get_ylim()
+            high = max(high, 2 * limit)
+            axes.set_ylim(low, high)
+            axes.axhspan(limit, high, color=DIVERGED, alpha=0.1, lw=0)
+            axes.axhline(limit, color=DIVERGED, lw=1)
+        mark(axes, events)
+    return axes
+
+
+def stability(analysis: xr.Dataset, *, events: Sequence[Event] = (), ax: Axes | None = None) -> Axes:
+    """Draw the step-size number of every layer over training.
+
+    S = η·λmax(H)/2 with plain gradient descent, η·λmax(H)/(2(1+μ)) with momentum. Above 1, where it is shaded, the
+    feedback of that layer grows without bound; events tell when it was seen to.
+
+    Parameters
+    ----------
+    analysis : Dataset
+        As `wtdiag.analyze` gives it, with ``step_size_number``.
+    events : sequence of (step, text)
+        Marked; a text that begins with "diverged" stands out.
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        If the analysis has no step-size numbers.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from wtdiag import plot
+    >>> analysis = xr.load_dataset("docs/gallery/ia-diverged.nc", engine="h5netcdf")
+    >>> ax = plot.stability(analysis, events=[(57, "diverged")])
+    """
+    return layer_curves(analysis, "step_size_number", log=True, limit=1.0, events=events, ax=ax)
+
+
+def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Lowest and highest value at each step that chance explains in some layer, if the analysis says so."""
+    if f"{measure}_null" not in analysis or f"{measure}_null_sd" not in analysis:
+        return None
+    null = analysis[f"{measure}_null"].broadcast_like(analysis[measure])
+    reach = 2 * analysis[f"{measure}_null_sd"].broadcast_like(analysis[measure])
+    if measure.endswith("norm_ratio"):  # its spread is that of its logarithm
+        low, high = null * np.exp(-reach), null * np.exp(reach)
+    else:
+        low, high = null - reach, null + reach
+    return low.min("layer").values, high.max("layer").values
+
+
+class Curve(NamedTuple):
+    """A line of a panel: its name in the key, look, points, gid and band; several may share a name."""
+
+    name: str
+    look: Look
+    x: ArrayLike
+    y: ArrayLike
+    dashed: bool = False
+    gid: str | None = None
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+
+
+def average(name: str, drawn: Look, series: Sequence[pd.Series[Any]], *, gid: str | None = None) -> list[Curve]:
+    """Join series of one kind into their mean, in a band of one standard deviation.
+
+    Where they have no place in common, and where there is but one, each is a curve by itself; a series without
+    values is left out.
+    """
+    found = [values for each in series if len(values := each.dropna())]
+    common = pd.concat(found, axis=1, join="inner") if len(found) > 1 else pd.DataFrame()
+    if common.empty:
+        return [Curve(name, drawn, each.index, each.values, gid=gid) for each in found]
+    mean, sd = common.mean(axis=1), common.std(axis=1, ddof=0)
+    return [Curve(name, drawn, common.index, mean.values, gid=gid, low=mean - sd, high=mean + sd)]
+
+
+def compare(analyses: Sequence[xr.Dataset], measure: str, *, ax: Axes | None = None) -> Axes:
+    """Draw a measure over training by rule, averaged over the layers in which it means something.
+
+    One line per rule: the mean over its runs, in a band of one standard deviation over runs. Colours and markers
+    are those of the rule in every figure.
+
+    Parameters
+    ----------
+    analyses : sequence of Dataset
+        As `wtdiag.analyze` gives them; ``attrs["rule"]`` tells the rule.
+    measure : str
+        A variable over step and layer that all have.
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        If there is no analysis, or one lacks the measure.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import xarray as xr
+    >>> from wtdiag import plot
+    >>> paths = sorted(Path("docs/gallery").glob("compare-*.nc"))
+    >>> ax = plot.compare([xr.load_dataset(path, engine="h5netcdf") for path in paths], "weight_angle")
+    """
+    if not analyses:
+        raise InputError("analyses: none given; expected at least one, as wtdiag.analyze gives them")
+    by_rule: dict[str, list[pd.Series[Any]]] = {}
+    for analysis in analyses:
+        values = need(analysis, measure, dims=("step", "layer"))
+        rows = pd.DataFrame(values.values[:, meaningful(analysis, measure)], index=analysis.step.values)
+        by_rule.setdefault(str(analysis.attrs.get("rule", "unknown")), []).append(rows.mean(axis=1))
+    lines = [line for rule, series in by_rule.items() for line in average(rule, look(rule), series)]
+    return curves(lines, title=f"Mean {measure_title(analyses[0][measure])}", ax=ax)
+
+
+def curves(
+    lines: Sequence[Curve],
+    *,
+    title: str,
+    x_label: str = "training step",
+    log: bool = False,
+    events: Sequence[Event] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw named curves, their key below."""
+    with canvas(ax) as axes:
+        named: set[str] = set()
+        for line in lines:
+            x, y = np.asarray(line.x, dtype=float), np.asarray(line.y, dtype=float)
+            axes.plot(
+                x, y, "--" if line.dashed else "-", color=line.look.color, marker=line.look.marker,
+                markevery=max(1, len(x) // 8), ms=0 if len(x) > 60 and line.dashed else 3.5,
+                label=line.name if line.name not in named else None, gid=line.gid,
+            )  # fmt: skip
+            named.add(line.name)
+            if line.low is not None and line.high is not None:
+                low, high = (np.asarray(edge, dtype=float) for edge in (line.low, line.high))
+                axes.fill_between(x, low, high, color=line.look.color, alpha=0.18, lw=0)
+        mark(axes, events)
+        if len(named) > 1:
+            _names_key(axes, 4 if max(map(len, named)) < 10 else 3)
+        axes.set_title(title, parse_math=False)
+        axes.set_xlabel(x_label)
+        axes.xaxis.set_gid("step" if x_label == "training step" else None)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+        if log:
+            log_axis(axes.yaxis, np.concatenate([np.ravel(line.y) for line in lines]))
+    return axes
+
+
+def _names_key(axes: Axes, columns: int) -> None:
+    """Draw the key below the axes if the figure is theirs alone and makes room, else in them."""
+    figure = axes.figure
+    if len(figure.axes) == 1 and figure.get_layout_engine() is not None:
+        figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2, handlelength=1.8)
+    else:
+        axes.legend()
+
+
+def _depth_key(axes: Axes, analysis: xr.Dataset, colors: Normalize) -> None:
+    """Name the layers beside their colours, first at the top."""
+    bar = axes.figure.colorbar(ScalarMappable(colors, DEPTH), ax=axes, pad=0.02, aspect=25)
+    bar.outline.set_visible(False)
+    shown = spread(analysis.sizes["layer"], 8)
+    bar.set_ticks(shown, labels=[layer_name(analysis, i, 12) for i in shown], parse_math=False)
+    bar.ax.tick_params(length=0)
+    bar.ax.minorticks_off()
+    bar.ax.invert_yaxis()

@@ -1,0 +1,139 @@
+"""The section that holds what theory predicts of the feedback against what was observed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from reports import figures
+from reports.content import Figure, Section, Table, Text
+from reports.facts import Facts, last_measured
+from reports.sections import events_said
+from reports.sources import Source
+from reports.style import look, number
+from reports.summary import trend
+from reports.tables import degrees, history, layers_of
+
+_PREDICTED = {"weight_angle": "predicted_angle", "weight_gain": "predicted_gain"}
+
+
+def stability(source: Source, run: Facts) -> Section | None:
+    """Show predicted against observed stability, and the predicted resting point against the reached one."""
+    analysis = source.analysis
+    found = [Text(_said(analysis, run))] if "step_size_number" in analysis else []
+    blocks = [block for block in (*found, _figure(source), _table(analysis)) if block is not None]
+    return Section("Stability: predicted and observed", tuple(blocks)) if blocks else None
+
+
+def _figure(source: Source) -> Figure | None:
+    analysis = source.analysis
+    panels, captions, words, measures = [], [], [], []
+    if "step_size_number" in analysis and np.isfinite(analysis.step_size_number).any():
+        panels.append(figures.stability(analysis, events=source.events))
+        captions.append(
+            f"Step-size number S of every layer of {source.name}: the alignment step over the largest stable one. "
+            "Above the line at 1 the feedback of that layer grows without bound."
+        )
+        words.append(trend(analysis, "step_size_number"))
+        measures.append("step_size_number")
+    if "log_gain_sum" in analysis and np.isfinite(analysis.log_gain_sum).any():
+        sums = analysis.log_gain_sum.values
+        line = figures.Curve("sum of log gains", look(source.rule), analysis.step.values, sums, gid="sum")
+        panels.append(figures.curves([line], title="Sum of log gains", events=source.events))
+        captions.append(
+            f"Sum of log gains of {source.name}: the logarithms of ‖B‖/‖W‖ summed over the layers that carry error. "
+            "Above 0 the error grows on its way down, below 0 it fades, whatever the angles."
+        )
+        words.append(f"The sum of log gains is {number(sums[last_measured(analysis)])} at the end.")
+        measures.append("log_gain_sum")
+    if not panels:
+        return None
+    return Figure(
+        panels=tuple(panels),
+        caption=" ".join(captions) + events_said(source),
+        alt=" ".join(words),
+        data=history(analysis, measures),
+        name="stability",
+        measures=tuple(measures),
+        subjects=layers_of(analysis),
+    )
+
+
+def _said(analysis: xr.Dataset, run: Facts) -> str:
+    """Say in which layer S first passes 1, and what became of the run."""
+    values = analysis.step_size_number.transpose("step", "layer").values
+    if not np.isfinite(values).any():
+        return (
+            "No layer has a step-size number S: it is known where the feedback learns by a rule with a linear theory, "
+            "by gradient descent with or without momentum."
+        )
+    beyond = np.argwhere(values > 1)
+    if len(beyond):
+        step, layer = beyond[0]
+        count = len(np.unique(beyond[:, 1]))
+        predicted = (
+            f"Predicted: unstable from step {analysis.step.values[step]}, first in {analysis.layer.values[layer]} "
+            f"(S = {number(values[step, layer])}); S passes 1 in {count} of {values.shape[1]} layers."
+        )
+    else:
+        step, layer = np.unravel_index(np.nanargmax(values), values.shape)
+        predicted = (
+            f"Predicted: stable. The largest S is {number(values[step, layer])}, in {analysis.layer.values[layer]} "
+            f"at step {analysis.step.values[step]}; below 1 the feedback settles."
+        )
+    observed = "the run did not diverge"
+    if run.status == "diverged":
+        observed = "the run diverged" + ("" if run.diverged_step is None else f" at step {run.diverged_step}")
+    return f"{predicted} Observed: {observed}."
+
+
+def _table(analysis: xr.Dataset) -> Table | None:
+    """Tabulate, for each layer, predictions beside measurements at the last snapshot that holds any."""
+    index = last_measured(analysis)
+    columns: dict[str, tuple[Callable[[float], str], NDArray[np.float64]]] = {}
+    if "step_size_number" in analysis:
+        found = analysis.step_size_number.transpose("step", "layer").values
+        largest = np.where(np.isfinite(found), found, -np.inf).max(axis=0)
+        largest = np.where(np.isfinite(largest), largest, np.nan)
+        columns["largest S"] = number, largest
+        columns["largest safe step ×"] = number, 1 / np.where(largest > 0, largest, np.nan)
+    for name in ("relaxation_time", "tracking_lag"):
+        columns |= _column(analysis, name, name.replace("_", " "), index)
+    for measure, predicted in _PREDICTED.items():
+        if predicted in analysis:
+            columns |= _column(analysis, predicted, f"predicted {_brief(measure)}", index)
+            columns |= _column(analysis, measure, _brief(measure), index)
+    columns |= _column(analysis, "predicted_noise_angle", "angle by noise alone", index)
+    columns = {head: each for head, each in columns.items() if np.isfinite(each[1]).any()}
+    if not columns:
+        return None
+    cells = [[show(value) for value in values] for show, values in columns.values()]
+    subjects = layers_of(analysis)
+    caption = (
+        f"What theory predicts beside what was measured, by layer, at step {int(analysis.step[index])}. Largest S: "
+        "over all snapshots; the largest safe step is that many times the one used. Relaxation time in steps."
+    )
+    return Table(
+        caption=caption,
+        columns=("layer", *columns),
+        rows=tuple(zip(subjects.names, *cells, strict=True)),
+        subjects=subjects,
+        picks=tuple(range(len(subjects.names))),
+    )
+
+
+def _column(
+    analysis: xr.Dataset, name: str, head: str, index: int
+) -> dict[str, tuple[Callable[[float], str], NDArray[np.float64]]]:
+    if name not in analysis:
+        return {}
+    measure = analysis[name].transpose("step", "layer")
+    show = degrees if measure.attrs.get("units") == "degree" else number
+    return {head: (show, np.asarray(measure.values[index], dtype=np.float64))}
+
+
+def _brief(measure: str) -> str:
+    return measure.removeprefix("weight_").replace("_", " ")

@@ -1,0 +1,331 @@
+"use strict";
+// Makes the drawn charts answer the hand. The page is whole without it: everything here only adds.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const list = (index) => data.arrays[index];
+  const views = []; // one per chart: {svg, figure, chart, subjects, overlay, pointed}
+  const state = Object.fromEntries(
+    Object.entries(data.subjects).map(([name, subjects]) => [name, { picked: null, step: subjects.drawn, moved: false }]),
+  );
+  let refreshBar = () => {};
+
+  // Text from a run enters the page here alone, and only as text.
+  const make = (tag, attributes = {}, ...children) => {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  };
+  const draw = (tag, attributes, parent) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return parent.appendChild(element);
+  };
+
+  const show = (value, title) => {
+    if (value === null || value === undefined) return "no value";
+    if (title.includes("°")) return `${value.toFixed(1)}°`;
+    if (title.includes("%")) return `${value.toFixed(1)} %`;
+    return String(Number(value.toPrecision(3)));
+  };
+  const bare = (title) => title.replace(/ \([^)]*\)$/, "");
+
+  // What a line holds at the step that is looked at.
+  const frame = (view, line, key) => {
+    const frames = line[key === "py" ? "frames_py" : "frames"];
+    return list(frames ? frames[state[view.subjects.name].step] : line[key]);
+  };
+
+  // The point of a chart under the pointer: its words, its place, and whom it is about.
+  const find = (view, x, y) => {
+    const { chart, subjects } = view;
+    const [x0, y0, x1, y1] = chart.box;
+    if (x < x0 - 3 || x > x1 + 3 || y < y0 - 3 || y > y1 + 3) return null;
+    if (chart.rows.length) {
+      const cells = list(chart.rows[0]).length;
+      const column = Math.min(cells - 1, Math.max(0, Math.floor(((x - x0) / (x1 - x0)) * cells)));
+      const row = Math.min(chart.rows.length - 1, Math.max(0, Math.floor(((y - y0) / (y1 - y0)) * chart.rows.length)));
+      return {
+        subject: row,
+        name: subjects.names[row],
+        at: `step ${subjects.steps[column]}`,
+        value: list(chart.rows[row])[column],
+        x: x0 + ((column + 0.5) / cells) * (x1 - x0),
+        y: y0 + ((row + 0.5) / chart.rows.length) * (y1 - y0),
+      };
+    }
+    let best = null;
+    for (const line of chart.lines) {
+      const [px, py] = [list(line.px), frame(view, line, "py")];
+      for (let i = 0; i < px.length; i++) {
+        if (px[i] === null || py[i] === null || py[i] === undefined) continue;
+        const [cx, cy] = chart.upright ? [px[i], py[i]] : [py[i], px[i]];
+        if (cx < x0 - 1 || cx > x1 + 1 || cy < y0 - 1 || cy > y1 + 1) continue;
+        const distance = (cx - x) ** 2 + (cy - y) ** 2;
+        if (!best || distance < best.distance) best = { line, i, distance, x: cx, y: cy };
+      }
+    }
+    if (!best) return null;
+    const { line, i } = best;
+    const at = list(line.at)[i];
+    const along = chart.along === "layer" ? Math.round(at) : null;
+    const subject = line.subject ?? along ?? chart.subject;
+    const about = subject !== null && subjects ? subjects.names[subject] : "";
+    const name = [about, line.name, line.part].filter(Boolean).join(", ");
+    const words = along === null ? `${chart.along || chart.label} ${at}` : "";
+    return { subject, name, at: words, value: frame(view, line, "values")[i], x: best.x, y: best.y };
+  };
+
+  const tip = document.body.appendChild(make("div", { class: "tip", "aria-hidden": "true" }));
+  const point = (view, event) => {
+    const rect = view.svg.getBoundingClientRect();
+    const scale = view.svg.viewBox.baseVal.width / rect.width;
+    const found = find(view, (event.clientX - rect.left) * scale, (event.clientY - rect.top) * scale);
+    view.pointed = found;
+    tip.classList.toggle("shown", found !== null);
+    if (found) {
+      const title = view.chart.title;
+      const where = [bare(title), found.at].filter(Boolean).join(", ");
+      tip.replaceChildren(
+        ...(found.name ? [make("strong", {}, found.name)] : []),
+        make("span", {}, where), make("b", {}, show(found.value, title)),
+      );
+      const { offsetWidth: width, offsetHeight: height } = tip;
+      const left = rect.left + found.x / scale + 14;
+      const top = rect.top + found.y / scale - height - 10;
+      tip.style.left = `${Math.max(4, left + width > innerWidth - 4 ? left - width - 28 : left)}px`;
+      tip.style.top = `${Math.max(4, top)}px`;
+    }
+    refresh(view);
+  };
+  const leave = (view) => {
+    view.pointed = null;
+    tip.classList.remove("shown");
+    refresh(view);
+  };
+
+  const move = (view) => {
+    for (const line of view.chart.lines.filter((each) => each.frames)) {
+      const element = view.svg.querySelector(`[data-id="${line.id}"]`);
+      const [px, py] = [list(line.px), frame(view, line, "py")];
+      const points = px
+        .map((p, i) => (py[i] === null || py[i] === undefined ? null : view.chart.upright ? [p, py[i]] : [py[i], p]));
+      const path = points.map((p, i) => (p ? `${i && points[i - 1] ? "L" : "M"}${p[0]} ${p[1]}` : "")).join("");
+      element.querySelector(":scope > path").setAttribute("d", path || "M0 0");
+      const markers = element.querySelector(":scope > g");
+      if (markers) {
+        view.marker ??= {};
+        const model = (view.marker[line.id] ??= markers.querySelector("use"));
+        markers.replaceChildren(...points.filter(Boolean).map(([x, y]) => {
+          const use = model.cloneNode();
+          use.setAttribute("x", x);
+          use.setAttribute("y", y);
+          return use;
+        }));
+      }
+    }
+  };
+
+  // Draw what is picked and pointed at over one chart.
+  const refresh = (view) => {
+    const { chart, subjects, overlay, svg } = view;
+    const [x0, y0, x1, y1] = chart.box;
+    const { picked, step, moved } = subjects ? state[subjects.name] : { picked: null, step: 0, moved: false };
+    overlay.replaceChildren();
+    const cells = chart.rows.length ? list(chart.rows[0]).length : 0;
+    if (moved && chart.along === "step") {
+      if (cells) {
+        const width = (x1 - x0) / cells;
+        draw("rect", { class: "cursor", x: x0 + step * width, y: y0, width, height: y1 - y0 }, overlay);
+      } else if (list(chart.lines[0].px).length === subjects.steps.length) {
+        const at = list(chart.lines[0].px)[step];
+        draw("line", { class: "cursor", x1: at, x2: at, y1: y0, y2: y1 }, overlay);
+      }
+    }
+    if (picked !== null && cells) {
+      const height = (y1 - y0) / chart.rows.length;
+      draw("rect", { class: "row", x: x0, y: y0 + picked * height, width: x1 - x0, height }, overlay);
+    }
+    for (const line of picked === null ? [] : chart.lines) {
+      const i = chart.along === "layer" ? list(line.at).indexOf(picked) : line.subject === picked ? step : -1;
+      const [p, q] = [list(line.px)[i], frame(view, line, "py")[i]];
+      if (p === undefined || p === null || q === undefined || q === null) continue;
+      const [cx, cy] = chart.upright ? [p, q] : [q, p];
+      if (subjects.steps.length) draw("circle", { class: "dot", cx, cy, r: 3 }, overlay);
+    }
+    if (view.pointed) draw("circle", { class: "ring", cx: view.pointed.x, cy: view.pointed.y, r: 4 }, overlay);
+    svg.querySelectorAll("[data-subject]").forEach((element) => {
+      const own = Number(element.dataset.subject) === picked;
+      element.classList.toggle("faded", picked !== null && !own);
+      element.classList.toggle("picked", picked !== null && own);
+      if (own && picked !== null) element.parentNode.append(element); // over the others
+    });
+    const own = picked !== null && chart.subject === picked;
+    const among = views.some((each) => each.figure === view.figure && each.chart.subject === picked);
+    svg.parentElement.classList.toggle("picked", own);
+    svg.parentElement.classList.toggle("faded", picked !== null && among && !own);
+  };
+
+  const set = (name, change) => {
+    const before = state[name].step;
+    Object.assign(state[name], change);
+    for (const view of views.filter((each) => each.subjects?.name === name)) {
+      if (state[name].step !== before) move(view);
+      refresh(view);
+    }
+    for (const button of document.querySelectorAll("table button")) {
+      if (button.dataset.subjects !== name) continue;
+      const own = Number(button.dataset.subject) === state[name].picked;
+      button.setAttribute("aria-pressed", own);
+      button.closest("tr").classList.toggle("picked", own);
+    }
+    for (const note of document.querySelectorAll(".at")) {
+      if (note.dataset.subjects !== name) continue;
+      const { steps, drawn } = data.subjects[name];
+      note.hidden = state[name].step === drawn;
+      note.textContent = `Lines of step ${steps[state[name].step]}; bands and words of step ${steps[drawn]}.`;
+    }
+    refreshBar();
+  };
+  const pick = (name, subject) => set(name, { picked: state[name].picked === subject ? null : subject });
+
+  // The bar: what is picked, which step, and the values there.
+  const bar = (subjects) => {
+    const kind = subjects.kind;
+    const select = make("select", { id: "pick" }, make("option", { value: "" }, `every ${kind}`));
+    subjects.names.forEach((name, i) => select.append(make("option", { value: i }, name)));
+    const last = subjects.steps.length - 1;
+    const slider = make("input", { type: "range", id: "step", min: 0, max: Math.max(0, last), value: subjects.drawn });
+    const number = make("output", { for: "step", class: "step" });
+    const values = make("output", { for: "pick step", class: "values", "aria-live": "polite" });
+    const fields = [make("label", { for: "pick" }, kind), select];
+    if (last > 0) fields.push(make("label", { for: "step" }, "step"), slider, number);
+    const form = make("form", { class: "bar", "aria-label": `Pick a ${kind}${last > 0 ? " and a step" : ""}` });
+    form.append(make("div", { class: "fields" }, ...fields), values);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    select.addEventListener("change", () => {
+      set(subjects.name, { picked: select.value === "" ? null : Number(select.value) });
+    });
+    slider.addEventListener("input", () => set(subjects.name, { step: Number(slider.value), moved: true }));
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") set(subjects.name, { picked: null });
+    });
+    document.getElementById("content").after(form);
+    refreshBar = () => {
+      const { picked, step } = state[subjects.name];
+      select.value = picked ?? "";
+      slider.value = step;
+      number.textContent = subjects.steps[step] ?? "";
+      slider.setAttribute("aria-valuetext", `step ${subjects.steps[step]}`);
+      values.replaceChildren(...(picked === null ? [`Pick a ${kind} here, in a chart or in a table.`] : read(subjects)));
+    };
+    refreshBar();
+  };
+  const read = (subjects) => {
+    const { picked, step } = state[subjects.name];
+    const found = new Map();
+    for (const { chart } of views.filter((view) => view.subjects === subjects && view.chart.along === "step")) {
+      const line = chart.lines.find((each) => each.subject === picked && !each.part);
+      const values = chart.rows.length ? list(chart.rows[picked]) : line && list(line.values);
+      const at = chart.rows.length || subjects.steps.length ? step : values && values.length - 1;
+      if (values && !found.has(chart.title)) found.set(chart.title, show(values[at], chart.title));
+    }
+    return [...found].map(([title, value]) => make("span", {}, `${bare(title)} `, make("b", {}, value)));
+  };
+
+  // Downloads: the figure as it stands in a light page, and its numbers.
+  const save = (name, type, text) => {
+    const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  };
+  const picture = (figure) => {
+    const svgs = [...figure.querySelectorAll(".panel svg")];
+    const columns = svgs.length > 4 ? 3 : Math.min(2, svgs.length);
+    const [wide, high] = ["width", "height"].map((side) => Math.max(...svgs.map((svg) => svg.viewBox.baseVal[side])));
+    const size = { width: wide * columns, height: high * Math.ceil(svgs.length / columns) };
+    const whole = draw("svg", { ...size, viewBox: `0 0 ${size.width} ${size.height}` }, document.createDocumentFragment());
+    draw("rect", { ...size, fill: "#ffffff" }, whole);
+    svgs.forEach((svg, i) => {
+      const copy = svg.cloneNode(true);
+      const { width, height } = svg.viewBox.baseVal;
+      const place = { x: (i % columns) * wide, y: Math.floor(i / columns) * high, width, height };
+      for (const [name, value] of Object.entries(place)) copy.setAttribute(name, value);
+      copy.querySelector(".hand").remove();
+      copy.querySelectorAll("[class]").forEach((element) => element.removeAttribute("class"));
+      whole.append(copy);
+    });
+    return new XMLSerializer().serializeToString(whole).replace(/var\((--\w+)\)/g, (_, name) => data.theme[name]);
+  };
+  const table = (charts, subjects) => {
+    const rows = [["panel", "series", "along", "at", "step", "value"]];
+    for (const chart of charts.filter(Boolean)) {
+      chart.rows.forEach((row, layer) => list(row).forEach((value, i) => {
+        rows.push([chart.title, subjects.names[layer], "step", subjects.steps[i], subjects.steps[i], value]);
+      }));
+      for (const line of chart.lines) {
+        const about = line.subject ?? chart.subject;
+        const series = [about === null || !subjects ? "" : subjects.names[about], line.name, line.part];
+        const frames = line.frames ?? [line.values];
+        frames.forEach((values, k) => list(values).forEach((value, i) => {
+          if (value === null) return;
+          const at = list(line.at)[i];
+          const step = line.frames ? subjects.steps[k] : chart.along === "step" ? at : subjects?.steps[subjects.drawn];
+          const place = chart.along === "layer" ? subjects.names[Math.round(at)] : at;
+          rows.push([chart.title, series.filter(Boolean).join(", "), chart.along || chart.label, place, step, value]);
+        }));
+      }
+    }
+    const cell = (value) => {
+      if (typeof value === "number") return String(value);
+      const text = String(value ?? "");
+      const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // a spreadsheet would compute it
+      return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    };
+    return rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
+  };
+
+  for (const [name, { subjects: about, charts }] of Object.entries(data.figures)) {
+    const figure = document.getElementById(name);
+    const subjects = about === null ? null : data.subjects[about];
+    figure.querySelectorAll(".panel svg").forEach((svg, i) => {
+      const overlay = draw("g", { class: "hand" }, svg);
+      if (!charts[i]) return;
+      const view = { svg, figure, chart: charts[i], subjects, overlay, pointed: null };
+      views.push(view);
+      for (const kind of ["pointermove", "pointerdown"]) svg.addEventListener(kind, (event) => point(view, event));
+      svg.addEventListener("pointerleave", () => leave(view));
+      svg.addEventListener("click", () => {
+        if (view.pointed && subjects && view.pointed.subject !== null) pick(subjects.name, view.pointed.subject);
+      });
+      svg.classList.add("live");
+    });
+    const tools = make("p", { class: "tools" }, "Download ");
+    for (const [kind, content] of [
+      ["SVG", () => save(`${name}.svg`, "image/svg+xml", picture(figure))],
+      ["CSV", () => save(`${name}.csv`, "text/csv", table(charts, subjects))],
+    ]) {
+      const title = figure.querySelector("figcaption").textContent.slice(0, 60);
+      const button = make("button", { type: "button", "aria-label": `Download as ${kind}: ${title}` }, kind);
+      button.addEventListener("click", content);
+      tools.append(button, " ");
+    }
+    figure.querySelector("figcaption").after(tools);
+    if (charts.some((chart) => chart?.lines.some((line) => line.frames))) {
+      figure.querySelector("figcaption").before(make("p", { class: "at", "data-subjects": about, hidden: "" }));
+    }
+  }
+  for (const row of document.querySelectorAll("tr[data-subject]")) {
+    const head = row.querySelector("th");
+    const name = row.closest("table").dataset.subjects;
+    const attributes = { type: "button", "aria-pressed": "false", "data-subjects": name, "data-subject": row.dataset.subject };
+    const button = make("button", attributes, head.textContent);
+    button.addEventListener("click", () => pick(name, Number(row.dataset.subject)));
+    head.replaceChildren(button);
+  }
+  const first = Object.values(data.subjects)[0];
+  if (first && first.names.length > 0) bar(first);
+  views.forEach(refresh);
+})();

@@ -1,0 +1,107 @@
+"""What the report says of predicted and observed stability, of events, and of runs that differ by their seed."""
+
+import numpy as np
+import pytest
+from conftest import analysis, write_run
+
+from reports.facts import facts
+from reports.groups import average, final_gap, groups, mean_angle
+from reports.joint import joint
+from reports.single import single
+from reports.sources import Event, load
+from reports.stability import stability
+
+
+def section(path):
+    source = load(path)
+    return stability(source, facts(source))
+
+
+def test_stable_run(run):
+    text, figure, table = section(run).blocks
+    data = load(run).analysis
+    assert text.text.startswith(f"Predicted: stable. The largest S is {float(data.step_size_number.max()):.3f}, in fc")
+    assert text.text.endswith("Observed: the run did not diverge.")
+    assert figure.measures == ("step_size_number", "log_gain_sum")
+    np.testing.assert_array_equal(figure.panels[1].axes[0].lines[0].get_ydata(), data.log_gain_sum)
+    columns = dict(zip(table.columns, zip(*table.rows, strict=True), strict=True))
+    largest = data.step_size_number.values.max(axis=0)
+    assert [float(cell) for cell in columns["largest S"]] == pytest.approx(largest, rel=5e-3)
+    assert [float(cell) for cell in columns["largest safe step ×"]] == pytest.approx(1 / largest, rel=5e-3)
+    assert columns["angle"][2] == f"{data.weight_angle.values[-1, 2]:.1f}°"
+    assert columns["predicted angle"][2] == f"{data.predicted_angle.values[-1, 2]:.1f}°"
+
+
+def test_unstable_run(tmp_path):
+    data = analysis(4, 8)
+    data.step_size_number[:] = 0.5
+    data.step_size_number[3:, 2] = 1.5
+    data.step_size_number[5:, 1] = 1.1
+    path = write_run(tmp_path / "r", data, status="diverged", diverged={"step": 900, "what": "B is inf"})
+    said = section(path).blocks[0].text
+    assert f"unstable from step {int(data.step[3])}, first in fc3 (S = 1.50); S passes 1 in 2 of 4 layers." in said
+    assert said.endswith("Observed: the run diverged at step 900.")
+
+
+def test_a_rule_without_theory_says_so(tmp_path):
+    data = analysis(3)
+    for name in ("step_size_number", "relaxation_time", "predicted_angle", "predicted_gain", "predicted_noise_angle"):
+        data[name][:] = np.nan
+    text, figure, table = section(write_run(tmp_path / "r", data)).blocks
+    assert text.text.startswith("No layer has a step-size number")
+    assert figure.measures == ("log_gain_sum",)
+    assert [row[:2] for row in figure.data.rows] == [("log gain sum", "all")]
+    assert "largest S" not in table.columns
+
+
+def test_a_run_without_dynamics_has_no_such_section(light):
+    assert section(light) is None
+
+
+def test_events_are_the_metrics_and_the_divergence(tmp_path):
+    diverged = {"step": 900, "what": "B is \x07 inf"}
+    few = analysis(2)[["weight_angle"]]
+    path = write_run(tmp_path / "r", few, events=[(340, "loss jumped")], status="diverged", diverged=diverged)
+    source = load(path)
+    assert source.events == (Event(340, "loss jumped"), Event(900, "diverged (B is \N{REPLACEMENT CHARACTER} inf)"))
+    assert "events: loss jumped at step 340; diverged" in single(source).sections[1].blocks[0].caption
+
+
+def seeded(folder, rule, layers, seed, accuracy):
+    settings = {"model": "mlp", "data": "digits", "depth": layers, "seed": seed}
+    data = analysis(layers, 6, rule=rule, seed=seed)[["weight_angle", "error_angle"]]
+    return load(write_run(folder / f"{rule}{layers}-{seed}", data, rule=rule, accuracy=accuracy, settings=settings))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Two rules, two depths, two seeds; fa is 10 points below bp at depth 3 and 30 at depth 6."""
+    folder = tmp_path_factory.mktemp("sweep")
+    below = {("bp", 3): 0.0, ("bp", 6): 0.0, ("fa", 3): 0.1, ("fa", 6): 0.3}
+    return [
+        seeded(folder, rule, layers, seed, 0.95 - gap - 0.02 * seed)
+        for (rule, layers), gap in below.items()
+        for seed in (0, 1)
+    ]
+
+
+def test_runs_that_differ_by_their_seed_alone_belong_together(sweep):
+    assert [len(group.runs) for group in groups(sweep)] == [2, 2, 2, 2]
+    assert len({group.name for group in groups(sweep)}) == 4
+
+
+def test_means_and_bands_are_those_of_the_seeds(sweep):
+    group = groups(sweep)[2]
+    (line,) = average(group, 2, mean_angle)
+    both = np.stack([source.analysis.weight_angle.values[:, 1:].mean(axis=1) for source in group.runs])
+    np.testing.assert_allclose(line.y, both.mean(axis=0))
+    np.testing.assert_allclose(np.subtract(line.high, line.low), 2 * both.std(axis=0))
+    assert line.gid == "run-2"
+
+
+def test_gap_is_paired_by_depth_and_seed(sweep):
+    assert [final_gap(source, sweep) for source in sweep] == pytest.approx([0] * 4 + [10, 10, 30, 30])
+    assert np.isnan(final_gap(sweep[4], sweep[4:]))
+    figure = next(block for block in joint(sweep).sections[0].blocks if getattr(block, "name", "") == "depth-gap")
+    assert figure.data.rows == (("fa", "3", "10.0", "0.0"), ("fa", "6", "30.0", "0.0"))
+    assert "fa is 30.0 points below backpropagation at 6 layers" in figure.alt
