@@ -62,12 +62,12 @@ class Past:
 
     def now(self, measure: str) -> float:
         """Return the largest value of any layer at this snapshot."""
-        return float(np.nanmax(self.analysis[measure].isel(step=-1), initial=-np.inf))
+        return float(np.fmax.reduce(self.analysis[measure].isel(step=-1).values))
 
     def growth(self, measure: str) -> float:
         """Return the largest growth of any layer since the first snapshot."""
         values = self.analysis[measure]
-        return float(np.nanmax(values.isel(step=-1) / values.isel(step=0), initial=0.0))
+        return float(np.fmax.reduce((values.isel(step=-1) / values.isel(step=0)).values))
 
     def findings(self) -> bool:
         """Whether the diagnosis finds anything of high severity."""

@@ -144,8 +144,8 @@ def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
     InputError
         If there is none, or it does not hold numbers over step and layer.
     """
-    if not Path(path).exists():
-        raise InputError(f"{path}: there is no analysis; expected one, as `wtdiag analyze` writes it")
+    if not (path := Path(path)).exists():
+        raise InputError(f"{path}: there is no analysis; expected one, as `wtdiag analyze {path.parent}` writes it")
     try:
         analysis = xr.load_dataset(path, engine="h5netcdf")
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
@@ -157,6 +157,8 @@ def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
         if not set(measure.dims) <= {"step", "layer", "mode"} or measure.dtype.kind not in "fiu":
             found = f"{measure.dtype} over ({', '.join(map(str, measure.dims))})"
             raise InputError(f"{path}: {name} holds {found}; expected numbers over step, layer and mode")
+        if not str(name).endswith(("_null", "_null_sd")) and "step" not in measure.dims:
+            raise InputError(f"{path}: {name} lacks the dim step")
     return analysis
 
 

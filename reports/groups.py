@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from diagnostics.pairing import pair
+from probes.schema import Run
 from reports import lines
 from reports.facts import last_measured, meaningful
 from reports.sources import Source
@@ -70,19 +72,24 @@ def depth(source: Source) -> int:
     return int(source.analysis.sizes["layer"])
 
 
-def final_gap(source: Source, sources: Sequence[Source]) -> float:
-    """Points of test accuracy that backpropagation of the same depth, model and seed is above a run; NaN without."""
-    rivals = [
-        float(each.metric("test_accuracy").iloc[-1])
-        for each in sources
-        if each.rule == "bp" and _pairing(each) == _pairing(source) and len(each.metric("test_accuracy"))
-    ]
-    own = source.metric("test_accuracy")
-    return 100 * (float(np.mean(rivals)) - float(own.iloc[-1])) if rivals and len(own) else float("nan")
+def gaps(sources: Sequence[Source]) -> dict[str, float]:
+    """Points of test accuracy that each run is below the run by backpropagation that it is paired with.
+
+    By name of the run; NaN without such a run, see `diagnostics.pairing.pair`.
+    """
+    found = dict.fromkeys((source.name for source in sources), float("nan"))
+    if any(source.rule == "bp" for source in sources):
+        by_path = {str(source.path): source for source in sources}
+        for entry, reference in pair(map(opened, sources), "bp").pairs:
+            own, other = (by_path[each.name].metric("test_accuracy") for each in (entry, reference))
+            if len(own) and len(other):
+                found[by_path[entry.name].name] = 100 * float(other.iloc[-1] - own.iloc[-1])
+    return found
 
 
-def _pairing(source: Source) -> tuple[Any, ...]:
-    return depth(source), *(str(source.settings.get(name)) for name in ("model", "data", "seed"))
+def opened(source: Source) -> Run:
+    """Return a source as the run that it is."""
+    return Run(source.path, source.config)
 
 
 def _name(runs: Sequence[Source], rules: Sequence[str]) -> str:

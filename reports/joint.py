@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from diagnostics.compare import compare
 from diagnostics.finding import SEVERITIES
 from reports import figures
 from reports.appendix import methods, repeat
 from reports.content import Block, Figure, Report, Section, Subjects, Table, Text
 from reports.facts import Facts, facts
 from reports.findings import entries, health
-from reports.groups import Group, average, depth, final_gap, groups, mean_angle, profile
+from reports.groups import Group, average, depth, gaps, groups, mean_angle, opened, profile
 from reports.sections import alignment_maps
 from reports.sources import Source
 from reports.style import fixed, look, number, percent, sentence
@@ -37,7 +39,7 @@ def joint(sources: Sequence[Source]) -> Report:
     runs = tuple((source, facts(source)) for source in sources)
     grouped = groups(sources)
     compared = _Compared(runs, grouped, Subjects("runs", "run", tuple(group.name for group in grouped)))
-    parts = (_curves(compared), _gap(compared), _depth(compared))
+    parts = (_differences(sources), _curves(compared), _gap(compared), _depth(compared))
     comparison = Section("Comparison", (_table(compared), *(part for part in parts if part is not None)))
     rules = list(dict.fromkeys(source.rule for source in sources))
     return Report(
@@ -80,13 +82,13 @@ def _called(run: str, rule: str) -> str:
 
 
 def _table(compared: _Compared) -> Table:
-    gaps = {source.name: final_gap(source, [each for each, _ in compared.runs]) for source, _ in compared.runs}
+    below = gaps([source for source, _ in compared.runs])
     seeds = len({source.settings.get("seed") for source, _ in compared.runs}) > 1
     rows = tuple(
         (
             *(source.name, run.rule, run.status, _worst(source)),
             *((str(source.settings.get("seed", "–")),) if seeds else ()),
-            *(str(depth(source)), percent(run.test_accuracy), fixed(gaps[source.name], 1)),
+            *(str(depth(source)), percent(run.test_accuracy), fixed(below[source.name], 1)),
             *(degrees(run.weight_angle), degrees(run.error_angle), number(run.norm_ratio), number(run.largest_s)),
         )
         for source, run in compared.runs
@@ -96,7 +98,7 @@ def _table(compared: _Compared) -> Table:
         *("gap to bp (points)", "weight angle", "error angle", "norm ratio", "largest S"),
     )
     caption = (
-        "Test accuracy at the last evaluation, and how many points backpropagation of the same depth and seed is "
+        "Test accuracy at the last evaluation, and how many points backpropagation with the same seed and settings is "
         "above it; at the last snapshot with values: mean weight angle and geometric mean norm ratio ‖B‖/‖W‖ of the "
         "layers that carry error, and the angle between the error that trains the first layer and exact "
         "backpropagation's; largest step-size number S of all layers and snapshots."
@@ -109,6 +111,33 @@ def _table(compared: _Compared) -> Table:
         labels=4 if 3 in kept else 3,
         subjects=compared.subjects,
         picks=tuple(compared.pick(source) for source, _ in compared.runs),
+    )
+
+
+def _differences(sources: Sequence[Source]) -> Table | None:
+    """Tabulate what pairs of runs differ by, rule by rule."""
+    found = compare(map(opened, sources))
+    if found.empty:
+        return None
+
+    def shown(row: Any, value: float) -> str:
+        return degrees(value) if row.units == "degree" else number(value)
+
+    rows = tuple(
+        (
+            *(row.conditions, f"{row.rule} – {row.reference}", row.measure.replace("_", " ")),
+            *(shown(row, row.difference), shown(row, row.low), shown(row, row.high)),
+            f"{row.n}{f' ({row.diverged} diverged)' if row.diverged else ''}",
+        )
+        for row in found.itertuples()
+    )
+    return Table(
+        caption="Differences between rules, over pairs of runs that share seed, model, data and all other settings: "
+        "mean, and the ends of its 95 % bootstrap interval, which one pair does not have. A run that diverged counts "
+        "as answering at chance. Depth gap: accuracy at the greatest depth less that at the least.",
+        columns=("runs", "rules", "measure", "difference", "from", "to", "pairs"),
+        rows=rows,
+        labels=3,
     )
 
 
@@ -145,9 +174,8 @@ def _curves(compared: _Compared) -> Figure | None:
 
 def _gap(compared: _Compared) -> Figure | None:
     """Show how far each rule stays below backpropagation, over the number of layers, if there are several."""
-    sources = [source for source, _ in compared.runs]
-    gaps = [(source, final_gap(source, sources)) for source in sources]
-    found = [(source, gap) for source, gap in gaps if np.isfinite(gap) and source.rule != "bp"]
+    below = gaps([source for source, _ in compared.runs])
+    found = [(source, below[source.name]) for source, _ in compared.runs if np.isfinite(below[source.name])]
     if len({depth(source) for source, _ in found}) < 2:
         return None
     lines, rows = [], []
@@ -161,7 +189,7 @@ def _gap(compared: _Compared) -> Figure | None:
     said = (f"{rule} is {gap} points below backpropagation at {at} layers" for rule, at, gap, _ in rows)
     return Figure(
         panels=(figures.curves(lines, title="Gap to backpropagation (points)", x_label="layers"),),
-        caption="How many points of test accuracy backpropagation of the same depth and seed is above each rule, "
+        caption="How many points of test accuracy backpropagation with the same seed and settings is above each rule, "
         "over the number of layers. Bands: ± one standard deviation over seeds.",
         alt=sentence("; ".join(said)),
         data=Table("The numbers drawn.", ("rule", "layers", "gap (points)", "sd over seeds"), tuple(rows)),

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from diagnostics.analyze import read_analysis
 from diagnostics.finding import Finding, read_findings
-from probes.errors import InputError
+from diagnostics.stability import stability
 from probes.schema import ANALYSIS, FINDINGS, METRICS, open_run
 from reports.style import printable
 
@@ -47,6 +48,8 @@ class Source:
         Jumps that the metrics note, and where the run diverged.
     snapshots : int
         How many snapshots ``analysis.nc`` holds.
+    stability : DataFrame
+        What was predicted and what was seen of each layer's stability, as `diagnostics.stability` has it.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Source:
     findings: tuple[Finding, ...] | None
     events: tuple[Event, ...]
     snapshots: int
+    stability: pd.DataFrame
 
     @property
     def rule(self) -> str:
@@ -89,7 +93,8 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
     run = open_run(path)
     metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
     config = _clean(run.config)
-    findings, analysis = run.path / FINDINGS, _analysis(run.path / ANALYSIS)
+    findings, measured = run.path / FINDINGS, read_analysis(run.path / ANALYSIS)
+    analysis = _clean_analysis(measured)
     return Source(
         name=printable(name or run.path.resolve().name),
         path=run.path,
@@ -99,6 +104,7 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
         findings=tuple(map(_printable, read_findings(findings))) if findings.exists() else None,
         events=_events(metrics, config),
         snapshots=int(analysis.sizes["step"]),
+        stability=stability(measured, run.config, metrics).set_axis(analysis.layer.values),
     )
 
 
@@ -129,23 +135,9 @@ def _events(metrics: pd.DataFrame, config: dict[str, Any]) -> tuple[Event, ...]:
     return tuple(sorted(found))
 
 
-def _analysis(path: Path) -> xr.Dataset:
-    if not path.exists():
-        raise InputError(f"{path}: there is no analysis; expected one, as `wtdiag analyze {path.parent}` writes it")
-    try:
-        analysis = xr.load_dataset(path, engine="h5netcdf")
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise InputError(f"{path}: is not an analysis file ({' '.join(str(error).split())})") from error
-    for dim in ("step", "layer"):
-        if not analysis.sizes.get(dim) or dim not in analysis.coords:
-            raise InputError(f"{path}: has no coordinate {dim!r} with values; expected dims step and layer")
-    for name, measure in analysis.data_vars.items():
-        if not set(measure.dims) <= {"step", "layer", "mode"} or measure.dtype.kind not in "fiu":
-            found = f"{measure.dtype} over ({', '.join(map(str, measure.dims))})"
-            raise InputError(f"{path}: {name} holds {found}; expected numbers over step, layer and mode")
-        if not str(name).endswith(("_null", "_null_sd")) and "step" not in measure.dims:
-            raise InputError(f"{path}: {name} lacks the dim step")
-    analysis = analysis.where(np.isfinite(analysis))  # infinite is no value either
+def _clean_analysis(analysis: xr.Dataset) -> xr.Dataset:
+    """Take infinities for no value, and make the names of layers printable."""
+    analysis = analysis.where(np.isfinite(analysis))
     return analysis.assign_coords(layer=[printable(str(name)) for name in analysis.layer.values])
 
 

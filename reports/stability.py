@@ -13,7 +13,7 @@ from reports.content import Figure, Section, Table, Text
 from reports.facts import Facts, last_measured
 from reports.sections import events_said
 from reports.sources import Source
-from reports.style import look, number
+from reports.style import look, number, short
 from reports.summary import trend
 from reports.tables import degrees, history, layers_of
 
@@ -23,8 +23,8 @@ _PREDICTED = {"weight_angle": "predicted_angle", "weight_gain": "predicted_gain"
 def stability(source: Source, run: Facts) -> Section | None:
     """Show predicted against observed stability, and the predicted resting point against the reached one."""
     analysis = source.analysis
-    found = [Text(_said(analysis, run))] if "step_size_number" in analysis else []
-    blocks = [block for block in (*found, _figure(source), _table(analysis)) if block is not None]
+    found = [Text(_said(source, run))] if "step_size_number" in analysis else []
+    blocks = [block for block in (*found, _figure(source), _table(source)) if block is not None]
     return Section("Stability: predicted and observed", tuple(blocks)) if blocks else None
 
 
@@ -62,44 +62,48 @@ def _figure(source: Source) -> Figure | None:
     )
 
 
-def _said(analysis: xr.Dataset, run: Facts) -> str:
-    """Say in which layer S first passes 1, and what became of the run."""
-    values = analysis.step_size_number.transpose("step", "layer").values
-    if not np.isfinite(values).any():
+def _said(source: Source, run: Facts) -> str:
+    """Say in which layer S first passes 1, which layer first runs away, and what became of the run."""
+    table = source.stability
+    known = table.step_size_number.dropna()
+    if not len(known) and table.unstable_step.isna().all():
         return (
             "No layer has a step-size number S: it is known where the feedback learns by a rule with a linear theory, "
             "by gradient descent with or without momentum."
         )
-    beyond = np.argwhere(values > 1)
-    if len(beyond):
-        step, layer = beyond[0]
-        count = len(np.unique(beyond[:, 1]))
+    unstable, gone = table.unstable_step.dropna(), table.runaway_step.dropna()
+    if len(unstable):
         predicted = (
-            f"Predicted: unstable from step {analysis.step.values[step]}, first in {analysis.layer.values[layer]} "
-            f"(S = {number(values[step, layer])}); S passes 1 in {count} of {values.shape[1]} layers."
+            f"Predicted: unstable from step {unstable.min():.0f}, first in {short(unstable.idxmin(), 40)}; "
+            f"S passes 1 in {len(unstable)} of {len(table)} layers."
         )
     else:
-        step, layer = np.unravel_index(np.nanargmax(values), values.shape)
         predicted = (
-            f"Predicted: stable. The largest S is {number(values[step, layer])}, in {analysis.layer.values[layer]} "
-            f"at step {analysis.step.values[step]}; below 1 the feedback settles."
+            f"Predicted: stable. The largest S is {number(known.max())}, in {short(known.idxmax(), 40)}; below 1 the "
+            "feedback settles."
         )
-    observed = "the run did not diverge"
+    observed = f"{short(gone.idxmin(), 40)} was the first to run away, at step {gone.min():.0f}; " if len(gone) else ""
     if run.status == "diverged":
-        observed = "the run diverged" + ("" if run.diverged_step is None else f" at step {run.diverged_step}")
+        observed += "the run diverged" + ("" if run.diverged_step is None else f" at step {run.diverged_step}")
+        lead = table.lead_time.max()
+        observed += f", {lead:.0f} steps after the first warning" if lead > 0 else ""
+    else:
+        observed += "the run did not diverge"
     return f"{predicted} Observed: {observed}."
 
 
-def _table(analysis: xr.Dataset) -> Table | None:
+def _table(source: Source) -> Table | None:
     """Tabulate, for each layer, predictions beside measurements at the last snapshot that holds any."""
+    analysis, found = source.analysis, source.stability
     index = last_measured(analysis)
-    columns: dict[str, tuple[Callable[[float], str], NDArray[np.float64]]] = {}
-    if "step_size_number" in analysis:
-        found = analysis.step_size_number.transpose("step", "layer").values
-        largest = np.where(np.isfinite(found), found, -np.inf).max(axis=0)
-        largest = np.where(np.isfinite(largest), largest, np.nan)
-        columns["largest S"] = number, largest
-        columns["largest safe step ×"] = number, 1 / np.where(largest > 0, largest, np.nan)
+    columns: dict[str, tuple[Callable[[float], str], NDArray[np.float64]]] = {
+        "largest S": (number, found.step_size_number.to_numpy()),
+        "S > 1 from step": (number, found.unstable_step.to_numpy()),
+        "ran away at step": (number, found.runaway_step.to_numpy()),
+        "safe feedback lr": (number, found.largest_feedback_lr.to_numpy()),
+    }
+    if np.isnan(found.largest_feedback_lr).all():
+        columns["safe coefficients ×"] = number, found.largest_coefficient_scale.to_numpy()
     for name in ("relaxation_time", "tracking_lag"):
         columns |= _column(analysis, name, name.replace("_", " "), index)
     for measure, predicted in _PREDICTED.items():
@@ -114,7 +118,9 @@ def _table(analysis: xr.Dataset) -> Table | None:
     subjects = layers_of(analysis)
     caption = (
         f"What theory predicts beside what was measured, by layer, at step {int(analysis.step[index])}. Largest S: "
-        "over all snapshots; the largest safe step is that many times the one used. Relaxation time in steps."
+        "over all snapshots before training broke, if it did; no learning rate of the feedback above the safe one "
+        "keeps S below 1 in all of them. A layer ran away when its feedback was ten times its first size. Relaxation "
+        "time in steps."
     )
     return Table(
         caption=caption,

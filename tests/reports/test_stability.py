@@ -5,7 +5,7 @@ import pytest
 from conftest import analysis, write_run
 
 from reports.facts import facts
-from reports.groups import average, final_gap, groups, mean_angle
+from reports.groups import average, gaps, groups, mean_angle
 from reports.joint import joint
 from reports.single import single
 from reports.sources import Event, load
@@ -27,7 +27,7 @@ def test_stable_run(run):
     columns = dict(zip(table.columns, zip(*table.rows, strict=True), strict=True))
     largest = data.step_size_number.values.max(axis=0)
     assert [float(cell) for cell in columns["largest S"]] == pytest.approx(largest, rel=5e-3)
-    assert [float(cell) for cell in columns["largest safe step ×"]] == pytest.approx(1 / largest, rel=5e-3)
+    assert [float(cell) for cell in columns["safe coefficients ×"]] == pytest.approx(1 / largest, rel=5e-3)
     assert columns["angle"][2] == f"{data.weight_angle.values[-1, 2]:.1f}°"
     assert columns["predicted angle"][2] == f"{data.predicted_angle.values[-1, 2]:.1f}°"
 
@@ -39,8 +39,9 @@ def test_unstable_run(tmp_path):
     data.step_size_number[5:, 1] = 1.1
     path = write_run(tmp_path / "r", data, status="diverged", diverged={"step": 900, "what": "B is inf"})
     said = section(path).blocks[0].text
-    assert f"unstable from step {int(data.step[3])}, first in fc3 (S = 1.50); S passes 1 in 2 of 4 layers." in said
-    assert said.endswith("Observed: the run diverged at step 900.")
+    assert f"unstable from step {int(data.step[3])}, first in fc3; S passes 1 in 2 of 4 layers." in said
+    lead = 900 - int(data.step[3])
+    assert said.endswith(f"Observed: the run diverged at step 900, {lead} steps after the first warning.")
 
 
 def test_a_rule_without_theory_says_so(tmp_path):
@@ -51,7 +52,7 @@ def test_a_rule_without_theory_says_so(tmp_path):
     assert text.text.startswith("No layer has a step-size number")
     assert figure.measures == ("log_gain_sum",)
     assert [row[:2] for row in figure.data.rows] == [("log gain sum", "all")]
-    assert "largest S" not in table.columns
+    assert not {"largest S", "safe coefficients ×", "safe feedback lr"} & set(table.columns)
 
 
 def test_a_run_without_dynamics_has_no_such_section(light):
@@ -100,8 +101,8 @@ def test_means_and_bands_are_those_of_the_seeds(sweep):
 
 
 def test_gap_is_paired_by_depth_and_seed(sweep):
-    assert [final_gap(source, sweep) for source in sweep] == pytest.approx([0] * 4 + [10, 10, 30, 30])
-    assert np.isnan(final_gap(sweep[4], sweep[4:]))
+    assert list(gaps(sweep).values()) == pytest.approx([np.nan] * 4 + [10, 10, 30, 30], nan_ok=True)
+    assert np.isnan(list(gaps(sweep[4:]).values())).all()
     figure = next(block for block in joint(sweep).sections[0].blocks if getattr(block, "name", "") == "depth-gap")
     assert figure.data.rows == (("fa", "3", "10.0", "0.0"), ("fa", "6", "30.0", "0.0"))
     assert "fa is 30.0 points below backpropagation at 6 layers" in figure.alt
