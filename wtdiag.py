@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -66,6 +67,9 @@ _PUBLIC = {
     "summary": "trainers.convert",
     "transport_free": "trainers.convert",
 }
+
+_SHOWN = 8
+"""Findings printed in full; a run that broke has dozens that follow from the first."""
 
 __all__ = ["InputError", "analyze", "compare", "diagnose", "main", *_PUBLIC]
 
@@ -420,16 +424,20 @@ def _compare(run_dirs: tuple[Path, ...], reference: str | None, out: Path | None
         click.echo(out)
 
 
-def _print_findings(findings: Iterable[Finding]) -> None:
+def _print_findings(findings: Sequence[Finding]) -> None:
     from diagnostics.tables import plain
 
-    for finding in findings:
+    for finding in findings[:_SHOWN]:
         when = f"step {finding.first_step}"
         if finding.last_step != finding.first_step:
             when = f"steps {finding.first_step} to {finding.last_step}"
         where = f"{finding.layer or 'all layers'}, {when}"
         head = finding.kind if finding.severity == "none" else f"{finding.severity}: {finding.kind}"
         _entry(head, plain(where), plain(finding.summary))
+    more = Counter(finding.kind for finding in findings[_SHOWN:])
+    if more:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in more.most_common())
+        _entry(f"{more.total()} more", f"in findings.json and the report: {kinds}")
 
 
 def _print_comparison(table: pd.DataFrame) -> None:

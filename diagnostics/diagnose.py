@@ -17,6 +17,8 @@ from diagnostics.view import View
 
 _Seen = tuple[Kind, Sighting]
 
+_SLOW_TO_SHOW = 3  # snapshots that a cause may be seen after what follows from it
+
 
 def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame) -> tuple[Finding, ...]:
     """Look for every kind of finding, in whatever the analysis holds.
@@ -31,7 +33,7 @@ def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFr
     Returns
     -------
     tuple of Finding
-        Most severe first; then causes before what follows from them, the surest, the earliest, and the furthest
+        Most severe first; then causes before what follows from them, the earliest, the surest, and the furthest
         beyond its threshold. Without any of severity high or medium, the last is a "nothing-wrong".
 
     Examples
@@ -48,7 +50,8 @@ def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFr
     with np.errstate(all="ignore"):  # infinities are no news: what is computed from them is infinite or NaN
         seen = [(each, sighting) for each in looked for sighting in each.detect(view)]
     causes = {id(each): _causes(each, seen) for each in seen}
-    ranked = sorted((_rank(view, each, causes) for each in seen), key=lambda row: row[0])
+    breaks = [sighting.first for each, sighting in seen if "divergence" in each.causes and sighting.severity == "high"]
+    ranked = sorted((_rank(view, each, causes, min(breaks, default=len(view.steps))) for each in seen), key=_first)
     findings = [finding for _, finding in ranked]
     if not any(finding.severity in ("high", "medium") for finding in findings):
         findings.append(_nothing_wrong(view, looked))
@@ -65,13 +68,25 @@ def _explains(cause: _Seen, effect: _Seen) -> bool:
     (kind, here), (other, there) = cause, effect
     if cause is effect or here.layer is None or here.first > there.last:
         return False
+    # What was there first does not follow from what came later; but some kinds take a few snapshots to show.
+    if here.first > there.first + (0 if kind is other else _SLOW_TO_SHOW):
+        return False
     if there.layer is None or there.layer < here.layer:
         return other.name in kind.causes_below
     return there.layer == here.layer and other.name in kind.causes
 
 
-def _rank(view: View, each: _Seen, causes_of: Mapping[int, Sequence[_Seen]]) -> tuple[tuple[float, ...], Finding]:
-    """Make a finding and what it is sorted by; one that follows from another is no more severe than that."""
+def _first(row: tuple[tuple[float, ...], Finding]) -> tuple[float, ...]:
+    return row[0]
+
+
+def _rank(
+    view: View, each: _Seen, causes_of: Mapping[int, Sequence[_Seen]], broken: int
+) -> tuple[tuple[float, ...], Finding]:
+    """Make a finding and what it is sorted by; one that follows from another is no more severe than that.
+
+    From the snapshot ``broken`` on the network is breaking: what shows later is no cause, even if nothing explains it.
+    """
     (kind, sighting), causes = each, causes_of[id(each)]
     severity, summary = SEVERITIES.index(sighting.severity), sighting.summary
     if causes:
@@ -93,7 +108,13 @@ def _rank(view: View, each: _Seen, causes_of: Mapping[int, Sequence[_Seen]]) -> 
         equation=kind.equation,
         reference=kind.reference,
     )
-    key = (severity, bool(causes), -finding.confidence, finding.first_step, -_beyond(finding))
+    key = (
+        severity,
+        bool(causes) or sighting.first > broken,
+        finding.first_step,
+        -finding.confidence,
+        -_beyond(finding),
+    )
     return key, finding
 
 
