@@ -24,7 +24,7 @@ def stability(source: Source, run: Facts) -> Section | None:
     """Show predicted against observed stability, and the predicted resting point against the reached one."""
     analysis = source.analysis
     found = [Text(_said(analysis, run))] if "step_size_number" in analysis else []
-    blocks = [block for block in (*found, _figure(source), _table(analysis)) if block is not None]
+    blocks = [block for block in (*found, _figure(source), _gains(source, run), _table(analysis)) if block is not None]
     return Section("Stability: predicted and observed", tuple(blocks)) if blocks else None
 
 
@@ -57,6 +57,33 @@ def _figure(source: Source) -> Figure | None:
         alt=" ".join(words),
         data=history(analysis, measures),
         name="stability",
+        measures=tuple(measures),
+        subjects=layers_of(analysis),
+    )
+
+
+def _gains(source: Source, run: Facts) -> Figure | None:
+    """Show how the errors' size changes on their way down, if errors were measured."""
+    analysis = source.analysis
+    measures = [
+        name for name in ("norm_ratio", "error_norm_ratio", "activation_norm")
+        if name in analysis and np.isfinite(analysis[name]).any()
+    ]  # fmt: skip
+    if not {"norm_ratio", "error_norm_ratio"} <= set(measures):
+        return None
+    activations = "; activation: root mean square of the layer's input" if "activation_norm" in measures else ""
+    return Figure(
+        panels=(
+            figures.gain_profile(analysis, step=run.step),
+            figures.heatmap(analysis, "error_norm_ratio", events=source.events),
+        ),
+        caption=f"Size of the errors of {source.name}. Left, at step {run.step}, this layer: ‖B‖/‖W‖; from the output "
+        "down: the product of these over this and all layers above that carry error; error: the norm of the error that "
+        f"trains the layer over the exact one's{activations}. Right: the errors' norm ratio at every snapshot; purple "
+        f"is smaller than the exact error, green larger.{events_said(source)}",
+        alt=" ".join(trend(analysis, name) for name in measures),
+        data=history(analysis, measures),
+        name="gains",
         measures=tuple(measures),
         subjects=layers_of(analysis),
     )
