@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -93,6 +94,15 @@ def layer_name(analysis: xr.Dataset, index: int, length: int) -> str:
     return short(str(analysis.layer.values[index]), length) + mark
 
 
+def names_key(axes: Axes, columns: int) -> None:
+    """Draw the key below the axes if the figure is theirs alone and makes room, else in them."""
+    figure = axes.figure
+    if len(figure.axes) == 1 and figure.get_layout_engine() is not None:
+        figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2, handlelength=1.8)
+    else:
+        axes.legend()
+
+
 def steps_axis(axes: Axes, steps: NDArray[Any]) -> None:
     """Stretch early training where the snapshots are denser there."""
     axes.xaxis.set_gid("step")
@@ -132,8 +142,19 @@ def log_axis(axis: Axis, values: ArrayLike, *, floor: float = 0.0) -> None:
 
 
 def plain_numbers(axis: Axis) -> None:
-    """Write 0.01, not a power of ten, which would need mathematical type."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    """Write 0.01 and 1e-5, not powers of ten, which would need mathematical type."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+
+
+def plain(value: float) -> str:
+    """Write a number without padding.
+
+    Examples
+    --------
+    >>> plain(0.01), plain(1e8), plain(1e-5)
+    ('0.01', '1e8', '1e-5')
+    """
+    return re.sub(r"e([+-])0*", lambda found: f"e{found[1].strip('+')}", f"{value:g}")
 
 
 def spread(count: int, most: int) -> list[int]:

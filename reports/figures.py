@@ -28,6 +28,11 @@ def _rows(analysis: xr.Dataset) -> float:
     return float(np.clip(0.85 + 0.15 * analysis.sizes["layer"], 1.7, 4.1))
 
 
+def _profile(analysis: xr.Dataset) -> float:
+    """Give the height of the same with a key of names below."""
+    return _rows(analysis) + 0.35
+
+
 def _keyed(drawn: list[Curve]) -> float:
     """Give the height of a panel with a key of names below."""
     return 2.2 + 0.16 * -(-len({line.name for line in drawn}) // 4)
@@ -49,10 +54,10 @@ def _panel(draw: Callable[P, Axes], height: Callable[[Any], float], width: float
 
 attribution = _panel(plot.attribution, _rows)
 curves = _panel(lines.curves, _keyed)
-error_profile = _panel(plot.error_profile, _rows)
-gain_profile = _panel(plot.gain_profile, _rows)
+error_profile = _panel(plot.error_profile, _profile)
+gain_profile = _panel(plot.gain_profile, _profile)
 heatmap = _panel(plot.heatmap, _rows)
 layer_curves = _panel(plot.layer_curves, lambda _: 2.15)
-product_law = _panel(plot.product_law, _rows)
+product_law = _panel(plot.product_law, _profile)
 spectrum = _panel(plot.spectrum, lambda _: 1.75, width=THIRD)
 stability = _panel(plot.stability, lambda _: 2.15)

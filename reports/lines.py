@@ -15,10 +15,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from probes.errors import InputError
-from reports.axes import canvas, compact, layer_name, log_axis, mark, measure_title, need, spread, steps_axis
+from reports.axes import canvas, compact, layer_name, log_axis, mark, measure_title, names_key, need, spread, steps_axis
 from reports.facts import meaningful
 from reports.sources import Event
-from reports.style import BAND, DEPTH, DIVERGED, Look, capital, look
+from reports.style import BAND, DEPTH, DIVERGED, Look, capital, look, short
 
 
 def layer_curves(
@@ -240,7 +240,7 @@ def curves(
             axes.plot(
                 x, y, "--" if line.dashed else "-", color=line.look.color, marker=line.look.marker,
                 markevery=max(1, len(x) // 8), ms=0 if len(x) > 60 and line.dashed else 3.5,
-                label=line.name if line.name not in named else None, gid=line.gid,
+                label=short(line.name, 24) if line.name not in named else None, gid=line.gid,
             )  # fmt: skip
             named.add(line.name)
             if line.low is not None and line.high is not None:
@@ -248,7 +248,7 @@ def curves(
                 axes.fill_between(x, low, high, color=line.look.color, alpha=0.18, lw=0)
         mark(axes, events)
         if len(named) > 1:
-            _names_key(axes, 4 if max(map(len, named)) < 10 else 3)
+            names_key(axes, 4 if max(map(len, named)) < 10 else 3)
         axes.set_title(title, parse_math=False)
         axes.set_xlabel(x_label)
         axes.xaxis.set_gid("step" if x_label == "training step" else None)
@@ -257,15 +257,6 @@ def curves(
         if log:
             log_axis(axes.yaxis, np.concatenate([np.ravel(line.y) for line in lines]))
     return axes
-
-
-def _names_key(axes: Axes, columns: int) -> None:
-    """Draw the key below the axes if the figure is theirs alone and makes room, else in them."""
-    figure = axes.figure
-    if len(figure.axes) == 1 and figure.get_layout_engine() is not None:
-        figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2, handlelength=1.8)
-    else:
-        axes.legend()
 
 
 def _depth_key(axes: Axes, analysis: xr.Dataset, colors: Normalize) -> None:

@@ -18,8 +18,11 @@ from reports.axes import canvas, compact, every, layers_axis, mark, measure_titl
 from reports.sources import Event
 from reports.style import ALIGNMENT, INK, MAGNITUDE, MISSING, RATIO, capital
 
-_RATIOS = (0.1, 0.2, 0.5, 0.7, 1.0, 1.4, 2.0, 5.0, 10.0)
-_DECADES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+_TICKS = {  # of keys that reach from 1/reach to reach, by the reach up to which they serve
+    2.5: (0.5, 0.7, 1.0, 1.4, 2.0),
+    10.0: (0.1, 0.3, 1.0, 3.0, 10.0),
+    np.inf: (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
+}
 _MOST = {  # measures that are read against 1, and the largest value with a colour of its own
     "norm_ratio": 1000.0,
     "error_norm_ratio": 1000.0,
@@ -101,7 +104,7 @@ def _key(axes: Axes, measure: str, image: ScalarMappable, values: np.ma.MaskedAr
     if measure in _LIMITED:
         bar.ax.axhline(1, color=INK, lw=0.9)
     if measure in _MOST:
-        bar.ax.yaxis.set_major_locator(FixedLocator(_RATIOS if reach <= 10 else _DECADES))
+        bar.ax.yaxis.set_major_locator(FixedLocator(next(ticks for most, ticks in _TICKS.items() if reach <= most)))
         bar.ax.yaxis.set_minor_locator(NullLocator())
         plain_numbers(bar.ax.yaxis)
     elif _chance(measure) is not None:

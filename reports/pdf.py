@@ -1,4 +1,4 @@
-"""A report as an A4 PDF, set by typst."""
+"""A report as a PDF, set by typst."""
 
 from __future__ import annotations
 
@@ -10,18 +10,35 @@ from typing import Any
 import matplotlib as mpl
 import typst
 
+from probes.errors import check_one_of
 from reports.content import Block, Code, Figure, Findings, Numbers, Report, Table, Terms, Text
 from reports.style import short
 
 _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSansMono.ttf")
 
 
-def render(report: Report) -> bytes:
+PAPERS = {"a4": "a4", "letter": "us-letter"}
+"""Sizes of paper, and what typst calls them."""
+
+
+def render(report: Report, paper: str = "a4") -> bytes:
     """Typeset a report; the same report gives the same bytes.
 
     Everything a run says travels as JSON and is set as text: no word of it is read as typst markup.
+
+    Raises
+    ------
+    InputError
+        If there is no such paper.
     """
+    check_one_of("paper", paper, PAPERS)
+    return bytes(typeset(report, paper, format="pdf"))
+
+
+def typeset(report: Report, paper: str, **options: Any) -> Any:
+    """Let typst set a report; ``options`` tell the format."""
     content = {
+        "paper": PAPERS[paper],
         "title": report.title,
         "header": short(report.title, 80),
         "headline": report.headline,
@@ -37,9 +54,9 @@ def render(report: Report) -> bytes:
     fonts = typst.Fonts(font_paths=[folder / name for name in _FONTS])
     return typst.compile(
         template,
-        format="pdf",
         font_paths=fonts,
         sys_inputs={"report": json.dumps(content)},
+        **options,
     )
 
 

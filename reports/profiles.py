@@ -12,13 +12,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from probes.errors import check_one_of
-from reports.axes import at_step, canvas, layers_axis, log_axis, measure_title, need
+from reports.axes import at_step, canvas, layers_axis, log_axis, measure_title, names_key, need
 from reports.facts import carrying
 from reports.style import BAND, FEEDBACK, INHERITED, INK, MUTED, capital
 
 COSTS = {  # what is drawn as the cost of a layer's feedback, and in what
-    "attribution_angle": "degrees of the first layer's error angle",
-    "attribution_loss": "share of backpropagation's decrease of the loss",
+    "attribution_angle": "degrees at the first layer",
+    "attribution_loss": "share of the loss's decrease",
 }
 
 
@@ -67,7 +67,7 @@ def error_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | N
         _Part("error_angle_inherited", "inherited", INHERITED, "s"),
         _Part("error_angle_total", "total", INK, "D"),
     )
-    return _angles(analysis, step, parts, "Error sent down: angle to the exact one (°)", ax)
+    return _angles(analysis, step, parts, "Error sent down (°)", ax)
 
 
 def product_law(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | None = None) -> Axes:
@@ -102,7 +102,7 @@ def product_law(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | Non
     """
     need(analysis, "error_angle", "error_angle_product")
     parts = _Part("error_angle", "measured", INK, "D"), _Part("error_angle_product", "product law", FEEDBACK, "o")
-    return _angles(analysis, step, parts, "Error that trains: angle to the exact one (°)", ax)
+    return _angles(analysis, step, parts, "Error that trains (°)", ax)
 
 
 def attribution(
@@ -204,7 +204,8 @@ def gain_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | No
         for measure, label, values, color, marker in drawn:
             _line(axes, values, label, color, marker, measure or "norm_ratio_product")
         log_axis(axes.xaxis, np.concatenate([values for _, _, values, _, _ in drawn]), floor=1e-6)
-        _rows(axes, now, "Gain of feedback, and activations", columns=2)
+        axes.set_xlabel("ratio, or root mean square")
+        _rows(axes, now, "Gain of feedback, activations", columns=2)
     return axes
 
 
@@ -226,6 +227,7 @@ def _angles(analysis: xr.Dataset, step: int | None, parts: Sequence[_Part], titl
             _line(axes, now[part.measure].values, part.label, part.color, part.marker, part.measure)
         axes.set_xlim(-2, 5 + np.nanmax(everything))  # one scale for all snapshots
         axes.xaxis.set_major_locator(MaxNLocator(steps=[3, 4.5, 9], nbins=6))
+        axes.set_xlabel("angle to the exact one (°)")
         _rows(axes, now, title, columns=3)
     return axes
 
@@ -236,8 +238,8 @@ def _line(axes: Axes, values: NDArray[np.float64], label: str, color: str, marke
 
 
 def _rows(axes: Axes, analysis: xr.Dataset, title: str, *, columns: int) -> None:
-    """Lay the layers out as rows, below a key and a title."""
+    """Lay the layers out as rows, between a title and a key."""
     axes.set_ylim(analysis.sizes["layer"] - 0.5, -0.5)
     layers_axis(axes, analysis)
-    key = axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), ncols=columns, borderaxespad=0.1)
-    axes.set_title(title, pad=16 if len(key.texts) <= columns else 28, parse_math=False)
+    names_key(axes, columns)
+    axes.set_title(title)

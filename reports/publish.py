@@ -14,8 +14,7 @@ from reports.single import single
 from reports.sources import load
 from reports.thin import thin
 
-_RENDER = {"html": lambda report: html.render(report).encode(), "pdf": pdf.render}
-FORMATS = tuple(_RENDER)
+FORMATS = ("html", "pdf")
 
 
 def write(
@@ -23,6 +22,7 @@ def write(
     *,
     out: str | os.PathLike[str] | None = None,
     formats: Collection[str] = FORMATS,
+    paper: str = "a4",
 ) -> list[Path]:
     """Write ``report.html`` and ``report.pdf`` on one analysed run, or jointly on several.
 
@@ -34,6 +34,8 @@ def write(
         Existing or new folder for the report; by default the run's own, or the one that holds all the runs.
     formats : collection of {"html", "pdf"}
         Which to write.
+    paper : {"a4", "letter"}
+        What the PDF is set for.
 
     Returns
     -------
@@ -55,6 +57,7 @@ def write(
     """
     for name in formats:
         check_one_of("formats", name, FORMATS)
+    check_one_of("paper", paper, pdf.PAPERS)
     paths = list(dict.fromkeys(Path(run) for run in runs))
     if not paths:
         raise InputError("runs: none given; expected at least one run directory")
@@ -68,7 +71,7 @@ def write(
     written = []
     for name in formats:
         path = folder / f"report.{name}"
-        content = _RENDER[name](report)
+        content = html.render(report).encode() if name == "html" else pdf.render(report, paper)
         with write_aside(path) as aside:
             aside.write_bytes(content)
         written.append(path)

@@ -13,7 +13,7 @@ from reports.content import Figure, Section, Table, Text
 from reports.facts import Facts, last_measured
 from reports.sections import events_said
 from reports.sources import Source
-from reports.style import look, number, short
+from reports.style import fixed, look, number, short
 from reports.summary import trend
 from reports.tables import degrees, history, layers_of
 
@@ -24,7 +24,7 @@ def stability(source: Source, run: Facts) -> Section | None:
     """Show predicted against observed stability, and the predicted resting point against the reached one."""
     analysis = source.analysis
     found = [Text(_said(source, run))] if "step_size_number" in analysis else []
-    blocks = [block for block in (*found, _figure(source), _table(source)) if block is not None]
+    blocks = [block for block in (*found, _figure(source), _gains(source, run), _table(source)) if block is not None]
     return Section("Stability: predicted and observed", tuple(blocks)) if blocks else None
 
 
@@ -57,6 +57,33 @@ def _figure(source: Source) -> Figure | None:
         alt=" ".join(words),
         data=history(analysis, measures),
         name="stability",
+        measures=tuple(measures),
+        subjects=layers_of(analysis),
+    )
+
+
+def _gains(source: Source, run: Facts) -> Figure | None:
+    """Show how the errors' size changes on their way down, if errors were measured."""
+    analysis = source.analysis
+    measures = [
+        name for name in ("norm_ratio", "error_norm_ratio", "activation_norm")
+        if name in analysis and np.isfinite(analysis[name]).any()
+    ]  # fmt: skip
+    if not {"norm_ratio", "error_norm_ratio"} <= set(measures):
+        return None
+    activations = "; activation: root mean square of the layer's input" if "activation_norm" in measures else ""
+    return Figure(
+        panels=(
+            figures.gain_profile(analysis, step=run.step),
+            figures.heatmap(analysis, "error_norm_ratio", events=source.events),
+        ),
+        caption=f"Size of the errors of {source.name}. Left, at step {run.step}, this layer: ‖B‖/‖W‖; from the output "
+        "down: the product of these over this and all layers above that carry error; error: the norm of the error that "
+        f"trains the layer over the exact one's{activations}. Right: the errors' norm ratio at every snapshot; purple "
+        f"is smaller than the exact error, green larger.{events_said(source)}",
+        alt=" ".join(trend(analysis, name) for name in measures),
+        data=history(analysis, measures),
+        name="gains",
         measures=tuple(measures),
         subjects=layers_of(analysis),
     )
@@ -98,8 +125,8 @@ def _table(source: Source) -> Table | None:
     index = last_measured(analysis)
     columns: dict[str, tuple[Callable[[float], str], NDArray[np.float64]]] = {
         "largest S": (number, found.step_size_number.to_numpy()),
-        "S > 1 from step": (number, found.unstable_step.to_numpy()),
-        "ran away at step": (number, found.runaway_step.to_numpy()),
+        "S > 1 from step": (_step, found.unstable_step.to_numpy()),
+        "ran away at step": (_step, found.runaway_step.to_numpy()),
         "safe feedback lr": (number, found.largest_feedback_lr.to_numpy()),
     }
     if np.isnan(found.largest_feedback_lr).all():
@@ -129,6 +156,10 @@ def _table(source: Source) -> Table | None:
         subjects=subjects,
         picks=tuple(range(len(subjects.names))),
     )
+
+
+def _step(value: float) -> str:
+    return fixed(value, 0)
 
 
 def _column(

@@ -52,8 +52,14 @@ def test_panels_are_legible(kind):
         width, height = canvas.get_width_height()
         words = [text for text in panel.findobj(Text) if text.get_visible() and text.get_text().strip()]
         assert min(text.get_fontsize() for text in words) >= 7
+        keys = [each for axes in panel.axes if (each := axes.get_legend())] + panel.legends
+        for box in [key.get_window_extent() for key in keys]:
+            assert min(box.x0, box.y0) >= -1
+            assert box.x1 <= width + 1
+            assert box.y1 <= height + 1
         for axes in panel.axes:
-            boxes = [axes.title.get_window_extent()] if axes.title.get_text() else []
+            titles = [title for title in (axes.title, axes._left_title) if title.get_text()]
+            boxes = [title.get_window_extent() for title in titles]
             for axis in (axes.xaxis, axes.yaxis):
                 # Locators give ticks beyond the limits too; those are not drawn.
                 low, high = sorted(axis.get_view_interval())

@@ -231,7 +231,7 @@ def test_without_script_everything_is_there(browser, written):
     page, seen = open_tab(browser, java_script_enabled=False)
     page.goto(written.as_uri())
     assert page.locator("figure svg").first.is_visible()
-    assert page.locator("figure").count() == 8
+    assert page.locator("figure").count() == 9
     assert page.locator("tbody th", has_text=NAMES[3]).first.is_visible()
     assert page.locator(".bar, .tools, .tip").count() == 0
     assert seen == [written.as_uri()]

@@ -18,12 +18,15 @@ def section(path):
 
 
 def test_stable_run(run):
-    text, figure, table = section(run).blocks
+    text, figure, gains, table = section(run).blocks
     data = load(run).analysis
     assert text.text.startswith(f"Predicted: stable. The largest S is {float(data.step_size_number.max()):.3f}, in fc")
     assert text.text.endswith("Observed: the run did not diverge.")
     assert figure.measures == ("step_size_number", "log_gain_sum")
     np.testing.assert_array_equal(figure.panels[1].axes[0].lines[0].get_ydata(), data.log_gain_sum)
+    assert gains.measures == ("norm_ratio", "error_norm_ratio")
+    drawn = {line.get_gid(): line.get_xdata() for line in gains.panels[0].axes[0].lines}
+    np.testing.assert_array_equal(drawn["error_norm_ratio"], data.error_norm_ratio[-1])
     columns = dict(zip(table.columns, zip(*table.rows, strict=True), strict=True))
     largest = data.step_size_number.values.max(axis=0)
     assert [float(cell) for cell in columns["largest S"]] == pytest.approx(largest, rel=5e-3)
@@ -48,7 +51,7 @@ def test_a_rule_without_theory_says_so(tmp_path):
     data = analysis(3)
     for name in ("step_size_number", "relaxation_time", "predicted_angle", "predicted_gain", "predicted_noise_angle"):
         data[name][:] = np.nan
-    text, figure, table = section(write_run(tmp_path / "r", data)).blocks
+    text, figure, _, table = section(write_run(tmp_path / "r", data)).blocks
     assert text.text.startswith("No layer has a step-size number")
     assert figure.measures == ("log_gain_sum",)
     assert [row[:2] for row in figure.data.rows] == [("log gain sum", "all")]
