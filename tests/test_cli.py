@@ -140,7 +140,7 @@ def test_an_interrupted_analysis_keeps_what_it_measured(run, three, monkeypatch)
 
 def test_a_run_that_is_not_analysed_has_no_findings(three, tmp_path):
     shutil.copytree(three / "bp", tmp_path / "run", ignore=shutil.ignore_patterns("analysis.nc"))
-    with pytest.raises(InputError, match=r"analysis.nc: there is no analysis; expected one, as `wtdiag analyze`"):
+    with pytest.raises(InputError, match=r"analysis.nc: there is no analysis; expected one, as `wtdiag analyze .*run`"):
         wtdiag.diagnose(tmp_path / "run")
 
 

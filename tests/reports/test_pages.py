@@ -214,7 +214,8 @@ def test_joint_report_compares_the_numbers(compared):
 
 
 def test_joint_curves_are_the_runs(compared):
-    accuracy, angle = joint(compared).sections[0].blocks[1].panels
+    blocks = joint(compared).sections[0].blocks
+    accuracy, angle = next(block for block in blocks if getattr(block, "name", "") == "comparison").panels
     for source, line, aligned in zip(compared, accuracy.axes[0].lines, angle.axes[0].lines, strict=True):
         np.testing.assert_allclose(line.get_ydata(), 100 * source.metric("test_accuracy"))
         np.testing.assert_allclose(aligned.get_ydata(), source.analysis.weight_angle[:, 1:].mean("layer"))

@@ -109,3 +109,11 @@ def test_gap_is_paired_by_depth_and_seed(sweep):
     figure = next(block for block in joint(sweep).sections[0].blocks if getattr(block, "name", "") == "depth-gap")
     assert figure.data.rows == (("fa", "3", "10.0", "0.0"), ("fa", "6", "30.0", "0.0"))
     assert "fa is 30.0 points below backpropagation at 6 layers" in figure.alt
+
+
+def test_differences_are_those_of_the_pairs(sweep):
+    table = joint(sweep).sections[0].blocks[1]
+    rows = {row[:3]: row[3:] for row in table.rows}
+    runs, rules = "mlp, depth 6, digits", "fa – bp"
+    assert rows[runs, rules, "test accuracy"] == ("-0.300", "-0.300", "-0.300", "2")
+    assert rows[f"{runs.replace('6', '3').split(',')[0]}, digits, depth 3 to 6", rules, "depth gap"][0] == "-0.200"
