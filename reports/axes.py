@@ -107,7 +107,9 @@ def steps_axis(axes: Axes, steps: NDArray[Any]) -> None:
     """Stretch early training where the snapshots are denser there."""
     axes.xaxis.set_gid("step")
     positive = steps[steps > 0]
-    if len(steps) > 4 and np.median(steps) < 0.25 * steps[-1]:
+    if len(steps) == 1:
+        axes.xaxis.set_major_locator(FixedLocator(steps.tolist()))
+    elif len(steps) > 4 and np.median(steps) < 0.25 * steps[-1]:
         start = float(positive[0])
         axes.set_xscale("symlog", linthresh=start, linscale=0.3)
         decades = 10.0 ** np.arange(np.ceil(np.log10(start)), np.floor(np.log10(steps[-1])) + 1)

@@ -11,8 +11,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import lines, plot
-from reports.lines import Curve
+from reports import plot
+from reports.curves import Curve
+from reports.curves import curves as named_curves
 from reports.style import HALF, THIRD, context
 
 __all__ = [
@@ -53,7 +54,7 @@ def _panel(draw: Callable[P, Axes], height: Callable[[Any], float], width: float
 
 
 attribution = _panel(plot.attribution, _rows)
-curves = _panel(lines.curves, _keyed)
+curves = _panel(named_curves, _keyed)
 error_profile = _panel(plot.error_profile, _profile)
 gain_profile = _panel(plot.gain_profile, _profile)
 heatmap = _panel(plot.heatmap, _rows)

@@ -12,7 +12,8 @@ import pandas as pd
 
 from diagnostics.pairing import pair
 from probes.schema import Run
-from reports import lines
+from reports.curves import Curve
+from reports.curves import average as join
 from reports.facts import last_measured, meaningful
 from reports.sources import Source
 from reports.style import look
@@ -40,14 +41,14 @@ def groups(sources: Sequence[Source]) -> tuple[Group, ...]:
     return tuple(Group(_name(runs, counted), tuple(runs)) for runs in found.values())
 
 
-def average(group: Group, index: int, series: Callable[[Source], pd.Series[Any]]) -> list[lines.Curve]:
+def average(group: Group, index: int, series: Callable[[Source], pd.Series[Any]]) -> list[Curve]:
     """Draw the mean of a series over a group's runs, in a band of one standard deviation.
 
     Where the runs have no place in common, and in a group of one, each is drawn by itself; a run without values
     is left out.
     """
     rule = group.runs[0].rule
-    return lines.average(rule, look(rule), [series(run) for run in group.runs], gid=f"run-{index}")
+    return join(rule, look(rule), [series(run) for run in group.runs], gid=f"run-{index}")
 
 
 def mean_angle(source: Source) -> pd.Series[Any]:

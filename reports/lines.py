@@ -1,24 +1,21 @@
-"""Curves over training or depth: of every layer of a run, or of several runs."""
+"""Curves over training, one per layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Normalize
-from matplotlib.ticker import FuncFormatter, MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from probes.errors import InputError
-from reports.axes import canvas, compact, layer_name, log_axis, mark, measure_title, names_key, need, spread, steps_axis
+from reports.axes import canvas, layer_name, log_axis, mark, measure_title, need, spread, steps_axis
 from reports.facts import meaningful
 from reports.sources import Event
-from reports.style import BAND, DEPTH, DIVERGED, Look, capital, look, short
+from reports.style import BAND, DEPTH, DIVERGED, capital
 
 
 def layer_curves(
@@ -76,6 +73,7 @@ def layer_curves(
     solid = meaningful(analysis, measure)
     key = BoundaryNorm(np.arange(len(solid) + 1) - 0.5, 256) if len(solid) > 1 else Normalize(-0.5, 0.5)
     band = null_band(analysis, measure) if chance else None
+    alone = len(steps) == 1  # then there is no line to see
     with canvas(ax) as axes:
         if band is not None:
             axes.fill_between(steps, *band, color=BAND, lw=0, zorder=0.5, label="chance ± 2 sd")
@@ -84,11 +82,19 @@ def layer_curves(
             for layer, curve in enumerate(analysis[predicted].transpose("layer", "step").values):
                 if solid[layer]:
                     color, gid = DEPTH(key(layer)), f"layer-{layer}:predicted"
-                    axes.plot(steps, curve, "--", color=color, lw=0.7, alpha=0.7, gid=gid)
+                    axes.plot(steps, curve, "--", marker="_" if alone else "", color=color, lw=0.7, alpha=0.7, gid=gid)
         width = 1.2 if len(solid) < 30 else 0.7
         for layer, curve in enumerate(values.values):
-            style, marker = "-" if solid[layer] else ":", "o" if len(steps) == 1 else ""
-            axes.plot(steps, curve, style, marker=marker, color=DEPTH(key(layer)), lw=width, gid=f"layer-{layer}")
+            style = "-" if solid[layer] else ":"
+            axes.plot(
+                steps,
+                curve,
+                style,
+                marker="o" if alone else "",
+                color=DEPTH(key(layer)),
+                lw=width,
+                gid=f"layer-{layer}",
+            )
         _depth_key(axes, analysis, key)
         axes.set_title(capital(measure_title(values)), pad=16 if band is not None else 6, parse_math=False)
         axes.set_xlabel("training step")
@@ -151,112 +157,6 @@ def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray
     else:
         low, high = null - reach, null + reach
     return low.min("layer").values, high.max("layer").values
-
-
-class Curve(NamedTuple):
-    """A line of a panel: its name in the key, look, points, gid and band; several may share a name."""
-
-    name: str
-    look: Look
-    x: ArrayLike
-    y: ArrayLike
-    dashed: bool = False
-    gid: str | None = None
-    low: ArrayLike | None = None
-    high: ArrayLike | None = None
-
-
-def average(name: str, drawn: Look, series: Sequence[pd.Series[Any]], *, gid: str | None = None) -> list[Curve]:
-    """Join series of one kind into their mean, in a band of one standard deviation.
-
-    Where they have no place in common, and where there is but one, each is a curve by itself; a series without
-    values is left out.
-    """
-    found = [values for each in series if len(values := each.dropna())]
-    common = pd.concat(found, axis=1, join="inner") if len(found) > 1 else pd.DataFrame()
-    if common.empty:
-        return [Curve(name, drawn, each.index, each.values, gid=gid) for each in found]
-    mean, sd = common.mean(axis=1), common.std(axis=1, ddof=0)
-    return [Curve(name, drawn, common.index, mean.values, gid=gid, low=mean - sd, high=mean + sd)]
-
-
-def compare(analyses: Sequence[xr.Dataset], measure: str, *, ax: Axes | None = None) -> Axes:
-    """Draw a measure over training by rule, averaged over the layers in which it means something.
-
-    One line per rule: the mean over its runs, in a band of one standard deviation over runs. Colours and markers
-    are those of the rule in every figure.
-
-    Parameters
-    ----------
-    analyses : sequence of Dataset
-        As `wtdiag.analyze` gives them; ``attrs["rule"]`` tells the rule.
-    measure : str
-        A variable over step and layer that all have.
-    ax : Axes, optional
-        Where to draw; default: a new figure.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    InputError
-        If there is no analysis, or one lacks the measure.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> import xarray as xr
-    >>> from wtdiag import plot
-    >>> paths = sorted(Path("docs/gallery").glob("compare-*.nc"))
-    >>> ax = plot.compare([xr.load_dataset(path, engine="h5netcdf") for path in paths], "weight_angle")
-    """
-    if not analyses:
-        raise InputError("analyses: none given; expected at least one, as wtdiag.analyze gives them")
-    by_rule: dict[str, list[pd.Series[Any]]] = {}
-    for analysis in analyses:
-        values = need(analysis, measure, dims=("step", "layer"))
-        rows = pd.DataFrame(values.values[:, meaningful(analysis, measure)], index=analysis.step.values)
-        by_rule.setdefault(str(analysis.attrs.get("rule", "unknown")), []).append(rows.mean(axis=1))
-    lines = [line for rule, series in by_rule.items() for line in average(rule, look(rule), series)]
-    return curves(lines, title=f"Mean {measure_title(analyses[0][measure])}", ax=ax)
-
-
-def curves(
-    lines: Sequence[Curve],
-    *,
-    title: str,
-    x_label: str = "training step",
-    log: bool = False,
-    events: Sequence[Event] = (),
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw named curves, their key below."""
-    with canvas(ax) as axes:
-        named: set[str] = set()
-        for line in lines:
-            x, y = np.asarray(line.x, dtype=float), np.asarray(line.y, dtype=float)
-            axes.plot(
-                x, y, "--" if line.dashed else "-", color=line.look.color, marker=line.look.marker,
-                markevery=max(1, len(x) // 8), ms=0 if len(x) > 60 and line.dashed else 3.5,
-                label=short(line.name, 24) if line.name not in named else None, gid=line.gid,
-            )  # fmt: skip
-            named.add(line.name)
-            if line.low is not None and line.high is not None:
-                low, high = (np.asarray(edge, dtype=float) for edge in (line.low, line.high))
-                axes.fill_between(x, low, high, color=line.look.color, alpha=0.18, lw=0)
-        mark(axes, events)
-        if len(named) > 1:
-            names_key(axes, 4 if max(map(len, named)) < 10 else 3)
-        axes.set_title(title, parse_math=False)
-        axes.set_xlabel(x_label)
-        axes.xaxis.set_gid("step" if x_label == "training step" else None)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-        if log:
-            log_axis(axes.yaxis, np.concatenate([np.ravel(line.y) for line in lines]))
-    return axes
 
 
 def _depth_key(axes: Axes, analysis: xr.Dataset, colors: Normalize) -> None:

@@ -203,7 +203,7 @@ def gain_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | No
         axes.axvline(1, color=BAND, lw=3, zorder=0.5)
         for measure, label, values, color, marker in drawn:
             _line(axes, values, label, color, marker, measure or "norm_ratio_product")
-        log_axis(axes.xaxis, np.concatenate([values for _, _, values, _, _ in drawn]), floor=1e-6)
+        log_axis(axes.xaxis, np.concatenate([values for _, _, values, _, _ in drawn]))
         axes.set_xlabel("ratio, or root mean square")
         _rows(axes, now, "Gain of feedback, activations", columns=2)
     return axes

@@ -47,7 +47,7 @@ def reports(tmp_path_factory):
     }
     sources = {kind: load(path) for kind, path in paths.items()}
     measured = analysis(3, 4, modes=4)[["weight_angle", "error_angle", "norm_ratio"]]
-    several = [load(write_run(runs / f"r{i}", measured, rule="kp", last_step=400)) for i in range(19)]
+    several = [load(write_run(runs / f"r{i}", measured, rule="kp", last_step=400)) for i in range(12)]
     together = joint([sources["odd names"], *several])
     return {kind: single(source) for kind, source in sources.items()} | {"many runs": together}
 
