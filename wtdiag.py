@@ -71,7 +71,7 @@ _PUBLIC = {
 _SHOWN = 8
 """Findings printed in full; a run that broke has dozens that follow from the first."""
 
-__all__ = ["InputError", "analyze", "compare", "diagnose", "main", *_PUBLIC]
+__all__ = ["InputError", "analyze", "compare", "diagnose", "main", "report", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
@@ -183,6 +183,50 @@ def diagnose(run: str | os.PathLike[str] | Run, analysis: xr.Dataset | None = No
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     metrics = opened.metrics if (opened.path / METRICS).exists() else pd.DataFrame()
     return find(read_analysis(opened.path / ANALYSIS) if analysis is None else analysis, opened.config, metrics)
+
+
+def report(
+    run: str | os.PathLike[str] | Run,
+    analysis: xr.Dataset | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    formats: Sequence[str] = ("html", "pdf"),
+) -> list[Path]:
+    """Write the report on a run, as ``wtdiag analyze`` does.
+
+    Parameters
+    ----------
+    run
+        A run directory, or an opened run.
+    analysis
+        What `analyze` gave for it: it is kept in the run's directory as ``analysis.nc``, beside its findings. Default:
+        the ``analysis.nc`` that is there.
+    out
+        Folder of the report; default: the run's directory.
+    formats
+        "html", "pdf" or both.
+
+    Returns
+    -------
+    list of Path
+        The reports written.
+
+    Raises
+    ------
+    InputError
+        If the directory is no run, there is no analysis, or a file cannot be written.
+    """
+    from diagnostics.analyze import write_analysis
+    from diagnostics.finding import write_findings
+    from probes.schema import ANALYSIS, FINDINGS, open_run
+    from reports import write
+
+    opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+    if analysis is not None:
+        # What was dear to get is safe before what is made of it.
+        write_analysis(analysis, opened.path / ANALYSIS)
+        write_findings(diagnose(opened.path, analysis), opened.path / FINDINGS)
+    return write([opened.path], out=out, formats=formats)
 
 
 def compare(runs: Iterable[str | os.PathLike[str]], reference: str | None = None) -> pd.DataFrame:
@@ -317,7 +361,7 @@ def _train(
 
 @cli.command("analyze")
 @click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
-@click.option("--probe", "probes", multiple=True, help="Measure only this; several may be given.")
+@click.option("--probe", "probes", multiple=True, help="Measure this too, one of those that take long; repeatable.")
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the joint report of several runs.")
 @click.option(
@@ -331,45 +375,46 @@ def _analyze(
     """Measure recorded runs, say what is wrong with them, and write their reports.
 
     Prints the findings of each run, most severe first, then the paths of the files written; of several runs also how
-    they compare.
+    they compare. A folder that holds runs stands for them.
 
     \b
     wtdiag analyze runs/ia8
-    wtdiag analyze runs/two/*
+    wtdiag analyze runs/two
+    wtdiag analyze --probe descent_eigenvalue runs/ia8
     wtdiag analyze --scheduler tcp://head:8786 runs/large
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
     from rich.progress import track
 
-    from diagnostics.analyze import write_analysis
     from diagnostics.compare import compare as compare_runs
-    from diagnostics.finding import write_findings
+    from diagnostics.finding import read_findings
     from probes.schema import ANALYSIS, FINDINGS
     from reports import FORMATS, write
+    from reports.publish import destination
     from trainers.network import open_run
 
     console = Console(stderr=True)
     wanted = FORMATS if formats == "both" else (formats,)
-    opened = [open_run(path) for path in dict.fromkeys(run_dirs)]  # all of them, before the first is measured
+    opened = [open_run(path) for path in _runs(run_dirs)]  # all of them, before the first is measured
+    folder = destination([run.path for run in opened], out)
     for run in opened:
         steps = lambda steps, run=run: track(  # noqa: E731
             steps, f"{run.path}", console=console, disable=not console.is_terminal
         )
-        analysis = analyze(run, probes or None, progress=steps, scheduler=scheduler)
+        more = analyze(run, probes, progress=steps, scheduler=scheduler).data_vars if probes else {}
+        analysis = analyze(run, progress=steps, scheduler=scheduler)
+        analysis = analysis.assign({name: value for name, value in more.items() if name not in analysis})
         for step, reason in json.loads(analysis.attrs.get("failures", "{}")).items():
             click.echo(f"wtdiag: step {step} has no signals: {reason}", err=True)
-        # What was dear to get is safe before what is made of it.
-        write_analysis(analysis, run.path / ANALYSIS)
-        findings = diagnose(run, analysis)
-        write_findings(findings, run.path / FINDINGS)
+        own = report(run, analysis, out=folder if len(opened) == 1 else None, formats=wanted)
         if len(opened) > 1:
             click.echo(click.style(str(run.path), bold=True))
-        _print_findings(findings)
-        for path in (run.path / ANALYSIS, run.path / FINDINGS, *write([run.path], formats=wanted)):
+        _print_findings(read_findings(run.path / FINDINGS))
+        for path in (run.path / ANALYSIS, run.path / FINDINGS, *own):
             click.echo(path)
     if len(opened) > 1:
         with console.status("joint report"):
-            paths = write([run.path for run in opened], out=out, formats=wanted)
+            paths = write([run.path for run in opened], out=folder, formats=wanted)
         _print_comparison(compare_runs(opened))
         for path in paths:
             click.echo(path)
@@ -390,7 +435,7 @@ def _report(run_dirs: tuple[Path, ...], formats: str, paper: str, out: Path | No
     """  # noqa: D301  (click wants the character itself)
     from reports import FORMATS, write
 
-    paths = write(run_dirs, out=out, formats=FORMATS if formats == "both" else (formats,), paper=paper)
+    paths = write(_runs(run_dirs), out=out, formats=FORMATS if formats == "both" else (formats,), paper=paper)
     for path in paths:
         click.echo(path)
     if show:
@@ -408,21 +453,39 @@ def _compare(run_dirs: tuple[Path, ...], reference: str | None, out: Path | None
     diverged, which counts as answering at chance. Runs that were analysed are compared by their angles too.
 
     \b
-    wtdiag compare runs/three/*
+    wtdiag compare runs/three
     wtdiag compare runs/*-seed? --reference kp --out differences.csv
     """  # noqa: D301  (click wants the character itself)
     from probes.schema import write_aside
 
     if out is not None and out.exists():
         raise InputError(f"out: {out} exists; expected the name of a new file")
-    table = compare(dict.fromkeys(run_dirs), reference)
+    table = compare(_runs(run_dirs), reference)
     _print_comparison(table)
     if table.empty:
-        raise InputError(f"runs: none of {len(run_dirs)} can be compared with another; expected two of different rules")
+        raise InputError("runs: none of them can be compared with another; expected two of different rules")
     if out is not None:
         with write_aside(out) as aside:
             table.to_csv(aside, index=False)
         click.echo(out)
+
+
+def _runs(paths: Iterable[Path]) -> list[Path]:
+    """Return the run directories that are meant, each once.
+
+    A folder that is no run stands for the runs in it, and what an earlier comparison left beside them is passed over.
+    """
+    from probes.schema import CONFIG
+    from reports.publish import COMPARISON
+
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(config.parent for config in path.glob(f"*/{CONFIG}")) if not (path / CONFIG).exists() else []
+        if inside or not (path.is_file() and path.stem == COMPARISON):
+            found += inside or [path]
+    if not found:
+        raise InputError(f"runs: {', '.join(map(str, paths))} is no run directory; expected at least one")
+    return list(dict.fromkeys(found))
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

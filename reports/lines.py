@@ -152,10 +152,12 @@ def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray
         return None
     null = analysis[f"{measure}_null"].broadcast_like(analysis[measure])
     reach = 2 * analysis[f"{measure}_null_sd"].broadcast_like(analysis[measure])
-    if measure.endswith("norm_ratio"):  # its spread is that of its logarithm
-        low, high = null * np.exp(-reach), null * np.exp(reach)
-    else:
-        low, high = null - reach, null + reach
+    shown = meaningful(analysis, measure)
+    if shown.any():  # the band of a feedback that carries nothing would hide what the others have learned
+        null, reach = null.isel(layer=shown), reach.isel(layer=shown)
+    low, high = null - reach, null + reach
+    if measure.endswith("norm_ratio"):
+        low = low.clip(min=1e-3)  # drawn on a logarithmic axis
     return low.min("layer").values, high.max("layer").values
 
 

@@ -15,6 +15,8 @@ from reports.sources import load
 from reports.thin import thin
 
 FORMATS = ("html", "pdf")
+COMPARISON = "comparison"
+"""Name of the joint report: a folder can hold one beside a run's own."""
 
 
 def write(
@@ -24,7 +26,7 @@ def write(
     formats: Collection[str] = FORMATS,
     paper: str = "a4",
 ) -> list[Path]:
-    """Write ``report.html`` and ``report.pdf`` on one analysed run, or jointly on several.
+    """Write ``report.html`` and ``report.pdf`` on one analysed run, or ``comparison.html`` and ``.pdf`` on several.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def write(
     paths = list(dict.fromkeys(Path(run) for run in runs))
     if not paths:
         raise InputError("runs: none given; expected at least one run directory")
-    folder = Path(out) if out is not None else _folder(paths)
+    folder = destination(paths, out)
     sources = [thin(load(path, name)) for path, name in zip(paths, _names(paths), strict=True)]
     report = single(sources[0]) if len(sources) == 1 else joint(sources)
     try:
@@ -70,7 +72,7 @@ def write(
         raise InputError(f"{folder}: cannot hold the report ({error.strerror}); expected a folder") from error
     written = []
     for name in formats:
-        path = folder / f"report.{name}"
+        path = folder / f"{'report' if len(sources) == 1 else COMPARISON}.{name}"
         content = html.render(report).encode() if name == "html" else pdf.render(report, paper)
         with write_aside(path) as aside:
             aside.write_bytes(content)
@@ -78,13 +80,22 @@ def write(
     return written
 
 
-def _folder(paths: Sequence[Path]) -> Path:
-    if len(paths) == 1:
-        return paths[0]
-    parents = {path.resolve().parent for path in paths}
+def destination(runs: Sequence[Path], out: str | os.PathLike[str] | None = None) -> Path:
+    """Folder that a report on these runs goes to: ``out``, or else a run's own, or the one that holds all the runs.
+
+    Raises
+    ------
+    InputError
+        If runs of different folders come without ``out``.
+    """
+    if out is not None:
+        return Path(out)
+    if len(runs) == 1:
+        return runs[0]
+    parents = {path.resolve().parent for path in runs}
     if len(parents) > 1:
         raise InputError(f"out: not given, and the runs lie in {len(parents)} folders; say where the report goes")
-    return paths[0].parent
+    return runs[0].parent
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

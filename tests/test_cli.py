@@ -103,17 +103,28 @@ def test_compare(run, three, tmp_path):
 
 def test_several_runs_are_compared_once_they_are_analysed(run, three):
     runs = three / "bp", three / "kp", three / "bp"
-    code, printed, _ = run("analyze", "--format", "html", "--probe", "weight_angle", *runs)
+    code, printed, _ = run("analyze", "--format", "html", *runs)
     assert code == 0
     assert printed.count("reference: bp") == 1
     assert "weight_angle" in printed
     assert printed.splitlines()[0] == str(three / "bp")
-    assert printed.splitlines()[-1] == str(three / "report.html")
+    assert printed.splitlines()[-1] == str(three / "comparison.html")
     files = ("analysis.nc", "findings.json", "report.html")
     written = [f"{three}/{name}/{file}" for name in ("bp", "kp") for file in files]
     assert [line for line in printed.splitlines() if line in written] == written
-    measured = {"weight_angle", "weight_angle_null", "weight_angle_null_sd"}
-    assert set(xr.load_dataset(three / "kp" / "analysis.nc")) == measured
+    assert {"weight_angle", "step_size_number"} <= set(xr.load_dataset(three / "kp" / "analysis.nc"))
+
+
+def test_a_probe_that_takes_long_is_measured_beside_the_others(run, three):
+    assert run("analyze", "--format", "html", "--probe", "descent_eigenvalue", three / "kp")[0] == 0
+    assert {"weight_angle", "descent_eigenvalue"} <= set(xr.load_dataset(three / "kp" / "analysis.nc"))
+
+
+def test_a_folder_stands_for_its_runs_and_a_comparison_is_passed_over(run, three):
+    (three / "comparison.pdf").touch()
+    code, printed, _ = run("compare", three)
+    assert code == 0
+    assert run("compare", *sorted(three.iterdir()))[:2] == (code, printed)
 
 
 def test_an_interrupted_analysis_keeps_what_it_measured(run, three, monkeypatch):

@@ -33,9 +33,9 @@ def test_several_runs_are_compared_beside_them(tmp_path):
         write_run(tmp_path / "runs" / rule, analysis(3, rule=rule)[["weight_angle"]], rule=rule)
         for rule in ("fa", "kp")
     ]
-    assert reports.write(runs, formats=["html"]) == [tmp_path / "runs" / "report.html"]
-    assert "Comparison of fa, kp" in (tmp_path / "runs" / "report.html").read_text()
-    assert not (tmp_path / "runs" / "report.pdf").exists()
+    assert reports.write(runs, formats=["html"]) == [tmp_path / "runs" / "comparison.html"]
+    assert "Comparison of fa, kp" in (tmp_path / "runs" / "comparison.html").read_text()
+    assert not (tmp_path / "runs" / "comparison.pdf").exists()
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
