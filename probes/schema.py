@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +24,7 @@ from probes.errors import InputError, check_one_of
 from probes.files import read_json, write_aside, write_json
 from probes.snapshots import (
     FORMAT,
+    SNAPSHOT_NAME,
     STATE,
     encode_layer,
     layer_names,
@@ -51,8 +51,6 @@ CHECKPOINT = "checkpoint.pt"
 PROBE_BATCH = "probe_batch.nc"
 ANALYSIS = "analysis.nc"
 FINDINGS = "findings.json"
-
-_SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # what `snapshot_path` gives, alone
 
 
 def snapshot_path(run: str | os.PathLike[str], step: int) -> Path:
@@ -91,7 +89,7 @@ class Run:
             If a snapshot's name has a step that no 64-bit number can hold.
         """
         names = os.listdir(self.path / SNAPSHOTS) if (self.path / SNAPSHOTS).is_dir() else []
-        steps = sorted(int(match[1]) for match in map(_SNAPSHOT_NAME.fullmatch, names) if match)
+        steps = sorted(int(match[1]) for match in map(SNAPSHOT_NAME.fullmatch, names) if match)
         try:
             return np.array(steps, dtype=np.int64)
         except OverflowError:
@@ -181,6 +179,12 @@ class Run:
             return read_state(file)
 
     def _existing(self, step: int) -> Path:
+        try:
+            whole = bool(int(step) == step)
+        except (TypeError, ValueError, OverflowError):
+            whole = False
+        if not whole:
+            raise InputError(f"step: expected a whole number, got {step!r:.80}")
         path = snapshot_path(self.path, int(step))
         if not path.is_file():
             near = ", ".join(map(str, self.steps[:20])) or "none"

@@ -7,9 +7,11 @@ Written with h5py alone, which costs little more than writing the bytes; ``ncdum
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,6 +23,7 @@ from probes.files import write_aside
 from probes.netcdf import Array, Attribute, Group, create, plain, read_variable
 
 FORMAT = 1
+SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # what `snapshot_path` gives, alone
 STATE = "_state"  # the reserved group: what is neither a forward nor a feedback weight
 
 
@@ -85,7 +88,7 @@ def open_snapshot(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     Raises
     ------
     InputError
-        If the file is missing, truncated, foreign or of a newer format.
+        If the file is missing, truncated, foreign, of a newer format, or of another step than its name says.
     """
     with _reading(path):
         file = h5py.File(path, "r")
@@ -94,6 +97,10 @@ def open_snapshot(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
             found = plain(file.attrs.get("format", "none"))
         if found != FORMAT:
             raise InputError(f"{path}: has snapshot format {found!r:.40}; expected that of wtdiag, {FORMAT}")
+        if named := SNAPSHOT_NAME.fullmatch(Path(path).name):
+            step = plain(file.attrs.get("step", "none"))
+            if step != int(named[1]):
+                raise InputError(f"{path}: is the snapshot of step {step!r:.40}; expected that of step {int(named[1])}")
         yield file
 
 

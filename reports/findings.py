@@ -52,7 +52,7 @@ def _entry(group: Sequence[Finding], figures: Sequence[Figure]) -> Entry:
     )
     return Entry(
         severity=first.severity,
-        kind=capital(first.kind.replace("-", " ")),
+        kind=capital(first.kind.replace("bn-", "batch-norm-").replace("-", " ")),
         where=_where(first),
         summary=_stop(first.summary),
         details=tuple((label, text) for label, text in details if text),

@@ -33,6 +33,8 @@ from trainers.staging import snapshot_bytes
 STAGE = 10
 """Steps between two copies of the weights held in memory, to be written if trouble strikes after them."""
 CHECKPOINT_SECONDS = 20.0
+_KEPT = ("step", "loss", "accuracy", "test_accuracy")
+"""What of the progress a checkpoint holds."""
 
 
 @dataclass
@@ -292,8 +294,7 @@ class Training:
         checkpoint.save(
             self.out,
             {
-                "step": self.progress.step,
-                "test_accuracy": self.progress.test_accuracy,
+                **{name: getattr(self.progress, name) for name in _KEPT},
                 "model": self.model.state_dict(),
                 "learner": self.learner.state_dict(),
                 "trouble": self.trouble.state_dict(),
@@ -304,11 +305,12 @@ class Training:
 
     def _take_up(self, saved: dict[str, Any]) -> None:
         try:
-            step, accuracy = saved["step"], saved["test_accuracy"]
+            step, *numbers = (saved[name] for name in _KEPT)
             if type(step) is not int or not 0 <= step <= self.total:
                 raise ValueError(f"step: expected a whole number from 0 to {self.total}, got {step!r}")
-            if not isinstance(accuracy, float):
-                raise ValueError(f"test_accuracy: expected a number, got {accuracy!r}")
+            for name, number in zip(_KEPT[1:], numbers, strict=True):
+                if not isinstance(number, float):
+                    raise ValueError(f"{name}: expected a number, got {number!r}")
             self.model.load_state_dict(saved["model"])
             self.learner.load_state_dict(saved["learner"])
             self._check_optimizers()
@@ -318,7 +320,7 @@ class Training:
             self._random.state = [*saved["random"], *self._random.state[len(saved["random"]) :]]
             with self._random.active():
                 pass
-            self.progress.step, self.progress.test_accuracy = step, accuracy
+            self.progress = Progress(step, self.total, *numbers)
         except checkpoint.DAMAGE as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"{self.out / CHECKPOINT}: does not fit the run's settings ({reason})") from None

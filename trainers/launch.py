@@ -59,7 +59,7 @@ def runs_to_train(
     given
         Settings that were given one by one; they go before the config file's.
     config
-        A file of settings.
+        A file of settings. Its coefficients are those of its own rule, and go coefficient by coefficient.
     out
         Where to; default below ``runs``.
     resume
@@ -68,41 +68,63 @@ def runs_to_train(
     Raises
     ------
     InputError
-        If a setting cannot be used, or is not the one that a run to be resumed was made with; if nothing but a folder
-        to resume is given, and it holds no run.
+        If a setting cannot be used, or is not the one that a run to be resumed was made with; if there is no run to be
+        resumed, and neither a rule nor a config file says that a new one is meant.
 
     Examples
     --------
     >>> {path.as_posix(): s.rule for path, s in runs_to_train(["fa", "bp"], {"lr": 0.1}, out=Path("x")).items()}
     {'x/fa': 'fa', 'x/bp': 'bp'}
     """
-    wanted = (read_config(config) if config else {}) | dict(given)
-    if resume and out is not None and not rules and "rule" not in wanted:
+    file = read_config(config) if config else {}
+    unnamed = not rules and "rule" not in file and "rule" not in given
+    if resume and out is not None and unnamed:
         found = [out] if (out / CONFIG).exists() else sorted(path.parent for path in out.glob(f"*/{CONFIG}"))
         if found:
-            return {path: _stored(path, wanted) for path in found}
-    unspecified = resume and not rules and not wanted
-    listed = wanted.pop("rule", "fa")
-    source = str(config or "command line")
-    words = list(rules) or (listed if isinstance(listed, list) else [listed])
+            return {path: _stored(path, _joined(file, given)) for path in found}
+        if config is None:
+            raise _no_run(out)
+    listed = given.get("rule", file.get("rule", "fa"))
+    source = str(config or "command line") + " and command line" * bool(config and (rules or given))
+    words = list(rules) or _listed(listed)
     if not words or not all(isinstance(word, str) for word in words):
         raise InputError(f"{source}: rule: expected a name or a list of names, got {listed!r}")
     names = list(dict.fromkeys(words))
     runs = {}
     for name in names:
-        settings = from_mapping(wanted | {"rule": name}, source)
+        wanted = _joined(file, given, name) | {"rule": name}
+        settings = from_mapping(wanted, source)
         single = out or Path("runs", f"{name}-{settings.model}-{settings.data}-{settings.seed}")
         path = single if len(names) == 1 else (out or Path("runs")) / name
         exists = resume and (path / CONFIG).exists()
-        if unspecified and not exists:
-            raise InputError(f"resume: {path} holds no run; expected a run directory, or the settings of a new run")
-        runs[path] = _stored(path, wanted | {"rule": name}) if exists else settings
+        if resume and unnamed and config is None and not exists:
+            raise _no_run(path)
+        runs[path] = _stored(path, wanted) if exists else settings
     return runs
 
 
 def status(run: Path) -> str:
     """Return the status of a run directory: "none" where there is no run yet."""
     return str(read_json(run / CONFIG).get("status", "running")) if (run / CONFIG).exists() else "none"
+
+
+def _joined(file: Mapping[str, Any], given: Mapping[str, Any], rule: str = "") -> dict[str, Any]:
+    """Return the file's settings under those given; coefficients join one by one, unless the file's are another's."""
+    wanted = {**file, **given}
+    theirs, mine = file.get("coefficients", {}), given.get("coefficients", {})
+    if "rule" in file and rule not in _listed(file["rule"]):
+        wanted["coefficients"] = mine
+    elif isinstance(theirs, dict) and theirs and mine:
+        wanted["coefficients"] = theirs | mine
+    return wanted
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _no_run(path: Path) -> InputError:
+    return InputError(f"resume: {path} holds no run; expected a run directory, or the rule of a new run")
 
 
 def _stored(path: Path, wanted: Mapping[str, Any]) -> Settings:

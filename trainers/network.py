@@ -92,8 +92,9 @@ class Run(schema.Run):
         Raises
         ------
         InputError
-            If there is no such step, or the recorded weights do not fit the network.
+            If there is no such step, the network learns by another rule, or the recorded weights do not fit it.
         """
+        path = self._existing(step)
         if model is None:
             if not self.is_ours:
                 raise InputError(
@@ -102,16 +103,17 @@ class Run(schema.Run):
             shape, classes = _sizes(self.config["network"], str(self.path / schema.CONFIG))
             model = build_network(self.settings(), shape=shape, classes=classes)
         state = {}
-        with schema.open_snapshot(self._existing(step)) as file:
+        with schema.open_snapshot(path) as file:
             arrays = {name: schema.read_layer(file, name) for name in schema.layer_names(file)}
             rest = schema.read_state(file)
         own = model.state_dict()
+        _check_rules(model, self.config.get("rule"), arrays, str(path))
         for name, layer in arrays.items():
             prefix = "" if name == "model" and "weight" in own else f"{name}."
             state[prefix + "weight"] = layer.forward
             state[prefix + "feedback"] = layer.forward if layer.feedback is None else layer.feedback
         state |= rest
-        return _load(model, own, state, f"{schema.snapshot_path(self.path, step)}")
+        return _load(model, own, state, str(path))
 
     def probe_batch(self) -> tuple[Tensor, Tensor] | None:
         """Return the fixed batch of the signal probes, inputs and targets, or None if none was recorded."""
@@ -239,6 +241,30 @@ def _sizes(network: Any, source: str) -> tuple[tuple[int, int, int], int]:
     raise InputError(
         f"{source}: 'network' is {network!r:.80}; expected a shape of three positive numbers and the number of classes"
     )
+
+
+def _check_rules(model: nn.Module, recorded: Any, arrays: dict[str, schema.LayerArrays], source: str) -> None:
+    """Require the rules that the layers were recorded under, as far as the config ``recorded`` or the arrays tell."""
+    for name, layer in synapses(model):
+        match recorded:
+            case {"name": "mixed", "layers": {**layers}}:
+                entry = layers.get(name)
+            case {"name": "mixed"}:
+                entry = None
+            case _:
+                entry = recorded
+        rule = layer.rule
+        if isinstance(entry, dict) and isinstance(learnt := entry.get("name"), str) and learnt != rule.name:
+            raise InputError(
+                f"{source}: layer {name!r} was recorded under {learnt!r:.40}, but learns by {rule.name!r} in the network; "
+                "expected a network converted by the rule of the run"
+            )
+        if name in arrays and (arrays[name].feedback is None) != rule.transports:
+            holds, has = ("none", "its own") if arrays[name].feedback is None else ("its own", "none")
+            raise InputError(
+                f"{source}: layer {name!r}: feedback weights: the snapshot holds {holds}, {rule.name!r} has {has}; "
+                "expected a network converted by the rule of the run"
+            )
 
 
 def _load(model: nn.Module, own: dict[str, Tensor], state: dict[str, np.ndarray[Any, Any]], source: str) -> nn.Module:

@@ -55,9 +55,9 @@ class Recorder:
     ------
     InputError
         If ``path`` holds a run and ``force`` is not given, or holds anything else; if another process is recording
-        in it; if nothing in ``model``
-        is converted, or a size in it is not known before the first batch; if the disk refuses. A write that
-        fails in the background is raised by the next call of any method.
+        in it; if nothing in ``model`` is converted, or a size in it is not known before the first batch; if
+        ``probe_batch`` is no pair of tensors; if the disk refuses. A write that fails in the background is raised by
+        the next call of any method.
 
     Examples
     --------
@@ -94,7 +94,7 @@ class Recorder:
         self._config = {**_own_config(self._model), **_checked(config or {}), "status": "running"}
         batch = None
         if probe_batch is not None:
-            inputs, targets = (to_numpy(tensor.detach().cpu())[0] for tensor in probe_batch)
+            inputs, targets = (to_numpy(tensor.detach().cpu())[0] for tensor in _two_tensors(probe_batch))
             batch = rundir.probe_dataset(inputs, targets)
         self._hold(rundir.make(self.path, self._config, force=force))
         if batch is not None:
@@ -297,6 +297,17 @@ def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise InputError(f"config: cannot be kept as JSON ({error})") from None
     return dict(config)
+
+
+def _two_tensors(batch: Any) -> tuple[Tensor, Tensor]:
+    match batch:
+        case [Tensor() as inputs, Tensor() as targets]:
+            return inputs, targets
+        case [*parts]:
+            found = f"({', '.join(type(part).__name__ for part in parts[:4])}{', …' if len(parts) > 4 else ''})"
+        case _:
+            found = type(batch).__name__
+    raise InputError(f"probe_batch: expected (inputs, targets), two tensors, got {found}")
 
 
 def _whole(argument: str, value: Any) -> int:

@@ -214,10 +214,10 @@ def _check_content(path: Path, force: bool) -> None:
     found = {*path.iterdir(), *path.glob(f"{SNAPSHOTS}/*")}
     if found <= left and not (path / METRICS in found and (path / METRICS).stat().st_size):
         return
-    if not force:
-        raise InputError(f"{path}: exists already; choose another path or replace it with force")
     if not (path / CONFIG).is_file():
         raise InputError(f"{path}: holds files but no run, so it is kept; choose another path")
+    if not force:
+        raise InputError(f"{path}: exists already; choose another path or replace it with force")
 
 
 def _torn(path: Path) -> list[Path]:

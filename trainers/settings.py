@@ -133,6 +133,11 @@ class Settings:
 def from_mapping(settings: Mapping[str, Any], source: str) -> Settings:
     """Build settings from plain data; ``source`` names where they come from in errors.
 
+    Raises
+    ------
+    InputError
+        If a name is not known, or a value cannot be used.
+
     Examples
     --------
     >>> from_mapping({"rul": "fa"}, "my.toml")
@@ -141,12 +146,12 @@ def from_mapping(settings: Mapping[str, Any], source: str) -> Settings:
     probes.errors.InputError: my.toml: setting: 'rul' is not known; did you mean 'rule'? Choices: ...
     """
     names = [field.name for field in dataclasses.fields(Settings)]
-    for name in settings:
-        try:
+    try:
+        for name in settings:
             check_one_of("setting", name, names)
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from None
-    return Settings(**settings)
+        return Settings(**settings)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 def read_config(path: Path) -> dict[str, Any]:
