@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import textwrap
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -67,9 +66,6 @@ _PUBLIC = {
     "summary": "trainers.convert",
     "transport_free": "trainers.convert",
 }
-
-_SHOWN = 8
-"""Findings printed in full; a run that broke has dozens that follow from the first."""
 
 __all__ = ["InputError", "analyze", "compare", "diagnose", "main", "report", *_PUBLIC]
 
@@ -488,20 +484,21 @@ def _runs(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _print_findings(findings: Sequence[Finding]) -> None:
+def _print_findings(findings: Iterable[Finding]) -> None:
+    """Print the first finding of each kind and severity, and in how many other places there are such."""
     from diagnostics.tables import plain
 
-    for finding in findings[:_SHOWN]:
-        when = f"step {finding.first_step}"
-        if finding.last_step != finding.first_step:
-            when = f"steps {finding.first_step} to {finding.last_step}"
-        where = f"{finding.layer or 'all layers'}, {when}"
-        head = finding.kind if finding.severity == "none" else f"{finding.severity}: {finding.kind}"
-        _entry(head, plain(where), plain(finding.summary))
-    more = Counter(finding.kind for finding in findings[_SHOWN:])
-    if more:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in more.most_common())
-        _entry(f"{more.total()} more", f"in findings.json and the report: {kinds}")
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.severity, finding.kind), []).append(finding)
+    for (severity, kind), (first, *others) in kinds.items():
+        when = f"step {first.first_step}"
+        if first.last_step != first.first_step:
+            when = f"steps {first.first_step} to {first.last_step}"
+        head = kind if severity == "none" else f"{severity}: {kind}"
+        also = f" Also in {', '.join(other.layer or 'all layers' for other in others)}." if others else ""
+        where = f"{first.layer or 'all layers'}, {when}"
+        _entry(head, plain(where), plain(first.summary + also))
 
 
 def _print_comparison(table: pd.DataFrame) -> None:

@@ -17,8 +17,6 @@ from diagnostics.view import View
 
 _Seen = tuple[Kind, Sighting]
 
-_SLOW_TO_SHOW = 3  # snapshots that a cause may be seen after what follows from it
-
 
 def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame) -> tuple[Finding, ...]:
     """Look for every kind of finding, in whatever the analysis holds.
@@ -68,8 +66,8 @@ def _explains(cause: _Seen, effect: _Seen) -> bool:
     (kind, here), (other, there) = cause, effect
     if cause is effect or here.layer is None or here.first > there.last:
         return False
-    # What was there first does not follow from what came later; but some kinds take a few snapshots to show.
-    if here.first > there.first + (0 if kind is other else _SLOW_TO_SHOW):
+    # Of one kind, the first seen does not follow from the next; kinds differ in how long they take to show.
+    if kind is other and here.first > there.first:
         return False
     if there.layer is None or there.layer < here.layer:
         return other.name in kind.causes_below
@@ -91,9 +89,11 @@ def _rank(
     severity, summary = SEVERITIES.index(sighting.severity), sighting.summary
     if causes:
         severity = max(severity, SEVERITIES.index(causes[0][1].severity))
-        cause, at = next((cause for cause in causes if not causes_of[id(cause)]), causes[0])
-        where = "" if at.layer is None else f" in {view.layers[at.layer]}"
-        summary = f"{summary} It follows from {cause.name}{where}."
+        # Said is a cause that was there before, and of these one that follows from nothing itself.
+        before = sorted((c for c in causes if c[1].first <= sighting.first), key=lambda c: bool(causes_of[id(c)]))
+        for cause, at in before[:1]:
+            where = "" if at.layer is None else f" in {view.layers[at.layer]}"
+            summary = f"{summary} It follows from {cause.name}{where}."
     finding = Finding(
         kind=kind.name,
         layer=None if sighting.layer is None else view.layers[sighting.layer],
