@@ -334,8 +334,9 @@ def _train(
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
 
-    from trainers.launch import ENDED, parse_coefficients, runs_to_train, status
+    from trainers.launch import ENDED, check_modes, parse_coefficients, runs_to_train, status
 
+    check_modes(resume=resume, force=force)
     wanted = {name: value for name, value in given.items() if value is not None}
     if coefficients:
         wanted["coefficients"] = parse_coefficients(coefficients)

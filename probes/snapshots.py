@@ -94,13 +94,12 @@ def open_snapshot(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         file = h5py.File(path, "r")
     with file:
         with _reading(path):
-            found = plain(file.attrs.get("format", "none"))
+            found, step = (plain(file.attrs.get(name, "none")) for name in ("format", "step"))
         if found != FORMAT:
             raise InputError(f"{path}: has snapshot format {found!r:.40}; expected that of wtdiag, {FORMAT}")
-        if named := SNAPSHOT_NAME.fullmatch(Path(path).name):
-            step = plain(file.attrs.get("step", "none"))
-            if step != int(named[1]):
-                raise InputError(f"{path}: is the snapshot of step {step!r:.40}; expected that of step {int(named[1])}")
+        named = SNAPSHOT_NAME.fullmatch(Path(path).name)
+        if named and step != int(named[1]):
+            raise InputError(f"{path}: is the snapshot of step {step!r:.40}; expected that of step {int(named[1])}")
         yield file
 
 

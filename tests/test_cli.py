@@ -180,15 +180,13 @@ def test_on_a_cluster_to_the_same_numbers(run, three, tmp_path):
 
 
 _PEAK = """
-import os, resource, sys, torch, wtdiag
-from probes.schema import snapshot_path
+import resource, sys, torch, wtdiag
 path, count = sys.argv[1], int(sys.argv[2])
 net = torch.nn.Sequential(torch.nn.Linear(900, 900), torch.nn.ReLU(), torch.nn.Linear(900, 900))
 model = wtdiag.transport_free(net, "sa")
 with wtdiag.Recorder(model, path, probe_batch=(torch.randn(8, 900), torch.arange(8))) as recorder:
-    recorder.snapshot(0)
-for step in range(1, count):
-    os.link(snapshot_path(path, 0), snapshot_path(path, step))
+    for step in range(count):
+        recorder.snapshot(step)
 analysis = wtdiag.analyze(path, ["weight_angle", "error_angle", "weight_gradient_angle"], model=model)
 assert analysis.weight_gradient_angle.notnull().all() and analysis.sizes["step"] == count
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

@@ -21,7 +21,7 @@ from probes.schema import CHECKPOINT, CONFIG, open_run
 from trainers import checkpoint, data, rundir
 from trainers.convert import set_rule, synapses
 from trainers.device import RandomState, choose_device
-from trainers.launch import ENDED, status
+from trainers.launch import ENDED, check_modes, status
 from trainers.learner import Learner
 from trainers.network import DTYPES, build_network
 from trainers.plan import SnapshotPlan, Trouble
@@ -95,10 +95,7 @@ class Training:
         resume: bool = False,
         force: bool = False,
     ) -> None:
-        if resume and force:
-            raise InputError(
-                "resume, force: expected one of them, got both; the first keeps a run, the second replaces it"
-            )
+        check_modes(resume=resume, force=force)
         self.settings, self.out = settings, Path(out)
         self.device = choose_device(settings.device)
         self.dtype = DTYPES[settings.precision]

@@ -17,6 +17,25 @@ _WHEREABOUTS = ("device", "data_dir", "download")
 """Settings that a run may change when it goes on: where it is made is not what it is."""
 
 
+def check_modes(*, resume: bool, force: bool) -> None:
+    """Require that a run is not to be both kept and replaced.
+
+    Raises
+    ------
+    InputError
+        If it is.
+
+    Examples
+    --------
+    >>> check_modes(resume=True, force=True)
+    Traceback (most recent call last):
+    ...
+    probes.errors.InputError: resume, force: expected one of them, got both; the first keeps a run, the second ...
+    """
+    if resume and force:
+        raise InputError("resume, force: expected one of them, got both; the first keeps a run, the second replaces it")
+
+
 def parse_coefficients(words: Sequence[str]) -> dict[str, Coefficient]:
     """Read NAME=VALUE words; a VALUE that is no number stays text.
 
@@ -57,9 +76,9 @@ def runs_to_train(
     rules
         Names; none: the config file's, or feedback alignment.
     given
-        Settings that were given one by one; they go before the config file's.
+        Settings that were given one by one; they go before the config file's, and so does each coefficient.
     config
-        A file of settings. Its coefficients are those of its own rule, and go coefficient by coefficient.
+        A file of settings. Its coefficients are for the rules that it names, or for any if it names none.
     out
         Where to; default below ``runs``.
     resume
@@ -109,14 +128,16 @@ def status(run: Path) -> str:
 
 
 def _joined(file: Mapping[str, Any], given: Mapping[str, Any], rule: str = "") -> dict[str, Any]:
-    """Return the file's settings under those given; coefficients join one by one, unless the file's are another's."""
-    wanted = {**file, **given}
-    theirs, mine = file.get("coefficients", {}), given.get("coefficients", {})
+    """Return the file's settings with those given over them, coefficient by coefficient if the file's are this rule's.
+
+    Another rule's coefficients are left out: a name that both rules have does not mean the same in both.
+    """
+    file = dict(file)
     if "rule" in file and rule not in _listed(file["rule"]):
-        wanted["coefficients"] = mine
-    elif isinstance(theirs, dict) and theirs and mine:
-        wanted["coefficients"] = theirs | mine
-    return wanted
+        file.pop("coefficients", None)
+    theirs, mine = file.get("coefficients"), given.get("coefficients")
+    joined = {"coefficients": theirs | mine} if isinstance(theirs, dict) and isinstance(mine, dict) else {}
+    return {**file, **given, **joined}
 
 
 def _listed(value: Any) -> list[Any]:

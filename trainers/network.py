@@ -256,8 +256,8 @@ def _check_rules(model: nn.Module, recorded: Any, arrays: dict[str, schema.Layer
         rule = layer.rule
         if isinstance(entry, dict) and isinstance(learnt := entry.get("name"), str) and learnt != rule.name:
             raise InputError(
-                f"{source}: layer {name!r} was recorded under {learnt!r:.40}, but learns by {rule.name!r} in the network; "
-                "expected a network converted by the rule of the run"
+                f"{source}: layer {name!r} learnt by {learnt!r:.40} in the run, but learns by {rule.name!r} in the "
+                "network; expected a network converted by the rule of the run"
             )
         if name in arrays and (arrays[name].feedback is None) != rule.transports:
             holds, has = ("none", "its own") if arrays[name].feedback is None else ("its own", "none")

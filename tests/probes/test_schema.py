@@ -285,6 +285,29 @@ def test_broken_snapshot(run_path, damage):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("step", [100, None, "100", [100, 0]])
+def test_a_snapshot_of_another_step(run_path, step):
+    path = snapshot_path(run_path, 0)
+    write_snapshot(path, Snapshot(100, {"fc": LayerArrays(random(6, 4), random(6, 4), "Linear", 0)}))
+    with h5py.File(path, "a") as file:
+        del file.attrs["step"]
+        if step is not None:
+            file.attrs["step"] = step
+    for read in (lambda run: run.snapshot(0), lambda run: run.layer("fc"), lambda run: run.state(0)):
+        with pytest.raises(InputError, match=r"00\.nc: is the snapshot of step .*; expected that of step 0$"):
+            read(open_run(run_path))
+    other = path.rename(run_path / "kept.nc")  # a name that says no step
+    with open_snapshot(other) as file:
+        assert "fc" in file
+
+
+@pytest.mark.parametrize("step", ["0", 0.5, None, np.nan, [0, 1]])
+def test_a_step_that_is_no_number(run_path, step):
+    for read in (open_run(run_path).snapshot, open_run(run_path).state):
+        with pytest.raises(InputError, match="step: expected a whole number, got "):
+            read(step)
+
+
 def test_a_bomb_is_refused_before_it_is_read(run_path):
     """A snapshot of some kB that declares half a gigabyte of weights."""
     path = snapshot_path(run_path, 0)

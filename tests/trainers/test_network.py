@@ -1,5 +1,6 @@
 """A recorded network comes back exactly as it was, for every rule."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -60,6 +61,63 @@ def test_a_network_of_ones_own_is_given_back(tmp_path):
         run.model(0, transport_free(nn.Linear(5, 3), "kp"))
     with pytest.raises(InputError, match="there is no snapshot of step 7"):
         run.model(7, net)
+
+
+@pytest.mark.parametrize(
+    ("rule", "other", "message"),
+    [
+        ("fa", "bp", "layer '0' learnt by 'fa' in the run, but learns by 'bp' in the network; expected a network conv"),
+        ("bp", "kp", "layer '0' learnt by 'bp' in the run, but learns by 'kp'"),
+        ("fa", "usf", "layer '0' learnt by 'fa' in the run, but learns by 'usf'"),
+    ],
+)
+def test_a_network_of_another_rule(rule, other, message, tmp_path):
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    own_run(tmp_path / "run", torch.arange(10) % 3, transport_free(net, rule))
+    foreign = transport_free(net, other)
+    before = {key: value.clone() for key, value in foreign.state_dict().items()}
+    run = open_run(tmp_path / "run")
+    for use in (lambda: run.model(0, foreign), lambda: signals_of(run, foreign)(0)):
+        with pytest.raises(InputError, match=rf"step-00000000\.nc: {message}"):
+            use()
+    assert all(torch.equal(value, before[key]) for key, value in foreign.state_dict().items())
+
+
+def test_a_network_of_several_rules(tmp_path):
+    parts = [nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)]
+    fa, kp = (transport_free(nn.Sequential(*parts), rule) for rule in ("fa", "kp"))
+    mixed = nn.Sequential(fa[0], nn.Tanh(), kp[2])
+    own_run(tmp_path / "run", torch.arange(10) % 3, mixed)
+    run = open_run(tmp_path / "run")
+    assert run.config["rule"]["name"] == "mixed"
+    assert run.model(0, copy.deepcopy(mixed))
+    with pytest.raises(InputError, match="layer '2' learnt by 'kp' in the run, but learns by 'fa'"):
+        run.model(0, fa)
+
+
+@pytest.mark.parametrize(
+    "rule", [None, "fa", ["fa"], {}, {"name": 3}, {"name": "mixed"}, {"name": "mixed", "layers": {"0": "fa", "2": []}}]
+)
+def test_a_config_that_names_no_rule(rule, tmp_path):
+    """Then the snapshot still tells backprop from the rest."""
+    net, _ = own_run(tmp_path / "run", torch.arange(10) % 3)
+    plain = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    write_json(tmp_path / "run" / "config.json", {"network": None, "rule": rule})
+    run = open_run(tmp_path / "run")
+    assert torch.equal(run.model(0, transport_free(plain, "fa"))[0].feedback, net[0].feedback)
+    with pytest.raises(InputError, match="layer '0': feedback weights: the snapshot holds its own, 'bp' has none; exp"):
+        run.model(0, transport_free(plain, "bp"))
+    own_run(tmp_path / "bp", torch.arange(10) % 3, transport_free(plain, "bp"))
+    write_json(tmp_path / "bp" / "config.json", {"network": None, "rule": rule})
+    with pytest.raises(InputError, match="layer '0': feedback weights: the snapshot holds none, 'fa' has its own; exp"):
+        open_run(tmp_path / "bp").model(0, transport_free(plain, "fa"))
+
+
+@pytest.mark.parametrize("step", ["1", 0.5, None, float("nan"), float("inf"), [0, 1]])
+def test_a_step_that_is_no_number(step, tmp_path):
+    net, _ = own_run(tmp_path / "run", torch.arange(10) % 3)
+    with pytest.raises(InputError, match="step: expected a whole number, got "):
+        open_run(tmp_path / "run").model(step, net)
 
 
 def own_run(path, targets, net=None):

@@ -138,8 +138,8 @@ def test_an_existing_run_is_replaced_only_by_force(tmp_path):
 
 def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
     (tmp_path / "thesis.txt").touch()
-    for force, message in ((False, "exists already"), (True, "holds files but no run")):
-        with pytest.raises(InputError, match=message):
+    for force in (False, True):
+        with pytest.raises(InputError, match=r"holds files but no run, so it is kept; choose another path$"):
             Recorder(linear(), tmp_path, force=force)
     assert sorted(files(tmp_path)) == ["thesis.txt"]
 
@@ -187,6 +187,17 @@ def test_bad_arguments_are_refused_and_do_no_harm(call, message, tmp_path):
         (
             {"probe_batch": (torch.ones(3, 2), torch.ones(4))},
             r"probe_batch: .*got shapes \(3, 2\) and \(4,\)",
+        ),
+        *(
+            ({"probe_batch": batch}, rf"probe_batch: expected \(inputs, targets\), two tensors, got {found}$")
+            for batch, found in (
+                ({"x": torch.ones(3, 2), "y": torch.ones(3)}, "dict"),
+                (torch.ones(2, 3), "Tensor"),
+                ((np.ones((3, 2)), np.ones(3)), r"\(ndarray, ndarray\)"),
+                ([torch.ones(3, 2)] * 5, r"\(Tensor, Tensor, Tensor, Tensor, …\)"),
+                ((), r"\(\)"),
+                (3, "int"),
+            )
         ),
     ],
 )

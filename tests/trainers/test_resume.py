@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from probes.errors import InputError
-from probes.schema import open_run
+from probes.schema import open_run, write_json
 from trainers import checkpoint, fit
 from trainers.fit import Training, start
 from trainers.launch import runs_to_train, status
@@ -280,7 +280,7 @@ def test_nothing_is_written_or_destroyed_unless_all_can_start(tmp_path, force):
     (tmp_path / "all" / "kp").mkdir()
     (tmp_path / "all" / "kp" / "thesis.txt").touch()
     rules = ["fa", "kp"] if force else ["bp", "kp"]
-    with pytest.raises(InputError, match="kp: holds files but no run" if force else "kp: exists already"):
+    with pytest.raises(InputError, match="kp: holds files but no run"):
         start(runs_to_train(rules, {"epochs": 0.1}, out=tmp_path / "all"), force=force)
     assert contents(tmp_path / "all" / "fa") == before
     assert not (tmp_path / "all" / "bp").exists()
@@ -289,6 +289,7 @@ def test_nothing_is_written_or_destroyed_unless_all_can_start(tmp_path, force):
 def test_resume_and_force_exclude_each_other(tmp_path):
     with pytest.raises(InputError, match="resume, force: expected one of them"):
         start({tmp_path / "run": Settings(rule="fa", epochs=1)}, resume=True, force=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_may_go_on_elsewhere(tmp_path):
@@ -298,6 +299,33 @@ def test_a_run_may_go_on_elsewhere(tmp_path):
     assert (settings.device, settings.data_dir, settings.download) == ("cpu", "/elsewhere", True)
     with pytest.raises(InputError, match="seed=0, not 1"):
         runs_to_train([], {"seed": 1}, out=out, resume=True)
+
+
+def test_resuming_what_is_not_there_needs_a_rule_or_a_config(tmp_path):
+    for given in ({}, {"lr": 0.05}, {"coefficients": {"self": 0.3}}):
+        with pytest.raises(InputError, match=r"^resume: .*typo holds no run; expected a run directory, or the rule of"):
+            runs_to_train([], given, out=tmp_path / "typo", resume=True)
+    with pytest.raises(InputError, match=r"^resume: .*fa-mlp-digits-12345 holds no run"):
+        runs_to_train([], {"seed": 12345}, resume=True)
+    config = tmp_path / "my.toml"
+    config.write_text("lr = 0.05")
+    for rules, source in ((["fa"], None), ([], config)):
+        (settings,) = runs_to_train(rules, {}, config=source, out=tmp_path / "new", resume=True).values()
+        assert (settings.rule, settings.lr) == ("fa", 0.05)
+
+
+def test_a_run_killed_as_it_finished_still_knows_its_loss(tmp_path):
+    out = tmp_path / "run"
+    settings = Settings(rule="fa", epochs=0.3, depth=2)
+    *_, whole = Training(settings, out)
+    config = open_run(out).config
+    write_json(out / "config.json", config | {"status": "running"})
+    before = (out / "checkpoint.pt").read_bytes()
+    *_, progress = Training(settings, out, resume=True)
+    assert (progress.loss, progress.accuracy) == (whole.loss, whole.accuracy)
+    assert progress.loss == open_run(out).metrics.loss.iloc[-1]
+    assert open_run(out).config == config
+    assert (out / "checkpoint.pt").read_bytes() == before
 
 
 def test_a_random_state_of_more_or_fewer_devices_will_do(tmp_path):
@@ -313,7 +341,7 @@ def test_a_random_state_of_more_or_fewer_devices_will_do(tmp_path):
     "damage",
     [
         {"step": 10**9}, {"step": -1}, {"step": 1.5}, {"step": "1"}, {"step": None}, {"step": True},
-        {"test_accuracy": "high"}, {"test_accuracy": None},
+        {"loss": None}, {"accuracy": 1}, {"test_accuracy": "high"}, {"test_accuracy": None},
         {"model": 3}, {"model": {}}, {"model": {"fc1.weight": "x"}},
         {"learner": 3}, {"learner": {}}, {"learner": {"forward": {"state": 3, "param_groups": 4}}},
         {"learner": {"forward": "momentum"}},

@@ -1,0 +1,63 @@
+"""From a config file and the command line to the settings of runs."""
+
+import pytest
+
+from probes.errors import InputError
+from trainers.launch import runs_to_train
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text):
+        path = tmp_path / "my.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+SA = """
+rule = "sa"
+lr = 0.01
+coefficients = {self = 0.1, decay = 0.2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "rules", "given", "expected"),
+    [
+        (SA, [], {}, {"sa": {"self": 0.1, "decay": 0.2}}),
+        (SA, [], {"self": 0.3}, {"sa": {"self": 0.3, "decay": 0.2}}),
+        (SA, ["sa"], {"self": 0.3}, {"sa": {"self": 0.3, "decay": 0.2}}),
+        (SA, ["ia"], {}, {"ia": {}}),  # both have a decay
+        (SA, ["ia"], {"amp": 0.4}, {"ia": {"amp": 0.4}}),
+        (SA, ["sa", "fa"], {}, {"sa": {"self": 0.1, "decay": 0.2}, "fa": {}}),
+        ("coefficients = {decay = 0.2}", ["ia"], {"amp": 0.4}, {"ia": {"amp": 0.4, "decay": 0.2}}),
+        (
+            "rule = ['sa', 'ia']\ncoefficients = {decay = 0.2}",
+            [],
+            {"decay": 0.3},
+            {"sa": {"decay": 0.3}, "ia": {"decay": 0.3}},
+        ),
+    ],
+)
+def test_coefficients_of_a_file_and_those_given(config, text, rules, given, expected):
+    given = {"coefficients": given} if given else {}
+    runs = runs_to_train(rules, given, config=config(text))
+    assert {settings.rule: settings.coefficients for settings in runs.values()} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "rules", "given", "message"),
+    [
+        ("epochs = 'many'", [], {}, r"^\S+my\.toml: epochs: expected a number, got 'many'$"),
+        ("coefficients = 3", [], {}, r"^\S+my\.toml: coefficients: expected a table of NAME = VALUE, got 3$"),
+        ("rul = 'fa'", [], {}, r"^\S+my\.toml: setting: 'rul' is not known"),
+        ("rule = 3", [], {}, r"^\S+my\.toml: rule: expected a name"),
+        (SA, [], {"epochs": -1.0}, r"^\S+my\.toml and command line: epochs: expected a number ≥ 0, got -1\.0$"),
+        (None, ["fa"], {"epochs": -1.0}, r"^command line: epochs: expected a number ≥ 0, got -1\.0$"),
+    ],
+)
+def test_what_cannot_be_used_is_told_with_its_source(config, text, rules, given, message):
+    with pytest.raises(InputError, match=message):
+        runs_to_train(rules, given, config=config(text) if text else None)
