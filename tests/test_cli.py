@@ -54,9 +54,11 @@ def test_train_and_analyze(run, tmp_path):
     assert findings == read_findings(out / "findings.json") == wtdiag.diagnose(wtdiag.open_run(out), analysis)
     assert all(isinstance(finding, wtdiag.Finding) for finding in findings)
     shown = " ".join(" ".join(printed.splitlines()[:-4]).split())
-    for finding in findings:
+    first = {(finding.severity, finding.kind): finding for finding in reversed(findings)}
+    for finding in first.values():  # of each kind the first in full, the others by their layer
         assert f"{finding.kind}  {finding.layer or 'all layers'}, step".replace("  ", " ") in shown
         assert " ".join(finding.summary.split()) in shown
+    assert all((finding.layer or "all layers") in shown for finding in findings)
     assert max(map(len, printed.splitlines()[:-4])) <= 80
 
 
