@@ -15,7 +15,7 @@ from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trainers.settings import Settings as Settings
     from trainers.signals import error_signals as error_signals
 
-for _folder in ("diagnostics", "probes", "reports", "trainers"):
+for _folder in ("diagnostics", "probes", "reports", "studies", "trainers"):
     _spec = find_spec(_folder)
     _found = Path(_spec.origin).parent if _spec and _spec.origin else None
     if _found is None or _found.resolve() != Path(__file__).resolve().parent / _folder:
@@ -50,6 +50,9 @@ for _folder in ("diagnostics", "probes", "reports", "trainers"):
         )
 
 from probes.errors import InputError  # noqa: E402  (only once it is known to be ours)
+from studies.cli_study import studies, study  # noqa: E402
+from studies.cli_sweep import sweep  # noqa: E402
+from trainers.options import given, settings_options  # noqa: E402
 
 _PUBLIC = {
     "Finding": "diagnostics.finding",
@@ -280,28 +283,6 @@ def cli() -> None:
     """  # noqa: D301  (click wants the character itself)
 
 
-def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option per setting, so that command line, config file and config.json never differ."""
-    from trainers.settings import Settings
-
-    hints = get_type_hints(Settings)
-    for field in reversed(dataclasses.fields(Settings)):
-        if field.name in ("rule", "coefficients"):
-            continue
-        kinds = get_args(hints[field.name]) or (hints[field.name],)
-        name = "--" + field.name.replace("_", "-")
-        text = field.metadata["help"]
-        if field.default is not None:
-            default = ("on" if field.default else "off") if kinds[0] is bool else field.default
-            text += f"  [default: {default}]"
-        declaration = f"{name}/--no-{name[2:]}" if kinds[0] is bool else name
-        kind = click.Choice(field.metadata["choices"]) if field.metadata["choices"] else kinds[0]
-        command = click.option(
-            declaration, field.name, type=None if kinds[0] is bool else kind, default=None, help=text
-        )(command)
-    return command
-
-
 @cli.command("train")
 @click.option("--rule", "rules", multiple=True, help="Rule that carries the error; several train side by side.")
 @click.option(
@@ -313,7 +294,7 @@ def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; with several rules one folder each in it.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped, by the settings it has.")
 @click.option("--force", is_flag=True, help="Replace runs that are there already.")
-@_settings_options
+@settings_options
 def _train(
     rules: tuple[str, ...],
     coefficients: tuple[str, ...],
@@ -321,7 +302,7 @@ def _train(
     out: Path | None,
     resume: bool,
     force: bool,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Train a network by one or several rules and record it.
 
@@ -337,7 +318,7 @@ def _train(
     from trainers.launch import ENDED, check_modes, parse_coefficients, runs_to_train, status
 
     check_modes(resume=resume, force=force)
-    wanted = {name: value for name, value in given.items() if value is not None}
+    wanted = given(options)
     if coefficients:
         wanted["coefficients"] = parse_coefficients(coefficients)
     runs = runs_to_train(rules, wanted, config=config, out=out, resume=resume)
@@ -531,6 +512,10 @@ def _probes() -> None:
 
     for name, probe in PROBES.items():
         _entry(name, f"{probe.long_name} [{probe.units}]", probe.equation, probe.reference)
+
+
+for _command in (study, studies, sweep):
+    cli.add_command(_command)
 
 
 def _entry(name: str, title: str, *lines: str) -> None:

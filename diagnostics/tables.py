@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
+import xarray as xr
 from rich.table import Table
 from rich.text import Text
+
+from diagnostics.intervals import of_mean
 
 WIDTH = 80
 
@@ -27,6 +32,32 @@ def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
             numbers = _number(row.mean, row), _number(row.reference_mean, row), _number(row.difference, row)
             shown.add_row(*names, *numbers, interval, f"{row.n}{'*' if row.diverged else ''}")
         yield shown
+
+
+def grid_table(results: xr.Dataset) -> Table:
+    """Return the test accuracy over seeds of every other combination of a study's factors."""
+    table = Table(title=Text("test accuracy at the last step", style="bold"), title_justify="left", box=None, pad_edge=False)
+    factors = [str(name) for name in results["status"].dims if name != "seed"]
+    shown = [name for name in factors if name == "rule" or results.sizes[name] > 1]
+    for name in shown:
+        table.add_column(name)
+    for name in ("mean", "95 % interval", "seeds", ""):
+        table.add_column(name, justify="right" if name else "left")
+    cells = results.stack(cell=factors).transpose("cell", "seed")
+    for cell in (cells.isel(cell=i) for i in range(cells.sizes["cell"])):
+        statuses = Counter(cell["status"].values.tolist())
+        if statuses.keys() == {"absent"}:
+            continue
+        values = cell["test_accuracy"].values[np.isfinite(cell["test_accuracy"].values)]
+        low, high = of_mean(values)
+        rest = ", ".join(f"{count} {status}" for status, count in statuses.items() if status not in ("finished", "absent"))
+        table.add_row(
+            *(Text(plain(str(cell[name].item())), overflow="fold") for name in shown),
+            f"{values.mean():.3f}" if len(values) else "–",
+            "–" if math.isnan(low) else f"{low:.3f} to {high:.3f}",
+            *(str(len(values)), plain(rest)),
+        )
+    return table
 
 
 def plain(text: str) -> str:

@@ -29,6 +29,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def take_share(index: int, threads: int) -> None:
+    """Let this process, one of several, compute with so many cores, and of several GPUs with the one at its turn."""
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(index % torch.cuda.device_count())
+
+
 class RandomState:
     """A random state apart from the global one, on the CPU and on the run's device.
 

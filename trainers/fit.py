@@ -47,6 +47,7 @@ class Progress:
     accuracy: float = math.nan
     test_accuracy: float = math.nan
     throughput: float = math.nan
+    tested_on: str = "test"
     status: str = "running"
     reason: str = ""
 
@@ -99,7 +100,8 @@ class Training:
         self.settings, self.out = settings, Path(out)
         self.device = choose_device(settings.device)
         self.dtype = DTYPES[settings.precision]
-        self.dataset = dataset or load_data(settings)
+        whole = dataset or load_data(settings)
+        self.dataset = data.hold_out(whole, settings.holdout) if settings.holdout else whole
         shape, classes = self.dataset.shape, self.dataset.classes
         self.epoch = data.batch_count(self.dataset.train, settings.batch_size)
         self.total = round(settings.epochs * self.epoch)
@@ -113,7 +115,7 @@ class Training:
             snapshot_bytes=snapshot_bytes(self.model),
         )
         self.trouble = Trouble(self.plan.reserve)
-        self.progress = Progress(0, self.total)
+        self.progress = Progress(0, self.total, tested_on="validation" if settings.holdout else "test")
         self._random = RandomState(self.device, settings.seed)
         self._feedback_norm: float | None = None
         self._forward_norm = math.nan
@@ -132,7 +134,6 @@ class Training:
             rundir.check_restart(self.out)
         self._force = force or restarts
         rundir.check(self.out, force=self._force)
-        self._probe_batch = self._draw_probe_batch()
 
     def begin(self) -> None:
         """Make the run directory, or take it up; nothing if that is done.
@@ -149,9 +150,16 @@ class Training:
         else:
             config = describe(self.settings, shape=self.dataset.shape, classes=self.dataset.classes)
             self.recorder = Recorder(
-                self.model, self.out, config=config, probe_batch=self._probe_batch, force=self._force
+                self.model, self.out, config=config, probe_batch=self.probe_batch(), force=self._force
             )
         self._begun = True
+
+    def probe_batch(self) -> tuple[Tensor, Tensor]:
+        """Return the run's fixed sample of the training set, inputs and targets, without augmentation."""
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        indices = torch.randperm(len(self.dataset.train), generator=generator)[: self.settings.probe_size]
+        x, y = self.dataset.train.batch(indices, None)
+        return x.to(self.dtype), y
 
     def close(self) -> None:
         """Leave off: a run that has begun and not ended is interrupted.
@@ -163,6 +171,18 @@ class Training:
         """
         if self._begun:
             self.recorder.close("interrupted")
+
+    def prune(self, reason: str) -> None:
+        """End a run that has begun and is not worth going on with; it stays as it is, and is not taken up again.
+
+        Raises
+        ------
+        InputError
+            If a write failed.
+        """
+        self.progress.reason = reason
+        self._snapshot(self.progress.step)
+        self._end("pruned", pruned={"step": self.progress.step, "why": reason})
 
     def __iter__(self) -> Iterator[Progress]:
         self.begin()
@@ -254,8 +274,9 @@ class Training:
             "throughput": round(progress.throughput, 1),
         }
         if step % self.epoch == 0 or step == self.total:
-            metrics["test_loss"], progress.test_accuracy = self._evaluate()
-            metrics["test_accuracy"] = progress.test_accuracy
+            loss, progress.test_accuracy = self._evaluate()
+            tested = {"loss": loss, "accuracy": progress.test_accuracy}
+            metrics |= {f"{progress.tested_on}_{name}": value for name, value in tested.items()}
         self.recorder.log(step, **metrics)
 
     @torch.no_grad()
@@ -278,7 +299,7 @@ class Training:
         if how == "finished":
             self._snapshot(self.total)
             self._checkpoint()
-        else:
+        elif how == "diverged":
             self.progress.reason = f"{what['diverged']['what']} not finite at step {what['diverged']['step']}"
         self.recorder.close(how, **what)
 
@@ -317,7 +338,7 @@ class Training:
             self._random.state = [*saved["random"], *self._random.state[len(saved["random"]) :]]
             with self._random.active():
                 pass
-            self.progress = Progress(step, self.total, *numbers)
+            self.progress = Progress(step, self.total, *numbers, tested_on=self.progress.tested_on)
         except checkpoint.DAMAGE as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"{self.out / CHECKPOINT}: does not fit the run's settings ({reason})") from None
@@ -340,13 +361,6 @@ class Training:
                     self.dataset.train, self.settings.batch_size, seed=self.settings.seed, epoch=epoch, start=start
                 ),
             )
-
-    def _draw_probe_batch(self) -> tuple[Tensor, Tensor]:
-        """Draw a fixed sample of the training set, without augmentation."""
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        indices = torch.randperm(len(self.dataset.train), generator=generator)[: self.settings.probe_size]
-        x, y = self.dataset.train.batch(indices, None)
-        return x.to(self.dtype), y
 
     def _place(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return x.to(self.device, self.dtype, non_blocking=True), y.to(self.device, non_blocking=True)

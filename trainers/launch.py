@@ -11,7 +11,7 @@ from probes.schema import CONFIG, read_json
 from trainers.schedules import Coefficient
 from trainers.settings import Settings, from_mapping, read_config
 
-ENDED = ("finished", "diverged")
+ENDED = ("finished", "diverged", "pruned")
 """Status of a run that has nothing left to do."""
 _WHEREABOUTS = ("device", "data_dir", "download")
 """Settings that a run may change when it goes on: where it is made is not what it is."""
@@ -100,7 +100,7 @@ def runs_to_train(
     if resume and out is not None and unnamed:
         found = [out] if (out / CONFIG).exists() else sorted(path.parent for path in out.glob(f"*/{CONFIG}"))
         if found:
-            return {path: _stored(path, _joined(file, given)) for path in found}
+            return {path: stored(path, _joined(file, given)) for path in found}
         if config is None:
             raise _no_run(out)
     listed = given.get("rule", file.get("rule", "fa"))
@@ -118,13 +118,32 @@ def runs_to_train(
         exists = resume and (path / CONFIG).exists()
         if resume and unnamed and config is None and not exists:
             raise _no_run(path)
-        runs[path] = _stored(path, wanted) if exists else settings
+        runs[path] = stored(path, wanted) if exists else settings
     return runs
 
 
 def status(run: Path) -> str:
     """Return the status of a run directory: "none" where there is no run yet."""
     return str(read_json(run / CONFIG).get("status", "running")) if (run / CONFIG).exists() else "none"
+
+
+def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
+    """Return the settings that a run was made with, if what is wanted agrees with them.
+
+    Raises
+    ------
+    InputError
+        If it does not, or there are none.
+    """
+    stored = read_config(path / CONFIG)
+    for name, value in wanted.items():
+        if name not in _WHEREABOUTS and (name not in stored or stored[name] != value):
+            raise InputError(
+                f"resume: {path} was made with {name}={stored.get(name)!r}, not {value!r}; "
+                f"leave {name} out, or start another run"
+            )
+    moved = {name: value for name, value in wanted.items() if name in _WHEREABOUTS}
+    return from_mapping(stored | moved, str(path / CONFIG))
 
 
 def _joined(file: Mapping[str, Any], given: Mapping[str, Any], rule: str = "") -> dict[str, Any]:
@@ -146,16 +165,3 @@ def _listed(value: Any) -> list[Any]:
 
 def _no_run(path: Path) -> InputError:
     return InputError(f"resume: {path} holds no run; expected a run directory, or the rule of a new run")
-
-
-def _stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
-    """Return the settings that a run was made with, if what is wanted agrees with them."""
-    stored = read_config(path / CONFIG)
-    for name, value in wanted.items():
-        if name not in _WHEREABOUTS and (name not in stored or stored[name] != value):
-            raise InputError(
-                f"resume: {path} was made with {name}={stored.get(name)!r}, not {value!r}; "
-                f"leave {name} out, or start another run"
-            )
-    moved = {name: value for name, value in wanted.items() if name in _WHEREABOUTS}
-    return from_mapping(stored | moved, str(path / CONFIG))

@@ -61,7 +61,7 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Sta
 def _show(bars: Progress, task: TaskID, state: State) -> None:
     numbers = f"loss {state.loss:6.3f}  acc {state.accuracy:.2f}"
     if not math.isnan(state.test_accuracy):
-        numbers += f"  test {state.test_accuracy:.3f}"
+        numbers += f"  {state.tested_on} {state.test_accuracy:.3f}"
     numbers += f"  {state.throughput:6.0f}/s"
     if state.status == "diverged":
         numbers = f"[red]diverged at step {state.step + 1}[/red]"
@@ -73,7 +73,8 @@ def table(states: Mapping[str, State]) -> Table:
     result = Table(box=None, pad_edge=False)
     for column, justify in (("run", "left"), ("status", "left"), ("steps", "right"), ("loss", "right")):
         result.add_column(column, justify=justify)  # type: ignore[arg-type]
-    result.add_column("test accuracy", justify="right")
+    tested_on = "/".join(dict.fromkeys(state.tested_on for state in states.values()))
+    result.add_column(f"{tested_on} accuracy", justify="right")
     for name, state in states.items():
         status = f"{state.status}: {state.reason}" if state.reason else state.status
         accuracy = "" if math.isnan(state.test_accuracy) else f"{state.test_accuracy:.4f}"

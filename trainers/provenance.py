@@ -6,8 +6,11 @@ import dataclasses
 import platform
 import shlex
 import subprocess
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from probes.schema import wtdiag_version
@@ -29,13 +32,14 @@ def describe(settings: Settings, *, shape: tuple[int, ...], classes: int) -> dic
     }
 
 
-def environment() -> dict[str, Any]:
+@cache
+def environment() -> Mapping[str, Any]:
     """Return the versions of wtdiag, its git commit if it runs from a checkout, Python and the main packages."""
-    return {
+    return MappingProxyType({
         "wtdiag_version": wtdiag_version(),
         "git_commit": _git_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-    }
+    })
 
 
 def command(settings: Settings) -> str:

@@ -199,7 +199,7 @@ class Recorder:
         Parameters
         ----------
         status
-            "finished", "diverged" or "interrupted".
+            "finished", "diverged", "pruned" or "interrupted".
         **facts
             Entries for ``config.json``, such as ``diverged={"step": 12, "what": "loss"}``.
 

@@ -8,6 +8,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
@@ -61,6 +62,7 @@ class Settings:
     data_dir: str | None = _setting(None, "Folder of the data set's files.")
     download: bool = _setting(False, "Fetch the data set into --data-dir if it is not there.")
     image_size: int | None = _setting(None, "Side of the images in pixels, where there is a choice.", least=1)
+    holdout: float = _setting(0.0, "Share of the training set to be tested on instead of the test set.", least=0)
     epochs: float = _setting(10.0, "Passes over the training set.", least=0)
     batch_size: int = _setting(64, "Examples per step.", least=2)
     seed: int = _setting(0, "Seed of initial weights, data order and all noise.", least=0)
@@ -94,9 +96,9 @@ class Settings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check(field, _hints()[field.name], getattr(self, field.name))
-        for name, most in (("label_smoothing", 1.0), ("momentum", 1.0), ("feedback_momentum", 1.0)):
-            if getattr(self, name) >= most:
-                raise InputError(f"{name}: expected a number below {most:g}, got {getattr(self, name)!r}")
+        for name in ("holdout", "label_smoothing", "momentum", "feedback_momentum"):
+            if getattr(self, name) >= 1:
+                raise InputError(f"{name}: expected a number below 1, got {getattr(self, name)!r}")
         check_one_of("rule", self.rule, RULES)
         self._check_that_all_is_used()
         self.rule_at(0.0, 0.0)
@@ -179,6 +181,7 @@ def read_config(path: Path) -> dict[str, Any]:
     raise InputError(f"config: {path}: expected a .toml file or a run's config.json")
 
 
+@cache
 def _hints() -> dict[str, Any]:
     return get_type_hints(Settings)
 

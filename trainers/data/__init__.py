@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from probes.errors import InputError, check_one_of
+from trainers.data.holdout import hold_out
 from trainers.data.splits import Data, Split, batch_count, batches, evaluation_batches
 
-__all__ = ["Data", "Split", "batch_count", "batches", "evaluation_batches", "load", "names"]
+__all__ = ["Data", "Split", "batch_count", "batches", "evaluation_batches", "hold_out", "load", "names"]
 
 BUILT_IN = ("digits", "glyphs")
 DOWNLOADS = ("mnist", "fashion-mnist", "cifar10", "cifar100")

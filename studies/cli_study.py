@@ -1,0 +1,98 @@
+"""``wtdiag study`` and ``wtdiag studies``."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from studies.grid import Grid
+
+
+@click.command("study")
+@click.argument("file", metavar="FILE.toml")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: runs/NAME]")
+@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each core]")
+@click.option("--dry-run", is_flag=True, help="Train nothing: build every model, check the data, take one step, estimate the cost.")
+@click.option("--data-dir", help="Folder of the data sets' files.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
+def study(
+    file: str,
+    out: Path | None,
+    jobs: int | None,
+    dry_run: bool,
+    data_dir: str | None,
+    device: str | None,
+    formats: str,
+) -> None:
+    """Train all that a study file asks for, and report on it. Called again, it goes on with what is not done.
+
+    FILE.toml is a file, or the name of a study that comes with wtdiag; `wtdiag studies` lists these. Rules are compared
+    by test accuracy at the last step, seed by seed; what is tuned is tuned on held-out training examples, with the same
+    budget for every rule.
+
+    \b
+    wtdiag studies
+    wtdiag study small/weight-transport
+    wtdiag study full/weight-transport --data-dir /data --dry-run
+    wtdiag study mine.toml --out runs/mine --jobs 4
+    """  # noqa: D301  (click wants the character itself)
+    from studies.plan import read_plan
+
+    plan = read_plan(file)
+    places = {"data_dir": data_dir, "device": device}
+    plan = dataclasses.replace(plan, settings=plan.settings | {name: value for name, value in places.items() if value})
+    if dry_run:
+        from studies.dry import rehearse
+
+        sys.exit(rehearse(plan, jobs))
+
+    from rich.console import Console
+
+    from diagnostics.claims import claims_table
+    from diagnostics.tables import WIDTH, grid_table
+    from reports import FORMATS
+    from reports.study import write
+    from studies.pool import Pool
+    from studies.study import Study
+
+    command = shlex.join(["wtdiag", *sys.argv[1:]])
+    whole = Study(out or Path("runs", plan.name), plan, command)
+    with Pool(jobs) as pool:
+        claims = whole.run(pool)
+    console = Console()
+    if plan.grids:
+        console.print(grid_table(whole.grid.results()), width=min(WIDTH, console.width))
+        _failures(whole.grid)
+    if claims:
+        console.print(claims_table(claims), width=min(WIDTH, console.width))
+    with Console(stderr=True).status("report"):
+        paths = write(whole.out, formats=FORMATS if formats == "both" else (formats,))
+    for path in (whole.out / "results.nc", whole.out / "claims.json", *paths):
+        if path.exists():
+            click.echo(path)
+
+
+@click.command("studies")
+def studies() -> None:
+    """List the studies that come with wtdiag: what each does, how long it takes, what to expect."""
+    from studies.plan import built_in
+
+    for name, path in built_in().items():
+        click.echo(click.style(name, bold=True))
+        head = path.read_text(encoding="utf-8").split("\n\n")[0]
+        for line in head.splitlines():
+            click.echo(f"    {line.removeprefix('#').strip()}")
+
+
+def _failures(grid: Grid) -> None:
+    """Say which cells failed, and why."""
+    for path, outcome in grid.outcomes.items():
+        if outcome.status == "failed":
+            click.echo(f"wtdiag: cell {path.name} failed: {outcome.reason}", err=True)

@@ -1,0 +1,214 @@
+"""Every combination of the levels of some factors, each a training of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from diagnostics.outcome import angles
+from probes.errors import InputError
+from probes.schema import ANALYSIS
+from studies.cell import Cell, Outcome, State, is_done
+from studies.plan import GridPlan, Level, Plan, joined
+from studies.results import labels, texts, write
+from trainers.settings import Settings, from_mapping
+
+SAVE_SECONDS = 10.0
+"""Time between two writings of the results while cells are still trained."""
+Levels = dict[str, Level]
+
+
+class Grid:
+    """The cells of a study's grids: a `studies.pool.Source`.
+
+    The dims of its results are the factors of all grids together, with ``rule`` and ``seed`` always among them. A grid
+    that does not vary a factor that another does stands at the level that its settings give it.
+
+    Parameters
+    ----------
+    out
+        The study's folder; runs lie in ``out/cells``.
+    plan
+        The study.
+    tuned
+        By `tuning_key`, the parameters that a search found for a method.
+
+    Raises
+    ------
+    InputError
+        If settings cannot be used, a factor's level is not known in one of the grids, two grids say different things
+        of one cell, or a run of other settings lies in a cell's folder.
+    """
+
+    def __init__(self, out: Path, plan: Plan, tuned: Mapping[tuple[Level, ...], Mapping[str, float]] | None = None) -> None:
+        self.out, self.plan = out, plan
+        self.tuned = dict(tuned or {})
+        self.factors = _factors(plan)
+        self.cells = {key: self._cell(levels, settings) for key, (levels, settings) in _combinations(plan, self.factors).items()}
+        paths = [cell.path for cell in self.cells.values()]
+        if len(set(paths)) < len(paths):
+            raise InputError("grid: two cells have names that are the same on the disk; rename one of the levels")
+        self.outcomes: dict[Path, Outcome] = {}
+        self._waiting = sorted(self.cells.values(), key=lambda cell: cell.settings.seed)[::-1]
+        self._saved = time.monotonic()
+
+    @property
+    def total(self) -> int:
+        """How many cells there are."""
+        return len(self.cells)
+
+    def next(self) -> Cell | None:
+        """Return the next cell; seeds go slowest, so that an early end leaves whole replications."""
+        return self._waiting.pop() if self._waiting else None
+
+    def reported(self, cell: Cell, state: State) -> str:
+        """Never stop one."""
+        return ""
+
+    def ended(self, cell: Cell, outcome: Outcome) -> None:
+        """Keep how a cell ended, and now and then write the results."""
+        self.outcomes[cell.path] = outcome
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def check(self) -> None:
+        """Require that no cell's folder holds a run of other settings.
+
+        Raises
+        ------
+        InputError
+            If one does.
+        """
+        for cell in self.cells.values():
+            is_done(cell)
+
+    def save(self) -> Path:
+        """Write the results as they are now."""
+        path = write(self.results(), self.out)
+        self._saved = time.monotonic()
+        return path
+
+    def results(self) -> xr.Dataset:
+        """Return what was found, with the factors as dims; combinations that no grid has are "absent"."""
+        names, shape = list(self.factors), tuple(len(levels) for levels in self.factors.values())
+        places = [{key: i for i, key in enumerate(levels)} for levels in self.factors.values()]
+        numbers = {
+            name: np.full(shape, math.nan)
+            for name in ("test_accuracy", "test_loss", "weight_angle", "error_angle", "steps", "seconds")
+        }
+        status, reason, run = texts(shape, "absent"), texts(shape), texts(shape)
+        tuned = {f"tuned_{name}": np.full(shape, math.nan) for each in self.tuned.values() for name in each}
+        for key, cell in self.cells.items():
+            at = tuple(place[level] for place, level in zip(places, key, strict=True))
+            outcome = self.outcomes.get(cell.path, Outcome("pending", "not begun"))
+            status[at], reason[at], run[at] = outcome.status, outcome.reason, cell.path.relative_to(self.out).as_posix()
+            found = {"test_accuracy": outcome.accuracy, "test_loss": outcome.loss, "steps": outcome.step, "seconds": outcome.seconds}
+            if outcome.status in ("finished", "diverged") and (cell.path / ANALYSIS).exists():
+                found |= angles(cell.path)
+            for name, value in found.items():
+                numbers[name][at] = value
+            for name, value in self.tuned.get(self.tuning_key(key), {}).items():
+                tuned[f"tuned_{name}"][at] = value
+        variables = numbers | tuned | {"status": status, "reason": reason, "run": run}
+        attrs = {
+            "kind": "grid",
+            "title": self.plan.title,
+            "settings": json.dumps(self.plan.settings),
+            "reference": "bp",
+        }
+        coords = {name: (name, labels(list(levels))) for name, levels in self.factors.items()}
+        return xr.Dataset({name: (names, values) for name, values in variables.items()}, coords, attrs)
+
+    def tuning_key(self, key: tuple[Level, ...]) -> tuple[Level, ...]:
+        """Return the method and the levels of those factors for which it was tuned anew."""
+        per = ("rule", *(self.plan.tune.per if self.plan.tune else ()))
+        return tuple(level for name, level in zip(self.factors, key, strict=True) if name in per)
+
+    def _cell(self, key: Levels, settings: dict[str, Any]) -> Cell:
+        settings = joined(settings, self.tuned.get(self.tuning_key(tuple(key.values())), {}))
+        name = ",".join(str(level) if factor == "rule" else f"{factor}={level}" for factor, level in key.items())
+        safe = re.sub(r"[^\w.=,+-]", "_", name)
+        return Cell(self.out / "cells" / safe, from_mapping(settings, f"cell {name}"), self.plan.probes)
+
+
+def tunings(plan: Plan) -> dict[tuple[Level, ...], dict[str, Any]]:
+    """Return the levels for which methods are tuned anew, and the settings that go with them; none without tuning.
+
+    Raises
+    ------
+    InputError
+        If it is to be done for what is no factor.
+    """
+    if plan.tune is None:
+        return {}
+    factors = _factors(plan)
+    unknown = [name for name in plan.tune.per if name not in factors or name in ("rule", "seed")]
+    if unknown:
+        raise InputError(f"tune: per: expected names of factors beside rule and seed, got {unknown[0]!r}; factors: {', '.join(factors)}")
+    found: dict[tuple[Level, ...], dict[str, Any]] = {}
+    for levels, settings in _combinations(plan, factors, bare=True).values():
+        found.setdefault(tuple(levels[name] for name in factors if name in plan.tune.per), settings)
+    return found
+
+
+def _factors(plan: Plan) -> dict[str, dict[Level, dict[str, Any]]]:
+    """Return the factors of all grids, with all their levels."""
+    factors: dict[str, dict[Level, dict[str, Any]]] = {"rule": {}}
+    for grid in plan.grids:
+        for name, levels in grid.factors.items():
+            factors.setdefault(name, {}).update(levels)
+    seeds = factors.pop("seed", {})
+    factors["seed"] = seeds
+    for grid in plan.grids:
+        for name, levels in factors.items():
+            if name not in grid.factors:
+                level = _default(plan, grid, name)
+                levels.setdefault(level, {name: level})
+    return factors
+
+
+def _default(plan: Plan, grid: GridPlan, name: str) -> Level:
+    """Return the level at which a grid stands that does not vary the factor."""
+    fields = {each.name: each.default for each in dataclasses.fields(Settings)}
+    settings = joined(plan.settings, grid.settings)
+    level = settings.get(name, settings.get("coefficients", {}).get(name, fields.get(name)))
+    if not isinstance(level, Level):
+        raise InputError(f"grid: factor {name!r}: is varied in one grid and has no level in another; give it one there")
+    return level
+
+
+def _combinations(
+    plan: Plan, factors: Mapping[str, Mapping[Level, Mapping[str, Any]]], *, bare: bool = False
+) -> dict[tuple[Level, ...], tuple[Levels, dict[str, Any]]]:
+    """Return levels and settings of every cell by its key; ``bare`` leaves out what the method and the seed set."""
+    found: dict[tuple[Level, ...], tuple[Levels, dict[str, Any]]] = {}
+    for grid in plan.grids:
+        choices = {name: grid.factors.get(name) or {(level := _default(plan, grid, name)): {name: level}} for name in factors}
+        for combination in _product(choices):
+            levels = {name: combination[name] for name in factors}
+            sets = [choices[name][level] for name, level in levels.items() if name not in ("rule", "seed")]
+            if not bare:
+                sets = [*sets, plan.methods[str(levels["rule"])], {"seed": levels["seed"]}]
+            settings = joined(plan.settings, grid.settings, *sets)
+            key = tuple(levels.values())
+            if found.setdefault(key, (levels, settings))[1] != settings:
+                raise InputError(f"grid: two grids differ in the settings of the cell {levels}")
+    return found
+
+
+def _product(choices: Mapping[str, Iterable[Level]]) -> list[Levels]:
+    found: list[Levels] = [{}]
+    for name, levels in choices.items():
+        found = [{**each, name: level} for each in found for level in levels]
+    return found
+
+

@@ -1,0 +1,60 @@
+"""What a study, sweep or transfer found, as one labelled dataset on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from probes.schema import write_aside
+
+RESULTS = "results.nc"
+UNITS = {
+    "test_accuracy": ("1", "test accuracy at the last step"),
+    "test_loss": ("1", "test loss at the last step"),
+    "validation_accuracy": ("1", "accuracy at the last step on held-out training examples"),
+    "weight_angle": ("degree", "mean angle between W and B over the layers that carry error"),
+    "error_angle": ("degree", "angle between the error that trains the first layer and exact backpropagation's"),
+    "steps": ("1", "training steps taken"),
+    "seconds": ("s", "time of the training steps"),
+}
+"""Units and long names of what is found in every kind of results."""
+
+
+def write(results: xr.Dataset, folder: Path) -> Path:
+    """Write ``results.nc`` into a folder, in place of an earlier one.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    for name, (units, long_name) in UNITS.items():
+        if name in results:
+            results[name].attrs = {"units": units, "long_name": long_name}
+    path = folder / RESULTS
+    with write_aside(path) as aside:
+        results.to_netcdf(aside, engine="h5netcdf")
+    return path
+
+
+def texts(shape: tuple[int, ...], text: str = "") -> np.ndarray[Any, Any]:
+    """Return an array of that text."""
+    return np.full(shape, text, dtype=object)
+
+
+def labels(levels: list[Any]) -> np.ndarray[Any, Any]:
+    """Return levels as the coordinate of a dim: numbers if all are, else texts.
+
+    Examples
+    --------
+    >>> labels([4, 8]).dtype.kind, labels(["mlp", 8]).tolist()
+    ('i', ['mlp', '8'])
+    """
+    if all(type(level) is int for level in levels):
+        return np.array(levels, dtype=np.int64)
+    if all(type(level) in (int, float) for level in levels):
+        return np.array(levels, dtype=np.float64)
+    return np.array([str(level) for level in levels], dtype=object)

@@ -1,0 +1,182 @@
+"""A whole study: tune, search, train all cells, transfer, decide the claims."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from diagnostics.claims import Result, decide, write_claims
+from diagnostics.results import gather
+from probes.errors import InputError
+from probes.schema import write_json
+from studies.cell import Cell
+from studies.grid import Grid, tunings
+from studies.plan import Level, Plan, SweepPlan, TransferPlan, TunePlan, joined
+from studies.pool import Pool
+from studies.results import write
+from studies.sweep import Sweep
+from studies.transfer import Transfer
+from trainers import rundir
+from trainers.provenance import environment
+from trainers.settings import from_mapping
+
+STUDY = "study.json"
+CLAIMS = "claims.json"
+
+
+class Study:
+    """A study file and the folder of its runs, results and report.
+
+    Parameters
+    ----------
+    out
+        New folder, or that of the same study, which is then gone on with.
+    plan
+        As `studies.plan.read_plan` gives it.
+    command
+        How it was called, for the record.
+
+    Attributes
+    ----------
+    grid : Grid
+        Its cells; before tuning, with the learning rates of the file.
+    tuning, sweeps, transfers : dict
+        Its searches and transfers.
+
+    Raises
+    ------
+    InputError
+        If the plan cannot be used, or ``out`` holds anything but a study.
+    """
+
+    def __init__(self, out: Path, plan: Plan, command: str = "") -> None:
+        self.out, self.plan, self.command = out, plan, command
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / STUDY).exists())):
+            raise InputError(f"out: {out} holds something else than a study; choose another folder")
+        self.grid = Grid(out, plan)
+        self.tuning = {levels: self._tuning(plan.tune, levels, each) for levels, each in tunings(plan).items()}
+        self.sweeps = {each.name: self._sweep(each) for each in plan.sweeps}
+        self.transfers: dict[str, Transfer] = {}
+
+    def run(self, pool: Pool) -> tuple[Result, ...]:
+        """Do all that is not done yet, write the results, and return what is decided of the claims.
+
+        Raises
+        ------
+        InputError
+            If another process works in the folder, or what it holds is of another plan.
+        """
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"out: {self.out} cannot be made ({error.strerror})") from None
+        held = rundir.hold(self.out)
+        try:
+            write_json(self.out / STUDY, self._record())
+            try:
+                self._train(pool)
+            finally:
+                self._save()
+            claims = decide(gather(self.out), self.plan.claims)
+            write_claims(claims, self.out / CLAIMS)
+            return claims
+        finally:
+            os.close(held)
+
+    def cells(self) -> list[Cell]:
+        """Return every cell that it will train, those of searches and transfers at the settings of the file."""
+        found = list(self.grid.cells.values())
+        for name, settings, count in self._typical():
+            found += [Cell(self.out / name, from_mapping(settings, name))] * count
+        return found
+
+    def _train(self, pool: Pool) -> None:
+        searches = (*self.tuning.values(), *self.sweeps.values())
+        pool.run(*(source for search in searches for source in search.sources()))
+        self.grid = Grid(self.out, self.plan, self._tuned())
+        self.grid.check()
+        self.transfers = {each.name: self._transfer(each) for each in self.plan.transfers}
+        pool.run(self.grid, *(source for each in self.transfers.values() for source in each.sources()))
+
+    def _save(self) -> None:
+        """Write the results of all parts, as far as they have come."""
+        if self.plan.grids:
+            self.grid.save()
+        for part in (*self.tuning.values(), *self.sweeps.values(), *self.transfers.values()):
+            if part.out.exists():
+                write(part.results(), part.out)
+
+    def _tuned(self) -> dict[tuple[Level, ...], dict[str, float]]:
+        """Return what the tuning found best for each method; one that never finished keeps the settings of the file."""
+        found = {}
+        for levels, search in self.tuning.items():
+            for label in search.methods:
+                if best := search.best(label):
+                    found[label, *levels] = best[0]
+        return found
+
+    def _tuning(self, tune: TunePlan | None, levels: tuple[Level, ...], settings: dict[str, Any]) -> Sweep:
+        assert tune is not None
+        name = ",".join(f"{factor}={level}" for factor, level in zip(tune.per, levels, strict=True)) or "all"
+        return Sweep(
+            self.out / "tuning" / re.sub(r"[^\w.=,+-]", "_", name),
+            methods={label: self.plan.methods[label] for label in ("bp", *map(str, self.grid.factors["rule"]))},
+            settings=joined(settings, tune.settings),
+            space=tune.search,
+            sampler=tune.sampler,
+            trials=tune.trials,
+            seed=tune.seed,
+            prune=False,
+        )
+
+    def _sweep(self, sweep: SweepPlan) -> Sweep:
+        return Sweep(
+            self.out / "sweeps" / sweep.name,
+            methods={label: self.plan.methods[label] for label in ("bp", *sweep.rules)},
+            settings=joined(self.plan.settings, sweep.settings),
+            space=sweep.search,
+            sampler=sweep.sampler,
+            trials=sweep.trials,
+            seed=sweep.seed,
+            prune=sweep.prune,
+            map=sweep.map,
+        )
+
+    def _transfer(self, transfer: TransferPlan) -> Transfer:
+        return Transfer(
+            self.out / "transfers" / transfer.name,
+            sweep=self.sweeps[transfer.sweep],
+            architectures=transfer.to,
+            top=transfer.top,
+            seeds=transfer.seeds,
+        )
+
+    def _typical(self) -> list[tuple[str, dict[str, Any], int]]:
+        """Return name, settings and number of the cells that depend on what is found."""
+        found = []
+        for sweep in (*self.tuning.values(), *self.sweeps.values()):
+            name = sweep.out.relative_to(self.out).as_posix()
+            found += [(f"{name}/{label}", joined(sweep.settings, method), sweep.trials) for label, method in sweep.methods.items()]
+        for each in self.plan.transfers:
+            sweep = self.sweeps[each.sweep]
+            source = {key: value for key, value in sweep.settings.items() if key != "holdout"}
+            for target, more in ({"source": {}} | each.to).items():
+                for label, method in sweep.methods.items():
+                    settings = joined(source, method, more)
+                    found.append((f"transfers/{each.name}/{label},{target}", settings, each.top * len(each.seeds)))
+        return found
+
+    def _record(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            **environment(),
+            "command": self.command,
+            "title": plan.title,
+            "about": plan.about,
+            "settings": plan.settings,
+            "methods": plan.methods,
+            "claims": list(plan.claims),
+            "file": plan.text,
+        }

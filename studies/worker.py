@@ -1,0 +1,129 @@
+"""A process that trains one cell after another, as it is told to through a pipe."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from multiprocessing.connection import Connection
+
+from diagnostics.analyze import analyze, write_analysis
+from probes.errors import InputError
+from probes.schema import ANALYSIS, CONFIG
+from studies.cell import Cell, Outcome, State, is_done, outcome_of
+from studies.stability import stability
+from trainers import data
+from trainers.device import take_share
+from trainers.fit import Progress, Training, load_data
+from trainers.launch import ENDED
+from trainers.network import attribution_of, open_run, signals_of
+from trainers.settings import Settings
+
+REPORT_SECONDS = 0.25
+
+
+def work(connection: Connection, index: int, threads: int) -> None:
+    """Train the cells that come through ``connection`` until it closes: when the other end is killed, this one ends.
+
+    What goes back are pairs of a word and a value: ("state", `State`) now and then, ("watch", `State`), which waits for
+    an answer: "" or a reason to stop, and at the end of a cell ("ended", `Outcome`). A cell that cannot be trained or
+    measured ends as "failed". A None that comes while a cell is trained means that it is to be interrupted.
+
+    Parameters
+    ----------
+    connection
+        The other end is `studies.pool.Pool`'s.
+    index
+        Which of the workers this is: of several GPUs each takes its own.
+    threads
+        Cores that it may use.
+    """
+    take_share(index, threads)
+    cache: dict[tuple[object, ...], data.Data] = {}
+    try:
+        while True:
+            cell = connection.recv()
+            if cell is not None:  # the cell that was to be interrupted has ended by itself
+                connection.send(("ended", _ended(cell, connection, cache)))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+
+
+def _ended(cell: Cell, connection: Connection, cache: dict[tuple[object, ...], data.Data]) -> Outcome:
+    try:
+        outcome = outcome_of(cell.path)
+        if outcome is None or outcome.status not in ENDED:
+            outcome = _train(cell, connection, _load(cell.settings, cache))
+        if outcome.status in ("finished", "diverged") and not is_done(cell):
+            _measure(cell)
+    except InputError as error:
+        return Outcome("failed", str(error))
+    except (RuntimeError, MemoryError, OSError) as error:  # out of memory, a full disk: the other cells go on
+        return Outcome("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+    return outcome
+
+
+def _load(settings: Settings, cache: dict[tuple[object, ...], data.Data]) -> data.Data:
+    key = settings.data, settings.data_dir, settings.image_size
+    if key not in cache:
+        cache[key] = load_data(settings)
+    return cache[key]
+
+
+def _train(cell: Cell, connection: Connection, dataset: data.Data) -> Outcome:
+    training = Training(cell.settings, cell.path, dataset=dataset, resume=(cell.path / CONFIG).exists())
+    training.begin()
+    watched = _watch_epochs()
+    due = next(watched) * training.epoch
+    while due < training.progress.step:
+        due = next(watched) * training.epoch
+    shown = 0.0
+    with closing(training):
+        steps = iter(training)
+        while training.progress.status == "running":
+            step = training.progress.step
+            if cell.watch and step == due:
+                due = next(watched) * training.epoch
+                state = _state(training.progress, *stability(training))
+                connection.send(("watch", state))
+                answer = connection.recv()
+                if answer:
+                    training.prune(answer)
+                    break
+                if answer is None:
+                    return _stopped(step)
+            if connection.poll():
+                connection.recv()
+                return _stopped(step)
+            next(steps)
+            if time.monotonic() - shown > REPORT_SECONDS:
+                shown = time.monotonic()
+                connection.send(("state", _state(training.progress)))
+    outcome = outcome_of(cell.path)
+    assert outcome is not None
+    return outcome
+
+
+def _stopped(step: int) -> Outcome:
+    return Outcome("interrupted", "stopped by the user", step)
+
+
+def _watch_epochs() -> Iterator[int]:
+    """Epochs at whose ends a training is watched: 0, 1, 2, 4, 8 ..."""
+    yield 0
+    epoch = 1
+    while True:
+        yield epoch
+        epoch *= 2
+
+
+def _state(progress: Progress, step_size_number: float = math.nan, log_gain: float = math.nan) -> State:
+    return State(
+        progress.step, progress.total, progress.loss, progress.accuracy, progress.test_accuracy, step_size_number, log_gain
+    )
+
+
+def _measure(cell: Cell) -> None:
+    run = open_run(cell.path)
+    write_analysis(analyze(run, cell.probes, signals_of(run), attribution_of(run)), cell.path / ANALYSIS)

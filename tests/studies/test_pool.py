@@ -1,0 +1,207 @@
+"""Cells on worker processes: resumed, killed, interrupted, pruned, failed; never lost."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from probes.errors import InputError
+from probes.schema import CONFIG, read_json
+from studies.cell import Cell, is_done, outcome_of
+from studies.pool import Pool
+from trainers.fit import Training
+from trainers.settings import Settings
+
+TINY = {"epochs": 1.0, "depth": 2, "width": 8, "snapshots": 2, "batch_size": 256}
+LONG = TINY | {"epochs": 100000.0}
+
+
+class Listed:
+    """A source of given cells that keeps what it hears."""
+
+    def __init__(self, *cells, prune="", act=lambda cell: None):
+        self.waiting, self.total = list(cells), len(cells)
+        self.prune, self.act = prune, act
+        self.outcomes, self.states = {}, []
+
+    def next(self):
+        return self.waiting.pop(0) if self.waiting else None
+
+    def reported(self, cell, state):
+        self.states.append(state)
+        self.act(cell)
+        return self.prune
+
+    def ended(self, cell, outcome):
+        assert cell.path.name not in self.outcomes
+        self.outcomes[cell.path.name] = outcome
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with Pool(2) as pool:
+        yield pool
+
+
+def test_cells_are_trained_and_told_of(pool, tmp_path):
+    cells = [Cell(tmp_path / rule, Settings(rule=rule, **TINY), ("weight_angle",)) for rule in ("bp", "fa", "kp")]
+    source = Listed(*cells)
+    pool.run(source)
+    assert source.outcomes == {cell.path.name: outcome_of(cell.path) for cell in cells}
+    assert {outcome.status for outcome in source.outcomes.values()} == {"finished"}
+    assert all(outcome.accuracy > 0.1 and outcome.seconds > 0 for outcome in source.outcomes.values())
+    assert all((cell.path / "analysis.nc").exists() and is_done(cell) for cell in cells)
+
+
+def test_what_is_done_is_not_trained_again(pool, tmp_path):
+    cell = Cell(tmp_path / "fa", Settings(rule="fa", **TINY))
+    pool.run(Listed(cell))
+    before = {path: path.stat().st_mtime_ns for path in cell.path.rglob("*")}
+    again = Listed(cell)
+    pool.run(again)
+    assert again.outcomes["fa"].status == "finished"
+    assert {path: path.stat().st_mtime_ns for path in cell.path.rglob("*")} == before
+
+
+def test_what_is_trained_but_not_measured_is_measured(pool, tmp_path):
+    settings = Settings(rule="fa", **TINY)
+    pool.run(Listed(Cell(tmp_path / "fa", settings)))
+    cell = Cell(tmp_path / "fa", settings, ("weight_angle",))
+    assert not is_done(cell)
+    pool.run(Listed(cell))
+    assert is_done(cell)
+
+
+def test_a_begun_run_is_resumed_to_the_same_weights(pool, tmp_path):
+    settings = Settings(rule="kp", **TINY | {"epochs": 4.0})
+    steps = iter(Training(settings, tmp_path / "begun"))
+    for _ in range(7):
+        next(steps)
+    steps.close()
+    assert outcome_of(tmp_path / "begun").status == "interrupted"
+    source = Listed(Cell(tmp_path / "begun", settings), Cell(tmp_path / "whole", settings))
+    pool.run(source)
+    begun, whole = source.outcomes["begun"], source.outcomes["whole"]
+    assert (begun.accuracy, begun.loss, begun.step) == (whole.accuracy, whole.loss, whole.step)
+
+
+def test_a_diverged_training_answers_at_chance(pool, tmp_path):
+    source = Listed(Cell(tmp_path / "wild", Settings(rule="bp", lr=1e30, batch_norm=False, **TINY)))
+    pool.run(source)
+    outcome = source.outcomes["wild"]
+    assert (outcome.status, outcome.accuracy) == ("diverged", 0.1)
+    assert "not finite at step" in outcome.reason
+
+
+def test_a_watched_training_stops_when_its_source_says_so(pool, tmp_path):
+    settings = Settings(rule="sa", **TINY)
+    source = Listed(Cell(tmp_path / "sa", settings, watch=True), prune="S is 3")
+    pool.run(source)
+    outcome = source.outcomes["sa"]
+    assert (outcome.status, outcome.reason, outcome.step) == ("pruned", "S is 3", 0)
+    assert math.isnan(outcome.accuracy)
+    assert read_json(tmp_path / "sa" / CONFIG)["pruned"] == {"step": 0, "why": "S is 3"}
+    assert is_done(Cell(tmp_path / "sa", settings, ("weight_angle",)))
+
+
+def test_watch_points_lie_at_doubling_epochs(pool, tmp_path):
+    source = Listed(Cell(tmp_path / "sa", Settings(rule="sa", **TINY | {"epochs": 5.0}), watch=True))
+    pool.run(source)
+    assert [state.step for state in source.states] == [0, 6, 12, 24]
+    assert all(state.step_size_number == pytest.approx(0.1) for state in source.states)
+
+
+def test_bad_settings_fail_alone(pool, tmp_path):
+    bad = Cell(tmp_path / "bad", Settings(model="resnet8", data="mnist", data_dir=str(tmp_path / "none")))
+    source = Listed(bad, Cell(tmp_path / "good", Settings(rule="fa", **TINY)))
+    pool.run(source)
+    assert source.outcomes["bad"].status == "failed"
+    assert "none" in source.outcomes["bad"].reason
+    assert source.outcomes["good"].status == "finished"
+
+
+def test_a_run_of_other_settings_is_not_touched(pool, tmp_path):
+    pool.run(Listed(Cell(tmp_path / "fa", Settings(rule="fa", **TINY))))
+    with pytest.raises(InputError, match="was made with seed=0, not 1"):
+        pool.run(Listed(Cell(tmp_path / "fa", Settings(rule="fa", seed=1, **TINY))))
+
+
+@pytest.mark.slow
+def test_a_killed_worker_fails_its_cell_and_is_replaced(tmp_path):
+    def kill(cell):
+        me = os.getpid()
+        children = Path(f"/proc/{me}/task/{me}/children").read_text().split()
+        workers = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        os.kill(int(workers[-1]), signal.SIGKILL)
+
+    doomed = Cell(tmp_path / "doomed", Settings(rule="sa", **TINY), watch=True)
+    source = Listed(doomed, Cell(tmp_path / "next", Settings(rule="fa", **TINY)), act=kill)
+    with Pool(1) as pool:
+        pool.run(source)
+    assert source.outcomes["doomed"].status == "failed"
+    assert "exit code -9" in source.outcomes["doomed"].reason
+    assert source.outcomes["next"].status == "finished"
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = [{root!r}, {here!r}]
+from pathlib import Path
+from test_pool import LONG, Listed
+from studies.cell import Cell
+from studies.pool import Pool
+from trainers.settings import Settings
+
+if __name__ == "__main__":
+    source = Listed(*(Cell(Path({out!r}, rule), Settings(rule=rule, **LONG)) for rule in ("bp", "fa")))
+    try:
+        with Pool(2) as pool:
+            pool.run(source)
+    except KeyboardInterrupt:
+        print([source.outcomes[name].status for name in sorted(source.outcomes)])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_when_the_study_ends_its_workers_end_and_leave_runs_that_go_on(tmp_path, how):
+    script = tmp_path / "script.py"
+    here = Path(__file__).parent
+    script.write_text(textwrap.dedent(SCRIPT).format(root=str(here.parents[1]), here=str(here), out=str(tmp_path)))
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    metrics = [tmp_path / rule / "metrics.jsonl" for rule in ("bp", "fa")]
+    wait_for(lambda: all(path.exists() and path.stat().st_size for path in metrics))
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does
+        assert process.communicate(timeout=60)[0] == "['interrupted', 'interrupted']\n"
+    else:
+        process.kill()
+        process.communicate(timeout=60)
+    wait_for(lambda: is_still(metrics))
+    for rule in ("bp", "fa"):
+        assert outcome_of(tmp_path / rule).status == "interrupted"
+        Training(Settings(rule=rule, **LONG), tmp_path / rule, resume=True)  # it could go on
+
+
+def is_still(files):
+    sizes = [path.stat().st_size for path in files]
+    time.sleep(0.5)
+    return sizes == [path.stat().st_size for path in files]
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_jobs_are_checked():
+    with pytest.raises(InputError, match="jobs: expected a positive number of processes, got 0"):
+        Pool(0)

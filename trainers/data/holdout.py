@@ -1,0 +1,69 @@
+"""Part of the training set in the test set's place, so that a search for settings never sees the test set."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probes.errors import InputError
+from trainers.data.splits import Data, Split
+
+_SEED = 20_200_301
+"""Of the draw. One for all runs, so that no example that one trial is judged on has trained another."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Split):
+    """Some examples of a split, those at ``indices``, with the split's own normalisation and augmentation."""
+
+    whole: Split
+    indices: Tensor
+
+    @property
+    def reads_files(self) -> bool:  # type: ignore[override]
+        """Whether the whole split reads its batches from disk."""
+        return self.whole.reads_files
+
+    def pixels(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the images at ``indices`` of this part."""
+        return self.whole.pixels(self.indices[indices], generator)
+
+
+def hold_out(data: Data, share: float) -> Data:
+    """Return the data with ``share`` of the training examples in the test set's place; the draw is always the same.
+
+    Examples are drawn class by class, so that small classes keep their share.
+
+    Raises
+    ------
+    InputError
+        If the share is not between 0 and 1, or leaves either part without an example.
+
+    Examples
+    --------
+    >>> from trainers.data import load
+    >>> data = hold_out(load("digits"), 0.2)
+    >>> len(data.train), len(data.test)
+    (1149, 288)
+    """
+    targets = data.train.targets
+    generator = torch.Generator().manual_seed(_SEED)
+    held = torch.zeros(len(targets), dtype=torch.bool)
+    for number in range(data.classes):
+        members = (targets == number).nonzero().flatten()
+        drawn = members[torch.randperm(len(members), generator=generator)]
+        held[drawn[: round(share * len(members))]] = True
+    if not 0 < share < 1 or held.all() or not held.any():
+        raise InputError(
+            f"holdout: expected a share between 0 and 1 that leaves both parts examples, got {share!r} of {len(held)}"
+        )
+    parts = (_part(data.train, ~held), _part(data.train, held))
+    return dataclasses.replace(data, train=parts[0], test=parts[1])
+
+
+def _part(whole: Split, chosen: Tensor) -> Part:
+    indices = chosen.nonzero().flatten()
+    return Part(whole.targets[indices], whole.mean, whole.std, whole, indices)

@@ -1,0 +1,122 @@
+"""Noise in the shape of a data set, so that a run can be tried where the data set's files are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from probes.errors import InputError, check_one_of
+from trainers.data import FOLDERS, names
+from trainers.data.splits import Data, Split
+
+__all__ = ["SyntheticSplit", "files_found", "synthetic"]
+
+# Training and test examples, shape of an image, classes.
+_DECLARED = {
+    "digits": (1437, 360, (1, 8, 8), 10),
+    "glyphs": (6048, 1512, (1, 16, 16), 36),
+    "mnist": (60_000, 10_000, (1, 28, 28), 10),
+    "fashion-mnist": (60_000, 10_000, (1, 28, 28), 10),
+    "cifar10": (50_000, 10_000, (3, 32, 32), 10),
+    "cifar100": (50_000, 10_000, (3, 32, 32), 100),
+    "imagenet": (1_281_167, 50_000, (3, 224, 224), 1000),
+}
+# Where the files begin, below the data folder; the rest of what is needed there is for their readers to say.
+_FILES = {
+    "mnist": ("MNIST",),
+    "fashion-mnist": ("FashionMNIST",),
+    "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+    "imagefolder": ("train", "val"),
+    "imagenet": ("meta.bin", "train", "val"),
+}
+# Of a byte that takes each of its 256 values equally often.
+_MEAN, _STD = 255 / 2, ((256**2 - 1) / 12) ** 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSplit(Split):
+    """A split of noise images, each drawn anew from its number whenever it is asked for.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of one image: (C, H, W).
+    first : int
+        Number of the first image; splits whose numbers differ share no image.
+    """
+
+    shape: tuple[int, int, int]
+    first: int
+
+    reads_files: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, count: int, shape: tuple[int, int, int], classes: int, first: int = 0) -> SyntheticSplit:
+        """Return a split of ``count`` images, the classes in turn.
+
+        Examples
+        --------
+        >>> x, y = SyntheticSplit.of(4, (1, 8, 8), classes=3).batch(torch.arange(4))
+        >>> x.shape, y.tolist()
+        (torch.Size([4, 1, 8, 8]), [0, 1, 2, 0])
+        """
+        channels = shape[0]
+        return cls(torch.arange(count) % classes, (_MEAN,) * channels, (_STD,) * channels, shape, first)
+
+    def pixels(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the images at ``indices`` as uint8 (n, C, H, W); noise is not augmented."""
+        return torch.stack([self._draw(self.first + index) for index in indices.tolist()])
+
+    def _draw(self, number: int) -> Tensor:
+        return torch.randint(256, self.shape, generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+
+
+def synthetic(name: str, image_size: int | None = None) -> Data:
+    """Return noise in the shape of a data set: its numbers of examples and classes, its size of images.
+
+    Parameters
+    ----------
+    name : str
+        As for :func:`trainers.data.load`.
+    image_size : int, optional
+        As there.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, its images come in another size, or only its files tell how many classes it has.
+
+    Examples
+    --------
+    >>> data = synthetic("imagenet")
+    >>> len(data.train), len(data.test), data.shape, data.classes
+    (1281167, 50000, (3, 224, 224), 1000)
+    """
+    check_one_of("data", name, names())
+    if name not in _DECLARED:
+        raise InputError(f"data: {name!r} has as many classes and images as its files say, and they are not there")
+    train, test, shape, classes = _DECLARED[name]
+    if image_size is not None:
+        if name not in ("glyphs", *FOLDERS) or image_size < 8:
+            raise InputError(f"image_size: {name!r} cannot have images of {image_size} pixels a side")
+        shape = shape[0], image_size, image_size
+    parts = SyntheticSplit.of(train, shape, classes), SyntheticSplit.of(test, shape, classes, first=train)
+    return Data(name, *parts, shape, classes)
+
+
+def files_found(name: str, data_dir: str | None) -> bool:
+    """Whether any of a data set's files are in the folder, be they whole or not; True if it needs none.
+
+    Examples
+    --------
+    >>> files_found("digits", None), files_found("imagenet", None)
+    (True, False)
+    """
+    if name not in _FILES:
+        return True
+    return data_dir is not None and any((Path(data_dir).expanduser() / file).exists() for file in _FILES[name])

@@ -1,0 +1,36 @@
+"""One command-line option per setting, so that command line, config file and config.json never differ."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, get_args, get_type_hints
+
+import click
+
+from trainers.settings import Settings
+
+
+def settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a click command an option for each field of `Settings` but the rule and its coefficients."""
+    hints = get_type_hints(Settings)
+    for field in reversed(dataclasses.fields(Settings)):
+        if field.name in ("rule", "coefficients"):
+            continue
+        kinds = get_args(hints[field.name]) or (hints[field.name],)
+        name = "--" + field.name.replace("_", "-")
+        text = field.metadata["help"]
+        if field.default is not None:
+            default = ("on" if field.default else "off") if kinds[0] is bool else field.default
+            text += f"  [default: {default}]"
+        declaration = f"{name}/--no-{name[2:]}" if kinds[0] is bool else name
+        kind = click.Choice(field.metadata["choices"]) if field.metadata["choices"] else kinds[0]
+        command = click.option(
+            declaration, field.name, type=None if kinds[0] is bool else kind, default=None, help=text
+        )(command)
+    return command
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return those settings that were given."""
+    return {name: value for name, value in options.items() if value is not None}
