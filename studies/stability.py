@@ -1,0 +1,145 @@
+"""What the early warning of a collapse looks at, of a training where it stands: step-size number and predicted gain.
+
+Measured as `diagnostics.analyze` measures them of a snapshot, but on the live network, and nothing else beside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from probes import Quantities
+from trainers.convert import synapses
+from trainers.device import RandomState
+from trainers.fit import Training
+from trainers.learner import Learner
+from trainers.rules import Rule
+from trainers.signals import error_signals
+
+
+class Stability(NamedTuple):
+    """What the early warning looks at, of a whole network.
+
+    Attributes
+    ----------
+    step_size_number : float
+        The largest of all layers, S = η λmax(H) / (2(1 + μ)); unstable above 1.
+    log_gain : float
+        Σ log |⟨B*, W⟩ / ⟨W, W⟩| over the layers that carry error, B* being where B comes to rest.
+    """
+
+    step_size_number: float
+    log_gain: float
+
+
+def stability(training: Training) -> Stability:
+    """Measure how stable a training is at its present step, on its probe batch; the training is left as it was.
+
+    S = η λmax(H) / (2(1 + μ)), with H the curvature of what B descends, ∂B = H B − T, is the learning rate of B over
+    the largest one that is stable. The log gain is Σ log |⟨B*, W⟩ / ⟨W, W⟩|, with B* = H⁻¹ T where B comes to rest at
+    these W: by what factor, e to the power of it, the errors will have grown on their way down. Both are pure numbers,
+    layer by layer the ``step_size_number`` and the ``predicted_gain`` of `probes.dynamics`.
+
+    Parameters
+    ----------
+    training
+        Before a step, or at its end; learning rates and coefficients are those of the step that follows.
+
+    Returns
+    -------
+    Stability
+        ``step_size_number``, the largest of the layers, is NaN if B does not learn or takes other steps than SGD's, for
+        those of Adam do not scale with the gradient. ``log_gain``, summed over the layers whose feedback carries error,
+        is NaN if B does not learn or one of these layers has no fixed point that attracts it.
+
+    References
+    ----------
+    The rules: Kunin et al. 2020, arXiv:2003.01513; Akrout et al. 2019, arXiv:1904.05391. The limit of stability:
+    Polyak 1964, doi:10.1016/0041-5553(64)90137-5.
+
+    Examples
+    --------
+    Symmetric alignment has H = decay, T = self · W, so that S = η decay / 2 and B* = self / decay · W:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from trainers.settings import Settings
+    >>> settings = Settings(rule="sa", feedback_lr=2.0, depth=3, coefficients={"decay": 0.1, "self": 0.2})
+    >>> found = stability(Training(settings, Path(tempfile.mkdtemp(), "sa")))
+    >>> round(found.step_size_number, 6), round(found.log_gain, 6)
+    (0.1, 1.386294)
+    """
+    step, laws = training.progress.step, Laws(training)
+    rule = training.learner.rule_at(step)
+    # At its end a run has no step that follows: that is then the last one, as in the analysis of its last snapshot.
+    descent = Descent.of(training.learner, min(step, training.total - 1))
+    return Stability(laws.step_size_number(rule, descent), laws.log_gain(rule, descent.weight_decay))
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How B descends its gradient: what the step-size number depends on beside the rule; see `trainers.laws.Law`."""
+
+    lr: float = math.nan
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    @classmethod
+    def of(cls, learner: Learner, step: int) -> Descent:
+        """Read it off the optimiser that moves B."""
+        moved = {id(feedback) for feedback in learner.feedback}
+        for optimizer in learner.optimizers.values():
+            for group in optimizer.param_groups:
+                if any(id(parameter) in moved for parameter in group["params"]):
+                    _, lr = learner.rates(step)
+                    assert lr is not None
+                    kind = type(optimizer).__name__.lower()
+                    weight_decay = 0.0 if kind == "adamw" else group["weight_decay"]  # there no part of the gradient
+                    return cls(lr, kind, group.get("momentum", 0.0), group.get("nesterov", False), weight_decay)
+        return cls()
+
+
+class Laws:
+    """How the feedback weights of a network learn at its present weights, by any coefficients and learning rates.
+
+    Parameters
+    ----------
+    training
+        Its network and probe batch; the network must not change as long as this is used.
+    """
+
+    def __init__(self, training: Training) -> None:
+        x, target = (tensor.to(training.device) for tensor in training.probe_batch())
+        with RandomState(training.device, training.settings.seed).active():  # what dropout draws is the same each time
+            signals = error_signals(training.model, x, target)
+        self._layers = [
+            (layer, signals[name]["law"]) for name, layer in synapses(training.model) if "law" in signals.get(name, {})
+        ]
+
+    def step_size_number(self, rule: Rule, descent: Descent) -> float:
+        """Return the largest step-size number of all layers."""
+        layers = self._measured(rule, dataclasses.asdict(descent))
+        return float(np.fmax.reduce([measured["step_size_number"] for _, measured in layers], initial=math.nan))
+
+    def log_gain(self, rule: Rule, weight_decay: float) -> float:
+        """Return the sum of the logarithms of the predicted gains of all layers that carry error."""
+        layers = self._measured(rule, {"weight_decay": weight_decay})
+        gains = [measured["predicted_gain"] for carries_error, measured in layers if carries_error]
+        with np.errstate(divide="ignore"):
+            return float(np.log(np.abs(gains)).sum()) if gains else math.nan
+
+    def _measured(self, rule: Rule, descent: dict[str, Any]) -> Iterator[tuple[bool, Quantities]]:
+        """Yield of each layer whether it carries error, and its measures."""
+        for layer, law in self._layers:
+            uses = tuple(dataclasses.replace(use, rule=rule) for use in law.uses)
+            law_now = dataclasses.replace(law, uses=uses, **descent)
+            both = {"forward": layer.weight, "feedback": layer.feedback}
+            weights = {side: weight.detach().cpu().numpy() for side, weight in both.items()}
+            yield layer.carries_error, Quantities(**weights, law=law_now)
