@@ -1,0 +1,66 @@
+"""The claims of the papers as studies found them: writes the tables of docs/claims.md.
+
+``python -m bench claims STUDY_DIR...`` decides each study's claims anew from its results. Without a folder it
+writes the decision rules alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.page import fill, table
+from diagnostics.claims import CLAIMS, Result, decide
+from diagnostics.claims.table import numbers
+from diagnostics.claims.verdicts import NOT_TESTED
+from diagnostics.results import gather
+from probes.files import read_json
+
+PAGE = "claims.md"
+
+
+def run(folders: Sequence[str] = ()) -> None:
+    """Decide, print, and write the tables."""
+    sections = [section(Path(folder)) for folder in folders]
+    for text in sections:
+        print(text, end="\n\n")
+    if sections:
+        fill(PAGE, "claims", "\n\n".join(sections))
+    fill(PAGE, "rules", rules_table())
+
+
+def section(folder: Path) -> str:
+    """Return what a study says of the claims, under its title and the command that ran it."""
+    about = read_json(folder / "study.json")
+    names = about.get("claims")
+    results = decide(gather(folder), names if isinstance(names, list) and names else None)
+    parts = [f"### {about.get('title') or folder.name}"]
+    if isinstance(command := about.get("command"), str) and command:
+        parts.append(f"```\n{command}\n```")
+    tested = [each for each in results if each.verdict != NOT_TESTED]
+    parts.append(claims_table(tested) if tested else "No claim was tested.")
+    if missing := [f"`{each.name}`" for each in results if each.verdict == NOT_TESTED]:
+        parts.append(f"Not tested: {', '.join(missing)}.")
+    return "\n\n".join(parts)
+
+
+def claims_table(results: Sequence[Result]) -> str:
+    """Return results as a Markdown table, with the sentence why."""
+    rows = [
+        (f"`{each.name}`", _cell(each.claim), *numbers(each), f"**{each.verdict}**", _cell(each.why))
+        for each in results
+    ]
+    return table(["claim", "", "points", "95 % interval", "n", "verdict", "why"], rows)
+
+
+def rules_table() -> str:
+    """Return what decides each claim as a Markdown table."""
+    rows = [
+        (f"`{each.name}`", each.paper, _cell(each.statistic), _cell(each.decision), _cell(each.reason))
+        for each in CLAIMS.values()
+    ]
+    return table(["claim", "paper", "statistic", "decision", "why this threshold"], rows)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,13 @@
+"""Claims of the papers, and what decides them. A new claim is one new function in a file here."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from diagnostics.claims.base import CLAIMS, Claim, Measured
+from diagnostics.claims.table import claims_table
+from diagnostics.claims.verdicts import VERDICTS, Result, decide, read_claims, write_claims
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["CLAIMS", "VERDICTS", "Claim", "Measured", "Result", "claims_table", "decide", "read_claims", "write_claims"]

@@ -1,0 +1,89 @@
+"""What claims on tuning are measured on: configurations carried from one architecture to others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from diagnostics.claims.base import floor, left_out, points
+from diagnostics.results import chance, settings_of
+from diagnostics.robustness import relative
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What the move of configurations to other architectures does to some rules, paired by seed.
+
+    Attributes
+    ----------
+    change : mapping of str to array
+        By rule, of each seed that all have: accuracy relative to backprop, mean over the targets less that on the
+        source, averaged over configurations.
+    where : str
+        Architectures and data.
+    accuracy : mapping of str to float
+        Mean accuracy of backprop on each architecture and of each rule on the source.
+    left_out : int
+        Seeds with a run that failed, was interrupted or has not ended.
+    chance : float
+        Accuracy by chance, NaN if not known.
+    """
+
+    change: Mapping[str, NDArray[np.float64]]
+    where: str
+    accuracy: Mapping[str, float]
+    left_out: int
+    chance: float
+
+    @property
+    def facts(self) -> str:
+        """Means, and what was left out."""
+        told = ", ".join(f"{name} {points(value)} %" for name, value in self.accuracy.items())
+        return "; ".join(filter(None, (told, left_out(self.left_out))))
+
+    @property
+    def at_floor(self) -> str:
+        """Say where backprop, or a rule on the source, has not learned; "" if all have."""
+        return floor(self.accuracy, self.chance)
+
+
+def carry(transfers: Mapping[str, xr.Dataset], rules: Sequence[str]) -> Carried | None:
+    """Measure the largest transfer of some rules; None where there is none to another architecture."""
+    transfer = widest(transfers, ("bp", *rules))
+    if transfer is None or transfer.sizes["architecture"] < 2 or 0 not in transfer["configuration"].values:
+        return None
+    source = transfer.attrs["source"]
+    targets = [str(label) for label in transfer["architecture"].values if label != source]
+    ratio = relative(transfer)["relative"]
+    changes, own = {}, {}
+    for rule in rules:
+        planned = (transfer["status"].sel(rule=rule) != "absent").any(["architecture", "seed"]).values
+        if not planned.any():
+            return None
+        kept = ratio.sel(rule=rule).isel(configuration=planned).mean("configuration", skipna=False)
+        changes[rule] = (
+            kept.sel(architecture=targets).mean("architecture", skipna=False) - kept.sel(architecture=source)
+        ).values
+        own[f"{rule} on {source}"] = (
+            transfer["test_accuracy"].sel(rule=rule, architecture=source).isel(configuration=planned)
+        )
+    whole = np.isfinite(list(changes.values())).all(axis=0)
+    bp = transfer["test_accuracy"].sel(rule="bp", configuration=0)
+    arms = {f"bp on {label}": bp.sel(architecture=label) for label in (source, *targets)} | own
+    return Carried(
+        {rule: change[whole] for rule, change in changes.items()},
+        f"{source}, the source, and {', '.join(targets)} on {settings_of(transfer).get('data', 'the same data')}",
+        {name: float(values.isel(seed=whole).mean()) for name, values in arms.items()} if whole.any() else {},
+        int((~whole).sum()),
+        chance(transfer),
+    )
+
+
+def widest(results: Mapping[str, xr.Dataset], rules: Iterable[str]) -> xr.Dataset | None:
+    """Return the largest of some results that hold all of some rules."""
+    have = [each for each in results.values() if set(rules) <= set(each["rule"].values)]
+    return max(have, key=lambda each: each["status"].size, default=None)

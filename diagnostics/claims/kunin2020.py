@@ -1,0 +1,250 @@
+"""Claims of "Two Routes to Scalable Credit Assignment without Weight Symmetry"."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from diagnostics import intervals
+from diagnostics.claims.base import MARGIN, Measure, Measured, claim, floor, over_seeds, points
+from diagnostics.claims.carried import carry, widest
+from diagnostics.claims.pairs import Pairs, compared, fa_tells, held, paired, planned_levels, varies
+from diagnostics.results import Evidence, chance, settings_of
+from diagnostics.robustness import accuracies, best_accuracy
+
+PAPER = "Kunin et al. 2020, arXiv:2003.01513"
+ESTIMATING = {"sa": "Symmetric alignment", "aa": "Activation alignment", "kp": "Kolen-Pollack learning"}
+DEEP = 8
+"""Weight layers from which a network counts as deep: its error passes seven feedback matrices on its way down. What a
+shallower one shows decides nothing about deep ones."""
+WORKS = 0.95
+"""Share of backprop's accuracy from which a configuration counts as working."""
+TOLERABLE = 0.10
+"""Loss of accuracy from which noise is too strong for backpropagation itself."""
+
+
+def _matches(rule: str) -> Measure:
+    def measure(evidence: Evidence) -> Measured | None:
+        """Margin ±2 points, the difference that matters; see `MARGIN`.
+
+        Only on networks of at least `DEEP` layers, and only where feedback alignment does not match as well.
+        """
+        grid = evidence.grid
+        if grid is None or (place := held(grid, ("bp", rule))) is None:
+            return None
+        if (pairs := compared(grid, ("bp", rule), place)) is None:
+            return None
+        blocked = pairs.at_floor("bp")
+        if not pairs.depth >= DEEP:
+            layers = "is not known" if math.isnan(pairs.depth) else f"of {pairs.depth:g} layers is below {DEEP}"
+            blocked = f"the network is not deep: its depth {layers}"
+        doubt = fa_tells(grid, MARGIN, place)
+        gap = pairs.gap(rule, "bp")
+        return over_seeds(f"{rule} − bp", gap, pairs.where, facts=pairs.facts, blocked=blocked, doubt=doubt)
+
+    return measure
+
+
+def _stands_noise(rule: str) -> Measure:
+    def measure(evidence: Evidence) -> Measured | None:
+        """Threshold −2 points, the margin of rules that match: at most that much more is lost than backprop loses.
+
+        At the strongest noise that costs backprop less than `TOLERABLE`. If no rule of the grid loses even 2 points
+        there, the noise is too weak to tell.
+        """
+        grid = evidence.grid
+        if grid is None or not varies(grid, "update_noise") or held(grid, ("bp", rule)) is None:
+            return None
+        levels = [level for level in planned_levels(grid, ("bp", rule), "update_noise") if level > 0]
+        found = {level: pairs for level in levels if (pairs := _noisy(grid, rule, level)) is not None}
+        if not found:
+            return None
+        lost = {level: float(np.mean(_lost(pairs, "bp"))) if len(pairs.accuracy["bp"]) else math.nan
+                for level, pairs in found.items()}  # fmt: skip
+        tolerable = [level for level in found if not lost[level] >= TOLERABLE]
+        level = max(tolerable or [min(found)])
+        pairs = found[level]
+        blocked = pairs.at_floor("bp", rule)
+        if not blocked and not tolerable:
+            blocked = f"even this weakest noise costs bp {points(lost[level])} points"
+        doubt = "" if _bites(grid, level) else "no rule loses two points here: the noise is too weak to tell"
+        statistic = _lost(pairs, "bp") - _lost(pairs, rule)
+        what = f"what noise {level:g} costs bp less what it costs {rule}"
+        return over_seeds(what, statistic, pairs.where, facts=pairs.facts, blocked=blocked, doubt=doubt)
+
+    return measure
+
+
+def _noisy(grid: xr.Dataset, rule: str, level: float) -> Pairs | None:
+    """Pair a rule and backprop without noise and with it, at the greatest depth that has both."""
+    if (place := held(grid, ("bp", rule), update_noise=level)) is None:
+        return None
+    if (clean := held(grid, ("bp", rule), **place | {"update_noise": 0.0})) is None:
+        return None
+    arms = {
+        f"{each}{mark}": {"rule": each} | at for each in ("bp", rule) for mark, at in (("", clean), (" noisy", place))
+    }
+    return paired(grid, arms)
+
+
+def _lost(pairs: Pairs, rule: str) -> NDArray[np.float64]:
+    """Accuracy that noise costs a rule, by seed."""
+    return pairs.gap(rule, f"{rule} noisy")
+
+
+def _bites(grid: xr.Dataset, level: float) -> bool:
+    """Whether noise costs any rule of the grid as much as matters."""
+    every = ((str(rule), _noisy(grid, str(rule), level)) for rule in grid["rule"].values)
+    return any(pairs and len(pairs.accuracy["bp"]) and _lost(pairs, rule).mean() >= MARGIN for rule, pairs in every)
+
+
+for _rule, _title in ESTIMATING.items():
+    claim(
+        f"{_rule}-matches-bp-deep",
+        paper=PAPER,
+        sentence=f"{_title}, which estimates the weights, matches backpropagation on deep networks.",
+        statistic=f"test accuracy of {_rule} less that of bp at the greatest depth: "
+        f"mean over seeds of a({_rule}) − a(bp)",
+        direction="within",
+        threshold=MARGIN,
+        reason="two points are the difference in accuracy that matters; where feedback alignment is no further away, "
+        f"or the network has fewer than {DEEP} weight layers, a match shows nothing",
+        needs=f"a grid with bp, fa and {_rule}",
+    )(_matches(_rule))
+    claim(
+        f"{_rule}-stands-noise",
+        paper=PAPER,
+        sentence=f"{_title}, which estimates the weights, stands noisy updates about as well as backpropagation.",
+        statistic=f"accuracy that noise in the updates costs bp less what it costs {_rule}: mean over seeds of "
+        f"[a(bp) − a(bp, noisy)] − [a({_rule}) − a({_rule}, noisy)], at the strongest noise that costs bp less than "
+        f"{points(TOLERABLE)} points",
+        direction="above",
+        threshold=-MARGIN,
+        reason="two points are the margin within which rules count as matching; losing less than backpropagation does "
+        "is standing noise too",
+        needs=f"a grid with bp and {_rule} whose factor update_noise has the level 0 and others",
+    )(_stands_noise(_rule))
+
+
+@claim(
+    "ia-gap-widens",
+    paper=PAPER,
+    sentence="The gap between information alignment and backpropagation widens with depth.",
+    statistic="gap at the greatest depth less gap at the least: mean over seeds of "
+    "[a(bp) − a(ia)] at the greatest − [a(bp) − a(ia)] at the least",
+    direction="above",
+    threshold=0.0,
+    reason="the claim names a direction and no amount",
+    needs="a grid with bp and ia whose factor depth has several levels",
+)
+def ia_gap_widens(evidence: Evidence) -> Measured | None:
+    """Threshold 0: the claim is of a direction. Both must have learned at the least depth, bp at the greatest too."""
+    grid = evidence.grid
+    if grid is None or not varies(grid, "depth") or (place := held(grid, ("bp", "ia"))) is None:
+        return None
+    rest = {name: level for name, level in place.items() if name != "depth"}
+    depths = planned_levels(grid, ("bp", "ia"), "depth", **rest)
+    if len(depths) < 2:
+        return None
+    least, most = f"at {depths[0]:g}", f"at {depths[-1]:g}"
+    arms = {
+        f"{rule} {at}": {"rule": rule, "depth": depth} | rest
+        for rule in ("bp", "ia")
+        for at, depth in ((least, depths[0]), (most, depths[-1]))
+    }
+    if (pairs := paired(grid, arms)) is None:
+        return None
+    widening = pairs.gap(f"bp {most}", f"ia {most}") - pairs.gap(f"bp {least}", f"ia {least}")
+    blocked = pairs.at_floor(f"bp {least}", f"bp {most}", f"ia {least}")
+    what = f"the gap between bp and ia {most} layers less that {least}"
+    return over_seeds(what, widening, pairs.where, facts=pairs.facts, blocked=blocked)
+
+
+@claim(
+    "wm-reg-does-not-transfer",
+    paper=PAPER,
+    sentence="What is tuned for the local weight mirror on one architecture does not do on others.",
+    statistic="accuracy relative to bp on the targets less that on the source: mean over seeds and configurations of "
+    "ρ(wm-reg, targets) − ρ(wm-reg, source), with ρ = a / a(bp, best configuration)",
+    direction="below",
+    threshold=-(1 - WORKS),
+    reason="a configuration works if it reaches 95 % of backpropagation; a loss of five points turns one that did as "
+    "well as backpropagation into one that does not work",
+    needs="a transfer with bp and wm-reg to at least one other architecture",
+)
+def wm_reg_does_not_transfer(evidence: Evidence) -> Measured | None:
+    """Threshold −5 points of relative accuracy: what turns a configuration that works into one that does not."""
+    return _transferred(evidence, "wm-reg")
+
+
+@claim(
+    "ia-transfers-better",
+    paper=PAPER,
+    sentence="What is tuned for information alignment transfers better than what is tuned for the weight mirror.",
+    statistic="change of relative accuracy from source to targets of ia less that of wm-reg: mean over seeds and "
+    "configurations of [ρ(ia, targets) − ρ(ia, source)] − [ρ(wm-reg, targets) − ρ(wm-reg, source)]",
+    direction="above",
+    threshold=0.0,
+    reason="the claim names a direction and no amount",
+    needs="a transfer with bp, ia and wm-reg to at least one other architecture",
+)
+def ia_transfers_better(evidence: Evidence) -> Measured | None:
+    """Threshold 0: the claim is of a direction."""
+    return _transferred(evidence, "ia", "wm-reg")
+
+
+def _transferred(evidence: Evidence, rule: str, other: str | None = None) -> Measured | None:
+    """Measure what the move from source to targets does to a rule, or does to it beyond what it does to another."""
+    rules = [rule] if other is None else [rule, other]
+    if (moved := carry(evidence.transfers, rules)) is None:
+        return None
+    what = f"the change in relative accuracy of {rule} from source to targets"
+    by_seed = moved.change[rule]
+    if other is not None:
+        what, by_seed = f"{what} less that of {other}", by_seed - moved.change[other]
+    return over_seeds(what, by_seed, moved.where, facts=moved.facts, blocked=moved.at_floor)
+
+
+@claim(
+    "ia-more-robust",
+    paper=PAPER,
+    sentence="Information alignment works at more settings of its coefficients than the weight mirror.",
+    statistic="share of configurations that reach 95 % of the best validation accuracy of bp: "
+    "share(ia) − share(wm-reg), configurations that diverge or are pruned not reaching it",
+    direction="above",
+    threshold=0.0,
+    reason="the claim names a direction and no amount",
+    needs="a sweep with bp, ia and wm-reg",
+)
+def ia_more_robust(evidence: Evidence) -> Measured | None:
+    """Threshold 0: the claim is of a direction. It takes trials that are a sample, which those of TPE are not."""
+    sweep = widest(evidence.sweeps, ("bp", "ia", "wm-reg"))
+    if sweep is None:
+        return None
+    best, ia, wm = best_accuracy(sweep), accuracies(sweep, "ia"), accuracies(sweep, "wm-reg")
+    if not len(ia) or not len(wm):
+        return None
+    reach = [each >= WORKS * best for each in (ia, wm)]
+    low, high = intervals.of_share_difference(*reach)
+    blocked = floor({"the best bp": best}, chance(sweep)) if not math.isnan(best) else "no configuration of bp finished"
+    if not blocked and sweep.attrs["sampler"] not in ("random", "grid"):
+        blocked = (
+            f"{sweep.attrs['sampler']} draws trials where earlier ones did well, so their shares are of nothing given"
+        )
+    if not blocked and len(set(np.concatenate(reach).tolist())) == 1:
+        blocked = f"{'every' if reach[0][0] else 'no'} configuration of either reaches it"
+    settings = settings_of(sweep)
+    return Measured(
+        "ia − wm-reg in the share of configurations that reach 95 % of bp",
+        float(reach[0].mean() - reach[1].mean()),
+        low,
+        high,
+        min(len(ia), len(wm)),
+        "trials",
+        f"{settings.get('model', 'the network')} on {settings.get('data', 'the data')}",
+        facts=f"ia {reach[0].sum()} of {len(ia)}, wm-reg {reach[1].sum()} of {len(wm)}, best bp {points(best)} %",
+        blocked=blocked,
+    )

@@ -1,0 +1,173 @@
+"""From evidence to verdicts: what was measured for each claim, what that decides, and a sentence why."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diagnostics.claims.base import CLAIMS, Claim, Measured, points
+from diagnostics.results import Evidence
+from probes.errors import InputError, check_one_of
+from probes.files import read_json, write_json
+
+SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED = "seen", "not seen", "undecided at this scale", "not tested"
+VERDICTS = (SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED)
+LEAST = {"seeds": 5, "trials": 20}
+"""Over fewer nothing is decided: a bootstrap interval of few values is narrower than the truth."""
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What some evidence says of a claim.
+
+    Attributes
+    ----------
+    name, paper, claim, statistic : str
+        As in `diagnostics.claims.Claim`; ``claim`` is its sentence.
+    value, low, high : float
+        The statistic and its 95 % interval, as shares: 0.02 is two percentage points. NaN if it was not tested.
+    n : int
+        Over how many seeds or trials.
+    threshold : float
+        Against which the interval was held.
+    verdict : str
+        One of `VERDICTS`.
+    why : str
+        A sentence with numbers, seeds, network and data.
+    """
+
+    name: str
+    paper: str
+    claim: str
+    statistic: str
+    value: float
+    low: float
+    high: float
+    n: int
+    threshold: float
+    verdict: str
+    why: str
+
+
+def decide(evidence: Evidence, names: Iterable[str] | None = None) -> tuple[Result, ...]:
+    """Decide claims by what a study found.
+
+    A claim is *seen* if the whole 95 % interval of its statistic lies where the claim says, *not seen* if it lies
+    wholly on the other side of the threshold, and else *undecided at this scale*; also with fewer than 5 seeds or 20
+    trials, where backpropagation itself has not learned, and where the task does not tell rules apart. It is *not
+    tested* where the evidence lacks what it needs.
+
+    Parameters
+    ----------
+    evidence
+        As `diagnostics.results.gather` gives it.
+    names
+        Of `CLAIMS`; default: all.
+
+    Raises
+    ------
+    InputError
+        If a name is not known.
+
+    Examples
+    --------
+    >>> result, = decide(Evidence(), ["ia-gap-widens"])
+    >>> result.verdict, result.why
+    ('not tested', 'It takes a grid with bp and ia whose factor depth has several levels.')
+    """
+    chosen = list(CLAIMS) if names is None else list(names)
+    for name in chosen:
+        check_one_of("claims", name, CLAIMS)
+    return tuple(_decided(CLAIMS[name], CLAIMS[name].measure(evidence)) for name in chosen)
+
+
+def _decided(claim: Claim, measured: Measured | None) -> Result:
+    head = claim.name, claim.paper, claim.sentence, claim.statistic
+    if measured is None:
+        nothing = math.nan, math.nan, math.nan, 0
+        return Result(*head, *nothing, claim.threshold, NOT_TESTED, f"It takes {claim.needs}.")
+    verdict, why = _verdict(claim, measured)
+    low, high = measured.low, measured.high
+    told = f"Over {measured.n} {measured.of} of {measured.where}, {measured.what} is {points(measured.value)} points"
+    interval = "" if math.isnan(low) else f"95 % interval {points(low)} to {points(high)}"
+    facts = "; ".join(filter(None, (interval, measured.facts)))
+    told += f" ({facts})" if facts else ""
+    return Result(*head, measured.value, low, high, measured.n, claim.threshold, verdict, f"{told}: {why}.")
+
+
+def _verdict(claim: Claim, measured: Measured) -> tuple[str, str]:
+    """Hold an interval against a threshold; say where it lies, or why that decides nothing."""
+    least = LEAST[measured.of]
+    if measured.n < least:
+        return UNDECIDED, f"fewer than {least} {measured.of} decide nothing"
+    if measured.blocked:
+        return UNDECIDED, measured.blocked
+    low, high, at = measured.low, measured.high, claim.threshold
+    if claim.direction == "within":
+        holds, fails = -at < low and high < at, low > at or high < -at
+        where, beyond, edge = "within", "beyond", f"±{100 * at:g}"
+    else:
+        sides = {"above": low > at, "below": high < at}
+        where, beyond = ("above", "below") if claim.direction == "above" else ("below", "above")
+        holds, fails, edge = sides[where], sides[beyond], f"{100 * at:g}".replace("-", "−")
+    if holds and measured.doubt:
+        return UNDECIDED, measured.doubt
+    if holds:
+        return SEEN, f"the interval lies wholly {where} {edge} points"
+    if fails:
+        return NOT_SEEN, f"the interval lies wholly {beyond} {edge} points"
+    return UNDECIDED, f"the interval does not lie wholly on one side of {edge} points"
+
+
+def write_claims(results: Iterable[Result], path: str | os.PathLike[str]) -> None:
+    """Write results as JSON, atomically; NaN becomes null.
+
+    Raises
+    ------
+    InputError
+        If ``path`` cannot be written.
+    """
+    rows = [{name: _plain(value) for name, value in dataclasses.asdict(each).items()} for each in results]
+    write_json(path, {"format": _FORMAT, "claims": rows})
+
+
+def read_claims(path: str | os.PathLike[str]) -> tuple[Result, ...]:
+    """Read what `write_claims` wrote; every field is checked, for the file may come from anyone.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, not JSON, of another format, or a field is of the wrong kind.
+    """
+    match read_json(path):
+        case {"format": 1, "claims": [*rows]}:
+            return tuple(_result(row, f"{Path(path)}: claim {number}") for number, row in enumerate(rows, start=1))
+    raise InputError(f"{path}: expected claims of format {_FORMAT}; `wtdiag study` writes them")
+
+
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float)}
+
+
+def _result(row: Any, source: str) -> Result:
+    fields = {field.name: str(field.type) for field in dataclasses.fields(Result)}
+    if not isinstance(row, dict) or row.keys() != fields.keys():
+        raise InputError(f"{source}: expected the fields {', '.join(fields)}")
+    values: dict[str, Any] = {}
+    for name, kind in fields.items():
+        value: Any = math.nan if row[name] is None and kind == "float" else row[name]
+        if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):
+            raise InputError(f"{source}: {name} is {value!r:.60}; expected {kind}")
+        values[name] = float(value) if kind == "float" else value
+    check_one_of(f"{source}: verdict", values["verdict"], VERDICTS)
+    return Result(**values)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

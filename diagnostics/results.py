@@ -1,0 +1,293 @@
+"""Results of studies, sweeps and transfers: what their files hold, and reading them, for they may come from anyone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from probes.errors import InputError, check_one_of
+
+RESULTS = "results.nc"
+STATUSES = ("finished", "diverged", "pruned", "failed", "interrupted", "pending", "running", "absent")
+"""How a run of a study can stand; absent: there is none at that place."""
+
+_MEASURED = ("steps", "seconds")
+_TRANSFER = ("rule", "configuration", "architecture", "seed")
+_LARGEST = 2**28  # bytes of one variable
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a file of one kind holds: required dims, and variables over all dims of ``status``."""
+
+    dims: tuple[str, ...]
+    texts: tuple[str, ...]
+    numbers: tuple[str, ...]
+    attrs: tuple[str, ...] = ()
+    open_dims: bool = False
+
+
+KINDS = {
+    "grid": _Kind(
+        ("rule", "seed"),
+        ("status", "reason", "run"),
+        ("test_accuracy", "test_loss", "weight_angle", "error_angle", *_MEASURED),
+        open_dims=True,
+    ),
+    "sweep": _Kind(
+        ("rule", "trial"),
+        ("status", "reason"),
+        ("validation_accuracy", "step_size_number", "log_gain", *_MEASURED),
+        ("space", "sampler", "reference"),
+    ),
+    "transfer": _Kind(
+        _TRANSFER, ("status", "reason"), ("test_accuracy", "test_loss", *_MEASURED), ("source", "reference")
+    ),
+}
+"""The kinds of results, as the attribute ``kind`` names them."""
+
+_OPTIONAL = {
+    "importance": ("rule", "parameter"),
+    "predicted_step_size_number": ("rule", "map_x", "map_y"),
+    "predicted_log_gain": ("rule", "map_x", "map_y"),
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All results that lie in a study's folder.
+
+    Attributes
+    ----------
+    grid : Dataset or None
+        Of the study's own runs.
+    sweeps, transfers : mapping of str to Dataset
+        By the names of their folders.
+    """
+
+    grid: xr.Dataset | None = None
+    sweeps: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    transfers: Mapping[str, xr.Dataset] = field(default_factory=dict)
+
+
+def read_results(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Read the results of a study, a sweep or a transfer, and check that they are what they should be.
+
+    Parameters
+    ----------
+    path
+        A ``results.nc``. `KINDS` tells what each kind holds.
+
+    Returns
+    -------
+    Dataset
+        Texts as objects, numbers as they are. ``attrs["kind"]`` is one of `KINDS`.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is not whole, points at other files, or lacks what its kind holds.
+
+    Examples
+    --------
+    >>> read_results("nowhere/results.nc")
+    Traceback (most recent call last):
+    ...
+    probes.errors.InputError: nowhere/results.nc: there are no results; ...
+    """
+    if not (path := Path(path)).is_file():
+        raise InputError(f"{path}: there are no results; expected a file that wtdiag study, sweep or transfer wrote")
+    try:
+        _check_own(path)
+        results = xr.load_dataset(path, engine="h5netcdf", decode_times=False)
+        check_results(results)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(f"{path}: is not a file of results ({' '.join(str(error).split())})") from error
+    return results
+
+
+def gather(folder: str | os.PathLike[str]) -> Evidence:
+    """Read all results in the folder of a study; that of one sweep or transfer will do too.
+
+    Raises
+    ------
+    InputError
+        If it holds none, or one cannot be read.
+
+    Examples
+    --------
+    >>> gather("nowhere")
+    Traceback (most recent call last):
+    ...
+    probes.errors.InputError: nowhere: holds no results; expected results.nc or sweeps/*/results.nc or ...
+    """
+    folder = Path(folder)
+    found: dict[str, dict[str, xr.Dataset]] = {kind: {} for kind in KINDS}
+    places = [RESULTS, f"sweeps/*/{RESULTS}", f"transfers/*/{RESULTS}"]
+    for path in (path for place in places for path in sorted(folder.glob(place))):
+        results = read_results(path)
+        found[results.attrs["kind"]][path.parent.resolve().name] = results
+    if not any(found.values()):
+        raise InputError(f"{folder}: holds no results; expected {' or '.join(places)}")
+    return Evidence(next(iter(found["grid"].values()), None), found["sweep"], found["transfer"])
+
+
+def check_results(results: xr.Dataset) -> None:
+    """Require a dataset to hold what its kind does.
+
+    Raises
+    ------
+    InputError
+        Naming what is missing or of another kind than it should be.
+
+    Examples
+    --------
+    >>> check_results(xr.Dataset(attrs={"kind": "table"}))
+    Traceback (most recent call last):
+    ...
+    probes.errors.InputError: kind: 'table' is not known. Choices: grid, sweep, transfer
+    """
+    check_one_of("kind", name := str(results.attrs.get("kind")), KINDS)
+    kind = KINDS[name]
+    for attr in ("title", "settings", *kind.attrs):
+        if not isinstance(results.attrs.get(attr), str):
+            raise InputError(f"{attr}: expected a text among the attributes, got {results.attrs.get(attr)!r:.60}")
+    settings_of(results)
+    dims = results["status"].dims if "status" in results else ()
+    if not set(kind.dims) <= set(dims) or (len(dims) > len(kind.dims) and not kind.open_dims):
+        raise InputError(f"status: expected the dims {', '.join(kind.dims)}, got {', '.join(map(str, dims)) or 'none'}")
+    for dim in dims:
+        _check_levels(results, str(dim), text=dim in ("rule", "architecture"), whole=dim == "seed")
+    for variable in (*kind.texts, *kind.numbers):
+        if variable not in results or set(results[variable].dims) != set(dims):
+            raise InputError(f"{variable}: expected a variable over {', '.join(map(str, dims))}")
+        _check_values(results, variable, text=variable in kind.texts)
+    for variable in set(_OPTIONAL) & set(results.data_vars):
+        if set(results[variable].dims) != set(_OPTIONAL[variable]):
+            raise InputError(f"{variable}: expected a variable over {', '.join(_OPTIONAL[variable])}")
+        _check_values(results, variable, text=False)
+    if unknown := set(results["status"].values.ravel().tolist()) - set(STATUSES):
+        check_one_of("status", min(unknown), STATUSES)
+    for variable in {"test_accuracy", "validation_accuracy"} & set(results.data_vars):
+        values = results[variable].values
+        if ((values < 0) | (values > 1)).any():
+            raise InputError(f"{variable}: expected shares from 0 to 1, got {np.nanmin(values)} to {np.nanmax(values)}")
+    if name == "sweep":
+        _check_searched(results)
+    if name == "transfer":
+        check_one_of("source", results.attrs["source"], results["architecture"].values.tolist())
+
+
+def settings_of(results: xr.Dataset) -> dict[str, Any]:
+    """Return the settings that all runs of some results share.
+
+    Raises
+    ------
+    InputError
+        If the attribute ``settings`` is no JSON object.
+
+    Examples
+    --------
+    >>> settings_of(xr.Dataset(attrs={"settings": '{"data": "digits"}'}))
+    {'data': 'digits'}
+    """
+    return _object(results, "settings")
+
+
+def chance(results: xr.Dataset) -> float:
+    """Return the accuracy by chance, 1 / classes, NaN where it cannot be told.
+
+    It is told by the attribute ``classes``, or else by a run that diverged, which answers at chance.
+
+    Examples
+    --------
+    >>> chance(xr.Dataset(attrs={"classes": 10}))
+    0.1
+    """
+    classes = results.attrs.get("classes")
+    if isinstance(classes, int | np.integer) and classes > 0:
+        return float(1 / classes)
+    name = "validation_accuracy" if "validation_accuracy" in results else "test_accuracy"
+    if name not in results:
+        return float("nan")
+    by_chance = results[name].values[results["status"].transpose(*results[name].dims).values == "diverged"]
+    by_chance = by_chance[np.isfinite(by_chance)]
+    return float(by_chance.max()) if len(by_chance) else float("nan")
+
+
+def _object(results: xr.Dataset, attr: str) -> dict[str, Any]:
+    """Return the JSON object that an attribute holds."""
+    try:
+        content = json.loads(results.attrs[attr])
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{attr}: expected a JSON object, got {results.attrs[attr]!r:.60}")
+    return content
+
+
+def _check_searched(results: xr.Dataset) -> None:
+    """Require every parameter of the space to have its values, and the map, if there is one, to be over two of them."""
+    space = _object(results, "space")
+    for name in space:
+        if name not in results or set(results[name].dims) != {"rule", "trial"}:
+            raise InputError(f"{name}: expected a variable over rule, trial, for it is in the space")
+        _check_values(results, name, text=_are_texts(results[name].values))
+    if "map" in results.attrs:
+        try:
+            first, second = json.loads(results.attrs["map"])
+        except (ValueError, TypeError, RecursionError):
+            first = second = None
+        if first == second or not all(isinstance(name, str) and name in space for name in (first, second)):
+            raise InputError(f"map: expected two parameters of the space, got {results.attrs['map']!r:.60}")
+
+
+def _check_own(path: Path) -> None:
+    """Refuse a file whose content lies in other files, or is far larger than it looks."""
+    with h5py.File(path, "r") as file:
+        for name in file:
+            link, item = file.get(name, getlink=True), file.get(name)
+            if not isinstance(link, h5py.HardLink) or not isinstance(item, h5py.Dataset):
+                raise InputError(f"{name}: expected a variable inside the file")
+            if item.external or item.is_virtual:
+                raise InputError(f"{name}: lies in another file; expected it inside")
+            if item.nbytes > _LARGEST:
+                raise InputError(f"{name}: has {item.nbytes} bytes; expected at most {_LARGEST}")
+
+
+def _check_levels(results: xr.Dataset, dim: str, *, text: bool, whole: bool) -> None:
+    """Require a dim to have a coordinate of different levels of the right kind."""
+    if dim not in results.coords or not results.sizes[dim]:
+        raise InputError(f"{dim}: expected a coordinate with at least one level")
+    levels = results[dim].values
+    texts = _are_texts(levels)
+    if (text and not texts) or (whole and levels.dtype.kind not in "iu") or not (texts or levels.dtype.kind in "biuf"):
+        expected = "texts" if text else "whole numbers" if whole else "texts or numbers"
+        raise InputError(f"{dim}: expected {expected} as levels, got {levels[0]!r:.60}")
+    if len(set(levels.tolist())) < len(levels):
+        raise InputError(f"{dim}: has a level twice")
+
+
+def _check_values(results: xr.Dataset, name: str, *, text: bool) -> None:
+    values = results[name].values
+    if text and not _are_texts(values):
+        raise InputError(f"{name}: expected texts, got {values.dtype}")
+    if not text and values.dtype.kind not in "iuf":
+        raise InputError(f"{name}: expected numbers, got {values.dtype}")
+
+
+def _are_texts(values: NDArray[Any]) -> bool:
+    return values.dtype.kind == "U" or (
+        values.dtype.kind == "O" and all(isinstance(value, str) for value in values.ravel())
+    )
