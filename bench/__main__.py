@@ -1,7 +1,7 @@
-"""Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes]``.
+"""Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] [studies]``.
 
 By name only: ``theory``, ``faults`` and ``early_warning``, which measure how well predictions and findings hold, and
-write their tables into the pages of docs/.
+write their tables into the pages of docs/. So does ``claims STUDY_DIR...``, from what studies found.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ SPEED = {
     "compiled": ("bench.steps", "run_compiled"),
     "snapshots": ("bench.snapshots", "run"),
     "probes": ("bench.probes", "run"),
+    "studies": ("bench.studies", "run"),
 }
 EVIDENCE = {
     "theory": ("bench.theory", "run"),
@@ -26,6 +27,9 @@ EVIDENCE = {
 if __name__ == "__main__":  # not in the processes that a bench starts
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    if sys.argv[1:2] == ["claims"]:
+        import_module("bench.claims").run(sys.argv[2:])
+        sys.exit()
     for name in sys.argv[1:] or SPEED:
         module, function = (SPEED | EVIDENCE)[name]
         print(f"\n== {name}")

@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import xarray as xr
-from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
-from diagnostics.analyze import read_analysis
+from diagnostics import intervals
+from diagnostics.outcome import angles
 from diagnostics.pairing import Entry, condition_names, key, method_names, pair
 from probes.schema import ANALYSIS, METRICS, Run
 
@@ -118,23 +116,8 @@ def _measured(entry: Entry) -> dict[str, float]:
             if name in run.metrics and len(logged := pd.to_numeric(run.metrics[name], errors="coerce").dropna()):
                 values[name] = float(logged.iloc[-1])
     if (run.path / ANALYSIS).exists():
-        analysis = read_analysis(run.path / ANALYSIS)
-        carries = np.ones(analysis.sizes["layer"], dtype=bool)
-        if "carries_error" in analysis.coords:
-            carries = analysis["carries_error"].values.astype(bool)
-        values["weight_angle"] = _last(analysis, "weight_angle", carries)
-        values["error_angle"] = _last(analysis, "error_angle", slice(1))
+        values |= angles(run.path)
     return values
-
-
-def _last(analysis: xr.Dataset, name: str, layers: NDArray[np.bool_] | slice) -> float:
-    """Mean of a measure over some layers at the last snapshot where one of them has it."""
-    if name not in analysis:
-        return math.nan
-    values = analysis[name].transpose("step", "layer").values[:, layers]
-    there = np.isfinite(values)
-    steps = np.flatnonzero(there.any(axis=1))
-    return float(values[steps[-1]][there[steps[-1]]].mean()) if len(steps) else math.nan
 
 
 def _over_depth(
@@ -174,13 +157,4 @@ def _row(cases: list[_Case]) -> tuple[Any, ...]:
     differences = own - other
     diverged = sum(case.diverged for case in cases)
     means = own.mean(), other.mean(), differences.mean()
-    return *cases[0][:4], UNITS[cases[0].measure], len(cases), diverged, *means, *_interval(differences)
-
-
-def _interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean."""
-    if len(differences) < 2:
-        return math.nan, math.nan
-    # Percentiles: the bias-corrected method is undefined where all differences are equal.
-    found = bootstrap((differences,), np.mean, method="percentile", random_state=np.random.default_rng(0))
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    return *cases[0][:4], UNITS[cases[0].measure], len(cases), diverged, *means, *intervals.of_mean(differences)

@@ -72,15 +72,6 @@ def test_differences_of_pairs_by_seed(make):
     np.testing.assert_allclose(table.difference[1], -row.difference)
 
 
-def test_the_interval_covers(make):
-    """Of 200 experiments with 20 seeds, about 95 % have the true difference in their interval."""
-    from diagnostics.compare import _interval
-
-    draws = np.random.default_rng(0).normal(0.3, 1.0, (200, 20))
-    inside = [low <= 0.3 <= high for low, high in map(_interval, draws)]
-    assert 0.88 <= np.mean(inside) <= 0.98
-
-
 def test_one_pair_has_no_interval_and_equal_ones_a_point(make):
     table = compare([make("fa", 0.8), make("bp", 0.9)])
     assert np.isnan(table[["low", "high"]]).all(axis=None)

@@ -1,0 +1,80 @@
+"""What a study costs beside its trainings: 200 tiny cells by ``wtdiag study``, against the same trainings one by one.
+
+The bare trainings are done in this process, recorded as ``wtdiag train`` records them, half of them before the study
+and half after it; one process and one thread on both sides. Expected: under 10 % more time for the whole command:
+start, worker, folders, results, report. Told beside it: the study over the training steps alone, without any file.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from studies.cell import Cell, outcome_of
+from studies.grid import Grid
+from studies.plan import read_plan
+from trainers.fit import Training, load_data
+
+STUDY = """
+title = "200 tiny cells"
+[settings]
+depth = 3
+epochs = 20
+snapshots = 2
+[[grid]]
+factors.rule = ["bp", "fa", "kp", "sa"]
+factors.seed = {seeds}
+"""
+SEEDS = 50
+LIMIT = 1.10
+
+
+def run(seeds: int = SEEDS) -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name, "study.toml")
+        file.write_text(STUDY.format(seeds=list(range(seeds))))
+        cells = list(Grid(Path(name, "bare"), read_plan(str(file))).cells.values())
+        first = _bare(cells[::2])
+        study = _study(file)
+        second = _bare(cells[1::2])
+        bare = first + second
+        outcomes = [outcome_of(cell.path) for cell in cells]
+        steps = sum(outcome.seconds for outcome in outcomes if outcome is not None)
+    print(f"{len(cells)} cells: study {study:.1f} s, the trainings alone {bare:.1f} s, their steps alone {steps:.1f} s")
+    print(f"study over trainings         {study / bare:6.3f} (limit {LIMIT:.2f})")
+    print(f"study over training steps    {study / steps:6.3f}")
+
+
+def _bare(cells: Iterable[Cell]) -> float:
+    dataset = None
+    began = time.perf_counter()
+    for cell in cells:
+        dataset = dataset or load_data(cell.settings)
+        for _ in Training(cell.settings, cell.path, dataset=dataset):
+            pass
+    return time.perf_counter() - began
+
+
+def _study(file: Path) -> float:
+    command = [
+        Path(sys.executable).with_name("wtdiag"),
+        "study",
+        str(file),
+        "--jobs",
+        "1",
+        "--out",
+        str(file.with_suffix("")),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    began = time.perf_counter()
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
