@@ -1,0 +1,181 @@
+"""``wtdiag sweep``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trainers.options import given, settings_options
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from rich.table import Table
+
+    from studies.sweep import Sweep
+
+LEVEL = 0.95
+"""Share of backprop's best accuracy that a configuration is asked to reach."""
+
+
+@click.command("sweep")
+@click.option("--rule", "rules", multiple=True, help="Rule to search for; repeatable. bp, the reference, is added.")
+@click.option(
+    "--search", multiple=True, required=True, metavar="NAME=RANGE",
+    help="Setting or coefficient to search over, within log:LOW:HIGH or linear:LOW:HIGH, or among VALUE,VALUE,...; "
+    "repeatable. A rule that lacks it is searched over the others.",
+)  # fmt: skip
+@click.option(
+    "--coefficient", "-c", "coefficients", multiple=True, metavar="NAME=VALUE",
+    help="Coefficient or option that stays, of those rules that have it.",
+)  # fmt: skip
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file, or a run's config.json, with settings.")
+@click.option("--trials", type=click.IntRange(min=1), default=30, show_default=True, help="Trainings for each rule.")
+@click.option(
+    "--sampler", type=click.Choice(["tpe", "random", "grid"]), default="tpe", show_default=True,
+    help="Where to try next: where it went well (tree-structured Parzen estimator), anywhere, or on a grid.",
+)  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each core]")
+@click.option(
+    "--storage", metavar="URL",
+    help="Optuna storage that several machines share, as postgresql://USER@HOST/NAME.  [default: trials.db in --out]",
+)  # fmt: skip
+@click.option(
+    "--prune/--no-prune", default=True, help="Stop trainings that theory says cannot be stable.  [default: on]"
+)
+@click.option(
+    "--map", "plane", nargs=2, metavar="NAME NAME",
+    help="Two searched parameters: draw the accuracy over them, and the predicted boundary of stability.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the sweep; the same again goes on."
+)
+@click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
+@settings_options
+def sweep(
+    rules: tuple[str, ...],
+    search: tuple[str, ...],
+    coefficients: tuple[str, ...],
+    config: Path | None,
+    trials: int,
+    sampler: str,
+    jobs: int | None,
+    storage: str | None,
+    prune: bool,
+    plane: tuple[str, str] | None,
+    out: Path,
+    formats: str,
+    **options: Any,
+) -> None:
+    """Search learning rates and coefficients of several rules, with the same budget for each, and report on it.
+
+    Each training is judged by its accuracy at the last step on examples held out of the training set (--holdout, 0.2),
+    never on the test set. Prints how many configurations ended how, and how many come within 95 % of backprop's best.
+    Called again with the same --out it goes on: after kill -9 too, or with more --trials.
+
+    \b
+    wtdiag sweep --rule ia --search lr=log:0.005:0.5 --trials 20 --out runs/lr
+    wtdiag sweep --rule wm-reg --rule ia --search amp=log:0.001:1 --search decay=log:0.001:1 \\
+        --map amp decay --sampler random --trials 60 --epochs 5 --out runs/map
+    wtdiag sweep --rule ia --search lr=0.01,0.1 --search momentum=0,0.9 --sampler grid --out runs/grid
+    wtdiag sweep ... --storage postgresql://me@host/sweeps --out runs/here  # on each of many machines
+    """  # noqa: D301  (click wants the character itself)
+    from rich.console import Console
+
+    from diagnostics.tables import WIDTH
+    from reports import FORMATS
+    from reports.sweep import write as write_report
+    from studies.methods import divided
+    from studies.pool import Pool
+    from studies.results import write
+    from studies.space import parse_search
+    from studies.sweep import REFERENCE, Sweep
+    from trainers.launch import parse_coefficients
+    from trainers.settings import read_config
+
+    file = read_config(config) if config else {}
+    wanted = {**file, **given(options)}
+    wanted["coefficients"] = {**file.get("coefficients", {}), **parse_coefficients(coefficients)}
+    named = wanted.pop("rule", ())
+    names = dict.fromkeys([REFERENCE, *(rules or ([named] if isinstance(named, str) else named))])
+    settings, methods, left_out = divided(list(names), wanted)
+    for line in left_out:
+        click.echo(f"wtdiag: {line}", err=True)
+    whole = Sweep(
+        out,
+        methods=methods,
+        settings=settings,
+        space=parse_search(search),
+        sampler=sampler,
+        trials=trials,
+        seed=settings.get("seed", 0),
+        storage=storage,
+        prune=prune,
+        map=plane,
+    )
+    try:
+        with Pool(jobs) as pool:
+            pool.run(*whole.sources())
+    except KeyboardInterrupt:
+        click.echo(f"wtdiag: interrupted; the same command goes on with {out}", err=True)
+        raise SystemExit(130) from None
+    with Console(stderr=True).status("report"):
+        results = whole.results()
+        written = write(results, out)
+        reports = write_report(out, formats=FORMATS if formats == "both" else (formats,))
+    console = Console()
+    console.print(table(results), width=min(WIDTH, console.width))
+    _print_best(whole)
+    _tell_of_rest(results)
+    for path in (written, *reports):
+        click.echo(path)
+
+
+def table(results: xr.Dataset) -> Table:
+    """Return the table of a sweep: a row for each rule, no more than 80 columns wide."""
+    from rich.table import Table
+
+    from diagnostics.robustness import reached
+
+    found = reached(results, [LEVEL])
+    counts = found["count"].to_pandas()
+    result = Table(box=None, pad_edge=False)
+    result.add_column("rule")
+    for column in ("trials", *counts, "best accuracy", f"≥ {LEVEL:.0%} of {results.attrs['reference']}'s best"):
+        result.add_column(column, justify="right")
+    best = results["validation_accuracy"].where(results["status"] == "finished").max("trial")
+    for rule, row in counts.iterrows():
+        share, accuracy = float(found["share"].sel(rule=rule, level=LEVEL)), float(best.sel(rule=rule))
+        ends = [
+            str(row.sum()),
+            *map(str, row),
+            *("" if x != x else f"{x:{how}}" for x, how in ((accuracy, ".4f"), (share, ".0%"))),
+        ]
+        result.add_row(str(rule), *ends)
+    return result
+
+
+def _print_best(whole: Sweep) -> None:
+    from probes.errors import InputError
+
+    for rule in whole.methods:
+        try:
+            (best,) = whole.best(rule)
+        except InputError as error:
+            click.echo(f"wtdiag: {error}", err=True)
+        else:
+            values = (
+                f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in best.items()
+            )
+            click.echo(f"best of {rule}: {' '.join(values) or 'nothing was searched'}")
+
+
+def _tell_of_rest(results: xr.Dataset) -> None:
+    """Say what failed, and what is still to come."""
+    for rule, trial in zip(*(results["status"].values == "failed").nonzero(), strict=True):
+        failed = results.isel(rule=rule, trial=trial)
+        click.echo(f"wtdiag: trial {failed['rule'].item()}-{trial} failed: {failed['reason'].item()}", err=True)
+    left = int(results["status"].isin(["running", "interrupted", "pending"]).sum())
+    if left:
+        click.echo(f"wtdiag: {left} trials are still to come, from processes that share the storage", err=True)

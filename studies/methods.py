@@ -1,0 +1,124 @@
+"""Which method has which parameter: rules differ in their coefficients, and some have no feedback that learns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args, get_type_hints
+
+from probes.errors import InputError, check_one_of
+from studies.plan import joined
+from studies.space import SETTINGS, Range, Space, Value, check_known, coefficients_of
+from trainers.rules import RULES
+from trainers.settings import Settings, from_mapping
+
+
+def searched(methods: Mapping[str, Mapping[str, Any]], space: Space) -> dict[str, Space]:
+    """Return what is searched for each method, given by all its settings: of the space, the parameters that it has.
+
+    A rule has a parameter if settings can be made with it. Backpropagation, for one, has no coefficients and no
+    learning rate of feedback weights.
+
+    Raises
+    ------
+    InputError
+        If a method's settings cannot be used, no rule has a parameter, or an end of its range cannot be used.
+
+    Examples
+    --------
+    >>> from studies.space import parse_search
+    >>> methods = {"bp": {"rule": "bp"}, "sa": {"rule": "sa"}}
+    >>> {label: list(each) for label, each in searched(methods, parse_search(["lr=0.1,0.2", "self=0.1,0.2"])).items()}
+    {'bp': ['lr'], 'sa': ['lr', 'self']}
+    """
+    for label, method in methods.items():
+        from_mapping(method, label)
+    found: dict[str, dict[str, Range]] = {label: {} for label in methods}
+    for name, given in space.items():
+        each = _of_kind(name, given)
+        problem: InputError | None = None
+        first, *others = each.choices or each.points(2)
+        for label, method in methods.items():
+            try:
+                _try(method, name, first)
+            except InputError as error:
+                problem = (
+                    error if name in SETTINGS or name in coefficients_of(method.get("rule", Settings.rule)) else problem
+                )
+                continue
+            for value in others:
+                _try(method, name, value)
+            found[label][name] = each
+        if not any(name in mine for mine in found.values()):
+            having = [rule for rule in RULES if name in coefficients_of(rule)]
+            raise problem or InputError(
+                f"search: {name!r} is no coefficient of {', '.join(_rules(methods))}; "
+                f"rules that have it: {', '.join(having)}"
+            )
+    return dict(found)
+
+
+def divided(
+    rules: Sequence[str], values: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
+    """Divide settings and coefficients among rules: each gets what it has.
+
+    Returns
+    -------
+    settings, methods, left_out
+        What all rules share; by rule its settings beside those; and in words what a rule did not get, for it lacks it.
+
+    Raises
+    ------
+    InputError
+        If no rule has a setting or coefficient, or its value cannot be used.
+
+    Examples
+    --------
+    >>> divided(["bp", "sa"], {"lr": 0.1, "coefficients": {"self": 0.2}})[:2]
+    ({'lr': 0.1}, {'bp': {'rule': 'bp'}, 'sa': {'rule': 'sa', 'coefficients': {'self': 0.2}}})
+    """
+    values = {**values, **values.get("coefficients", {})}
+    values.pop("coefficients", None)
+    for rule in rules:
+        check_one_of("rule", rule, RULES)
+    for name in values:
+        check_known("setting", name)
+    shared: dict[str, Any] = {}
+    methods: dict[str, dict[str, Any]] = {rule: {"rule": rule} for rule in rules}
+    left_out = []
+    for name in sorted(values, key=lambda name: SETTINGS.index(name) if name in SETTINGS else len(SETTINGS)):
+        lacking: dict[str, InputError] = {}
+        for rule, mine in methods.items():
+            try:
+                from_mapping(joined(shared, mine, {name: values[name]}), "settings")
+            except InputError as error:
+                lacking[rule] = error
+        if len(lacking) == len(methods):
+            raise list(lacking.values())[-1]
+        if not lacking:
+            shared[name] = values[name]
+            continue
+        for rule in rules:
+            if rule in lacking:
+                left_out.append(f"{rule} has no {name}, and goes without")
+            else:
+                methods[rule] = joined(methods[rule], {name: values[name]})
+    return shared, methods, left_out
+
+
+def _of_kind(name: str, given: Range) -> Range:
+    """Return the range with whole numbers where the parameter takes no others."""
+    hint = get_type_hints(Settings).get(name)
+    whole = not given.choices and int in (hint, *get_args(hint))
+    if whole and not (float(given.low).is_integer() and float(given.high).is_integer()):
+        raise InputError(f"search: {name}: expected whole numbers, got {given.low:g} and {given.high:g}")
+    return dataclasses.replace(given, whole=whole)
+
+
+def _try(settings: Mapping[str, Any], name: str, value: Value) -> None:
+    from_mapping(joined(settings, {name: value}), "search")
+
+
+def _rules(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(method.get("rule", Settings.rule) for method in methods.values()))

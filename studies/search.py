@@ -1,0 +1,206 @@
+"""One method's share of a sweep: an Optuna study in a storage that several processes and machines may share."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from probes.errors import InputError
+from studies.cell import Cell, Outcome, State
+from studies.plan import joined
+from studies.prune import LOG_GAIN, STEP_SIZE_NUMBER, StepSizePruner, why
+from studies.space import Space, grid
+from trainers.settings import from_mapping
+
+SAMPLERS = ("tpe", "random", "grid")
+
+
+class Search:
+    """The trials of one method: a `studies.pool.Source`, one of any number on any machines that share the storage.
+
+    Trials are numbered from 0 in the order in which they are made; those numbered ``trials`` and above are never begun,
+    so that however many processes take part, there are no more. The sampler of a trial is seeded by the sweep's seed
+    and its number: random trials are the same whoever begins them, and the same for two methods with one space.
+
+    Parameters
+    ----------
+    storage
+        As `studies.storage.open_storage` gives it.
+    label
+        Of the method, and name of the Optuna study.
+    settings
+        All settings of the method but the searched.
+    space
+        What is searched; if it is empty there is a single trial.
+    folder
+        Where the runs of this process go.
+    here
+        Names that folder to others.
+    alone
+        Whether the storage belongs to this folder, so that a trial in it of which nothing is known began here.
+    """
+
+    def __init__(
+        self,
+        storage: RDBStorage,
+        label: str,
+        settings: Mapping[str, Any],
+        space: Space,
+        folder: Path,
+        *,
+        sampler: str,
+        trials: int,
+        seed: int,
+        prune: bool,
+        here: str,
+        alone: bool,
+    ) -> None:
+        self.label, self.space = label, space
+        self.grid = grid(space, trials) if sampler == "grid" else []
+        self.trials = len(self.grid) if sampler == "grid" else trials if space else 1
+        self.study = optuna.create_study(
+            storage=storage, study_name=label, direction="maximize", load_if_exists=True, pruner=StepSizePruner()
+        )
+        self._storage, self._settings, self._folder = storage, settings, folder
+        self._sampler, self._seed, self._prune, self._here, self._alone = sampler, seed, prune, here, alone
+        self._flying: dict[Path, Trial] = {}
+        self._left: list[int] | None = None
+
+    @property
+    def total(self) -> int:
+        """How many trials have not ended."""
+        return self.trials - sum(trial.state.is_finished() for trial in self._numbered())
+
+    def next(self) -> Cell | None:
+        """Return the next trial's training: first those that this folder left unfinished, then new ones."""
+        while (number := self._claim()) is not None:
+            trial = self._begin(number)
+            path = self._folder / f"{self.label}-{number}"
+            try:
+                settings = from_mapping(joined(self._settings, trial.params), f"trial {path.name}")
+            except InputError as error:  # parameters that do not go together
+                self._end(trial, Outcome("failed", str(error)))
+                continue
+            self._flying[path] = trial
+            return Cell(path, settings, watch=self._prune)
+        return None
+
+    def reported(self, cell: Cell, state: State) -> str:
+        """Keep how stable a trial is, and stop it if the pruner says so."""
+        trial = self._flying[cell.path]
+        measured = {STEP_SIZE_NUMBER: state.step_size_number, LOG_GAIN: state.log_gain}
+        for name, value in measured.items():
+            if math.isnan(value) and name not in trial.user_attrs:
+                continue
+            trial.set_user_attr(name, None if math.isnan(value) else value)  # JSON has no NaN
+            if state.step == 0:
+                trial.set_user_attr(f"initial_{name}", value)
+        return why(**measured) if trial.should_prune() else ""
+
+    def ended(self, cell: Cell, outcome: Outcome) -> None:
+        """Tell Optuna how a trial ended; one that was interrupted stays begun, and is taken up by the next start."""
+        trial = self._flying.pop(cell.path)
+        if outcome.status == "interrupted":
+            trial.set_user_attr("status", outcome.status)
+            self._left = [*(self._left or []), trial.number]
+        else:
+            self._end(trial, outcome)
+
+    def best(self, k: int) -> list[dict[str, Any]]:
+        """Return the parameters of the k best trials that finished; the first wins a tie."""
+        finished = [trial for trial in self._numbered() if status_of(trial) == "finished"]
+        return [trial.params for trial in sorted(finished, key=lambda trial: -(trial.value or 0.0))[:k]]
+
+    def all(self) -> list[FrozenTrial]:
+        """Return what has been begun, and of the rest as much as is to be begun, by number."""
+        found = self.study.get_trials(deepcopy=False)
+        begun = [trial.number + 1 for trial in found if trial.state != TrialState.WAITING]
+        return [trial for trial in found if trial.number < max([self.trials, *begun])]
+
+    def _numbered(self) -> list[FrozenTrial]:
+        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.number < self.trials]
+
+    def _claim(self) -> int | None:
+        """Return the number of a trial that this process is to train."""
+        if self._left is None:
+            running = [trial for trial in self._numbered() if trial.state == TrialState.RUNNING]
+            self._left = [trial.number for trial in running if self._is_ours(trial)]
+        if self._left:
+            return self._left.pop(0)
+        while True:
+            known = self._numbered()
+            if len(known) >= self.trials and all(trial.state != TrialState.WAITING for trial in known):
+                return None
+            number = self.study.ask().number  # the first that waits, or a new one
+            if number < self.trials:
+                return number
+            # Another process has made the last one at the same time. This one waits until more are wanted.
+            self._storage.set_trial_state_values(self._id(number), TrialState.WAITING)
+
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(
+            self._storage.get_study_id_from_name(self.label), number
+        )
+
+    def _is_ours(self, trial: FrozenTrial) -> bool:
+        where = trial.user_attrs.get("where")
+        there = (self._folder / f"{self.label}-{trial.number}").exists()
+        return there or where == self._here or (where is None and self._alone)
+
+    def _begin(self, number: int) -> Trial:
+        """Return a trial that is ours with its parameters; those it has stay."""
+        self.study.sampler = self._seeded(number)
+        trial = Trial(self.study, self._id(number))
+        trial.set_user_attr("where", self._here)
+        if "status" in trial.user_attrs:
+            trial.set_user_attr("status", "running")
+        for name, each in self.space.items():
+            each.suggest(trial, name)
+        return trial
+
+    def _seeded(self, number: int) -> optuna.samplers.BaseSampler:
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        if self._sampler == "tpe":
+            return optuna.samplers.TPESampler(seed=seed)
+        random = optuna.samplers.RandomSampler(seed=seed)
+        if self._sampler == "random":
+            return random
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            # Not Optuna's grid sampler: of two processes it may give both the same point.
+            return optuna.samplers.PartialFixedSampler(self.grid[number], random)
+
+    def _end(self, trial: Trial, outcome: Outcome) -> None:
+        known = outcome.status in ("finished", "diverged") and math.isfinite(outcome.accuracy)
+        status = outcome.status if known or outcome.status == "pruned" else "failed"
+        reason = outcome.reason or ("no validation accuracy was logged" if status != outcome.status else "")
+        found = {"status": status, "reason": reason, "steps": outcome.step, "seconds": outcome.seconds}
+        for name, value in found.items():
+            if value != "" and value == value:  # neither nothing nor NaN
+                trial.set_user_attr(name, value)
+        state = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}.get(status, TrialState.COMPLETE)
+        self.study.tell(trial, outcome.accuracy if known else None, state)
+
+
+def status_of(trial: FrozenTrial) -> str:
+    """Return how a trial stands: in the words of `studies.cell.Outcome`, "running" or "pending"."""
+    said = str(trial.user_attrs.get("status", "running"))
+    match trial.state:
+        case TrialState.COMPLETE:
+            return said
+        case TrialState.RUNNING:
+            return "interrupted" if said == "interrupted" else "running"
+        case TrialState.PRUNED:
+            return "pruned"
+        case TrialState.FAIL:
+            return "failed"
+    return "pending"

@@ -1,0 +1,285 @@
+"""A search over learning rates and coefficients: several methods, one budget, one storage for all machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import weakref
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from optuna.storages import RDBStorage
+
+from probes.errors import InputError, check_one_of
+from probes.schema import read_json, write_json
+from studies.methods import searched
+from studies.plan import joined
+from studies.search import SAMPLERS, Search
+from studies.space import Space
+from studies.storage import open_storage, shown_url
+from studies.trials import dataset
+from trainers import rundir
+from trainers.settings import from_mapping
+
+SWEEP = "sweep.json"
+REFERENCE = "bp"
+HOLDOUT = 0.2
+MAP_POINTS = 25
+"""Points along each axis of a predicted map."""
+_MAY_DIFFER = ("trials", "map", "device", "data_dir", "download")
+"""What a second start may change: how much is done, and where."""
+
+
+class Sweep:
+    """A search for settings of several methods, with the same budget for each.
+
+    Every trial is a training with some of the training examples held out; its value is the accuracy on these at the
+    last step. One that diverged answers at chance, and the sampler learns from it; one that the pruner stopped
+    (`studies.prune.StepSizePruner`) has no value. Started again, a sweep goes on: trials that were cut off in this
+    folder are taken up where they stood.
+
+    Parameters
+    ----------
+    out
+        Folder of the sweep; one process at a time works in it.
+    methods
+        By label the settings that go with it; ``bp``, the reference, is there in any case.
+    settings
+        What all trials share. ``holdout`` is 0.2 unless they say otherwise, and the seed of the trainings is ``seed``.
+    space
+        What is searched; each method over those parameters that its rule has.
+    sampler
+        "tpe"; "random"; "grid", of at most ``trials`` evenly spread points.
+    trials
+        For each method, over all processes that share the storage.
+    seed
+        Of the sampler. With one job results repeat; a random search or a grid repeats with any number of them.
+    storage
+        Any URL that Optuna's RDBStorage takes; default: an SQLite file in ``out``.
+    prune
+        Whether trials are stopped that theory says cannot be stable.
+    map
+        Two searched parameters over whose plane `results` predicts the boundary of stability.
+
+    Raises
+    ------
+    InputError
+        If anything cannot be used, or ``out`` holds another sweep or something else.
+    """
+
+    def __init__(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        methods: Mapping[str, Mapping[str, Any]],
+        settings: Mapping[str, Any],
+        space: Space,
+        sampler: str = "tpe",
+        trials: int = 30,
+        seed: int = 0,
+        storage: str | None = None,
+        prune: bool = True,
+        map: tuple[str, str] | None = None,  # noqa: A002  (what it is called everywhere)
+    ) -> None:
+        check_one_of("sampler", sampler, SAMPLERS)
+        if trials < 1:
+            raise InputError(f"trials: expected a positive number, got {trials}")
+        self.out = Path(out)
+        self.settings = {"holdout": HOLDOUT, "seed": seed, **settings}
+        self.methods = {
+            label: joined(self.settings, method)
+            for label, method in ({REFERENCE: {"rule": REFERENCE}} | dict(methods)).items()
+        }
+        for label, method in self.methods.items():
+            if not re.fullmatch(r"\w[\w.+-]*", label):
+                raise InputError(f"methods: expected labels that can name a folder, got {label!r}")
+            if not method["holdout"]:
+                raise InputError("holdout: expected a share above 0, for a search must not see the test set; got 0")
+        if not space:
+            raise InputError("search: expected at least one parameter with its range, got none")
+        self.space = searched(self.methods, space)
+        self.sampler, self.trials, self.seed, self.prune, self.map = sampler, trials, seed, prune, map
+        self._url = storage or f"sqlite:///{self.out.resolve() / 'trials.db'}"
+        self._alone = storage is None
+        self._held: weakref.finalize[[int], Sweep] | None = None
+        self._ranges = {name: next(mine[name] for mine in self.space.values() if name in mine) for name in space}
+        self._check_map()
+        self._check_folder(None if storage is None else shown_url(storage))
+
+    def sources(self) -> list[Search]:
+        """Return the trials of each method, ready for `studies.pool.Pool.run`; until `close` ``out`` is held.
+
+        Raises
+        ------
+        InputError
+            If another process works in ``out``, or the storage cannot be used or holds another sweep.
+        """
+        if self._held is None:
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"out: {self.out} cannot be made ({error.strerror})") from None
+            try:
+                held = rundir.hold(self.out)
+            except InputError:
+                raise InputError(
+                    f"out: another process works in {self.out}; to share a search give each an out of its own "
+                    "and all the same storage"
+                ) from None
+            self._held = weakref.finalize(self, os.close, held)
+            write_json(self.out / SWEEP, self._plan)
+        return self._searches
+
+    def close(self) -> None:
+        """Let other processes work in ``out``; the end of this one does so too."""
+        if self._held is not None:
+            self._held()
+            self._held = None
+
+    def best(self, rule: str, k: int = 1) -> list[dict[str, Any]]:
+        """Return the parameters of the k best trials of a method that finished, the best first.
+
+        Raises
+        ------
+        InputError
+            If there is no such method, or none of its trials finished.
+        """
+        check_one_of("rule", rule, self.methods)
+        found = next(search for search in self._searches if search.label == rule).best(k)
+        if not found:
+            raise InputError(f"{self.out}: no trial of {rule} finished; expected at least one to choose from")
+        return found
+
+    def results(self) -> xr.Dataset:
+        """Return all trials in the storage, whoever made them; see the module `diagnostics.results`."""
+        found = dataset(self._searches, self._ranges).assign_attrs(self._attrs())
+        return found if self.map is None else found.assign(self._predicted(self.map))
+
+    @cached_property
+    def _searches(self) -> list[Search]:
+        folder = self.out / "trials"
+        here = f"{socket.gethostname()}:{folder.resolve()}"
+        searches = []
+        for label, settings in self.methods.items():
+            search = Search(
+                self._storage,
+                label,
+                settings,
+                self.space[label],
+                folder,
+                sampler=self.sampler,
+                trials=self.trials,
+                seed=self.seed,
+                prune=self.prune,
+                here=here,
+                alone=self._alone,
+            )
+            wanted = self._terms(label)
+            stored = search.study.user_attrs.get("sweep")
+            if stored is None:
+                search.study.set_user_attr("sweep", wanted)
+            else:
+                _check_same(f"storage: {shown_url(self._url)}: {label}", stored, wanted)
+            searches.append(search)
+        return searches
+
+    @cached_property
+    def _storage(self) -> RDBStorage:
+        self.out.mkdir(parents=True, exist_ok=True)
+        return open_storage(self._url)
+
+    def _terms(self, label: str) -> dict[str, Any]:
+        """Return what all processes that share a method's trials must agree on."""
+        terms = {
+            "settings": from_mapping(self.methods[label], label).as_dict(),
+            "space": {name: each.as_dict() for name, each in self.space[label].items()},
+            "sampler": self.sampler,
+            "seed": self.seed,
+            "prune": self.prune,
+        }
+        return terms | ({"points": self.trials} if self.sampler == "grid" else {})
+
+    @property
+    def _plan(self) -> dict[str, Any]:
+        return {
+            "methods": {label: self._terms(label) for label in self.methods},
+            "storage": None if self._alone else shown_url(self._url),
+            "trials": self.trials,
+            "map": list(self.map) if self.map else None,
+        }
+
+    def _attrs(self) -> dict[str, Any]:
+        attrs = {
+            "kind": "sweep",
+            "title": f"Sweep of {', '.join(self.methods)} over {', '.join(self._ranges)}",
+            "settings": json.dumps(self.settings),
+            "space": json.dumps({name: each.as_dict() for name, each in self._ranges.items()}),
+            "sampler": self.sampler,
+            "trials": self.trials,
+            "reference": REFERENCE,
+        }
+        return attrs | ({"map": json.dumps(list(self.map))} if self.map else {})
+
+    def _check_map(self) -> None:
+        if self.map is None:
+            return
+        for name in self.map:
+            check_one_of("map", name, self._ranges)
+            if self._ranges[name].choices:
+                raise InputError(f"map: expected parameters with a range, but {name} has choices")
+        if self.map[0] == self.map[1]:
+            raise InputError(f"map: expected two parameters, got {self.map[0]} twice")
+        if not self._mapped(self.map):
+            raise InputError(f"map: no rule has both {self.map[0]} and {self.map[1]}")
+
+    def _check_folder(self, storage: str | None) -> None:
+        """Require that the folder holds nothing, or this sweep."""
+        if (self.out / SWEEP).exists():
+            _check_same(f"out: {self.out}", read_json(self.out / SWEEP), self._plan)
+        elif self.out.exists() and (
+            not self.out.is_dir() or any(not p.name.startswith(".") for p in self.out.iterdir())
+        ):
+            raise InputError(f"out: {self.out} holds something else than a sweep; choose another folder")
+
+    def _mapped(self, names: tuple[str, str]) -> list[str]:
+        return [label for label, mine in self.space.items() if set(names) <= set(mine)]
+
+    def _predicted(self, names: tuple[str, str]) -> xr.Dataset:
+        """Predict the plane of two parameters, with the others in the middle of their ranges; NaN for rules without."""
+        from studies.boundary import predict  # brings torch
+
+        x, y = (list[Any](self._ranges[name].points(MAP_POINTS)) for name in names)
+        found = {}
+        for label in self._mapped(names):
+            middle = {name: each.middle for name, each in self.space[label].items() if name not in names}
+            settings = from_mapping(joined(self.methods[label], middle), f"map of {label}")
+            found[label] = predict(settings, names, (x, y))
+        both = xr.concat(list(found.values()), xr.DataArray(list(found), dims="rule", name="rule"))
+        return both.reindex(rule=list(self.methods)).rename({name: f"predicted_{name}" for name in both.data_vars})
+
+
+def _check_same(where: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Require that a sweep that is there already is the one that is wanted."""
+    theirs, ours = (_flat(json.loads(json.dumps(each))) for each in (stored, wanted))
+    for name in dict.fromkeys([*ours, *theirs]):
+        if name.rpartition(".")[2] in _MAY_DIFFER or theirs.get(name) == ours.get(name):
+            continue
+        was, wanted_now = (f"{each[name]!r}" if name in each else "none" for each in (theirs, ours))
+        raise InputError(
+            f"{where} holds a sweep with {name} = {was}, not {wanted_now}; go on with that, or start another"
+        )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        name: value
+        for key, each in tree.items()
+        for name, value in _flat(each, f"{prefix}.{key}" if prefix else key).items()
+    }

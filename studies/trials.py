@@ -1,0 +1,92 @@
+"""What the trials of a sweep found, as one labelled dataset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+import xarray as xr
+from optuna.trial import FrozenTrial, TrialState
+
+from studies.results import texts
+from studies.search import Search, status_of
+from studies.space import Range, Space
+
+_MEASURED = {
+    "validation_accuracy": ("1", "accuracy at the last step on held-out training examples"),
+    "steps": ("1", "training steps taken"),
+    "seconds": ("s", "time of the training steps"),
+    "step_size_number": ("1", "largest step-size number of all layers before step 1"),
+    "log_gain": ("1", "predicted log gain through all layers before step 1"),
+}
+
+
+def dataset(searches: Sequence[Search], ranges: Mapping[str, Range]) -> xr.Dataset:
+    """Return all trials of some searches, whoever made them, over (rule, trial), and the importance of parameters.
+
+    Parameters
+    ----------
+    searches
+        One for each method.
+    ranges
+        All that is searched.
+    """
+    trials = {search.label: search.all() for search in searches}
+    count = max(max(search.trials, len(trials[search.label])) for search in searches)
+    shape, dims = (len(trials), count), ("rule", "trial")
+    found = xr.Dataset(coords={"rule": list(trials), "trial": np.arange(count), "parameter": list(ranges)})
+    for name, (units, long_name) in _MEASURED.items():
+        found[name] = dims, np.full(shape, math.nan), {"units": units, "long_name": long_name}
+    for name, each in ranges.items():
+        words = any(isinstance(choice, str) for choice in each.choices)
+        found[name] = dims, texts(shape) if words else np.full(shape, math.nan), {"long_name": name}
+    found["status"], found["reason"] = (dims, texts(shape, "absent")), (dims, texts(shape))
+    about = {"units": "1", "long_name": "share of the variance of the accuracy (fANOVA)"}
+    found["importance"] = ("rule", "parameter"), np.full((len(trials), len(ranges)), math.nan), about
+    for row, search in enumerate(searches):
+        found["status"].values[row, : search.trials] = "pending"
+        for trial in trials[search.label]:
+            for name, value in _values(trial).items():
+                found[name].values[row, trial.number] = value
+        for name, share in importances(trials[search.label], search.space).items():
+            found["importance"].values[row, list(ranges).index(name)] = share
+    return found
+
+
+def _values(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what is known of a trial, by the names of the variables."""
+    attrs = trial.user_attrs
+    measured = {name: attrs.get(name) for name in ("steps", "seconds")}
+    measured |= {name: attrs.get(f"initial_{name}") for name in ("step_size_number", "log_gain")}
+    measured["validation_accuracy"] = trial.value if trial.state == TrialState.COMPLETE else None
+    known = {name: value for name, value in measured.items() if value is not None}
+    return {**trial.params, **known, "status": status_of(trial), "reason": str(attrs.get("reason", ""))}
+
+
+def importances(trials: Sequence[FrozenTrial], space: Space) -> dict[str, float]:
+    """Return the share of each parameter in the variance of the accuracy, by fANOVA; NaN for fewer than four trials.
+
+    Of Optuna's evaluators functional ANOVA (Hutter et al. 2014) asks what we ask: what decides the accuracy over the
+    whole space, so a coefficient that makes runs diverge, which answer at chance, is important. PED-ANOVA, the default,
+    asks what tells the best tenth from the rest: with fewer than twenty trials it gives all parameters the same.
+    Pruned and failed trials have no accuracy and are left out.
+
+    References
+    ----------
+    Hutter, Hoos and Leyton-Brown 2014, An efficient approach for assessing hyperparameter importance, ICML.
+    """
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    unknown = dict.fromkeys(space, math.nan)
+    if len(complete) < 4 or len({trial.value for trial in complete}) == 1:
+        return unknown
+    # A study of its own, in memory: evaluators take parameters from all trials of a study.
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(complete)
+    try:
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        return optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(space))
+    except RuntimeError:  # no tree of the forest found any variance
+        return unknown

@@ -1,0 +1,468 @@
+"""Sweeps: what is searched, what is kept, what is shared between processes, and what a kill costs."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+from diagnostics.results import check_results, read_results
+from probes.errors import InputError
+from studies.cell import Cell, Outcome, State
+from studies.prune import StepSizePruner
+from studies.space import Range, parse_search
+from studies.storage import open_storage, shown_url
+from studies.sweep import Sweep
+from studies.trials import importances
+
+SPACE = {"lr": Range(0.005, 0.5, log=True), "amp": Range(0.001, 1.0, log=True), "null": Range(0.0, 1.0)}
+METHODS = {"ia": {"rule": "ia"}, "wm": {"rule": "wm-reg"}}
+Train = Callable[[Cell], Outcome]
+
+
+@pytest.fixture(autouse=True)
+def _no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studies.storage._SYNCHRONOUS", "OFF")  # nobody pulls the plug here
+
+
+def make(out: Path, **given: Any) -> Sweep:
+    return Sweep(
+        out, **{"methods": METHODS, "settings": {"epochs": 1}, "space": SPACE, "trials": 6, "sampler": "random"} | given
+    )
+
+
+def outcome(cell: Cell) -> Outcome:
+    """What a training might come to: it diverges where amp is large, and there is a best learning rate."""
+    settings = cell.settings
+    if float(settings.coefficients.get("amp", 0)) > 0.3:
+        return Outcome("diverged", "loss not finite at step 3", 3, 0.1, math.log(10), 0.5)
+    return Outcome("finished", "", 20, 0.9 - 0.1 * abs(math.log10(settings.lr / 0.05)), 0.2, 1.5)
+
+
+def drain(sweep: Sweep, train: Train = outcome, step_size_number: float = 0.5) -> list[Cell]:
+    """Do what `studies.pool.Pool` does with one job."""
+    cells = []
+    for source in sweep.sources():
+        while (cell := source.next()) is not None:
+            cells.append(cell)
+            state = State(0, 20, math.nan, math.nan, math.nan, step_size_number, math.nan)
+            reason = source.reported(cell, state) if cell.watch else ""
+            source.ended(cell, Outcome("pruned", reason) if reason else train(cell))
+    return cells
+
+
+def parameters(cells: list[Cell]) -> list[tuple[float, Any]]:
+    return [(cell.settings.lr, cell.settings.coefficients) for cell in cells]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_every_method_has_the_same_budget_and_the_results_say_all(tmp_path: Path, sampler: str) -> None:
+    sweep = make(tmp_path / "s", sampler=sampler, trials=6)
+    cells = drain(sweep)
+    budget = {"bp": 6, "ia": 6, "wm": 6}
+    assert Counter(cell.path.name.rpartition("-")[0] for cell in cells) == budget
+    assert {cell.settings.holdout for cell in cells} == {0.2}
+    assert all(cell.path.parent == tmp_path / "s" / "trials" and cell.watch for cell in cells)
+    results = sweep.results()
+    check_results(results)
+    assert results.attrs["kind"] == "sweep"
+    assert json.loads(results.attrs["space"])["lr"] == {"low": 0.005, "high": 0.5, "log": True}
+    for cell in cells:
+        rule, _, number = cell.path.name.rpartition("-")
+        found, expected = results.sel(rule=rule, trial=int(number)), outcome(cell)
+        assert found.status.item() == expected.status
+        assert found.reason.item() == expected.reason
+        assert found.validation_accuracy.item() == expected.accuracy
+        assert (found.steps.item(), found.seconds.item()) == (expected.step, expected.seconds)
+        assert found.step_size_number.item() == 0.5
+        assert found.lr.item() == cell.settings.lr
+        amp = cell.settings.coefficients.get("amp", math.nan)
+        np.testing.assert_equal(found.amp.item(), amp)
+    assert results.amp.sel(rule="bp").isnull().all()
+    assert results.null.sel(rule="wm").isnull().all()
+    best = sweep.best("ia", 2)
+    ranked = results.sel(rule="ia").where(results.status.sel(rule="ia") == "finished", drop=True)
+    assert best[0]["lr"] == ranked.lr.values[ranked.validation_accuracy.values.argmax()]
+    assert len(best) == 2
+    assert set(best[0]) == set(SPACE)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_same_seed_gives_the_same_trials_and_another_others(tmp_path: Path, sampler: str) -> None:
+    given: dict[str, Any] = {"sampler": sampler, "trials": 12, "methods": {}, "space": {"lr": SPACE["lr"]}}
+    first, second, other = (
+        [cell.settings.lr for cell in drain(make(tmp_path / name, **given, seed=seed))]
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert first == second
+    assert first != other
+    assert len(set(first)) == 12  # no trial repeats another
+
+
+def test_tpe_learns_from_what_it_has_seen(tmp_path: Path) -> None:
+    space = {"lr": Range(1e-5, 0.5, log=True)}
+    distance = {}
+    for sampler in ("random", "tpe"):
+        cells = drain(make(tmp_path / sampler, sampler=sampler, trials=20, space=space, methods={}))
+        distance[sampler] = [abs(math.log10(cell.settings.lr / 0.05)) for cell in cells]
+    assert distance["tpe"][:10] == distance["random"][:10]
+    assert np.mean(distance["tpe"][10:]) < 0.5 * np.mean(distance["random"][10:])
+
+
+def test_a_rule_without_any_of_the_parameters_is_trained_once(tmp_path: Path) -> None:
+    cells = drain(make(tmp_path / "s", space={"null": SPACE["null"]}, methods={"ia": {"rule": "ia"}}))
+    assert Counter(cell.settings.rule for cell in cells) == {"bp": 1, "ia": 6}
+
+
+def test_unstable_trials_are_pruned_and_unknown_ones_are_not(tmp_path: Path) -> None:
+    sweep = make(tmp_path / "s", trials=2)
+    drain(sweep, step_size_number=1.2)
+    results = sweep.results()
+    assert set(results.status.values.ravel()) == {"pruned"}
+    assert results.validation_accuracy.isnull().all()
+    assert (results.step_size_number == 1.2).all()
+    assert results.reason.values[0, 0] == "step-size number 1.2 is above 1: unstable"
+    with pytest.raises(InputError, match="no trial of ia finished"):
+        sweep.best("ia")
+    unknown = make(tmp_path / "t", trials=2)
+    drain(unknown, step_size_number=math.nan)
+    assert "pruned" not in unknown.results().status.values
+    assert not any(cell.watch for cell in drain(make(tmp_path / "u", trials=1, prune=False)))
+
+
+@pytest.mark.parametrize(
+    ("step_size_number", "log_gain", "pruned"),
+    [(1.01, 0.0, True), (1.0, 7.0, False), (0.5, 7.1, True), (math.inf, math.nan, True), (math.nan, math.inf, True),
+     (math.nan, math.nan, False), (None, None, False), ("2", "9", False)],
+)  # fmt: skip
+def test_the_pruner_alone(step_size_number: object, log_gain: object, pruned: bool) -> None:
+    trial = optuna.create_study(pruner=StepSizePruner()).ask()
+    assert not trial.should_prune()
+    trial.set_user_attr("step_size_number", step_size_number)
+    trial.set_user_attr("log_gain", log_gain)
+    assert trial.should_prune() == pruned
+
+
+def test_what_failed_is_kept_with_its_reason(tmp_path: Path) -> None:
+    # Nesterov's momentum needs momentum: this pair of choices cannot be trained.
+    space = {"momentum": Range(choices=(0.9, 0)), "nesterov": Range(choices=(False, True))}
+    sweep = make(tmp_path / "s", space=space, sampler="grid", trials=4, methods={})
+    cells = drain(
+        sweep, lambda cell: Outcome("failed", "its process was killed") if cell.path.name == "bp-0" else outcome(cell)
+    )
+    results = sweep.results()
+    assert len(cells) == 3
+    assert results.status.values.ravel().tolist() == ["failed", "finished", "finished", "failed"]
+    assert results.reason[0, 0] == "its process was killed"
+    assert "nesterov: needs sgd with momentum" in results.reason.item(0, 3)
+    assert results.validation_accuracy[0, [0, 3]].isnull().all()
+
+
+def test_a_second_start_has_nothing_to_do_and_more_trials_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    sweep = make(out)
+    first = drain(sweep)
+    sweep.close()
+    again = make(out)
+    assert [source.total for source in again.sources()] == [0, 0, 0]
+    assert drain(again) == []
+    again.close()
+    more = make(out, trials=8)
+    assert [source.total for source in more.sources()] == [2, 2, 2]
+    second = drain(more)
+    assert Counter(cell.settings.rule for cell in second) == {"bp": 2, "ia": 2, "wm-reg": 2}
+    assert not {cell.path for cell in first} & {cell.path for cell in second}
+    more.close()
+    fewer = make(out, trials=2)
+    assert drain(fewer) == []
+    assert fewer.results().sizes["trial"] == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"settings": {"epochs": 2}}, "methods.bp.settings.epochs = 1, not 2"),
+        ({"space": SPACE | {"lr": Range(0.005, 1.0, log=True)}}, "methods.bp.space.lr.high = 0.5, not 1.0"),
+        ({"sampler": "tpe"}, "sampler = 'random', not 'tpe'"),
+        ({"methods": {"ia": {"rule": "ia"}}}, "methods.wm"),
+        ({"prune": False}, "prune = True, not False"),
+        ({"seed": 3}, "seed = 0, not 3"),
+        ({"storage": "sqlite:///other.db"}, "storage = None, not 'sqlite:///other.db'"),
+    ],
+)
+def test_another_sweep_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    drain(make(tmp_path / "s", trials=1))
+    with pytest.raises(InputError, match=f"{says}.*; go on with that, or start another"):
+        make(tmp_path / "s", trials=1, **change)
+
+
+def test_where_it_runs_may_change(tmp_path: Path) -> None:
+    drain(make(tmp_path / "s", trials=1))
+    make(tmp_path / "s", trials=1, settings={"epochs": 1.0, "batch_size": 64, "device": "cpu", "data_dir": "/data"})
+
+
+def test_another_sweep_in_the_same_storage_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    drain(make(tmp_path / "a", trials=1, storage=url))
+    with pytest.raises(InputError, match=r"storage: .*shared.db: bp holds a sweep with settings.epochs = 1, not 2"):
+        drain(make(tmp_path / "b", trials=1, storage=url, settings={"epochs": 2}))
+
+
+def test_a_folder_of_something_else_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="holds something else than a sweep"):
+        make(tmp_path)
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    first = make(tmp_path / "s")
+    first.sources()
+    with pytest.raises(InputError, match=r"another process works in .*; to share a search give each an out of its own"):
+        make(tmp_path / "s").sources()
+    first.close()
+    make(tmp_path / "s").sources()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sampler": "cma"}, "'cma' is not known"),
+        ({"trials": 0}, "trials: expected a positive number"),
+        ({"space": {}}, "at least one parameter"),
+        ({"settings": {"holdout": 0}}, "holdout: expected a share above 0"),
+        ({"map": ("amp", "decay")}, "map: 'decay' is not known"),
+        ({"map": ("amp", "amp")}, "map: expected two parameters"),
+        ({"methods": {"a/b": {"rule": "ia"}}}, "labels that can name a folder"),
+        ({"storage": "postgres"}, "storage: expected an Optuna URL"),
+        ({"methods": {"wm": {"rule": "wm-reg"}, "sa": {"rule": "sa"}}, "map": ("amp", "self"),
+          "space": parse_search(["amp=linear:0:1", "self=linear:0:1"])}, "no rule has both amp and self"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_refused_before_anything_is_made(
+    tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        make(tmp_path / "s", **change)
+    assert not (tmp_path / "s").exists()
+
+
+def test_storages_that_cannot_be_opened(tmp_path: Path) -> None:
+    assert shown_url("mysql://me:secret@host/x") == "mysql://me:***@host/x"
+    (tmp_path / "text.db").write_text("this is no database, and long enough to be told from one " * 20)
+    for url, says in (
+        (f"sqlite:///{tmp_path / 'none' / 'x.db'}", "cannot be opened"),
+        (f"sqlite:///{tmp_path / 'text.db'}", "cannot be opened"),
+        ("mysql://me:secret@host/x", "driver"),
+    ):
+        with pytest.raises(InputError, match=says) as caught:
+            open_storage(url)
+        assert "secret" not in str(caught.value)
+
+
+WORKER = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_sweep import drain, make, outcome
+from pathlib import Path
+
+def train(cell):
+    with open({log!r}, "a") as file:
+        file.write(cell.path.name + " " + sys.argv[1] + "\\n")
+    time.sleep(0.02)
+    return outcome(cell)
+
+drain(make(Path(sys.argv[1]), storage={url!r}, trials=8), train)
+"""
+
+
+def test_two_processes_share_one_search(tmp_path: Path) -> None:
+    url, log = f"sqlite:///{tmp_path / 'shared.db'}", tmp_path / "log"
+    script = WORKER.format(tests=str(Path(__file__).parent), log=str(log), url=url)
+    command = [sys.executable, "-W", "error", "-c", script]
+    workers = [
+        subprocess.Popen([*command, str(tmp_path / name)], stderr=subprocess.PIPE, text=True) for name in ("a", "b")
+    ]
+    errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    trained = [line.split() for line in log.read_text().splitlines()]
+    assert len({name for name, _ in trained}) == len(trained) == 24  # each once
+    assert len({where for _, where in trained}) == 2  # and both had some
+    for name in ("a", "b"):  # each sees what both did
+        results = make(tmp_path / name, storage=url, trials=8).results()
+        assert set(results.status.values.ravel()) <= {"finished", "diverged"}
+        assert results.sizes["trial"] == 8
+    single = make(tmp_path / "single", trials=8)
+    drain(single)
+    xr.testing.assert_equal(results.lr, single.results().lr)  # random trials are the same whoever begins them
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from test_sweep import drain, make, outcome
+from pathlib import Path
+
+def train(cell):
+    if cell.path.name == "ia-2":
+        cell.path.mkdir(parents=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return outcome(cell)
+
+drain(make(Path({out!r}), **{given!r}), train)
+"""
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_kill_costs_no_trial(tmp_path: Path, shared: bool) -> None:
+    given = {"storage": f"sqlite:///{tmp_path / 'shared.db'}"} if shared else {}
+    script = KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path / "s"), given=given)
+    killed = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    if shared:  # another machine leaves it alone
+        elsewhere = [cell.path.name for cell in drain(make(tmp_path / "t", trials=4, **given))]
+        assert elsewhere == ["ia-3", "wm-0", "wm-1", "wm-2", "wm-3"]
+    sweep = make(tmp_path / "s", **given)
+    status = sweep.results().status.sel(rule="ia").values.tolist()
+    assert status[2] == "running"
+    cells = drain(sweep)
+    uninterrupted = drain(make(tmp_path / "u"))
+    rest = [cell for cell in uninterrupted if not shared or cell.path.name not in elsewhere]
+    assert [cell.path.name for cell in cells] == [cell.path.name for cell in rest][8:]
+    assert parameters(cells) == parameters(rest)[8:]
+    assert "running" not in sweep.results().status.values
+
+
+def test_an_interrupted_trial_is_taken_up(tmp_path: Path) -> None:
+    sweep = make(tmp_path / "s", methods={}, space={"lr": SPACE["lr"]})
+    (source,) = sweep.sources()
+    cell = source.next()
+    assert cell is not None
+    source.ended(cell, Outcome("interrupted", "stopped by the user", 5))
+    assert sweep.results().status.values[0, 0] == "interrupted"
+    again = source.next()
+    assert again == cell
+    source.ended(again, outcome(again))
+    assert sweep.results().status.values[0, 0] == "finished"
+
+
+def trials(accuracy: Callable[[float, float], float], count: int) -> list[optuna.trial.FrozenTrial]:
+    """Random trials over lr and amp, and a coefficient that does nothing."""
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(count):
+        trial = study.ask()
+        values = {name: each.suggest(trial, name) for name, each in SPACE.items()}
+        study.tell(trial, accuracy(values["lr"], values["amp"]))
+    return study.trials
+
+
+def test_importance_finds_what_decides() -> None:
+    best = lambda lr, amp: 0.9 - 0.1 * abs(math.log10(lr / 0.05))  # noqa: E731
+    found = importances(trials(lambda lr, amp: 0.1 if amp > 0.3 else best(lr, amp), 30), SPACE)
+    assert found["amp"] > 0.8  # for a sixth of its scale it makes runs diverge
+    assert sum(found.values()) == pytest.approx(1)
+    found = importances(trials(best, 30), SPACE)
+    assert found["lr"] > 0.8
+    assert found == importances(trials(best, 30), SPACE)  # no chance in it
+
+
+@pytest.mark.parametrize("count", [0, 3, 8])
+def test_importance_is_unknown_where_there_is_nothing_to_tell(count: int) -> None:
+    accuracy = (lambda lr, amp: lr) if count < 4 else (lambda lr, amp: 0.1)
+    assert importances(trials(accuracy, count), SPACE) == pytest.approx(dict.fromkeys(SPACE, math.nan), nan_ok=True)
+
+
+def test_words_are_results_too(tmp_path: Path) -> None:
+    space = {"optimizer": Range(choices=("sgd", "adam")), "inputs": Range(choices=("noise", "activations"))}
+    sweep = make(tmp_path / "s", space=space, sampler="grid", trials=4, methods={"ia": {"rule": "ia"}})
+    drain(sweep)
+    results = sweep.results()
+    check_results(results)
+    assert results.optimizer.sel(rule="ia").values.tolist() == ["sgd", "sgd", "adam", "adam"]
+    assert results.inputs.sel(rule="bp").values.tolist() == ["", "", "", ""]
+    assert sweep.best("ia")[0]["inputs"] in ("noise", "activations")
+
+
+def test_the_predicted_map_is_of_the_middle_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from studies import boundary
+    from trainers.settings import Settings
+
+    monkeypatch.setattr("studies.sweep.MAP_POINTS", 3)
+    settings = {"width": 8, "depth": 2, "epochs": 1}
+    space = {"lr": Range(0.01, 1.0, log=True), "self": Range(0.1, 0.3), "decay": Range(0.01, 1.0, log=True)}
+    methods = {"sa": {"rule": "sa"}, "kp": {"rule": "kp"}}
+    sweep = make(tmp_path / "s", settings=settings, space=space, methods=methods, map=("self", "decay"), trials=1)
+    drain(sweep)
+    results = sweep.results()
+    check_results(results)
+    middle = Settings(rule="sa", lr=0.1, holdout=0.2, **settings)
+    expected = boundary.predict(middle, ("self", "decay"), ([0.1, 0.2, 0.3], [0.01, 0.1, 1.0]))
+    for name in ("step_size_number", "log_gain"):
+        found = results[f"predicted_{name}"]
+        np.testing.assert_allclose(found.sel(rule="sa").values, expected[name].values)
+        assert found.sel(rule=["bp", "kp"]).isnull().all()
+        np.testing.assert_allclose(found.map_y, [0.01, 0.1, 1.0])
+
+
+def test_the_command_trains_and_goes_on(tmp_path: Path) -> None:
+    from studies.cli_sweep import sweep
+
+    out = tmp_path / "s"
+    words = [
+        "--rule",
+        "sa",
+        "--search",
+        "lr=log:0.01:0.1",
+        "--search",
+        "decay=log:0.01:0.5",
+        "--trials",
+        "2",
+        "--jobs",
+        "1",
+    ]
+    words += [
+        "--sampler",
+        "random",
+        "--width",
+        "8",
+        "--depth",
+        "2",
+        "--epochs",
+        "0.2",
+        "--feedback-lr",
+        "0.5",
+        "-c",
+        "self=0.1",
+    ]
+    words += ["--format", "html", "--out", str(out)]
+    result = CliRunner().invoke(sweep, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines()[:6])) <= 80
+    assert result.stdout.splitlines()[-2:] == [str(out / "results.nc"), str(out / "sweep.html")]
+    assert "bp has no feedback_lr" in result.stderr
+    assert "best of sa: lr=" in result.stdout
+    first = read_results(out / "results.nc")
+    assert (first.status == "finished").all()
+    assert (first.validation_accuracy > 0).all()
+    config = json.loads((out / "trials" / "sa-1" / "config.json").read_text())
+    assert config["settings"]["holdout"] == 0.2
+    assert config["settings"]["coefficients"] == {"self": 0.1, "decay": first.decay.sel(rule="sa", trial=1).item()}
+    assert first.step_size_number.sel(rule="sa", trial=1) == pytest.approx(
+        0.5 * config["settings"]["coefficients"]["decay"] / 2
+    )
+    (out / "sweep.html").unlink()
+    again = CliRunner().invoke(sweep, words, catch_exceptions=False)
+    assert again.exit_code == 0
+    assert (out / "sweep.html").exists()
+    xr.testing.assert_identical(read_results(out / "results.nc"), first)
