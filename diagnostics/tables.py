@@ -36,7 +36,9 @@ def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
 
 def grid_table(results: xr.Dataset) -> Table:
     """Return the test accuracy over seeds of every other combination of a study's factors."""
-    table = Table(title=Text("test accuracy at the last step", style="bold"), title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=Text("test accuracy at the last step", style="bold"), title_justify="left", box=None, pad_edge=False
+    )
     factors = [str(name) for name in results["status"].dims if name != "seed"]
     shown = [name for name in factors if name == "rule" or results.sizes[name] > 1]
     for name in shown:
@@ -50,7 +52,9 @@ def grid_table(results: xr.Dataset) -> Table:
             continue
         values = cell["test_accuracy"].values[np.isfinite(cell["test_accuracy"].values)]
         low, high = of_mean(values)
-        rest = ", ".join(f"{count} {status}" for status, count in statuses.items() if status not in ("finished", "absent"))
+        rest = ", ".join(
+            f"{count} {status}" for status, count in statuses.items() if status not in ("finished", "absent")
+        )
         table.add_row(
             *(Text(plain(str(cell[name].item())), overflow="fold") for name in shown),
             f"{values.mean():.3f}" if len(values) else "–",

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.argument("file", metavar="FILE.toml")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: runs/NAME]")
 @click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each core]")
-@click.option("--dry-run", is_flag=True, help="Train nothing: build every model, check the data, take one step, estimate the cost.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Train nothing: build every model, check the data, take one step, estimate the cost.",
+)
 @click.option("--data-dir", help="Folder of the data sets' files.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)

@@ -49,11 +49,15 @@ class Grid:
         of one cell, or a run of other settings lies in a cell's folder.
     """
 
-    def __init__(self, out: Path, plan: Plan, tuned: Mapping[tuple[Level, ...], Mapping[str, float]] | None = None) -> None:
+    def __init__(
+        self, out: Path, plan: Plan, tuned: Mapping[tuple[Level, ...], Mapping[str, float]] | None = None
+    ) -> None:
         self.out, self.plan = out, plan
         self.tuned = dict(tuned or {})
         self.factors = _factors(plan)
-        self.cells = {key: self._cell(levels, settings) for key, (levels, settings) in _combinations(plan, self.factors).items()}
+        self.cells = {
+            key: self._cell(levels, settings) for key, (levels, settings) in _combinations(plan, self.factors).items()
+        }
         paths = [cell.path for cell in self.cells.values()]
         if len(set(paths)) < len(paths):
             raise InputError("grid: two cells have names that are the same on the disk; rename one of the levels")
@@ -111,7 +115,12 @@ class Grid:
             at = tuple(place[level] for place, level in zip(places, key, strict=True))
             outcome = self.outcomes.get(cell.path, Outcome("pending", "not begun"))
             status[at], reason[at], run[at] = outcome.status, outcome.reason, cell.path.relative_to(self.out).as_posix()
-            found = {"test_accuracy": outcome.accuracy, "test_loss": outcome.loss, "steps": outcome.step, "seconds": outcome.seconds}
+            found = {
+                "test_accuracy": outcome.accuracy,
+                "test_loss": outcome.loss,
+                "steps": outcome.step,
+                "seconds": outcome.seconds,
+            }
             if outcome.status in ("finished", "diverged") and (cell.path / ANALYSIS).exists():
                 found |= angles(cell.path)
             for name, value in found.items():
@@ -122,7 +131,7 @@ class Grid:
         attrs = {
             "kind": "grid",
             "title": self.plan.title,
-            "settings": json.dumps(self.plan.settings),
+            "settings": json.dumps(self._shared()),
             "reference": "bp",
         }
         coords = {name: (name, labels(list(levels))) for name, levels in self.factors.items()}
@@ -132,6 +141,22 @@ class Grid:
         """Return the method and the levels of those factors for which it was tuned anew."""
         per = ("rule", *(self.plan.tune.per if self.plan.tune else ()))
         return tuple(level for name, level in zip(self.factors, key, strict=True) if name in per)
+
+    def _shared(self) -> dict[str, Any]:
+        """Return the settings of the file, and what the network and its data are, as far as all cells share them."""
+        named = {
+            "model",
+            "depth",
+            "data",
+            *self.plan.settings,
+            *(name for grid in self.plan.grids for name in grid.settings),
+        }
+        every = [cell.settings.as_dict() for cell in self.cells.values()]
+        return {
+            name: every[0][name]
+            for name in sorted(named)
+            if every and all(each.get(name) == every[0].get(name) for each in every)
+        }
 
     def _cell(self, key: Levels, settings: dict[str, Any]) -> Cell:
         settings = joined(settings, self.tuned.get(self.tuning_key(tuple(key.values())), {}))
@@ -153,7 +178,9 @@ def tunings(plan: Plan) -> dict[tuple[Level, ...], dict[str, Any]]:
     factors = _factors(plan)
     unknown = [name for name in plan.tune.per if name not in factors or name in ("rule", "seed")]
     if unknown:
-        raise InputError(f"tune: per: expected names of factors beside rule and seed, got {unknown[0]!r}; factors: {', '.join(factors)}")
+        raise InputError(
+            f"tune: per: expected factors beside rule and seed, got {unknown[0]!r}; factors: {', '.join(factors)}"
+        )
     found: dict[tuple[Level, ...], dict[str, Any]] = {}
     for levels, settings in _combinations(plan, factors, bare=True).values():
         found.setdefault(tuple(levels[name] for name in factors if name in plan.tune.per), settings)
@@ -192,7 +219,9 @@ def _combinations(
     """Return levels and settings of every cell by its key; ``bare`` leaves out what the method and the seed set."""
     found: dict[tuple[Level, ...], tuple[Levels, dict[str, Any]]] = {}
     for grid in plan.grids:
-        choices = {name: grid.factors.get(name) or {(level := _default(plan, grid, name)): {name: level}} for name in factors}
+        choices = {
+            name: grid.factors.get(name) or {(level := _default(plan, grid, name)): {name: level}} for name in factors
+        }
         for combination in _product(choices):
             levels = {name: combination[name] for name in factors}
             sets = [choices[name][level] for name, level in levels.items() if name not in ("rule", "seed")]
@@ -210,5 +239,3 @@ def _product(choices: Mapping[str, Iterable[Level]]) -> list[Levels]:
     for name, levels in choices.items():
         found = [{**each, name: level} for each in found for level in levels]
     return found
-
-

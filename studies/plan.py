@@ -172,7 +172,9 @@ def _plan(name: str, content: dict[str, Any], text: str) -> Plan:
     known = ("title", "about", "settings", "rules", "probes", "tune", "grid", "sweep", "transfer", "claims")
     _check_names("study", content, known)
     settings = _table("settings", content.get("settings", {}))
-    methods = {label: {"rule": label, **_table(f"rules.{label}", given)} for label, given in content.get("rules", {}).items()}
+    methods = {
+        label: {"rule": label, **_table(f"rules.{label}", given)} for label, given in content.get("rules", {}).items()
+    }
     methods = {"bp": {"rule": "bp"}, **methods}
     grids = tuple(_grid(i, each) for i, each in enumerate(_list("grid", content)))
     sweeps = tuple(_sweep(each) for each in _list("sweep", content))
@@ -243,7 +245,8 @@ def _search(where: str, values: dict[str, Any]) -> dict[str, Any]:
     values["settings"] = _table(f"{where}: settings", values.get("settings", {}))
     for name, kind in (("trials", int), ("seed", int), ("prune", bool)):
         if name in values and type(values[name]) is not kind:
-            raise InputError(f"{where}: {name}: expected {'a whole number' if kind is int else 'true or false'}, got {values[name]!r}")
+            wanted = "a whole number" if kind is int else "true or false"
+            raise InputError(f"{where}: {name}: expected {wanted}, got {values[name]!r}")
     for name in ("rules", "per", "map"):
         if name in values:
             values[name] = _words(f"{where}: {name}", values[name])
@@ -278,7 +281,7 @@ def _named(what: str, given: Any, kind: type) -> tuple[str, dict[str, Any]]:
 
 def _rules_of(settings: Mapping[str, Any], grids: Iterable[GridPlan]) -> list[str]:
     """Return the labels of all methods of the grids."""
-    labels = []
+    labels: list[str] = []
     for grid in grids:
         levels = grid.factors.get("rule")
         labels += map(str, levels) if levels else [str({**settings, **grid.settings}.get("rule", Settings().rule))]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from probes.schema import write_aside
+from probes.schema import CONFIG, read_json, write_aside
 
 RESULTS = "results.nc"
 UNITS = {
@@ -24,7 +24,9 @@ UNITS = {
 
 
 def write(results: xr.Dataset, folder: Path) -> Path:
-    """Write ``results.nc`` into a folder, in place of an earlier one.
+    """Write ``results.nc`` into the folder that holds the runs, in place of an earlier one.
+
+    The attribute ``classes``, from which chance follows, is the least number of classes of all runs.
 
     Raises
     ------
@@ -34,6 +36,9 @@ def write(results: xr.Dataset, folder: Path) -> Path:
     for name, (units, long_name) in UNITS.items():
         if name in results:
             results[name].attrs = {"units": units, "long_name": long_name}
+    networks = [read_json(path).get("network") for path in folder.glob(f"*/*/{CONFIG}")]
+    if classes := [network["classes"] for network in networks if isinstance(network, dict)]:
+        results.attrs["classes"] = min(classes)
     path = folder / RESULTS
     with write_aside(path) as aside:
         results.to_netcdf(aside, engine="h5netcdf")

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from diagnostics.claims import Result, decide, write_claims
+from diagnostics.claims import CLAIMS, Result, decide, write_claims
 from diagnostics.results import gather
-from probes.errors import InputError
+from probes.errors import InputError, check_one_of
 from probes.schema import write_json
 from studies.cell import Cell
 from studies.grid import Grid, tunings
@@ -23,7 +23,7 @@ from trainers.provenance import environment
 from trainers.settings import from_mapping
 
 STUDY = "study.json"
-CLAIMS = "claims.json"
+DECIDED = "claims.json"
 
 
 class Study:
@@ -53,6 +53,8 @@ class Study:
 
     def __init__(self, out: Path, plan: Plan, command: str = "") -> None:
         self.out, self.plan, self.command = out, plan, command
+        for name in plan.claims:
+            check_one_of("claims", name, CLAIMS)
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / STUDY).exists())):
             raise InputError(f"out: {out} holds something else than a study; choose another folder")
         self.grid = Grid(out, plan)
@@ -80,7 +82,7 @@ class Study:
             finally:
                 self._save()
             claims = decide(gather(self.out), self.plan.claims)
-            write_claims(claims, self.out / CLAIMS)
+            write_claims(claims, self.out / DECIDED)
             return claims
         finally:
             os.close(held)
@@ -104,7 +106,8 @@ class Study:
         """Write the results of all parts, as far as they have come."""
         if self.plan.grids:
             self.grid.save()
-        for part in (*self.tuning.values(), *self.sweeps.values(), *self.transfers.values()):
+        parts: tuple[Sweep | Transfer, ...] = (*self.tuning.values(), *self.sweeps.values(), *self.transfers.values())
+        for part in parts:
             if part.out.exists():
                 write(part.results(), part.out)
 
@@ -158,11 +161,15 @@ class Study:
         found = []
         for sweep in (*self.tuning.values(), *self.sweeps.values()):
             name = sweep.out.relative_to(self.out).as_posix()
-            found += [(f"{name}/{label}", joined(sweep.settings, method), sweep.trials) for label, method in sweep.methods.items()]
+            found += [
+                (f"{name}/{label}", joined(sweep.settings, method), sweep.trials)
+                for label, method in sweep.methods.items()
+            ]
         for each in self.plan.transfers:
             sweep = self.sweeps[each.sweep]
             source = {key: value for key, value in sweep.settings.items() if key != "holdout"}
-            for target, more in ({"source": {}} | each.to).items():
+            targets: dict[str, dict[str, Any]] = {"source": {}, **each.to}
+            for target, more in targets.items():
                 for label, method in sweep.methods.items():
                     settings = joined(source, method, more)
                     found.append((f"transfers/{each.name}/{label},{target}", settings, each.top * len(each.seeds)))

@@ -120,7 +120,13 @@ def _watch_epochs() -> Iterator[int]:
 
 def _state(progress: Progress, step_size_number: float = math.nan, log_gain: float = math.nan) -> State:
     return State(
-        progress.step, progress.total, progress.loss, progress.accuracy, progress.test_accuracy, step_size_number, log_gain
+        progress.step,
+        progress.total,
+        progress.loss,
+        progress.accuracy,
+        progress.test_accuracy,
+        step_size_number,
+        log_gain,
     )
 
 

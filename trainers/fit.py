@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
@@ -338,7 +339,7 @@ class Training:
             self._random.state = [*saved["random"], *self._random.state[len(saved["random"]) :]]
             with self._random.active():
                 pass
-            self.progress = Progress(step, self.total, *numbers, tested_on=self.progress.tested_on)
+            self.progress = dataclasses.replace(self.progress, step=step, **dict(zip(_KEPT[1:], numbers, strict=True)))
         except checkpoint.DAMAGE as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"{self.out / CHECKPOINT}: does not fit the run's settings ({reason})") from None

@@ -35,11 +35,13 @@ def describe(settings: Settings, *, shape: tuple[int, ...], classes: int) -> dic
 @cache
 def environment() -> Mapping[str, Any]:
     """Return the versions of wtdiag, its git commit if it runs from a checkout, Python and the main packages."""
-    return MappingProxyType({
-        "wtdiag_version": wtdiag_version(),
-        "git_commit": _git_commit(),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-    })
+    return MappingProxyType(
+        {
+            "wtdiag_version": wtdiag_version(),
+            "git_commit": _git_commit(),
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        }
+    )
 
 
 def command(settings: Settings) -> str:

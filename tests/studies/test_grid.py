@@ -109,7 +109,7 @@ def test_what_was_tuned_goes_into_the_cells_it_was_tuned_for(plan, tmp_path):
 
 
 def test_tuning_for_what_is_no_factor_is_refused(plan):
-    with pytest.raises(InputError, match="tune: per: expected names of factors"):
+    with pytest.raises(InputError, match="tune: per: expected factors beside"):
         tunings(dataclasses.replace(plan, tune=dataclasses.replace(plan.tune, per=("width",))))
 
 
