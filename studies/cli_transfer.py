@@ -1,0 +1,128 @@
+"""``wtdiag transfer``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from rich.table import Table
+
+ACROSS = 5
+"""Architectures side by side in a table."""
+
+
+@click.command("transfer")
+@click.argument("sweep_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--to", "targets", multiple=True, required=True, metavar="NAME=VALUE[,...]",
+    help="Settings that make another architecture of the sweep's, as depth=8 or model=conv,data=glyphs; repeatable.",
+)  # fmt: skip
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Configurations of each rule.")
+@click.option(
+    "--seed", "seeds", multiple=True, type=click.IntRange(min=0), default=(0, 1, 2), show_default="0, 1, 2",
+    help="Seed that each is trained with; repeatable.",
+)  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each core]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the transfer.  [default: SWEEP_DIR-transfer]")
+@click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
+def transfer(
+    sweep_dir: Path,
+    targets: tuple[str, ...],
+    top: int,
+    seeds: tuple[int, ...],
+    jobs: int | None,
+    out: Path | None,
+    formats: str,
+) -> None:
+    """Train the best settings that a sweep found, unchanged, on other architectures, and report on it.
+
+    Each rule's best by accuracy on held-out examples are trained anew there and on the sweep's own architecture, and
+    evaluated on the test set at the last step. Prints test accuracy relative to that of backprop's best, seed by seed,
+    with 95 % intervals. Called again it goes on with what is not done.
+
+    \b
+    wtdiag transfer runs/lr --to depth=8 --to width=128
+    wtdiag transfer runs/map --to model=conv,data=glyphs --top 3 --seed 0 --seed 1 --jobs 2
+    """  # noqa: D301  (click wants the character itself)
+    from rich.console import Console
+
+    from diagnostics.tables import WIDTH
+    from reports import FORMATS
+    from reports.transfer import write as write_report
+    from studies.architectures import parse_architectures
+    from studies.pool import Pool
+    from studies.results import write
+    from studies.transfer import Transfer
+
+    folder = out or sweep_dir.parent / f"{sweep_dir.resolve().name}-transfer"
+    whole = Transfer(folder, sweep=sweep_dir, architectures=parse_architectures(targets), top=top, seeds=seeds)
+    for note in whole.notes:
+        click.echo(f"wtdiag: {note}", err=True)
+    sources = whole.sources()
+    try:
+        with Pool(jobs) as pool:
+            pool.run(*sources)
+    except KeyboardInterrupt:
+        click.echo(f"wtdiag: interrupted; the same command goes on with {folder}", err=True)
+        raise SystemExit(130) from None
+    finally:
+        written = write(whole.results(), folder)
+    results = whole.results()
+    with Console(stderr=True).status("report"):
+        reports = write_report(folder, formats=FORMATS if formats == "both" else (formats,))
+    console = Console()
+    for table in tables(results):
+        console.print(table, width=min(WIDTH, console.width))
+    for line in _failures(results):
+        click.echo(f"wtdiag: {line}", err=True)
+    for path in (written, *reports):
+        click.echo(path)
+
+
+def tables(results: xr.Dataset) -> Iterator[Table]:
+    """Yield the accuracy relative to backprop, a row for each rule, in tables of no more than 80 columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from diagnostics.robustness import relative
+    from diagnostics.tables import plain
+
+    found = relative(results)
+    labels = [str(label) for label in found["architecture"].values]
+    for first in range(0, len(labels), ACROSS):
+        shown = labels[first : first + ACROSS]
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("accuracy / bp's" if not first else "")
+        for label in shown:
+            table.add_column(Text(plain(label), overflow="fold"), justify="right")
+        for rule in found["rule"].values:
+            cells = (found.sel(rule=rule, architecture=label) for label in shown)
+            table.add_row(Text(plain(str(rule)), overflow="fold"), *map(_cell, cells))
+        yield table
+
+
+def _cell(found: xr.Dataset) -> str:
+    """Return mean and interval in two lines, and how many seeds have no number."""
+    mean, low, high = (float(found[name]) for name in ("mean", "low", "high"))
+    if mean != mean:
+        return "–"
+    lines = [f"{mean:.3f}", f"{low:.2f} to {high:.2f}" if low == low else f"{int(found['n'])} seed"]
+    if left_out := int(found["left_out"]):
+        lines.append(f"{left_out} left out")
+    return "\n".join(lines)
+
+
+def _failures(results: xr.Dataset) -> Iterator[str]:
+    """Say which runs have no accuracy, and why."""
+    status = results["status"]
+    for at in zip(*(status.isin(["failed", "interrupted"])).values.nonzero(), strict=True):
+        run = results.isel(dict(zip(status.dims, at, strict=True)))
+        yield (
+            f"{run['rule'].item()} {run['configuration'].item()} on {run['architecture'].item()}, seed "
+            f"{run['seed'].item()}, {run['status'].item()}: {run['reason'].item()}"
+        )

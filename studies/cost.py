@@ -1,0 +1,158 @@
+"""What one run costs: its network is built, and a few steps are taken on noise."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+
+from probes.errors import InputError
+from trainers.convert import set_rule
+from trainers.data import Data
+from trainers.data.synthetic import SyntheticSplit
+from trainers.fit import Training
+from trainers.settings import Settings
+
+STEP_SECONDS = 0.5
+"""A step is timed on so many examples of its batch that it takes about so long."""
+_TIMED_SECONDS, _MOST_STEPS = 0.3, 20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run costs.
+
+    Attributes
+    ----------
+    parameters : int
+        Numbers that the forward pass learns.
+    memory : int
+        Bytes, at the whole batch size, of weights, gradients, the optimisers' state, and what a forward pass keeps for
+        the backward pass: the peak, but for what libraries and either pass have at hand for a moment.
+    step_seconds : float
+        Time of one training step at the whole batch size, data at hand.
+    examples : int
+        Of the batch on which it was timed; time is taken to be proportional from there on.
+    steps : int
+        Of the run.
+    snapshot_bytes : int
+        Disk space of its planned snapshots.
+    """
+
+    parameters: int
+    memory: int
+    step_seconds: float
+    examples: int
+    steps: int
+    snapshot_bytes: int
+
+
+def measure(settings: Settings, dataset: Data) -> Cost:
+    """Return what a run costs on this machine; nothing is written, and the images of the data are not used.
+
+    Raises
+    ------
+    InputError
+        If the network cannot be built or a training step fails.
+
+    Examples
+    --------
+    >>> from trainers.data import load
+    >>> cost = measure(Settings(rule="fa", epochs=2), load("digits"))
+    >>> cost.parameters, cost.steps
+    (13322, 46)
+    """
+    try:
+        with TemporaryDirectory() as folder, torch.random.fork_rng():
+            training = Training(settings, Path(folder, "run"), dataset=dataset)
+            memory = _first_step(training)
+            examples, seconds = _timed(training)
+    except InputError:
+        raise
+    except (RuntimeError, MemoryError) as error:  # torch's, for shapes that do not fit and for memory
+        raise InputError(f"a training step fails ({str(error).splitlines()[0]})") from error
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in training.learner.forward),
+        memory=memory,
+        step_seconds=seconds * settings.batch_size / examples,
+        examples=examples,
+        steps=training.total,
+        snapshot_bytes=len(training.plan) * training.plan.snapshot_bytes,
+    )
+
+
+def _first_step(training: Training) -> int:
+    """Take a step with two examples; return the memory that one with the whole batch needs."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in training.model.state_dict().values()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _step(training, 0, _noise(training, 2))
+    if not math.isfinite(loss):
+        raise InputError(f"loss: {loss} at the first step, on noise; expected a finite number")
+    state = [*training.model.state_dict().values()]
+    state += [parameter.grad for parameter in training.model.parameters() if parameter.grad is not None]
+    for optimizer in training.learner.optimizers.values():
+        state += [value for each in optimizer.state.values() for value in each.values() if isinstance(value, Tensor)]
+    activations = sum(kept.values()) * training.settings.batch_size // 2
+    return activations + int(sum({tensor.data_ptr(): tensor.nbytes for tensor in state}.values()))
+
+
+def _timed(training: Training) -> tuple[int, float]:
+    """Return the time of a step, and on how many examples it was taken."""
+    examples = 2
+    batch = _noise(training, examples)
+    seconds = _clocked(training, 0, batch)
+    # In strides, for a step on few examples tells how long the machine takes to begin, and not what an example costs.
+    while examples < training.settings.batch_size and seconds < STEP_SECONDS / 2:
+        examples = min(4 * examples, training.settings.batch_size)
+        batch = _noise(training, examples)
+        seconds = _clocked(training, 0, batch)
+    if seconds > STEP_SECONDS:
+        return examples, seconds
+    times: list[float] = []
+    while sum(times) < _TIMED_SECONDS and len(times) < _MOST_STEPS:
+        # From the middle of the run on: a delay at the start, or taking turns, is then as it mostly is.
+        times.append(_clocked(training, training.total // 2 + len(times), batch))
+    return examples, sum(times) / len(times)
+
+
+def _clocked(training: Training, step: int, batch: tuple[Tensor, Tensor]) -> float:
+    began = time.perf_counter()
+    _step(training, step, batch)  # its loss was read, so the device has done its work
+    return time.perf_counter() - began
+
+
+def _noise(training: Training, examples: int) -> tuple[Tensor, Tensor]:
+    data = training.dataset
+    x, y = SyntheticSplit.of(examples, data.shape, data.classes).batch(torch.arange(examples))
+    return x.to(training.device, training.dtype), y.to(training.device)
+
+
+def _step(training: Training, step: int, batch: tuple[Tensor, Tensor]) -> float:
+    """Take a training step and nothing else: nothing is recorded."""
+    x, y = batch
+    settings, learner = training.settings, training.learner
+    set_rule(training.model, learner.rule_at(step))
+    training.model.train()
+    learner.begin(step)
+    with torch.autocast(training.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        loss = F.cross_entropy(training.model(x), y, label_smoothing=settings.label_smoothing)
+    loss.backward()  # type: ignore[no-untyped-call]
+    learner.step(step)
+    if training.device.type == "cuda":
+        torch.cuda.synchronize(training.device)
+    return float(loss.item())

@@ -1,0 +1,33 @@
+"""Settings in a few words, as labels of tables and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from trainers.settings import Settings
+
+_ORDER = [field.name for field in dataclasses.fields(Settings)]
+_SPEAK_FOR_THEMSELVES = ("rule", "model", "data")
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """Return settings in a few words; different settings have different words. A None is passed over.
+
+    Examples
+    --------
+    >>> describe({"data": "glyphs", "model": "conv"}), describe({"depth": 8}), describe({"batch_norm": False})
+    ('conv, glyphs', 'depth 8', 'no batch norm')
+    """
+    names = sorted((name for name in settings if settings[name] is not None), key=_ORDER.index)
+    return ", ".join(_words(name, settings[name]) for name in names)
+
+
+def _words(name: str, value: Any) -> str:
+    if name in _SPEAK_FOR_THEMSELVES:
+        return str(value)
+    name = name.replace("_", " ")
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    return f"{name} {value}"

@@ -1,0 +1,297 @@
+"""A study tried without being made: every kind of network built, one step taken on noise, what it will cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from probes.errors import InputError
+from studies.cell import Cell
+from studies.cost import Cost, measure
+from studies.describe import describe
+from studies.plan import Plan
+from studies.pool import cores
+from studies.study import Study
+from trainers.data import Data
+from trainers.data.synthetic import files_found, synthetic
+from trainers.fit import load_data
+from trainers.settings import Settings
+
+_NUMBERS = (
+    *("seed", "lr", "momentum", "nesterov", "weight_decay", "schedule", "warmup", "label_smoothing"),
+    *("feedback_lr", "feedback_momentum", "update_noise", "noise_on", "coefficients"),
+)
+"""Settings that change what a step does to the weights, and hardly what it costs."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All runs of a study that cost the same, which is: that differ in nothing but seeds and numbers like rates.
+
+    Attributes
+    ----------
+    label : str
+        What sets it apart from the other kinds.
+    settings : Settings
+        Of its first run.
+    runs : int
+        How many there are.
+    cost : Cost or None
+        Of each; None if such a run cannot be made.
+    problem : str
+        Why it cannot be made, if not for want of data.
+    """
+
+    label: str
+    settings: Settings
+    runs: int
+    cost: Cost | None = None
+    problem: str = ""
+
+    @property
+    def hours(self) -> float:
+        """Time of all its training steps, one run after another."""
+        return 0.0 if self.cost is None else self.runs * self.cost.steps * self.cost.step_seconds / 3600
+
+    @property
+    def in_part(self) -> bool:
+        """Whether a step was timed on part of the batch, and scaled up."""
+        return self.cost is not None and self.cost.examples < self.settings.batch_size
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study will cost, and why it could not be made.
+
+    Attributes
+    ----------
+    kinds : tuple of Kind
+        In the study's order.
+    at_once : int
+        Runs that are made at the same time.
+    missing : tuple of str
+        Data sets whose files are not on this machine, in a sentence each. Not a problem of the study.
+    problems : tuple of str
+        What has to be changed before the study can be made: damaged data, networks that cannot be built or trained.
+    """
+
+    kinds: tuple[Kind, ...]
+    at_once: int
+    missing: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def hours(self) -> float:
+        """Time of the whole study, as far as its runs can be made."""
+        return sum(kind.hours for kind in self.kinds) / self.at_once
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Disk space of all planned snapshots."""
+        return sum(kind.runs * kind.cost.snapshot_bytes for kind in self.kinds if kind.cost)
+
+
+def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> Estimate:
+    """Try each kind of cell and estimate what all of them cost; nothing is written or fetched.
+
+    Data sets are read where their files are. For each kind the network is built and trained for a few steps on noise in
+    the data set's shape, with the share of the cores that a worker will have. Time is measured on this machine, so
+    the estimate is for a study made here.
+
+    Parameters
+    ----------
+    cells
+        Those of the study; one whose settings are found by a search counts with any settings of the search.
+    jobs
+        Processes that will train; default: one for each core. Several on one GPU are taken to be no faster than one.
+
+    Raises
+    ------
+    InputError
+        If ``jobs`` is not positive.
+
+    Examples
+    --------
+    >>> estimate = dry_run([Cell(Path("x", rule), Settings(rule=rule, epochs=2)) for rule in ("bp", "fa")], jobs=1)
+    >>> [(kind.label, kind.runs, kind.cost.steps) for kind in estimate.kinds], estimate.problems
+    ([('bp, mlp', 1, 46), ('fa, mlp', 1, 46)], ())
+    """
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs: expected a positive number of processes, got {jobs}")
+    kinds = _kinds(cells)
+    jobs = jobs or cores()
+    datasets: dict[tuple[Any, ...], Data | None] = {}
+    missing: dict[str, None] = {}
+    problems: dict[str, None] = {}
+    tried = []
+    console = Console(stderr=True)
+    with _threads(max(1, cores() // jobs)):
+        for kind in track(kinds, "dry run", console=console, disable=not console.is_terminal, transient=True):
+            settings = kind.settings
+            key = settings.data, settings.data_dir, settings.image_size
+            if key not in datasets:
+                datasets[key], absent, problem = _stand_in(settings)
+                missing |= dict.fromkeys(filter(None, [absent]))
+                problems |= dict.fromkeys(filter(None, [problem]))
+            dataset = datasets[key]
+            tried.append(kind if dataset is None else _tried(kind, dataset))
+    problems |= {f"{kind.label}: {kind.problem}": None for kind in tried if kind.problem}
+    on_gpu = torch.cuda.is_available() and any(not kind.settings.device.startswith("cpu") for kind in kinds)
+    at_once = min(jobs, torch.cuda.device_count()) if on_gpu else jobs
+    return Estimate(tuple(tried), at_once, tuple(missing), tuple(problems))
+
+
+def rehearse(plan: Plan, jobs: int | None = None) -> int:
+    """Print what a study will cost and what is wrong with it; return the exit code, 2 if anything is.
+
+    Raises
+    ------
+    InputError
+        If settings cannot be used.
+    """
+    with TemporaryDirectory() as folder:
+        estimate = dry_run(Study(Path(folder, "study"), plan).cells(), jobs)
+    show(estimate, Console())
+    return 2 if estimate.problems else 0
+
+
+def show(estimate: Estimate, console: Console) -> None:
+    """Print a row for each kind, what all cost, and what is missing or wrong."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("runs of")
+    for column in ("parameters", "memory", "ms/step", "steps", "runs", "hours"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for kind in estimate.kinds:
+        numbers = ["cannot be made", "", "", "", str(kind.runs), ""]
+        if kind.cost is not None:
+            numbers = [
+                _si(kind.cost.parameters),
+                _si(kind.cost.memory) + "B",
+                _short(1e3 * kind.cost.step_seconds) + "*" * kind.in_part,
+                str(kind.cost.steps),
+                str(kind.runs),
+                _hours(kind.hours),
+            ]
+        table.add_row(Text(kind.label, overflow="fold"), *numbers)
+    console.print(table, width=min(80, console.width))
+    runs = sum(kind.runs for kind in estimate.kinds)
+    lines = [
+        f"{runs} runs, {estimate.at_once} at a time: {_hours(estimate.hours)} hours on this machine for the training "
+        f"steps; evaluation, data loading and probes come on top. Snapshots: {_si(estimate.snapshot_bytes)}B."
+    ]
+    if any(kind.in_part for kind in estimate.kinds):
+        lines.append("* timed on part of the batch and scaled up")
+    lines += [f"missing: {sentence}" for sentence in estimate.missing]
+    lines += [f"problem: {sentence}" for sentence in estimate.problems]
+    for line in lines:
+        console.print(Text(line), width=min(80, console.width))
+
+
+def _kinds(cells: Iterable[Cell]) -> list[Kind]:
+    """Return the kinds of cells, untried, each with a label of what sets it apart."""
+    first: dict[str, Settings] = {}
+    runs: Counter[str] = Counter()
+    for cell in cells:
+        key = repr(_key(cell.settings))
+        first.setdefault(key, cell.settings)
+        runs[key] += 1
+    keys = [_key(settings) for settings in first.values()]
+    labels = _labels(keys)
+    return [Kind(label, first[key], runs[key]) for label, key in zip(labels, first, strict=True)]
+
+
+def _labels(keys: list[dict[str, Any]]) -> list[str]:
+    """Return the rule and the model of each, and of the rest as much as sets all apart."""
+    shown = {"rule", "model"}
+
+    def labels(names: set[str]) -> list[str]:
+        return [describe({name: key[name] for name in names}) for key in keys]
+
+    for name in keys[0] if keys else ():
+        if len(set(labels(shown | {name}))) > len(set(labels(shown))):
+            shown.add(name)
+    return labels(shown)
+
+
+def _key(settings: Settings) -> dict[str, Any]:
+    """Return what makes a run cost what it costs."""
+    key = {name: value for name, value in settings.as_dict().items() if name not in _NUMBERS}
+    coefficients = {name: value if isinstance(value, str) else "" for name, value in settings.coefficients.items()}
+    words = [f"{name}={value}" if value else name for name, value in sorted(coefficients.items())]
+    return key | {"coefficients": " ".join(words) or None, "holdout": settings.holdout or None}
+
+
+def _stand_in(settings: Settings) -> tuple[Data | None, str, str]:
+    """Return noise in the shape of the data, a sentence if files are missing, and one if something is wrong."""
+    try:
+        found = load_data(dataclasses.replace(settings, download=False))
+        for split in (found.train, found.test):
+            split.batch(torch.tensor([0, len(split) - 1]))  # images in files are only read when they are asked for
+        return found, "", ""
+    except InputError as error:
+        reason = str(error)
+    try:
+        noise = synthetic(settings.data, settings.image_size)
+    except InputError:
+        return None, "", reason
+    return (noise, "", reason) if files_found(settings.data, settings.data_dir) else (noise, reason, "")
+
+
+def _tried(kind: Kind, dataset: Data) -> Kind:
+    """Return the kind with its cost, or why it has none."""
+    try:
+        return dataclasses.replace(kind, cost=measure(kind.settings, dataset))
+    except InputError as error:
+        return dataclasses.replace(kind, problem=str(error))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _si(value: float) -> str:
+    """Return a number in three digits with k, M, G or T.
+
+    Examples
+    --------
+    >>> _si(25_557_032), _si(170), _si(1999)
+    ('25.6 M', '170 ', '2 k')
+    """
+    for prefix in ("", "k", "M", "G"):
+        if value < 999.5:
+            return f"{value:.3g} {prefix}"
+        value /= 1000
+    return f"{value:.3g} T"
+
+
+def _short(value: float) -> str:
+    """Return a number in three digits or more, never in powers of ten.
+
+    Examples
+    --------
+    >>> _short(0.1234), _short(41.26), _short(1234.5)
+    ('0.123', '41.3', '1234')
+    """
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _hours(value: float) -> str:
+    return "<0.01" if value < 0.005 else f"{value:.2f}" if value < 10 else f"{value:.0f}"

@@ -1,0 +1,117 @@
+"""What a sweep found, read from the sweep itself or from its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from diagnostics.results import RESULTS, read_results
+from probes.errors import InputError
+from probes.schema import read_json
+from studies.sweep import SWEEP, Sweep
+from trainers.settings import Settings, from_mapping
+
+_UNFINISHED = ("pending", "running", "interrupted")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a finished sweep says.
+
+    Attributes
+    ----------
+    name : str
+        Its folder.
+    settings : dict
+        What its trials share, but for what is a search's own: its seed and what it holds out.
+    methods : dict
+        By label, all settings of a method.
+    space : dict
+        By label, what was searched, as plain data.
+    trials : Dataset
+        All trials.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+    space: dict[str, dict[str, dict[str, Any]]]
+    trials: xr.Dataset
+
+    def best(self, label: str, k: int) -> list[dict[str, Any]]:
+        """Return the parameters of the k finished trials with the best validation accuracy; the first wins a tie."""
+        trials = self.trials.sel(rule=label)
+        accuracy = trials["validation_accuracy"].where(trials["status"] == "finished").values
+        order = [trial for trial in np.argsort(-accuracy, kind="stable") if math.isfinite(accuracy[trial])]
+        return [
+            {name: _typed(name, trials[name].values[trial].item(), each) for name, each in self.space[label].items()}
+            for trial in order[:k]
+        ]
+
+
+def read_found(sweep: Sweep | str | os.PathLike[str]) -> Found:
+    """Return what a sweep, or the one in a folder, found.
+
+    Raises
+    ------
+    InputError
+        If there is none, it is not finished, or its files do not fit together.
+    """
+    if isinstance(sweep, Sweep):
+        name, trials = str(sweep.out), sweep.results()
+        methods: dict[str, Any] = sweep.methods
+        space: dict[str, Any] = {
+            label: {name: each.as_dict() for name, each in mine.items()} for label, mine in sweep.space.items()
+        }
+    else:
+        folder = Path(sweep)
+        name = str(folder)
+        if not (folder / SWEEP).is_file():
+            raise InputError(f"sweep: {folder} is not the folder of a sweep; expected one that wtdiag sweep made")
+        methods, space = _read_methods(folder / SWEEP)
+        if not (folder / RESULTS).is_file():
+            raise InputError(f"sweep: {folder} is not finished; go on with it first")
+        trials = read_results(folder / RESULTS)
+    if trials.attrs["kind"] != "sweep" or set(trials["rule"].values) != methods.keys():
+        raise InputError(f"sweep: {name}: {RESULTS} is not of the sweep that {SWEEP} tells of")
+    left = int(trials["status"].isin(_UNFINISHED).sum())
+    if left:
+        raise InputError(f"sweep: {name} is not finished, {left} of its trials are to come; go on with it first")
+    shared = {
+        key: value for key, value in json.loads(trials.attrs["settings"]).items() if key not in ("seed", "holdout")
+    }
+    full = {label: from_mapping(settings, f"{name}: {label}").as_dict() for label, settings in methods.items()}
+    for label, mine in space.items():
+        for parameter in mine:
+            if parameter not in trials:
+                raise InputError(f"sweep: {name}: {RESULTS} lacks {parameter!r}, which was searched for {label}")
+    return Found(name, shared, full, space, trials)
+
+
+def _read_methods(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return settings and searched parameters of each method of a sweep.json, which may be anyone's."""
+    match read_json(path):
+        case {"methods": dict(methods)} if all(
+            isinstance(each, dict) and isinstance(each.get("settings"), dict) and isinstance(each.get("space"), dict)
+            for each in methods.values()
+        ) and all(isinstance(each, dict) for method in methods.values() for each in method["space"].values()):
+            return tuple({label: each[part] for label, each in methods.items()} for part in ("settings", "space"))  # type: ignore[return-value]
+    raise InputError(f"{path}: expected settings and space of each method")
+
+
+def _typed(name: str, value: Any, given: Mapping[str, Any]) -> Any:
+    """Return a parameter's value as it was tried: the results' file knows numbers and texts only."""
+    choices = given.get("choices")
+    if isinstance(choices, list) and value in choices:
+        return choices[choices.index(value)]
+    whole = {field.name for field in dataclasses.fields(Settings) if str(field.type).startswith("int")}
+    return int(value) if name in whole else value

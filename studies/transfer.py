@@ -1,0 +1,235 @@
+"""Whether settings that were found on one architecture do on others."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from probes.errors import InputError
+from probes.schema import read_json, write_json
+from studies.architectures import WHEREABOUTS, check_architectures, require_trainable
+from studies.cell import Cell, Outcome, State, is_done, outcome_of
+from studies.found import read_found
+from studies.plan import joined
+from studies.results import texts
+from studies.sweep import REFERENCE, Sweep
+from trainers import rundir
+from trainers.settings import Settings, from_mapping
+
+TRANSFER = "transfer.json"
+
+
+class Transfer:
+    """The best settings of a sweep, unchanged, on other architectures and on their own: a `studies.pool.Source`.
+
+    Each of a method's k best configurations, by accuracy on held-out examples, is trained anew on the whole training
+    set of each architecture and evaluated on its test set. Seeds are paired: those of one seed see the same data in the
+    same order, and on the same architecture start from the same W.
+
+    Parameters
+    ----------
+    out
+        New folder, or that of the same transfer, which is then gone on with.
+    sweep
+        A finished `studies.sweep.Sweep`, or its folder.
+    architectures
+        By label, the settings that make it another than the source, which is there in any case.
+    top
+        How many configurations of each method; what a method lacks in finished trials is noted.
+    seeds
+        Of the trainings.
+
+    Attributes
+    ----------
+    source : str
+        Label of the architecture that was searched on.
+    notes : tuple of str
+        Methods that have fewer configurations than was asked for, in a sentence each.
+    cells : dict
+        By method, rank of the configuration, architecture and seed.
+
+    Raises
+    ------
+    InputError
+        If the sweep is none, or not finished; if an architecture changes what it cannot; if ``out`` holds another
+        transfer or something else.
+    """
+
+    def __init__(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        sweep: Sweep | str | os.PathLike[str],
+        architectures: Mapping[str, Mapping[str, Any]],
+        top: int = 5,
+        seeds: Sequence[int] = (0, 1, 2),
+    ) -> None:
+        if top < 1:
+            raise InputError(f"top: expected a positive number of configurations, got {top}")
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise InputError(f"seeds: expected one or more different seeds, got {list(seeds)}")
+        self.out, self.seeds = Path(out), tuple(seeds)
+        found = read_found(sweep)
+        self._shared, self._methods = found.settings, found.methods
+        self.configurations = {label: found.best(label, top) for label in found.methods}
+        self.notes = tuple(
+            f"{label} has {len(best)} of {top} configurations, for no more of its trials finished"
+            for label, best in self.configurations.items()
+            if len(best) < top
+        )
+        if not any(self.configurations.values()):
+            raise InputError(f"sweep: {found.name}: none of its trials finished; there is nothing to transfer")
+        self.source = check_architectures(architectures, found.methods, found.space)
+        self.architectures: dict[str, dict[str, Any]] = {self.source: {}} | {
+            label: dict(more) for label, more in architectures.items()
+        }
+        self.cells = {
+            (label, rank, architecture, seed): self._cell(label, rank, architecture, seed)
+            for architecture in self.architectures
+            for seed in self.seeds
+            for label, best in self.configurations.items()
+            for rank in range(len(best))
+        }
+        self._check_folder()
+        self._outcomes: dict[Path, Outcome] = {}
+        self._waiting: list[Cell] = []
+        self._held: weakref.finalize[[int], Transfer] | None = None
+
+    def sources(self) -> list[Transfer]:
+        """Return what `studies.pool.Pool.run` is to train; from here on ``out`` is held.
+
+        Raises
+        ------
+        InputError
+            If an architecture cannot be had: its data are missing, its model cannot take them or the settings; if
+            another process works in ``out``, or a folder in it holds a run of other settings.
+        """
+        wanted: dict[str, Settings] = {}
+        for (label, _, architecture, _), cell in self.cells.items():
+            if not is_done(cell):
+                wanted.setdefault(f"{architecture}: {label}", cell.settings)
+        require_trainable(wanted)
+        if self._held is None:
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"out: {self.out} cannot be made ({error.strerror})") from None
+            self._held = weakref.finalize(self, os.close, rundir.hold(self.out))
+            write_json(self.out / TRANSFER, self._plan)
+        self._waiting = list(self.cells.values())[::-1]
+        return [self]
+
+    @property
+    def total(self) -> int:
+        """How many cells there are."""
+        return len(self.cells)
+
+    def next(self) -> Cell | None:
+        """Return the next cell: one architecture after another, for its data are then read once."""
+        return self._waiting.pop() if self._waiting else None
+
+    def reported(self, cell: Cell, state: State) -> str:
+        """Never stop one."""
+        return ""
+
+    def ended(self, cell: Cell, outcome: Outcome) -> None:
+        """Keep how a cell ended."""
+        self._outcomes[cell.path] = outcome
+
+    def results(self) -> xr.Dataset:
+        """Return what was found so far; see the module `diagnostics.results`. Cells not yet trained are "pending"."""
+        dims: dict[str, list[Any]] = {
+            "rule": list(self.configurations),
+            "configuration": list(range(max(map(len, self.configurations.values())))),
+            "architecture": list(self.architectures),
+            "seed": list(self.seeds),
+        }
+        shape = tuple(map(len, dims.values()))
+        numbers = {name: np.full(shape, math.nan) for name in ("test_accuracy", "test_loss", "steps", "seconds")}
+        status, reason = texts(shape, "absent"), texts(shape)
+        for key, cell in self.cells.items():
+            at = tuple(levels.index(level) for levels, level in zip(dims.values(), key, strict=True))
+            outcome = self._outcomes.get(cell.path) or outcome_of(cell.path) or Outcome("pending", "not begun")
+            status[at], reason[at] = outcome.status, outcome.reason
+            values = (outcome.accuracy, outcome.loss, outcome.step, outcome.seconds)
+            for name, value in zip(numbers, values, strict=True):
+                numbers[name][at] = value
+        coords: dict[str, Any] = {
+            name: np.array(levels, dtype=object if isinstance(levels[0], str) else np.int64)
+            for name, levels in dims.items()
+        }
+        attrs = {
+            "kind": "transfer",
+            "title": f"Transfer from {self.source} to {'; '.join(list(self.architectures)[1:])}",
+            "settings": json.dumps(self._shared),
+            "source": self.source,
+            "reference": REFERENCE,
+        }
+        variables = numbers | {"status": status, "reason": reason}
+        return xr.Dataset(
+            {name: (tuple(dims), values) for name, values in variables.items()} | self._parameters(shape[:2]),
+            coords,
+            attrs,
+        )
+
+    def _parameters(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Return the values of each searched parameter; where a rule lacks it, NaN or an empty text."""
+        names = dict.fromkeys(name for best in self.configurations.values() for each in best for name in each)
+        found = {}
+        for name in names:
+            values = {
+                (row, rank): each[name]
+                for row, best in enumerate(self.configurations.values())
+                for rank, each in enumerate(best)
+                if name in each
+            }
+            is_text = any(isinstance(value, str) for value in values.values())
+            array = texts(shape) if is_text else np.full(shape, math.nan)
+            for at, value in values.items():
+                array[at] = str(value) if is_text else value
+            found[name] = (("rule", "configuration"), array, {"long_name": name})
+        return found
+
+    def _cell(self, label: str, rank: int, architecture: str, seed: int) -> Cell:
+        found, more = self.configurations[label][rank], self.architectures[architecture]
+        settings = joined(self._methods[label], found, more, {"seed": seed, "holdout": 0.0})
+        safe = re.sub(r"[^\w.=+-]+", "-", architecture)
+        return Cell(
+            self.out / "cells" / f"{label}-{rank}-{safe}-{seed}", from_mapping(settings, f"to: {architecture}: {label}")
+        )
+
+    @property
+    def _plan(self) -> dict[str, Any]:
+        def lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in settings.items() if name not in WHEREABOUTS}
+
+        return {
+            "methods": {label: lasting(settings) for label, settings in self._methods.items()},
+            "configurations": self.configurations,
+            "architectures": {label: lasting(more) for label, more in self.architectures.items()},
+            "seeds": list(self.seeds),
+        }
+
+    def _check_folder(self) -> None:
+        """Require that the folder holds nothing, or this transfer."""
+        paths = [cell.path for cell in self.cells.values()]
+        if len(set(paths)) < len(paths):
+            raise InputError("to: two architectures have names that are the same on the disk; rename one")
+        if (self.out / TRANSFER).exists():
+            stored, wanted = read_json(self.out / TRANSFER), json.loads(json.dumps(self._plan))
+            for name in wanted:
+                if stored.get(name) != wanted[name]:
+                    raise InputError(
+                        f"out: {self.out} holds a transfer with other {name}; go on with that, or choose another folder"
+                    )
+        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise InputError(f"out: {self.out} holds something else than a transfer; choose another folder")
