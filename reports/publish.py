@@ -9,6 +9,7 @@ from pathlib import Path
 from probes.errors import InputError, check_one_of
 from probes.schema import write_aside
 from reports import html, pdf
+from reports.content import Report
 from reports.joint import joint
 from reports.single import single
 from reports.sources import load
@@ -66,14 +67,28 @@ def write(
     folder = destination(paths, out)
     sources = [thin(load(path, name)) for path, name in zip(paths, _names(paths), strict=True)]
     report = single(sources[0]) if len(sources) == 1 else joint(sources)
+    return publish(report, folder, "report" if len(sources) == 1 else COMPARISON, formats, paper)
+
+
+def publish(report: Report, folder: Path, name: str, formats: Collection[str], paper: str) -> list[Path]:
+    """Render a report in some formats and write them into a folder; earlier ones of that name are replaced.
+
+    Raises
+    ------
+    InputError
+        If a format or paper is not known, or the folder cannot hold them.
+    """
+    for each in formats:
+        check_one_of("formats", each, FORMATS)
+    check_one_of("paper", paper, pdf.PAPERS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot hold the report ({error.strerror}); expected a folder") from error
     written = []
-    for name in formats:
-        path = folder / f"{'report' if len(sources) == 1 else COMPARISON}.{name}"
-        content = html.render(report).encode() if name == "html" else pdf.render(report, paper)
+    for each in formats:
+        path = folder / f"{name}.{each}"
+        content = html.render(report).encode() if each == "html" else pdf.render(report, paper)
         with write_aside(path) as aside:
             aside.write_bytes(content)
         written.append(path)

@@ -1,0 +1,103 @@
+"""Where a search went wrong, against where theory says it must: the map of each method, and what it proves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from diagnostics.robustness import reached
+from reports import figures
+from reports.content import Block, Figure, Table, Text
+from reports.results import Methods, counted, words
+from reports.robustness import parameters, space
+from reports.style import short
+from reports.trials import GAIN, STEP, beyond
+
+_TRIED = ("finished", "diverged", "pruned")
+_MAPS = 4  # in one figure: with its heading it fits on a page
+
+
+def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
+    """Draw the map of each method for which there is a prediction, and count what lies on its two sides."""
+    if (pair := _mapped(search)) is None:
+        return
+    x, y = pair
+    searched = space(search)
+    log = bool(searched[x].get("log")), bool(searched[y].get("log"))
+    if not (_is_axis(search, "map_x", log[0]) and _is_axis(search, "map_y", log[1])):
+        return
+    best = float(reached(search, [1.0])["best"])
+    relative = search["validation_accuracy"] / (best if np.isfinite(best) else 1.0)
+    to = f" relative to {search.attrs['reference']}'s best" if np.isfinite(best) else ""
+    found = search.assign(relative=relative.assign_attrs(long_name=f"accuracy{short(to, 24)}"))
+    panels, counts = [], {}
+    for name in methods.among(search):
+        one = found.sel(rule=name)
+        there = one["status"].isin(_TRIED) & np.isfinite(one[x]) & np.isfinite(one[y])
+        one = one.isel(trial=np.flatnonzero(there))
+        one = one.drop_vars([each for each in (STEP, GAIN) if each in one and not np.isfinite(one[each]).any()])
+        if one.sizes["trial"] and (STEP in one or GAIN in one):
+            panels.append((name, figures.trial_map(one, x=x, y=y, log=log, title=short(name, 32))))
+            counts[name] = _split(one, beyond(one, x=x, y=y, log=log))
+    if not panels:
+        return
+    yield Text(_tested("", {end: np.sum([each[end] for each in counts.values()], axis=0) for end in _TRIED}))
+    sides = ("rule", *(f"{end}, {side}" for end in _TRIED for side in ("inside", "beyond")))
+    for start in range(0, len(panels), _MAPS):
+        shown = panels[start : start + _MAPS]
+        numbers = {name: [count for end in _TRIED for count in counts[name][end]] for name, _ in shown}
+        yield Figure(
+            panels=tuple(panel for _, panel in shown),
+            caption=f"Trials over {words(x)} and {words(y)}, coloured by validation accuracy{to}. "
+            "Lines: boundaries predicted from the network before its first step, "
+            "with the other parameters in the middle of their ranges; shaded: predicted unstable. A pruned trial was "
+            "stopped because of such a prediction and is no test of it.",
+            alt=" ".join(_tested(f"{name}: ", counts[name]) for name, _ in shown),
+            data=Table(
+                "Trials inside the predicted boundaries and beyond.",
+                sides,
+                tuple((name, *map(str, each)) for name, each in numbers.items()),
+            ),
+            name=f"stability-map{start // _MAPS or ''}{tag}",
+            measures=("validation_accuracy", STEP, GAIN),
+        )
+
+
+def _mapped(search: xr.Dataset) -> tuple[str, str] | None:
+    """Name the two parameters of the map, where both are numbers."""
+    try:
+        x, y = json.loads(search.attrs.get("map", "null"))
+    except (TypeError, ValueError):
+        return None
+    known = [name for name in parameters(search) if search[name].dtype.kind in "fiu"]
+    return (x, y) if x in known and y in known else None
+
+
+def _is_axis(search: xr.Dataset, name: str, log: bool) -> bool:
+    """Whether the predictions have numbers along an axis between which one can interpolate."""
+    if name not in search.coords or search[name].dtype.kind not in "fiu" or search.sizes[name] < 2:
+        return False
+    values = search[name].values.astype(float)
+    return bool(np.isfinite(values).all() and (np.diff(values) > 0).all() and not (log and values[0] <= 0))
+
+
+def _split(one: xr.Dataset, outside: NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
+    """Count how trials ended, inside and beyond."""
+    status = one["status"].values.astype(str)
+    return {end: (int(((status == end) & ~outside).sum()), int(((status == end) & outside).sum())) for end in _TRIED}
+
+
+def _tested(head: str, counts: Mapping[str, Sequence[int]]) -> str:
+    """Say how the prediction did."""
+    finished, diverged, pruned = (counts[end] for end in _TRIED)
+    text = (
+        f"{head}{diverged[1]} of {counted(int(sum(diverged)), 'trial')} that diverged lie beyond a predicted boundary, "
+        f"and {finished[1]} of {sum(finished)} that finished"
+    )
+    if sum(pruned):
+        text += f"; {sum(pruned)} were pruned, {pruned[1]} of them beyond"
+    return f"{text}."
