@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from diagnostics.robustness import reached
 from reports import figures
 from reports.content import Block, Figure, Table, Text
-from reports.results import Methods, counted, words
+from reports.results import Methods, counted, listed, words
 from reports.robustness import parameters, space
-from reports.style import short
+from reports.style import sentence, short
 from reports.trials import GAIN, STEP, beyond
 
 _TRIED = ("finished", "diverged", "pruned")
@@ -54,7 +54,8 @@ def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
             panels=tuple(panel for _, panel in shown),
             caption=f"Trials over {words(x)} and {words(y)}, coloured by validation accuracy{to}. "
             "Lines: boundaries predicted from the network before its first step, "
-            "with the other parameters in the middle of their ranges; shaded: predicted unstable. A pruned trial was "
+            "with the other parameters in the middle of their ranges; where one is missing, it does not cross the map. "
+            "Shaded: predicted unstable. A pruned trial was "
             "stopped because of such a prediction and is no test of it.",
             alt=" ".join(_tested(f"{name}: ", counts[name]) for name, _ in shown),
             data=Table(
@@ -93,11 +94,15 @@ def _split(one: xr.Dataset, outside: NDArray[np.bool_]) -> dict[str, tuple[int, 
 
 def _tested(head: str, counts: Mapping[str, Sequence[int]]) -> str:
     """Say how the prediction did."""
-    finished, diverged, pruned = (counts[end] for end in _TRIED)
-    text = (
-        f"{head}{diverged[1]} of {counted(int(sum(diverged)), 'trial')} that diverged lie beyond a predicted boundary, "
-        f"and {finished[1]} of {sum(finished)} that finished"
-    )
+    finished, diverged, pruned = (tuple(map(int, counts[end])) for end in _TRIED)
+    parts = [
+        f"{out} of {counted(inside + out, 'trial')} that {end}"
+        for end, (inside, out) in (("diverged", diverged), ("finished", finished))
+        if inside + out
+    ]
+    text = f"{listed(parts)} lie beyond a predicted boundary" if parts else "no trial ran to its end"
+    if not sum(diverged):
+        text = f"no trial diverged; {text}"
     if sum(pruned):
-        text += f"; {sum(pruned)} were pruned, {pruned[1]} of them beyond"
-    return f"{text}."
+        text += f"; of {counted(sum(pruned), 'trial')} pruned, {pruned[1]}"
+    return sentence(text) if not head else f"{head}{text}."

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from reports.content import Table
-from reports.results import Methods, estimate, tidy, without_blanks, words
+from reports.results import Methods, estimate, listed, tidy, without_blanks, words
 from reports.style import fixed
 
 Levels = Mapping[str, Any]
@@ -57,15 +57,16 @@ def levels_table(grid: xr.Dataset, methods: Methods) -> Table:
             diverged = status.count("diverged")
             missing = len(status) - status.count("finished") - diverged
             numbers = (fixed(accuracy.mean), accuracy.ends, fixed(gap.mean), gap.ends, *angles)
-            counts = (str(accuracy.n), str(diverged or "–"), str(missing or "–"))
-            rows.append((name, *(tidy(here[each]) for each in names), *numbers, *counts))
+            lost = [f"{count} {what}" for count, what in ((diverged, "diverged"), (missing, "missing")) if count]
+            seeds = f"{accuracy.n}{f' ({listed(lost)})' if lost else ''}"
+            rows.append((name, *(tidy(here[each]) for each in names), *numbers, seeds))
             picks.append(name)
     heads = ("test accuracy (%)", "95 % interval", "gap to bp (points)", "95 % interval", "weight angle", "error angle")
     table = Table(
         caption="Every method at every level, at the last step: means over seeds and their 95 % bootstrap intervals. "
         "The gap is paired by seed. A cell that diverged counts as answering at chance; one that has not finished is "
         "missing.",
-        columns=("rule", *map(words, names), *heads, "seeds", "diverged", "missing"),
+        columns=("rule", *map(words, names), *heads, "seeds"),
         rows=tuple(rows),
         labels=1 + len(names),
         subjects=methods.subjects,

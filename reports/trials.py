@@ -45,6 +45,11 @@ def trial_map(
                 plain_numbers(axis)
             axis.set_label_text(name.replace("_", " "), parse_math=False)
         key = _boundaries(axes, search)
+        spans = ((axes.set_xlim, "map_x", x, log[0]), (axes.set_ylim, "map_y", y, log[1]))
+        for span, name, parameter, logarithmic in spans:
+            both = np.concatenate([search[name].values, search[parameter].values])
+            both = both[both > 0] if logarithmic else both
+            span(both.min(), both.max())
         status = search["status"].values.astype(str)
         at, up = (np.asarray(search[name].values, dtype=float) for name in (x, y))
         done = status == "finished"

@@ -41,10 +41,9 @@ def test_the_table_of_levels_holds_means_and_paired_gaps():
             row = rows[rule, str(depth)]
             assert row["test accuracy (%)"] == f"{100 * own.mean():.1f}"
             assert row["gap to bp (points)"] == f"{np.nanmean(gaps):.1f}"
-            assert row["seeds"] == "5"
-    assert rows["fa", "2"]["diverged"] == "1"  # and counted at chance, as the results have it
-    assert rows["bp", "8"]["missing"] == "1"
-    assert rows["bp", "8"]["seeds"] == "4"
+    assert rows["ia", "8"]["seeds"] == "5"
+    assert rows["fa", "2"]["seeds"] == "5 (1 diverged)"  # and counted at chance, as the results have it
+    assert rows["bp", "8"]["seeds"] == "4 (1 missing)"
     low, high = of_mean(100 * accuracy.sel(rule="ia", depth=2).values)
     assert f"{low:.1f} to {high:.1f}" in next(row for row in table.rows if row[:2] == ("ia", "2"))
 

@@ -123,6 +123,8 @@ def test_the_sentence_counts_what_diverged_beyond_and_keeps_the_pruned_apart():
     counted = {end: (int(((status == end) & outside).sum()), int((status == end).sum())) for end in np.unique(status)}
     assert said == [*counted["diverged"], *counted["finished"], counted["pruned"][1], counted["pruned"][0]]
     assert [panel.axes[0].get_title(loc="left") for panel in drawn[1].panels] == ["wm-reg", "ia"]
+    calm = found.assign(status=found["status"].where(found["status"] == "finished", "failed"))
+    assert next(maps(calm, methods_of(calm), "")).text.startswith("No trial diverged; ")
     assert drawn[1].data.rows[0][0] == "wm-reg"
 
 
