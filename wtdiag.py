@@ -43,7 +43,12 @@ if TYPE_CHECKING:
 for _folder in ("diagnostics", "probes", "reports", "studies", "trainers"):
     _spec = find_spec(_folder)
     _found = Path(_spec.origin).parent if _spec and _spec.origin else None
-    if _found is None or _found.resolve() != Path(__file__).resolve().parent / _folder:
+    if _found is None:
+        raise ImportError(
+            f"wtdiag needs its own package {_folder!r} beside {__file__}, but Python finds none: the installation is "
+            "older than the code; run `pip install -e .` again"
+        )
+    if _found.resolve() != Path(__file__).resolve().parent / _folder:
         raise ImportError(
             f"wtdiag needs its own package {_folder!r} beside {__file__}, but Python finds {_found}; "
             "rename or move that one, or take its folder off the path"
@@ -228,13 +233,15 @@ def report(
     return write([opened.path], out=out, formats=formats)
 
 
-def compare(runs: Iterable[str | os.PathLike[str]], reference: str | None = None) -> pd.DataFrame:
+def compare(
+    runs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], reference: str | None = None
+) -> pd.DataFrame:
     """Compare runs of several rules, paired by seed, depth, model, data and all other settings.
 
     Parameters
     ----------
     runs
-        Run directories. Where they are analysed, angles are compared too.
+        Run directories, or a folder that holds them. Where they are analysed, angles are compared too.
     reference
         Rule that the others are held against; default: bp if it is there, else that of the first run.
 
@@ -247,12 +254,13 @@ def compare(runs: Iterable[str | os.PathLike[str]], reference: str | None = None
     Raises
     ------
     InputError
-        If a directory is no run, or the reference is no run's rule.
+        If there is no run, a directory is none, or the reference is no run's rule.
     """
     from diagnostics.compare import compare as compare_runs
     from probes.schema import open_run
 
-    return compare_runs([open_run(run) for run in runs], reference)
+    paths = [runs] if isinstance(runs, (str, os.PathLike)) else runs
+    return compare_runs([open_run(run) for run in _runs(map(Path, paths))], reference)
 
 
 def main(args: Sequence[str] | None = None) -> None:

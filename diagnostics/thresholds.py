@@ -80,12 +80,14 @@ THRESHOLDS: dict[str, Threshold] = {
     "noise_angle": Threshold("noisy-feedback", 30.0, "degree", "angle that noise adds at rest"),
     "chance_deviations": Threshold("not-aligning", 3.0, "1", "standard deviations of chance around its mean"),
     "inherited_angle": Threshold("inherited-error", 60.0, "degree", "angle of the error sent on to exact backprop's"),
+    "inherited_margin": Threshold("inherited-error", 5.0, "degree", "by how much what was inherited exceeds the local"),
     "flipped_angle": Threshold("sign-flip", 5.0, "degree", "angle of B beyond the 90° at which it says nothing"),
     "flipped_over": Threshold("sign-flip", 120.0, "degree", "angle of B, of severity high"),
     "rank_share": Threshold("rank-collapse", 0.1, "1", "effective rank, less 1, as a share of W's or of its start"),
     "radial_cosine": Threshold("bn-runaway", 1e-3, "1", "cosine of W and its gradient: below, the loss ignores |W|"),
     "norm_growth": Threshold("bn-runaway", 3.0, "1", "growth of |W| over its start"),
     "dead_units": Threshold("signal-below-floor", 0.95, "1", "share of units that no error reaches"),
+    "loss_growth": Threshold("divergence", 10.0, "1", "loss over its first value, from some step on to the end"),
     "error_norm_ratio": Threshold("signal-below-floor", 1e6, "1", "norm of the error over backprop's, either way"),
 }  # fmt: skip
 

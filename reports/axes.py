@@ -42,8 +42,10 @@ def need(analysis: xr.Dataset, *measures: str, dims: Sequence[str] = ()) -> xr.D
     Raises
     ------
     InputError
-        If one is missing, or the first has other dims.
+        If this is no analysis, one is missing, or the first has other dims.
     """
+    if not isinstance(analysis, xr.Dataset):
+        raise InputError(f"analysis: {analysis!r:.60} is no analysis; expected a Dataset, as wtdiag.analyze gives it")
     for measure in measures:
         check_one_of("measure", measure, [str(name) for name in analysis.data_vars])
     first = analysis[measures[0]]
@@ -128,19 +130,43 @@ def mark(axes: Axes, events: Sequence[Event], place: Callable[[int], float] = fl
         axes.axvline(place(step), color=color, lw=width, ls=(0, (3, 2)))
 
 
-def log_axis(axis: Axis, values: ArrayLike, *, floor: float = 0.0) -> None:
-    """Make an axis logarithmic if its values span a factor 30, down to ``floor`` of the largest."""
+def log_axis(axis: Axis, values: ArrayLike, *, floor: float = 0.0) -> bool:
+    """Make an axis logarithmic if its values span a factor 30, down to ``floor`` of the largest; tell whether it is."""
+    reach = _decades(values)
+    if reach is None:
+        return False
+    high = reach[1]
+    low = max(reach[0], high + np.log10(floor)) if floor else reach[0]
+    margin = max(0.1, 0.05 * (high - low))  # in decades, so that a marker at an end is whole
+    upright = axis is axis.axes.yaxis
+    (axis.axes.set_yscale if upright else axis.axes.set_xscale)("log")
+    (axis.axes.set_ylim if upright else axis.axes.set_xlim)(10 ** (low - margin), 10 ** (high + margin))
+    plain_numbers(axis)
+    axis.set_minor_locator(NullLocator())
+    return True
+
+
+def left_out(*drawn: ArrayLike) -> str:
+    """Say that values are left out, if one of some charts has a logarithmic axis and values that it cannot show.
+
+    Examples
+    --------
+    >>> left_out([1.0, 100.0, -2.0])
+    ' A logarithmic axis leaves out values of 0 or less.'
+    >>> left_out([1.0, 2.0, -2.0], [1.0, 100.0])
+    ''
+    """
+    hidden = any(_decades(values) is not None and np.less_equal(values, 0).any() for values in drawn)
+    return " A logarithmic axis leaves out values of 0 or less." if hidden else ""
+
+
+def _decades(values: ArrayLike) -> tuple[float, float] | None:
+    """Return the logarithms of the least and the largest positive value, None if they span less than a factor 30."""
     found = np.asarray(values, dtype=float)
     found = found[(found > 1e-280) & (found < 1e280)]  # leaves room for the margins
     if not found.size or found.max() / 30 < found.min():
-        return
-    upright = axis is axis.axes.yaxis
-    (axis.axes.set_yscale if upright else axis.axes.set_xscale)("log")
-    (axis.axes.set_ylim if upright else axis.axes.set_xlim)(
-        max(found.min() * 0.8, found.max() * floor), found.max() * 1.3
-    )
-    plain_numbers(axis)
-    axis.set_minor_locator(NullLocator())
+        return None
+    return float(np.log10(found.min())), float(np.log10(found.max()))
 
 
 def plain_numbers(axis: Axis) -> None:

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
 from probes.errors import InputError
-from reports.axes import canvas, compact, log_axis, mark, measure_title, names_key, need
+from reports.axes import canvas, compact, log_axis, mark, measure_title, names_key, need, spread
 from reports.facts import meaningful
 from reports.sources import Event
 from reports.style import Look, look, short
@@ -68,7 +68,7 @@ def compare(analyses: Sequence[xr.Dataset], measure: str, *, ax: Axes | None = N
     Raises
     ------
     InputError
-        If there is no analysis, or one lacks the measure.
+        If there is no list of analyses, it is empty, or one lacks the measure.
 
     Examples
     --------
@@ -78,6 +78,8 @@ def compare(analyses: Sequence[xr.Dataset], measure: str, *, ax: Axes | None = N
     >>> paths = sorted(Path("docs/gallery").glob("compare-*.nc"))
     >>> ax = plot.compare([xr.load_dataset(path, engine="h5netcdf") for path in paths], "weight_angle")
     """
+    if hasattr(analyses, "data_vars"):
+        raise InputError("analyses: a Dataset; expected a list of them, as wtdiag.analyze gives them")
     if not analyses:
         raise InputError("analyses: none given; expected at least one, as wtdiag.analyze gives them")
     by_rule: dict[str, list[pd.Series[Any]]] = {}
@@ -98,14 +100,18 @@ def curves(
     events: Sequence[Event] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw named curves, their key below."""
+    """Draw named curves, their key below; on a logarithmic axis without what is not positive."""
     with canvas(ax) as axes:
         named: set[str] = set()
+        every = np.concatenate([np.ravel(line.y) for line in lines]) if log else np.empty(0)
+        positive = log_axis(axes.yaxis, every)
         for line in lines:
             x, y = np.asarray(line.x, dtype=float), np.asarray(line.y, dtype=float)
+            y = np.where(y > 0, y, np.nan) if positive else y
+            known = np.flatnonzero(np.isfinite(y))
             axes.plot(
                 x, y, "--" if line.dashed else "-", color=line.look.color, marker=line.look.marker,
-                markevery=max(1, len(x) // 8), ms=0 if len(x) > 60 and line.dashed else 3.5,
+                markevery=known[spread(len(known), 9)].tolist(), ms=0 if len(x) > 60 and line.dashed else 3.5,
                 label=short(line.name, 24) if line.name not in named else None, gid=line.gid,
             )  # fmt: skip
             named.add(line.name)
@@ -121,6 +127,4 @@ def curves(
         places = sorted({float(x) for line in lines for x in np.ravel(line.x)})
         axes.xaxis.set_major_locator(FixedLocator(places) if len(places) == 1 else MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-        if log:
-            log_axis(axes.yaxis, np.concatenate([np.ravel(line.y) for line in lines]))
     return axes

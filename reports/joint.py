@@ -17,7 +17,7 @@ from reports.facts import Facts, facts
 from reports.findings import entries, health
 from reports.groups import Group, average, depth, gaps, groups, mean_angle, opened, profile
 from reports.sections import alignment_maps
-from reports.sources import Source
+from reports.sources import NO_FINDINGS, UNDIAGNOSED, Source
 from reports.style import fixed, look, number, percent, sentence
 from reports.summary import sentences
 from reports.tables import degrees, layers_of
@@ -58,20 +58,30 @@ def _ranking(runs: Iterable[tuple[Source, Facts]]) -> str:
     tested.sort(key=lambda pair: -pair[1].test_accuracy)
     if not tested:
         return "No run recorded a test accuracy."
-    (best, first), (worst, last) = tested[0], tested[-1]
-    text = f"Best test accuracy: {_called(best.name, first.rule)} with {percent(first.test_accuracy)}"
-    if len(tested) > 1:
-        text += f"; lowest: {_called(worst.name, last.rule)} with {percent(last.test_accuracy)}"
-    return text + "."
+    best, worst = _reaching(tested, tested[0]), _reaching(tested, tested[-1])
+    if len(tested) > 1 and best == worst:  # as far as is said
+        return f"The same test accuracy: {best}."
+    return f"Best test accuracy: {best}{f'; lowest: {worst}' if len(tested) > 1 else ''}."
+
+
+def _reaching(tested: Sequence[tuple[Source, Facts]], one: tuple[Source, Facts]) -> str:
+    """Name the runs whose accuracy reads the same as that of one of them, and say what it is."""
+    said = percent(one[1].test_accuracy)
+    names = [_called(source.name, run.rule) for source, run in tested if percent(run.test_accuracy) == said]
+    return f"{', '.join(names) if len(names) < 5 else f'{len(names)} runs'} with {said}"
 
 
 def _health(sources: Sequence[Source]) -> str:
-    """Say which runs are not healthy, by their findings or because they diverged."""
+    """Say which runs are not healthy, by their findings or because they diverged, and which were not diagnosed."""
     diverged = [source.name for source in sources if source.config.get("status") == "diverged"]
     broken = [source.name for source in sources if health(source) == "high" and source.name not in diverged]
     said = [
         f"{what}: {', '.join(names)}"
-        for what, names in (("Diverged", diverged), ("Findings of high severity", broken))
+        for what, names in (
+            ("Diverged", diverged),
+            ("Findings of high severity", broken),
+            (UNDIAGNOSED, [source.name for source in sources if not source.findings]),
+        )
         if names
     ]
     return " ".join(f"{text}." for text in said)
@@ -233,9 +243,9 @@ def _brief(index: int, source: Source, run: Facts) -> Section:
     """One run in its findings, its sentences, its maps of alignment and the command that repeats it."""
     measures = ("weight_angle", "error_angle", "step_size_number")
     maps = alignment_maps(source, measures, layers_of(source.analysis, f"layers-{index}"))
-    found: tuple[Block, ...] = ()
+    found: Block = Text(f"{UNDIAGNOSED}: {NO_FINDINGS}")
     if source.findings:
-        found = (entries(source.findings, [maps] if maps else []),)
+        found = entries(source.findings, [maps] if maps else [])
     texts = tuple(Text(said) for said in sentences(run))
     rest = tuple(block for block in (maps, repeat(source)) if block is not None)
-    return Section(f"Run {source.name}", (*found, *texts, *rest))
+    return Section(f"Run {source.name}", (found, *texts, *rest))

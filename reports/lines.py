@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Normalize
 from numpy.typing import NDArray
 
-from reports.axes import canvas, layer_name, log_axis, mark, measure_title, need, spread, steps_axis
+from reports.axes import canvas, layer_name, left_out, log_axis, mark, measure_title, need, spread, steps_axis
 from reports.facts import meaningful
 from reports.sources import Event
 from reports.style import BAND, DEPTH, DIVERGED, capital
@@ -40,7 +40,7 @@ def layer_curves(
     measure : str
         A variable over step and layer.
     log : bool
-        Draw a logarithmic axis where the values span a factor 30.
+        Draw a logarithmic axis where the values span a factor 30; what is not positive is then left out.
     chance : bool
         Draw a band of two standard deviations around the null expectation, widest over the layers.
     predicted : str, optional
@@ -73,18 +73,19 @@ def layer_curves(
     solid = meaningful(analysis, measure)
     key = BoundaryNorm(np.arange(len(solid) + 1) - 0.5, 256) if len(solid) > 1 else Normalize(-0.5, 0.5)
     band = null_band(analysis, measure) if chance else None
-    alone = len(steps) == 1  # then there is no line to see
+    alone = np.isfinite(values.values).any(axis=0).sum() < 2  # then there is no line to see
     with canvas(ax) as axes:
+        reach = [] if limit is None else [limit / 30, limit]
+        positive = log and log_axis(axes.yaxis, np.append(_drawn(analysis, measure, predicted), reach))
         if band is not None:
-            axes.fill_between(steps, *band, color=BAND, lw=0, zorder=0.5, label="chance ± 2 sd")
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), borderaxespad=0, handlelength=1.2)
+            _chance(axes, steps, *band)
         if predicted:
-            for layer, curve in enumerate(analysis[predicted].transpose("layer", "step").values):
+            for layer, curve in enumerate(_shown(analysis, predicted, positive)):
                 if solid[layer]:
                     color, gid = DEPTH(key(layer)), f"layer-{layer}:predicted"
                     axes.plot(steps, curve, "--", marker="_" if alone else "", color=color, lw=0.7, alpha=0.7, gid=gid)
         width = 1.2 if len(solid) < 30 else 0.7
-        for layer, curve in enumerate(values.values):
+        for layer, curve in enumerate(_shown(analysis, measure, positive)):
             style = "-" if solid[layer] else ":"
             axes.plot(
                 steps,
@@ -99,9 +100,6 @@ def layer_curves(
         axes.set_title(capital(measure_title(values)), pad=16 if band is not None else 6, parse_math=False)
         axes.set_xlabel("training step")
         steps_axis(axes, steps)
-        if log:
-            reach = [] if limit is None else [limit / 30, limit]
-            log_axis(axes.yaxis, np.append(values.values, reach))
         if limit is not None:
             low, high = axes.get_ylim()
             high = max(high, 2 * limit)
@@ -146,6 +144,14 @@ def stability(analysis: xr.Dataset, *, events: Sequence[Event] = (), ax: Axes | 
     return layer_curves(analysis, "step_size_number", log=True, limit=1.0, events=events, ax=ax)
 
 
+def not_drawn(analysis: xr.Dataset, measures: Mapping[str, str | None]) -> str:
+    """Say, for a caption, whether `layer_curves` on a logarithmic axis leaves values out.
+
+    ``measures`` names for each measure what is predicted of it, or None.
+    """
+    return left_out(*(_drawn(analysis, measure, predicted) for measure, predicted in measures.items()))
+
+
 def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Lowest and highest value at each step that chance explains in some layer, if the analysis says so."""
     if f"{measure}_null" not in analysis or f"{measure}_null_sd" not in analysis:
@@ -159,6 +165,32 @@ def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray
     if measure.endswith("norm_ratio"):
         low = low.clip(min=1e-3)  # drawn on a logarithmic axis
     return low.min("layer").values, high.max("layer").values
+
+
+def _shown(analysis: xr.Dataset, measure: str, positive: bool) -> NDArray[np.float64]:
+    """Return a measure by layer and step, NaN for what is not positive where the axis has no place for it."""
+    values = np.asarray(analysis[measure].transpose("layer", "step").values, dtype=np.float64)
+    return np.where(values > 0, values, np.nan) if positive else values
+
+
+def _drawn(analysis: xr.Dataset, measure: str, predicted: str | None) -> NDArray[np.float64]:
+    """Return all values that curves of a measure go through, and what is predicted of it."""
+    curves = [_shown(analysis, measure, positive=False)]
+    if predicted:
+        curves.append(_shown(analysis, predicted, positive=False)[meaningful(analysis, measure)])
+    return np.concatenate(curves).ravel()
+
+
+def _chance(axes: Axes, steps: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> None:
+    """Draw what chance gives as a band, also at one step alone, and name it."""
+    known = np.flatnonzero(np.isfinite(low) & np.isfinite(high))
+    if not len(known):
+        return
+    if len(known) > 1:
+        axes.fill_between(steps, low, high, color=BAND, lw=0, zorder=0.5, label="chance ± 2 sd")
+    else:
+        axes.axhspan(low[known[0]], high[known[0]], color=BAND, lw=0, zorder=0.5, label="chance ± 2 sd")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), borderaxespad=0, handlelength=1.2)
 
 
 def _depth_key(axes: Axes, analysis: xr.Dataset, colors: Normalize) -> None:

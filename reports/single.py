@@ -7,7 +7,7 @@ from reports.appendix import methods, settings
 from reports.content import Block, Figure, Report, Section, Text
 from reports.facts import facts
 from reports.findings import entries, health, verdict
-from reports.sources import Source
+from reports.sources import NO_FINDINGS, UNDIAGNOSED, Source
 from reports.stability import stability
 from reports.summary import glance, sentences
 
@@ -21,14 +21,16 @@ def single(source: Source) -> Report:
     run = facts(source)
     body = [section for part in _PARTS if (section := part(source, run)) is not None]
     figures = [block for section in body for block in section.blocks if isinstance(block, Figure)]
-    findings: tuple[Block, ...] = (Text("Not diagnosed: the run has no findings.json. `wtdiag analyze` writes it."),)
+    result, findings = verdict(source, run), tuple[Block, ...]()
     if source.findings:
         findings = (entries(source.findings, figures),)
+    else:
+        result = f"{UNDIAGNOSED}: {NO_FINDINGS} {result}"
     texts = tuple(Text(sentence) for sentence in (*sentences(run), *_shown(source)))
     summary = Section("Summary", (glance(run), *findings, *texts))
     return Report(
         title=source.name,
-        verdict=verdict(source, run),
+        verdict=result,
         sections=(summary, *body, settings(source), methods([source.analysis])),
         health=health(source),
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,13 @@ import xarray as xr
 from diagnostics.analyze import read_analysis
 from diagnostics.finding import Finding, read_findings
 from diagnostics.stability import stability
+from probes.errors import InputError
 from probes.schema import ANALYSIS, FINDINGS, METRICS, open_run
 from reports.style import printable
+
+UNDIAGNOSED = "Not diagnosed"
+NO_FINDINGS = "the run has no findings; `wtdiag analyze` writes them into findings.json."
+T = TypeVar("T")
 
 
 class Event(NamedTuple):
@@ -93,7 +99,7 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
     run = open_run(path)
     metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
     config = _clean(run.config)
-    findings, measured = run.path / FINDINGS, read_analysis(run.path / ANALYSIS)
+    findings, measured = run.path / FINDINGS, _read(read_analysis, run.path / ANALYSIS)
     analysis = _clean_analysis(measured)
     return Source(
         name=printable(name or run.path.resolve().name),
@@ -101,11 +107,21 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
         config=config,
         metrics=metrics.map(_number),
         analysis=analysis,
-        findings=tuple(map(_printable, read_findings(findings))) if findings.exists() else None,
+        findings=tuple(map(_printable, _read(read_findings, findings))) if findings.exists() else None,
         events=_events(metrics, config),
         snapshots=int(analysis.sizes["step"]),
         stability=stability(measured, run.config, metrics).set_axis(analysis.layer.values),
     )
+
+
+def _read(read: Callable[[Path], T], path: Path) -> T:
+    """Read a file that the analysis left; where it is not whole, say what makes it anew."""
+    try:
+        return read(path)
+    except InputError as error:
+        if "wtdiag analyze" in str(error):
+            raise
+        raise InputError(f"{error}; `wtdiag analyze {path.parent}` writes it anew") from error
 
 
 def _printable(finding: Finding) -> Finding:

@@ -20,6 +20,17 @@ from reports.tables import degrees, history, layers_of
 _PREDICTED = {"weight_angle": "predicted_angle", "weight_gain": "predicted_gain"}
 
 
+_EXPLAINED = {
+    "largest S": "Largest S: over all snapshots before training broke, if it did.",
+    "safe feedback lr": "No learning rate of the feedback above the safe one keeps S below 1 in all snapshots "
+    "before training broke.",
+    "safe coefficients ×": "No factor on all of the rule's coefficients above the safe one keeps S below 1 in all "
+    "snapshots before training broke.",
+    "ran away at step": "A layer ran away when its feedback was ten times its first size.",
+    "relaxation time": "Relaxation time in steps.",
+}
+
+
 def stability(source: Source, run: Facts) -> Section | None:
     """Show predicted against observed stability, and the predicted resting point against the reached one."""
     analysis = source.analysis
@@ -141,13 +152,12 @@ def _table(source: Source) -> Table | None:
     columns = {head: each for head, each in columns.items() if np.isfinite(each[1]).any()}
     if not columns:
         return None
+    explained = (f" {text}" for head, text in _EXPLAINED.items() if head in columns)
     cells = [[show(value) for value in values] for show, values in columns.values()]
     subjects = layers_of(analysis)
     caption = (
-        f"What theory predicts beside what was measured, by layer, at step {int(analysis.step[index])}. Largest S: "
-        "over all snapshots before training broke, if it did; no learning rate of the feedback above the safe one "
-        "keeps S below 1 in all of them. A layer ran away when its feedback was ten times its first size. Relaxation "
-        "time in steps."
+        "What theory predicts beside what was measured, by layer, at step "
+        f"{int(analysis.step[index])}.{''.join(explained)}"
     )
     return Table(
         caption=caption,

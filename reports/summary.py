@@ -15,18 +15,20 @@ from reports.tables import degrees, formatter
 def outcome(run: Facts) -> str:
     """State the result of a run in one sentence.
 
-    Parts for which the run holds no numbers are left out.
+    Parts for which the run holds no numbers are left out. Where the angles are of another step than the accuracy, each
+    says of which.
     """
     parts = []
     if run.status == "diverged":
         parts.append(_divergence(run))
+    at = f"at step {run.step} " if _apart(run) else ""
     if np.isfinite(run.test_accuracy):
         last = "last " if run.status == "diverged" else ""
-        parts.append(f"{last}test accuracy {percent(run.test_accuracy)}")
+        parts.append(f"{last}test accuracy {percent(run.test_accuracy)}{f' at step {run.test_step:.0f}' if at else ''}")
     if np.isfinite(run.weight_angle):
-        parts.append(f"feedback on average {degrees(run.weight_angle)} from the forward weights")
+        parts.append(f"{at}feedback on average {degrees(run.weight_angle)} from the forward weights")
     if np.isfinite(run.error_angle):
-        parts.append(f"the first layer's error {degrees(run.error_angle)} from exact backpropagation")
+        parts.append(f"{at}the first layer's error {degrees(run.error_angle)} from exact backpropagation")
     return f"{run.rule}: " + (", ".join(parts) or "no accuracy and no angle were recorded") + "."
 
 
@@ -37,11 +39,17 @@ def sentences(run: Facts) -> list[str]:
 
 def glance(run: Facts) -> Numbers:
     """Give the few numbers to see first; those that the run lacks are left out."""
+    at = f"at step {run.step}; " if _apart(run) else ""
     numbers = (
         (run.test_accuracy, percent, "test accuracy", f"at step {run.test_step:.0f}"),
-        (run.weight_angle, degrees, "weight angle", f"mean of {run.measured} layers; {degrees(run.chance)} by chance"),
-        (run.error_angle, degrees, "error angle, first layer", "0° is backpropagation; 90° tells nothing"),
-        (run.norm_ratio, number, "norm ratio ‖B‖/‖W‖", "geometric mean over the layers"),
+        (
+            run.weight_angle,
+            degrees,
+            "weight angle",
+            f"{at}mean of {run.measured} layers; {degrees(run.chance)} by chance",
+        ),
+        (run.error_angle, degrees, "error angle, first layer", f"{at}0° is backpropagation; 90° tells nothing"),
+        (run.norm_ratio, number, "norm ratio ‖B‖/‖W‖", f"{at}geometric mean over the layers"),
         (run.largest_s, number, "largest step-size number S", f"in {short(run.largest_s_layer)}; unstable above 1"),
     )
     shown = [Number(label, show(value), note) for value, show, label, note in numbers if np.isfinite(value)]
@@ -69,6 +77,11 @@ def meanings(analysis: xr.Dataset, names: list[str]) -> str:
     """Say what measures are, in their own words."""
     said = (f"{name.replace('_', ' ')}: {analysis[name].attrs.get('long_name', name)}" for name in names)
     return sentence("; ".join(said))
+
+
+def _apart(run: Facts) -> bool:
+    """Whether the last evaluation and the last measured snapshot are of different steps."""
+    return bool(np.isfinite(run.test_accuracy)) and run.test_step != run.step
 
 
 def _mean(values: NDArray[np.float64]) -> float:

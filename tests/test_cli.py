@@ -127,6 +127,9 @@ def test_a_folder_stands_for_its_runs_and_a_comparison_is_passed_over(run, three
     code, printed, _ = run("compare", three)
     assert code == 0
     assert run("compare", *sorted(three.iterdir()))[:2] == (code, printed)
+    runs = sorted(path for path in three.iterdir() if path.is_dir())
+    for folder in (three, str(three), [three]):
+        pd.testing.assert_frame_equal(wtdiag.compare(folder), wtdiag.compare(runs))
 
 
 def test_an_interrupted_analysis_keeps_what_it_measured(run, three, monkeypatch):

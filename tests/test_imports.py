@@ -77,6 +77,27 @@ def test_import_does_not_load_torch(folder):
     assert not loaded & {"torch", "torchvision"}
 
 
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ("None", "Python finds none: the installation is older than the code; run `pip install -e .` again"),
+        (
+            "util.spec_from_file_location('studies', '/elsewhere/studies/__init__.py')",
+            "Python finds /elsewhere/studies;",
+        ),
+    ],
+)
+def test_a_package_that_is_not_the_one_beside_the_front_door(found, message):
+    code = (
+        "from importlib import util; found = util.find_spec\n"
+        f"util.find_spec = lambda name: {found} if name == 'studies' else found(name)\n"
+        "import wtdiag"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].startswith("ImportError: wtdiag needs its own package 'studies' beside ")
+    assert message in done.stderr
+
+
 def test_no_module_of_the_torch_free_folders_loads_torch():
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

@@ -117,12 +117,14 @@ class SnapshotPlan:
 class Trouble:
     """Notices a sudden jump of the loss or of the feedback norm, and asks for snapshots around it.
 
-    A value v jumps if it is not finite, or if (Hampel's identifier, with floors against quiet stretches)
+    A value v jumps if it is not finite, or if it rose, v > u, and (Hampel's identifier, with floors against quiet
+    stretches)
 
         v > m + max(6 · 1.4826 · MAD, |m| / 2, |v₀| / 4)
 
-    where m and MAD are the median and the median absolute deviation of the last 50 values, of which there
-    must be 10, and v₀ is the first value ever seen. A jump ends the baseline: it is gathered anew.
+    where u is the value before, m and MAD are the median and the median absolute deviation of the last 50 values, of
+    which there must be 10, and v₀ is the first value ever seen. Until there are, in the beginning of a run, v jumps if
+    v > u and v > 10 |v₀| > 0. A jump ends the baseline: it is gathered anew, from 10 values on.
 
     Parameters
     ----------
@@ -202,11 +204,15 @@ class Trouble:
         if not math.isfinite(value):
             # Once: what comes after a value that was not finite has no baseline until a finite one is seen.
             return f"{name} became {value:g}" if window else None
-        if len(window) < self.LEAST:
+        if not window or value <= window[-1]:
             return None
+        first = self._state["first"][name]
+        if len(window) < self.LEAST:
+            began = window[0] == first  # no jump has ended the first baseline yet
+            return f"{name} jumped to {value:.4g} from {first:.4g}" if began and value > 10 * abs(first) > 0 else None
         middle = median(window)
         rise = value - middle
-        if rise <= max(abs(middle) / 2, abs(self._state["first"][name]) / 4):
+        if rise <= max(abs(middle) / 2, abs(first) / 4):
             return None
         if rise <= 6 * 1.4826 * median(abs(old - middle) for old in window):
             return None

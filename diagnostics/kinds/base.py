@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from diagnostics.finding import Evidence
-from diagnostics.thresholds import THRESHOLDS
-from diagnostics.view import Mask, View
+from diagnostics.thresholds import THRESHOLDS, limit
+from diagnostics.view import Floats, Mask, View
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,29 @@ def evidence(
         (THRESHOLDS[threshold].value, THRESHOLDS[threshold].units) if isinstance(threshold, str) else (threshold, units)
     )
     return Evidence(measure, float(view[measure][step, layer]), held, relation, units, int(view.steps[step]))
+
+
+def growth(values: Floats) -> Floats:
+    """Return by layer how many times its first positive value the last finite one is, NaN where there is none.
+
+    Examples
+    --------
+    >>> growth(np.array([[np.nan, 2.0], [4.0, 1.0], [12.0, np.nan]]))
+    array([3. , 0.5])
+    """
+    grown = np.full(values.shape[1], np.nan)
+    for layer, column in enumerate(values.T):
+        finite = column[np.isfinite(column)]
+        if (finite > 0).any():
+            grown[layer] = finite[-1] / finite[finite > 0][0]
+    return grown
+
+
+def blind(view: View) -> Mask:
+    """Return by layer whether the loss ignores the size of its weights, as under batch norm."""
+    unknown = np.isnan(view["radial_cosine"]).all(axis=0)
+    typical = np.nanmedian(np.where(unknown, np.inf, np.abs(view["radial_cosine"])), axis=0)
+    return np.asarray(typical <= limit("radial_cosine"))
 
 
 def last_stretch(holds: Mask, known: Mask) -> tuple[int, int] | None:

@@ -16,15 +16,18 @@ from diagnostics.view import Mask, View
     "inherited-error",
     meaning="Below this layer most of what is wrong with the error arrived from above: better feedback in the layers "
     "below would help little.",
-    advice="Mend the feedback from the top down, beginning with the layers of the largest error_angle_local or "
-    "attribution_angle; or take a smaller --depth.",
+    advice="Mend the feedback above this layer first, beginning where error_angle_local is largest; or take a smaller "
+    "--depth.",
     equation="∠(Wᵀδ, Wᵀδ*) > ∠(Bᵀδ, Wᵀδ) in all layers from here down",
     reference="the split into local and inherited angle is wtdiag's; the total as in Akrout et al. 2019, "
     "arXiv:1904.05391",
     needs=("error_angle_inherited", "error_angle_local", "error_angle_total"),
 )
 def inherited_error(view: View) -> Iterator[Sighting]:
-    """Find from which layer down, at the end, the inherited angle exceeds the local one, to a wide total."""
+    """Find from which layer down, at the end, the inherited angle exceeds the local one, to a wide total.
+
+    Where no feedback has aligned at all it is chance which of the two is wider.
+    """
     local, inherited, total = (view[f"error_angle_{part}"] for part in ("local", "inherited", "total"))
     known = np.isfinite(local) & np.isfinite(inherited) & np.isfinite(total) & ~view.direct  # those inherit nothing
     steps = np.flatnonzero(known.sum(axis=1) > 1)
@@ -32,26 +35,35 @@ def inherited_error(view: View) -> Iterator[Sighting]:
         return
     last = int(steps[-1])
     layers = np.flatnonzero(known[last])
-    dominated = inherited[last, layers] > local[last, layers]
+    aligned = ~(local >= view.band("error_angle_local", limit("chance_deviations"))[0])[last, layers]
+    dominated = inherited[last, layers] > local[last, layers] + limit("inherited_margin")
     count = len(layers) if dominated.all() else int(np.argmin(dominated))
-    if not count or total[last, layers[0]] < limit("inherited_angle"):
+    if not count or not aligned.any() or total[last, layers[0]] < limit("inherited_angle"):
         return
     top, bottom = int(layers[count - 1]), int(layers[0])
     since, _ = last_stretch(total[:, bottom] > limit("inherited_angle"), known[:, bottom]) or (last, last)
-    cost = view["attribution_angle"][last]
-    costly = f"; most of it is {view.layers[int(np.nanargmax(cost))]}'s" if np.isfinite(cost).any() else ""
     yield Sighting(
         top,
         since,
         last,
         "medium",
         f"From {view.layers[top]} down the error is off mainly by what it inherits from above: what "
-        f"{view.layers[bottom]} sends on is {total[last, bottom]:.0f}° off{costly}.",
+        f"{view.layers[bottom]} sends on is {total[last, bottom]:.0f}° off{_costliest(view, last, top)}.",
         (
             evidence(view, "error_angle_total", last, bottom, ">", "inherited_angle"),
             evidence(view, "error_angle_inherited", last, top, ">", float(local[last, top]), "degree"),
         ),
     )
+
+
+def _costliest(view: View, step: int, top: int) -> str:
+    """Name the layer above ``top`` that costs the most of all, if the costliest of all lies there."""
+    cost = np.fmax(view["attribution_angle"][step], 0)  # no cost where it is not known
+    worst = int(np.argmax(np.nan_to_num(cost)))
+    if worst <= top or not cost[worst] > 0:
+        return ""
+    share = cost[worst] / np.nansum(cost[top + 1 :])
+    return f"; {'most of it' if share > 0.5 else 'the largest share'} is {view.layers[worst]}'s"
 
 
 @kind(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from diagnostics.finding import Evidence
-from diagnostics.kinds.base import SPOILED, Sighting, evidence, kind, last_stretch
+from diagnostics.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
 from diagnostics.stability import runaway
 from diagnostics.thresholds import limit
 from diagnostics.view import Floats, Mask, View
@@ -57,8 +57,7 @@ def runaway_gain(view: View) -> Iterator[Sighting]:
     "vanishing-gain",
     meaning="B is many times smaller than W, so errors shrink on their way down, by the product of the gains of all "
     "layers they pass. The layers below hardly learn, whatever the angle.",
-    advice="Bring the fixed point back to B = W: raise amp or self, or lower decay or null (-c amp=..., "
-    "-c decay=...). Rules with fixed feedback: -c scale=1.",
+    advice="Rules with fixed feedback: -c scale=1 begins with B of W's size.",
     equation="‖B‖ / ‖W‖; at rest ⟨B*, W⟩ / ⟨W, W⟩; through all layers Σ log ‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     needs=("norm_ratio",),
@@ -74,14 +73,16 @@ def vanishing_gain(view: View) -> Iterator[Sighting]:
         seen = last_stretch(low[:, layer], np.isfinite(gain[:, layer]))
         if seen:
             first, last = seen
+            why, advice, grown = _shrunk(view, [layer])
             yield Sighting(
                 layer,
                 first,
                 last,
-                "high",
+                "medium" if grown else "high",
                 f"The feedback of {name} has a gain of {gain[last, layer]:.3g} (step {view.steps[last]}), "
-                f"{_against(share[last, layer])}.",
+                f"{_against(share[last, layer])}{why}.",
                 (evidence(view, "norm_ratio", last, layer, "<", "gain_low"),),
+                advice,
             )
     yield from _product(view, "vanishing-gain", "gain_product_low", -1)
 
@@ -100,14 +101,14 @@ def vanishing_gain(view: View) -> Iterator[Sighting]:
 )
 def bn_runaway(view: View) -> Iterator[Sighting]:
     """Find a loss that is blind to |W|, and |W| several times its start at the end."""
-    norm = view["forward_norm"]
+    norm, hidden = view["forward_norm"], blind(view)
     for layer, name in enumerate(view.layers):
         radial = np.abs(view["radial_cosine"][:, layer])
         finite = np.flatnonzero(np.isfinite(norm[:, layer]) & (norm[:, layer] > 0))
-        if np.isnan(radial).all() or not len(finite) or np.nanmedian(radial) > limit("radial_cosine"):
+        if not hidden[layer] or not len(finite):
             continue
-        growth = norm[:, layer] / norm[finite[0], layer]
-        seen = last_stretch(growth > limit("norm_growth"), np.isfinite(growth))
+        grown = norm[:, layer] / norm[finite[0], layer]
+        seen = last_stretch(grown > limit("norm_growth"), np.isfinite(grown))
         if seen:
             first, last = seen
             start, followed = finite[0], view["feedback_norm"][:, layer]
@@ -117,13 +118,34 @@ def bn_runaway(view: View) -> Iterator[Sighting]:
                 first,
                 last,
                 "high" if with_it else "medium",
-                f"The weights of {name} have grown {growth[last]:.3g} times larger, which batch norm hides from the "
+                f"The weights of {name} have grown {grown[last]:.3g} times larger, which batch norm hides from the "
                 f"loss{', and their feedback with them' if with_it else ''}.",
                 (
                     evidence(view, "forward_norm", last, layer, ">", limit("norm_growth") * float(norm[start, layer])),
                     Evidence("radial_cosine", float(np.nanmedian(radial)), limit("radial_cosine"), "<"),
                 ),
             )
+
+
+def _shrunk(view: View, layers: list[int]) -> tuple[str, str, bool]:
+    """Say why the ratio of B to W is small and what to do, and whether W grew: errors are then as large as ever."""
+    with np.errstate(divide="ignore"):
+        w, b = (float(np.nansum(np.log(growth(view[f"{side}_norm"])[layers]))) for side in ("forward", "feedback"))
+    if w > max(-b, math.log(limit("norm_growth"))):
+        return (
+            f": W has grown {_times(w)} times, while B has not shrunk",
+            "Hold the forward weights: lower --lr, or give them decay (--weight-decay 1e-4). ",
+            True,
+        )
+    advice = (
+        "Bring the fixed point back to B = W: raise amp or self, or lower decay or null (-c amp=..., -c decay=...). "
+    )
+    why = f": B has shrunk to {_times(b)} of its first size" if -b > math.log(limit("norm_growth")) else ""
+    return why, advice, False
+
+
+def _times(logarithm: float) -> str:
+    return f"{math.exp(min(logarithm, 700)):.3g}"
 
 
 def _gain(view: View, measure: str) -> Floats:
@@ -154,15 +176,17 @@ def _product(view: View, name: str, threshold: str, sign: int) -> Iterator[Sight
     seen = last_stretch(passed, np.isfinite(total))
     if seen:
         first, last = seen
-        depth = int(view.compared[last].sum())
         what = "grow" if sign > 0 else "shrink"
+        layers = np.flatnonzero(view.compared[last]).tolist()
+        why, advice, grown = _shrunk(view, layers) if sign < 0 else ("", "", False)
         yield Sighting(
             None,
             first,
             last,
-            view.severity,
+            "medium" if grown else view.severity,
             f"Errors {what} by a factor of {math.exp(min(abs(total[last]), 700)):.2g} through the feedback of "
-            f"{depth} layers.",
+            f"{len(layers)} layers{why}.",
             (Evidence("log_gain_sum", float(total[last]), limit(threshold), "<" if sign < 0 else ">", "1",
                       int(view.steps[last])),),
+            advice,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from diagnostics.finding import Evidence
-from diagnostics.kinds.base import SPOILED, Sighting, evidence, kind
+from diagnostics.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
 from diagnostics.stability import of_view
 from diagnostics.thresholds import limit
 from diagnostics.view import View
@@ -70,16 +70,19 @@ _NORM = re.compile(r"norm of the (weight|feedback) of (.+)", re.DOTALL)
 
 @kind(
     "divergence",
-    meaning="A number stopped being finite, and everything computed from it since means nothing.",
+    meaning="The numbers blew up: one stopped being finite, and everything computed from it since means nothing, or "
+    "the loss ended far above where it began.",
     advice="Look for the cause in the snapshots before that step. If none is named here, try --clip-norm 1, a lower "
     "--lr, or --precision float64 to see whether it is a matter of precision.",
-    equation="‖W‖, ‖B‖ or the loss is not finite",
+    equation="‖W‖, ‖B‖ or the loss is not finite; or L(t) > 10 L(0) from some t on",
     reference="IEEE 754",
-    causes=("signal-below-floor", "not-aligning"),
-    causes_below=("inherited-error",),
+    causes_below=("signal-below-floor", "not-aligning", "inherited-error", "vanishing-gain"),
 )
 def divergence(view: View) -> Iterator[Sighting]:
-    """Find the first number that was not finite: as the run says, or else as its snapshots or its metrics show."""
+    """Find the first number that was not finite: as the run says, or else as its snapshots or its metrics show.
+
+    If all were, find a loss that ended far above its first value.
+    """
     seen = _in_config(view) or _in_snapshots(view) or _in_metrics(view)
     if seen:
         step, what, layer = seen
@@ -95,6 +98,40 @@ def divergence(view: View) -> Iterator[Sighting]:
             else f"Training diverged after step {step:.0f}.",
             (Evidence(measure, math.nan, math.inf, "<", "1", int(step)),),
         )
+    else:
+        yield from _risen(view)
+
+
+def _risen(view: View) -> Iterator[Sighting]:
+    """Find a loss that stays far above its first value to the end: in three lines of the metrics, or more."""
+    loss = view.metric("loss")
+    loss = loss[np.isfinite(loss)]
+    if not len(loss) or not loss.iloc[0] > 0:
+        return
+    begun, ended = float(loss.iloc[0]), float(loss.iloc[-1])
+    above = last_stretch((loss > limit("loss_growth") * begun).to_numpy(), np.ones(len(loss), dtype=bool))
+    if above is None or above[1] - above[0] < 2:
+        return
+    since = float(loss.index[above[0]])
+    weights = np.where(blind(view), math.nan, growth(view["forward_norm"]))
+    highest = float(np.fmax.reduce(weights))
+    layer, grown, advice = None, "", ""
+    if highest > limit("norm_growth"):
+        # Of the layers whose weights grew with it the topmost: what is wrong in it shows in all below.
+        layer = int(np.flatnonzero(weights >= math.sqrt(highest))[-1])
+        grown = f", and the weights of {view.layers[layer]} have grown {weights[layer]:.3g} times larger"
+        rate = view.metric("lr").max()
+        advice = f"Lower --lr{f', which reached {rate:.3g}' if rate > 0 else ''}. "
+    yield Sighting(
+        layer,
+        max(0, int((view.steps < since).sum()) - 1),
+        len(view.steps) - 1,
+        "high",
+        f"The loss ended at {ended:.3g}, {ended / begun:.3g} times its first value, above {limit('loss_growth'):g} "
+        f"times since step {since:.0f}{grown}.",
+        (Evidence("loss", ended, limit("loss_growth") * begun, ">", "1", int(loss.index[-1])),),
+        advice,
+    )
 
 
 def _in_config(view: View) -> tuple[float, str, int | None] | None:

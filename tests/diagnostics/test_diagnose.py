@@ -174,6 +174,104 @@ def test_divergence_as_the_metrics_show_it():
     assert (finding.kind, finding.layer, finding.evidence[0].step) == ("divergence", None, 101)
 
 
+def risen(factor, since=150):
+    """A log whose loss is so many times its first value from a step on."""
+    log = metrics()
+    log.loc[log.step >= since, "loss"] = factor * log.loss.iloc[0]
+    return log.assign(lr=np.linspace(0, 40.0, len(log)))
+
+
+def test_a_loss_far_above_its_first_value_is_a_divergence():
+    assert diagnose(healthy(), CONFIG, risen(9.9))[0].kind == "nothing-wrong"
+    finding = diagnose(healthy(), CONFIG, risen(10.1))[0]
+    assert (finding.kind, finding.layer, finding.severity, finding.first_step) == ("divergence", None, "high", 80)
+    assert "10.1 times its first value, above 10 times since step 150." in finding.summary
+    first = metrics().loss.iloc[0]
+    assert (finding.evidence[0].value, finding.evidence[0].threshold) == pytest.approx((10.1 * first, 10 * first))
+
+
+def test_a_loss_that_came_down_again_or_rose_in_the_last_two_lines_alone_is_none():
+    log = risen(50.0)
+    log.loc[log.index[-1], "loss"] = 1.0
+    assert diagnose(healthy(), CONFIG, log)[0].kind == "nothing-wrong"
+    assert diagnose(healthy(), CONFIG, risen(50.0, since=229))[0].kind == "nothing-wrong"
+    assert diagnose(healthy(), CONFIG, risen(50.0, since=228))[0].kind == "divergence"
+    negative = metrics().assign(loss=np.linspace(-1, -5, 230))  # all of them above ten times the first
+    assert diagnose(healthy(), CONFIG, negative)[0].kind == "nothing-wrong"
+
+
+def test_the_weights_that_grew_with_the_loss_are_named_before_what_follows():
+    analysis = plant(plant(healthy(), "fc5", since=6, forward_norm=8e6, norm_ratio=1e-6), "fc2", forward_norm=80.0)
+    plant(analysis, "fc3", forward_norm=8e9)  # to whose size the loss is blind
+    for layer in ("fc2", "fc5", "fc6"):
+        plant(analysis, layer, since=0, radial_cosine=0.2)
+    first, second, *others = diagnose(analysis, CONFIG, risen(1e6, since=151))
+    assert (first.kind, first.layer, first.first_step) == ("divergence", "fc5", 150)
+    assert "the weights of fc5 have grown 1e+06 times larger" in first.summary
+    assert first.advice.startswith("Lower --lr, which reached 40. ")
+    shrunk = next(each for each in (second, *others) if each.kind == "vanishing-gain")
+    assert "It follows from divergence in fc5." in shrunk.summary
+
+
+def test_a_gain_says_whether_weights_grew_or_feedback_shrank():
+    grown = plant(healthy(), "fc4", forward_norm=800.0, norm_ratio=0.01)
+    grown["radial_cosine"][:] = 0.2
+    finding = diagnose(grown, CONFIG, metrics())[0]
+    assert (finding.kind, finding.layer, finding.severity) == ("vanishing-gain", "fc4", "medium")
+    assert "W has grown 100 times, while B has not shrunk" in finding.summary
+    assert "lower --lr" in finding.advice
+    assert "raise amp" not in finding.advice
+    analysis = plant(healthy(), "fc4", norm_ratio=0.01)
+    analysis["feedback_norm"][3:, 3] *= 0.01
+    shrunk = diagnose(analysis, CONFIG, metrics())[0]
+    assert (shrunk.kind, shrunk.severity) == ("vanishing-gain", "high")
+    assert "B has shrunk to 0.01" in shrunk.summary
+    assert "raise amp" in shrunk.advice
+    assert "lower --lr" not in shrunk.advice
+    analysis = plant(healthy(), "fc4", since=0, norm_ratio=0.1)
+    analysis["feedback_norm"][:, 3] *= 0.1
+    small = diagnose(analysis, CONFIG, metrics())[0]
+    assert (small.kind, small.severity) == ("vanishing-gain", "high")
+    assert "grown" not in small.summary
+    assert "shrunk" not in small.summary
+
+
+def test_who_costs_the_most_is_named_only_if_it_lies_above():
+    def said(**costs):
+        analysis, config, log = run_of("inherited-error")
+        for layer, cost in costs.items():
+            plant(analysis, layer, attribution_angle=cost)
+        return diagnose(analysis, config, log)[0].summary
+
+    assert said(fc5=40.0).endswith("75° off; most of it is fc5's.")
+    assert said(fc5=40.0, fc6=38.0).endswith("75° off; most of it is fc5's.")
+    assert said(fc5=40.0, fc6=40.0).endswith("75° off; the largest share is fc5's.")
+    for layer in ("fc2", "fc4"):  # the stretch that is said to inherit
+        assert said(fc5=40.0, **{layer: 41.0}).endswith("75° off.")
+    for unknown in (np.nan, -3.0):
+        assert said(**dict.fromkeys(LAYERS, unknown)).endswith("75° off.")
+
+
+def test_nothing_is_inherited_by_chance():
+    analysis, config, log = run_of("inherited-error")
+    at_chance = analysis.assign(error_angle_local_null=analysis.weight_angle_null)
+    at_chance = at_chance.assign(error_angle_local_null_sd=0 * analysis.weight_angle_null + 3.0)
+    assert diagnose(at_chance, config, log)[0].kind == "inherited-error"  # its local angles are far below chance
+    at_chance["error_angle_local"][:, 1:] = 82.0
+    at_chance["error_angle_inherited"][:, 1:] = 95.0
+    assert diagnose(at_chance, config, log)[0].kind == "nothing-wrong"
+    plant(at_chance, "fc5", error_angle_local=80.0)  # below 90° - 3 · 3°
+    assert diagnose(at_chance, config, log)[0].kind == "inherited-error"
+
+
+def test_what_was_inherited_exceeds_the_local_angle_by_a_margin():
+    analysis, config, log = run_of("inherited-error")
+    for beyond, kind in ((4.9, "nothing-wrong"), (5.1, "inherited-error")):
+        for layer in LAYERS[1:4]:
+            plant(analysis, layer, error_angle_local=60.0, error_angle_inherited=60.0 + beyond)
+        assert diagnose(analysis, config, log)[0].kind == kind
+
+
 def test_fixed_feedback_is_not_frozen():
     fixed = healthy().drop_vars(["predicted_angle", "rest_distance"])
     fixed["feedback_norm"][:] = 8.0
@@ -349,7 +447,7 @@ def test_the_diagnosis_changes_nothing():
 
 
 def test_thresholds_and_kinds_belong_together():
-    assert {threshold.kind for threshold in THRESHOLDS.values()} == KINDS.keys() - {"divergence"}
+    assert {threshold.kind for threshold in THRESHOLDS.values()} == KINDS.keys()
     assert RECORDS.keys() <= KINDS.keys()
     for name, record in RECORDS.items():
         assert 0 <= record.right <= min(record.named, record.planted)

@@ -6,6 +6,7 @@ import pytest
 from synthetic import CONFIG, metrics, plant
 from synthetic import healthy as fine
 
+import wtdiag
 from bench.faults import FAULTS, HEALTHY, SEEDS, Outcome, faulty, healthy, records, thresholds_table
 from bench.page import DOCS
 from diagnostics.diagnose import diagnose
@@ -24,6 +25,24 @@ def test_a_planted_fault_is_named(tmp_path, name, seed):
 @pytest.mark.parametrize(("rule", "seed"), [("sa", 200), ("usf", 201)])
 def test_a_healthy_run_has_no_finding_of_high_severity(tmp_path, rule, seed):
     assert "high" not in [finding.severity for finding in healthy(rule, seed, tmp_path / "run", epochs=3)]
+
+
+@pytest.mark.parametrize("rule", ["ia", "fa"])
+def test_a_learning_rate_far_too_large_is_named(tmp_path, rule):
+    settings = wtdiag.Settings(rule=rule, depth=4, lr=1000.0, epochs=1, seed=200, device="cpu")
+    for _ in wtdiag.Training(settings, tmp_path / "run"):
+        pass
+    found = wtdiag.diagnose(tmp_path / "run", wtdiag.analyze(tmp_path / "run"))
+    assert (found[0].kind, found[0].layer, found[0].severity) == ("divergence", "fc4", "high")
+    assert "Lower --lr, which reached 1e+03." in found[0].advice
+
+
+@pytest.mark.parametrize("rule", ["ia", "fa"])
+def test_before_training_nothing_is_inherited(tmp_path, rule):
+    for _ in wtdiag.Training(wtdiag.Settings(rule=rule, epochs=0, device="cpu"), tmp_path / "run"):
+        pass
+    found = wtdiag.diagnose(tmp_path / "run", wtdiag.analyze(tmp_path / "run"))
+    assert [each.kind for each in found] == ["nothing-wrong"]
 
 
 def test_precision_and_recall_are_counted():

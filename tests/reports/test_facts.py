@@ -155,11 +155,24 @@ def test_health_is_the_worst_severity(tmp_path, severities, worst):
     report = single(source)
     assert report.health == worst
     assert bool(report.headline) == bool(worst)
-    assert report.verdict.startswith("S of fc3 is 3.2. ia:" if worst == "high" else ("S of", "ia:"))
+    assert report.verdict.startswith("S of fc3 is 3.2. ia:" if worst == "high" else ("S of", "ia:", "Not diagnosed:"))
+    assert report.verdict.startswith("Not diagnosed:") == (not worst)
 
 
 def test_a_run_that_was_not_diagnosed_says_so(light):
-    assert single(load(light)).sections[0].blocks[1].text.startswith("Not diagnosed")
+    report = single(load(light))
+    assert report.verdict.startswith("Not diagnosed: the run has no findings; `wtdiag analyze` writes them")
+    assert report.verdict.endswith(outcome(facts(load(light))))
+
+
+def test_a_verdict_says_when_its_angles_are_of_another_step_than_its_accuracy(tmp_path):
+    measured = analysis(3)[["weight_angle"]]
+    late = outcome(facts(load(write_run(tmp_path / "late", measured))))
+    assert "at step" not in late
+    early = facts(load(write_run(tmp_path / "early", measured.isel(step=[0]))))
+    said = outcome(early).replace("\N{NO-BREAK SPACE}", " ")
+    assert "test accuracy 96.5 % at step 2000, at step 0 feedback on average" in said
+    assert [number.note for number in glance(early).numbers][1].startswith("at step 0; mean of 2 layers")
 
 
 def test_a_healthy_run_says_so_and_what_it_reached(tmp_path):

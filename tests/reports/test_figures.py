@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 from reports import figures
 from reports.axes import spread
-from reports.lines import null_band
+from reports.lines import not_drawn, null_band
 from reports.sources import Event
 from reports.style import BAND, LOOKS, context, look, to_svg
 
@@ -125,6 +125,71 @@ def test_events_stand_before_the_snapshot_that_follows_them():
     )
     assert (line.get_xdata()[0], diverged.get_xdata()[0]) == (0.5, 2.5)
     assert line.get_color() != diverged.get_color()
+
+
+def test_what_is_predicted_is_on_the_axis():
+    data = analysis(3, 9)
+    data.predicted_gain[:] = 700.0
+    data.predicted_gain[:, 0] = 1e9  # of the layer that carries no error nothing is drawn
+    axes = figures.layer_curves(data, "weight_gain", log=True, predicted="predicted_gain").axes[0]
+    low, high = axes.get_ylim()
+    drawn = np.concatenate([line.get_ydata() for line in axes.lines])
+    assert low < np.nanmin(drawn) <= np.nanmax(drawn) == 700.0
+    assert 700.0 < high < 1e4
+
+
+def test_what_a_logarithmic_axis_cannot_show_is_left_out():
+    data = analysis(3, 9)
+    data.weight_gain[:] = 10.0
+    data.weight_gain[0, :], data.weight_gain[3, :] = 0.1, -0.5
+    line = figures.layer_curves(data, "weight_gain", log=True).axes[0].lines[1]
+    np.testing.assert_array_equal(np.isnan(line.get_ydata()), np.arange(9) == 3)
+    assert not_drawn(data, {"weight_gain": None}) == " A logarithmic axis leaves out values of 0 or less."
+    assert not_drawn(data, {"norm_ratio": None}) == not_drawn(data.weight_gain[4:].to_dataset(), {}) == ""
+    data.weight_gain[0, :] = 9.0  # now the axis is linear
+    line = figures.layer_curves(data, "weight_gain", log=True).axes[0].lines[1]
+    assert line.get_ydata()[3] == -0.5
+    assert not_drawn(data, {"weight_gain": None}) == ""
+    falling = figures.Curve("loss", look("fa"), [0, 1, 2], [100.0, 1.0, -1.0])
+    np.testing.assert_array_equal(
+        figures.curves([falling], title="", log=True).axes[0].lines[0].get_ydata(), [100, 1, np.nan]
+    )
+
+
+@pytest.mark.parametrize("decades", [2, 12])
+def test_a_marker_at_the_end_of_a_logarithmic_axis_is_whole(decades):
+    rising = figures.Curve("loss", look("fa"), [0, 1, 2], 10.0 ** np.linspace(0, decades, 3))
+    panel = figures.curves([rising], title="", log=True)
+    FigureCanvasAgg(panel).draw()
+    axes = panel.axes[0]
+    radius = axes.lines[0].get_markersize() / 2 * panel.dpi / 72
+    drawn = axes.transData.transform(axes.lines[0].get_xydata())[:, 1]
+    frame = axes.get_window_extent()
+    assert frame.y0 + radius < drawn.min() < drawn.max() < frame.y1 - radius
+
+
+@pytest.mark.parametrize("count", [1, 5, 9, 10, 50, 100])
+def test_the_first_and_the_last_point_of_a_curve_are_marked(count):
+    values = np.r_[np.arange(count, dtype=float), np.nan]
+    (line,) = figures.curves([figures.Curve("a", look("fa"), np.arange(count + 1), values)], title="").axes[0].lines
+    marked = line.get_markevery()
+    assert (marked[0], marked[-1]) == (0, count - 1)
+    assert len(marked) == min(count, 9)
+
+
+def test_chance_is_shown_at_one_snapshot_too_or_not_named():
+    one = analysis(3, 1)
+    axes = figures.layer_curves(one, "weight_angle", chance=True).axes[0]
+    (band,) = axes.patches
+    low, high = null_band(one, "weight_angle")
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((low[0], high[0]))
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chance ± 2 sd"]
+    axes = figures.layer_curves(one * np.nan, "weight_angle", chance=True).axes[0]
+    assert axes.get_legend() is None
+    ended = analysis(3, 6)
+    ended.weight_angle[1:] = np.nan
+    axes = figures.layer_curves(ended, "weight_angle").axes[0]
+    assert {line.get_marker() for line in axes.lines} == {"o"}  # there is no line to see
 
 
 def test_stability_shades_what_is_above_one():

@@ -209,8 +209,26 @@ def test_joint_report_compares_the_numbers(compared):
         assert row[5] == f"{last.weight_angle.values[1:].mean():.1f}°"
         assert row[6] == f"{last.error_angle.values[0]:.1f}°"
     verdict = report.verdict.replace("\N{NO-BREAK SPACE}", " ")
-    assert verdict == "Best test accuracy: kp1 (kp) with 97.0 %; lowest: mine3 (mine) with 50.0 %."
+    best = "Best test accuracy: kp1 (kp) with 97.0 %; lowest: mine3 (mine) with 50.0 %."
+    assert verdict == f"{best} Not diagnosed: {', '.join(source.name for source in compared)}."
     assert [section.title for section in report.sections[1:-1]] == [f"Run {source.name}" for source in compared]
+
+
+def test_runs_that_tie_have_no_loser(tmp_path):
+    def verdict(*accuracies):
+        runs = [
+            write_run(
+                tmp_path / f"{accuracies}" / f"fa{i}", analysis(2)[["weight_angle"]], rule="fa", accuracy=accuracy
+            )
+            for i, accuracy in enumerate(accuracies)
+        ]
+        return joint(list(map(load, runs))).verdict.replace("\N{NO-BREAK SPACE}", " ")
+
+    assert verdict(0.9, 0.9).startswith("The same test accuracy: fa0 (fa), fa1 (fa) with 90.0 %.")
+    assert verdict(0.8, 0.9, 0.9).startswith(
+        "Best test accuracy: fa1 (fa), fa2 (fa) with 90.0 %; lowest: fa0 (fa) with 80.0 %."
+    )
+    assert verdict(*[0.9] * 6).startswith("The same test accuracy: 6 runs with 90.0 %.")
 
 
 def test_joint_curves_are_the_runs(compared):

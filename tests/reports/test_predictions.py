@@ -31,6 +31,11 @@ def test_stable_run(run):
     largest = data.step_size_number.values.max(axis=0)
     assert [float(cell) for cell in columns["largest S"]] == pytest.approx(largest, rel=5e-3)
     assert [float(cell) for cell in columns["safe coefficients ×"]] == pytest.approx(1 / largest, rel=5e-3)
+    assert "safe feedback lr" not in table.columns
+    assert "Largest S:" in table.caption
+    assert "No factor on all of the rule's coefficients" in table.caption
+    assert "learning rate" not in table.caption
+    assert "ran away" not in table.caption
     assert columns["angle"][2] == f"{data.weight_angle.values[-1, 2]:.1f}°"
     assert columns["predicted angle"][2] == f"{data.predicted_angle.values[-1, 2]:.1f}°"
 
@@ -55,7 +60,8 @@ def test_a_rule_without_theory_says_so(tmp_path):
     assert text.text.startswith("No layer has a step-size number")
     assert figure.measures == ("log_gain_sum",)
     assert [row[:2] for row in figure.data.rows] == [("log gain sum", "all")]
-    assert not {"largest S", "safe coefficients ×", "safe feedback lr"} & set(table.columns)
+    assert not {"largest S", "safe coefficients ×", "safe feedback lr", "relaxation time"} & set(table.columns)
+    assert table.caption.endswith(f"by layer, at step {int(data.step[-1])}.")
 
 
 def test_a_run_without_dynamics_has_no_such_section(light):

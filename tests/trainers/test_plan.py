@@ -112,11 +112,36 @@ def test_a_jump_is_reported_once_and_asks_for_what_follows(name, value):
     assert [trouble.update(step, **{name: value}) for step in range(31, 60)] == [None] * 29
 
 
-def test_few_values_are_no_baseline():
+def test_few_values_are_held_against_the_first():
+    for last, event in ((9.9, None), (10.1, "loss jumped to 10.1 from 1")):
+        trouble = Trouble(budget=20)
+        assert [trouble.update(step, loss=1.0 + 0.1 * step) for step in range(9)] == [None] * 9
+        assert trouble.update(9, loss=last) == event
+
+
+def test_a_run_that_explodes_from_the_start_is_noticed_once_per_baseline():
+    trouble = Trouble(budget=100)
+    events = [trouble.update(step, loss=2.5 * 7.0**step, feedback_norm=0.0) for step in range(15)]
+    assert [step for step, event in enumerate(events) if event] == [2, 12]
+
+
+def test_what_falls_does_not_jump():
     trouble = Trouble(budget=20)
-    for step in range(9):
-        trouble.update(step, loss=1.0)
-    assert trouble.update(9, loss=100.0) is None
+    for step, value in enumerate([1.0] * 10 + [1.1, 1.3]):
+        assert trouble.update(step, loss=value) is None
+    # Since step 12 far above the median of the window, but only the first of them rose.
+    events = [trouble.update(step, loss=value) for step, value in enumerate([9.0, 8.0, 7.0] + [6.0] * 9, start=12)]
+    assert [bool(event) for event in events] == [True] + [False] * 11
+    assert trouble.update(24, loss=5.0) is None
+    window = Trouble(budget=20)
+    for step in range(12):
+        window.update(step, loss=10.0**step if step < 9 else 10.0**8 / (step - 7))
+    assert window.update(12, loss=1e7) is None
+
+
+def test_a_value_that_begins_at_zero_has_no_decades():
+    trouble = Trouble(budget=20)
+    assert [trouble.update(step, feedback_norm=float(step)) for step in range(30)] == [None] * 30
 
 
 @pytest.mark.parametrize("budget", [0, 1, 3, 6, 7, 13])
