@@ -57,6 +57,7 @@ for _folder in ("diagnostics", "probes", "reports", "studies", "trainers"):
 from probes.errors import InputError  # noqa: E402  (only once it is known to be ours)
 from studies.cli_study import studies, study  # noqa: E402
 from studies.cli_sweep import sweep  # noqa: E402
+from studies.cli_transfer import transfer  # noqa: E402
 from trainers.options import given, settings_options  # noqa: E402
 
 _PUBLIC = {
@@ -522,7 +523,7 @@ def _probes() -> None:
         _entry(name, f"{probe.long_name} [{probe.units}]", probe.equation, probe.reference)
 
 
-for _command in (study, studies, sweep):
+for _command in (study, studies, sweep, transfer):
     cli.add_command(_command)
 
 

@@ -9,9 +9,10 @@ import xarray as xr
 from matplotlib.figure import Figure as Panel
 
 from reports import figures
-from reports.axes import spread
+from reports.axes import left_out, spread
 from reports.content import Block, Figure, Frames, Section, Subjects, Text
 from reports.facts import Facts, carrying, last_measured
+from reports.lines import not_drawn
 from reports.sources import Source
 from reports.style import TRAINING, look, number, percent, sentence
 from reports.summary import meanings, trend
@@ -46,9 +47,10 @@ def training(source: Source, run: Facts) -> Section | None:
             panels.append(figures.curves(lines, title=title, log=name == "loss", events=source.events))
     if not panels:
         return None
+    losses = np.concatenate([source.metric(name) for name in ("loss", "test_loss")])
     caption = (
         f"Accuracy and loss of {source.name} (rule {source.rule}) over training steps, on the training batch "
-        f"of each logged step and on the test set.{events_said(source)}"
+        f"of each logged step and on the test set.{left_out(losses)}{events_said(source)}"
     )
     alt, data = sentence("; ".join(said)), evaluations(source)
     figure = Figure(tuple(panels), caption, alt, data, name="training", measures=("loss", "accuracy"))
@@ -90,12 +92,13 @@ def layers(source: Source, run: Facts) -> Section | None:
     if not names:
         return None
     ceilings = {name: _CEILINGS[name] for name in names if _CEILINGS.get(name) in analysis}
+    hidden = not_drawn(analysis, {name: ceilings.get(name) for name in names if name in _LOGARITHMIC})
     predicted = " Dashed: where theory predicts that the feedback comes to rest." if ceilings else ""
     caption = (
         f"Alignment of {source.name} over training, one curve per layer, coloured from the first layer (top of "
         "the key) to the last. The grey band is what chance gives: the null expectation ± two standard "
-        f"deviations, widest over the layers.{predicted}{events_said(source)} {UNUSED} Where a measure is about "
-        "feedback, their curves are dotted."
+        f"deviations, widest over the layers.{predicted}{hidden}{events_said(source)} {UNUSED} Where a measure is "
+        "about feedback, their curves are dotted."
     )
     panels = [
         figures.layer_curves(

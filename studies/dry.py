@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -19,13 +17,14 @@ from rich.text import Text
 
 from probes.errors import InputError
 from studies.cell import Cell
-from studies.cost import Cost, measure
 from studies.describe import describe
 from studies.plan import Plan
 from studies.pool import cores
 from studies.study import Study
+from trainers.cost import Cost, measure
 from trainers.data import Data
 from trainers.data.synthetic import files_found, synthetic
+from trainers.device import gpus, threads
 from trainers.fit import load_data
 from trainers.settings import Settings
 
@@ -137,7 +136,7 @@ def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> Estimate:
     problems: dict[str, None] = {}
     tried = []
     console = Console(stderr=True)
-    with _threads(max(1, cores() // jobs)):
+    with threads(max(1, cores() // jobs)):
         for kind in track(kinds, "dry run", console=console, disable=not console.is_terminal, transient=True):
             settings = kind.settings
             key = settings.data, settings.data_dir, settings.image_size
@@ -148,8 +147,8 @@ def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> Estimate:
             dataset = datasets[key]
             tried.append(kind if dataset is None else _tried(kind, dataset))
     problems |= {f"{kind.label}: {kind.problem}": None for kind in tried if kind.problem}
-    on_gpu = torch.cuda.is_available() and any(not kind.settings.device.startswith("cpu") for kind in kinds)
-    at_once = min(jobs, torch.cuda.device_count()) if on_gpu else jobs
+    on_gpu = gpus() and any(not kind.settings.device.startswith("cpu") for kind in kinds)
+    at_once = min(jobs, gpus()) if on_gpu else jobs
     return Estimate(tuple(tried), at_once, tuple(missing), tuple(problems))
 
 
@@ -238,7 +237,7 @@ def _stand_in(settings: Settings) -> tuple[Data | None, str, str]:
     try:
         found = load_data(dataclasses.replace(settings, download=False))
         for split in (found.train, found.test):
-            split.batch(torch.tensor([0, len(split) - 1]))  # images in files are only read when they are asked for
+            split.example(0), split.example(len(split) - 1)
         return found, "", ""
     except InputError as error:
         reason = str(error)
@@ -255,16 +254,6 @@ def _tried(kind: Kind, dataset: Data) -> Kind:
         return dataclasses.replace(kind, cost=measure(kind.settings, dataset))
     except InputError as error:
         return dataclasses.replace(kind, problem=str(error))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _si(value: float) -> str:

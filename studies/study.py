@@ -11,6 +11,7 @@ from diagnostics.claims import CLAIMS, Result, decide, write_claims
 from diagnostics.results import gather
 from probes.errors import InputError, check_one_of
 from probes.schema import write_json
+from studies.architectures import check_architectures
 from studies.cell import Cell
 from studies.grid import Grid, tunings
 from studies.plan import Level, Plan, SweepPlan, TransferPlan, TunePlan, joined
@@ -61,6 +62,9 @@ class Study:
         self.tuning = {levels: self._tuning(plan.tune, levels, each) for levels, each in tunings(plan).items()}
         self.sweeps = {each.name: self._sweep(each) for each in plan.sweeps}
         self.transfers: dict[str, Transfer] = {}
+        for each in plan.transfers:
+            sweep = self.sweeps[each.sweep]
+            check_architectures(each.to, sweep.methods, sweep.space)
 
     def run(self, pool: Pool) -> tuple[Result, ...]:
         """Do all that is not done yet, write the results, and return what is decided of the claims.
@@ -110,6 +114,7 @@ class Study:
         for part in parts:
             if part.out.exists():
                 write(part.results(), part.out)
+            part.close()
 
     def _tuned(self) -> dict[tuple[Level, ...], dict[str, float]]:
         """Return what the tuning found best for each method; one that never finished keeps the settings of the file."""

@@ -128,6 +128,12 @@ class Transfer:
         self._waiting = list(self.cells.values())[::-1]
         return [self]
 
+    def close(self) -> None:
+        """Let other processes work in ``out``."""
+        if self._held is not None:
+            self._held()
+            self._held = None
+
     @property
     def total(self) -> int:
         """How many cells there are."""

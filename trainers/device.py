@@ -36,6 +36,22 @@ def take_share(index: int, threads: int) -> None:
         torch.cuda.set_device(index % torch.cuda.device_count())
 
 
+def gpus() -> int:
+    """How many GPUs there are."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many cores for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class RandomState:
     """A random state apart from the global one, on the CPU and on the run's device.
 

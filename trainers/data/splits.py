@@ -71,6 +71,10 @@ class Split(ABC):
         x = self.pixels(indices, generator).to(torch.float32)
         return x.sub_(mean).div_(std), self.targets[indices]
 
+    def example(self, index: int) -> Batch:
+        """Return one example as a batch, without augmentation; a file with images is only now read."""
+        return self.batch(torch.tensor([index]))
+
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit(Split):
