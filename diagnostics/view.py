@@ -126,7 +126,7 @@ class View:
     def collapse(self) -> float:
         """Step at which training broke for good, NaN if it did not.
 
-        That is when a number was not finite, or from when on the loss stayed above 1.5 times its start.
+        That is when a number was not finite, or from when on the loss stayed by half its size above its start.
         """
         loss = self.metric("loss")
         steps = [self.broken_loss] if not math.isnan(self.broken_loss) else []
@@ -134,7 +134,8 @@ class View:
         finite = loss[np.isfinite(loss)]
         if len(finite) > 5:
             smooth = finite.rolling(5, min_periods=1).median()
-            fine = np.flatnonzero(smooth.to_numpy() <= 1.5 * smooth.iloc[4])
+            start = float(smooth.iloc[4])
+            fine = np.flatnonzero(smooth.to_numpy() <= start + abs(start) / 2)
             if fine[-1] + 1 < len(smooth):
                 steps.append(float(smooth.index[fine[-1] + 1]))
         return min(steps, default=math.nan)
