@@ -53,7 +53,7 @@ class Found:
         accuracy = trials["validation_accuracy"].where(trials["status"] == "finished").values
         order = [trial for trial in np.argsort(-accuracy, kind="stable") if math.isfinite(accuracy[trial])]
         return [
-            {name: _typed(name, trials[name].values[trial].item(), each) for name, each in self.space[label].items()}
+            {name: _typed(name, trials[name][trial].item(), each) for name, each in self.space[label].items()}
             for trial in order[:k]
         ]
 

@@ -221,7 +221,10 @@ def _grid(index: int, given: Any) -> GridPlan:
 
 def _levels(where: str, name: str, given: Any) -> dict[Level, dict[str, Any]]:
     if isinstance(given, dict):
-        return {label: _table(f"{where}: {label}", values) for label, values in given.items()}
+        return {
+            int(label) if label.isdecimal() else label: _table(f"{where}: {label}", values)
+            for label, values in given.items()
+        }
     if not isinstance(given, list) or not given or not all(isinstance(level, Level) for level in given):
         raise InputError(f"{where}: expected a list of levels, or a table of named ones, got {given!r}")
     if len(set(given)) < len(given):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,8 @@ class Study:
         found = {}
         for levels, search in self.tuning.items():
             for label in search.methods:
-                if best := search.best(label):
-                    found[label, *levels] = best[0]
+                with suppress(InputError):  # none of its trials finished
+                    found[label, *levels] = search.best(label)[0]
         return found
 
     def _tuning(self, tune: TunePlan | None, levels: tuple[Level, ...], settings: dict[str, Any]) -> Sweep:
