@@ -50,7 +50,7 @@ class Grid:
     """
 
     def __init__(
-        self, out: Path, plan: Plan, tuned: Mapping[tuple[Level, ...], Mapping[str, float]] | None = None
+        self, out: Path, plan: Plan, tuned: Mapping[tuple[Level, ...], Mapping[str, Level]] | None = None
     ) -> None:
         self.out, self.plan = out, plan
         self.tuned = dict(tuned or {})
@@ -110,7 +110,11 @@ class Grid:
             for name in ("test_accuracy", "test_loss", "weight_angle", "error_angle", "steps", "seconds")
         }
         status, reason, run = texts(shape, "absent"), texts(shape), texts(shape)
-        tuned = {f"tuned_{name}": np.full(shape, math.nan) for each in self.tuned.values() for name in each}
+        tuned = {
+            f"tuned_{name}": texts(shape) if isinstance(value, str) else np.full(shape, math.nan)
+            for each in self.tuned.values()
+            for name, value in each.items()
+        }
         for key, cell in self.cells.items():
             at = tuple(place[level] for place, level in zip(places, key, strict=True))
             outcome = self.outcomes.get(cell.path, Outcome("pending", "not begun"))
@@ -125,8 +129,8 @@ class Grid:
                 found |= angles(cell.path)
             for name, value in found.items():
                 numbers[name][at] = value
-            for name, value in self.tuned.get(self.tuning_key(key), {}).items():
-                tuned[f"tuned_{name}"][at] = value
+            for parameter, best in self.tuned.get(self.tuning_key(key), {}).items():
+                tuned[f"tuned_{parameter}"][at] = best
         variables = numbers | tuned | {"status": status, "reason": reason, "run": run}
         attrs = {
             "kind": "grid",

@@ -46,9 +46,10 @@ class Source(Protocol):
 class Pool:
     """Worker processes that train cells, begun when first needed and kept until the pool is closed.
 
-    Each worker computes with its share of the cores, and of several GPUs takes its own. When this process is killed,
-    the workers end; what they were training is taken up from its newest checkpoint the next time. A worker that is
-    killed, by want of memory say, makes its cell "failed", and another takes its place.
+    Each worker computes with its share of the cores, or OMP_NUM_THREADS of them if that is less, and of several GPUs
+    takes its own. When this process is killed, the workers end; what they were training is taken up from its newest
+    checkpoint the next time. A worker that is killed, by want of memory say, makes its cell "failed", and another takes
+    its place.
 
     Parameters
     ----------
@@ -140,13 +141,18 @@ class Pool:
     def _begin(self) -> _Worker:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         ours, theirs = context.Pipe()
-        threads = max(1, cores() // self.jobs)
+        threads = self._share()
         process = context.Process(target=_work, args=(theirs, self._begun, threads), daemon=True)
         self._begun += 1
         with _threads(threads):
             process.start()
         theirs.close()
         return _Worker(process, ours)
+
+    def _share(self) -> int:
+        asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+        share = max(1, cores() // self.jobs)
+        return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
 
     def _interrupt(self, busy: Iterable[_Worker], board: Board) -> None:
         busy = list(busy)

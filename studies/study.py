@@ -117,7 +117,7 @@ class Study:
                 write(part.results(), part.out)
             part.close()
 
-    def _tuned(self) -> dict[tuple[Level, ...], dict[str, float]]:
+    def _tuned(self) -> dict[tuple[Level, ...], dict[str, Any]]:
         """Return what the tuning found best for each method; one that never finished keeps the settings of the file."""
         found = {}
         for levels, search in self.tuning.items():
@@ -131,7 +131,7 @@ class Study:
         name = ",".join(f"{factor}={level}" for factor, level in zip(tune.per, levels, strict=True)) or "all"
         return Sweep(
             self.out / "tuning" / re.sub(r"[^\w.=,+-]", "_", name),
-            methods={label: self.plan.methods[label] for label in ("bp", *map(str, self.grid.factors["rule"]))},
+            methods={"bp": self.plan.methods["bp"], **self._compared(levels)},
             settings=joined(settings, tune.settings),
             space=tune.search,
             sampler=tune.sampler,
@@ -139,6 +139,12 @@ class Study:
             seed=tune.seed,
             prune=False,
         )
+
+    def _compared(self, levels: tuple[Level, ...]) -> dict[str, dict[str, Any]]:
+        """Return the methods that have cells at some levels of what is tuned for."""
+        keys = {self.grid.tuning_key(key) for key in self.grid.cells}
+        labels = map(str, self.grid.factors["rule"])
+        return {label: self.plan.methods[label] for label in labels if (label, *levels) in keys}
 
     def _sweep(self, sweep: SweepPlan) -> Sweep:
         return Sweep(
