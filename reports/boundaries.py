@@ -34,14 +34,19 @@ def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
     relative = search["validation_accuracy"] / (best if np.isfinite(best) else 1.0)
     to = f" relative to {search.attrs['reference']}'s best" if np.isfinite(best) else ""
     found = search.assign(relative=relative.assign_attrs(long_name=f"accuracy{short(to, 24)}"))
-    panels, counts = [], {}
+    panels, counts, of_words = [], {}, False
     for name in methods.among(search):
         one = found.sel(rule=name)
         there = one["status"].isin(_TRIED) & np.isfinite(one[x]) & np.isfinite(one[y])
+        words_at = {each: at for each, at in _stands(search, name).items() if one[each].dtype.kind not in "fiub"}
+        for each, at in words_at.items():  # between words there is no middle: the prediction is for one of them
+            there &= one[each].astype(str) == at
+            of_words = True
         one = one.isel(trial=np.flatnonzero(there))
         one = one.drop_vars([each for each in (STEP, GAIN) if each in one and not np.isfinite(one[each]).any()])
         if one.sizes["trial"] and (STEP in one or GAIN in one):
-            panels.append((name, figures.trial_map(one, x=x, y=y, log=log, title=short(name, 32))))
+            title = ", ".join([name, *(f"{words(each)} {at}" for each, at in words_at.items())])
+            panels.append((name, figures.trial_map(one, x=x, y=y, log=log, title=short(title, 40))))
             counts[name] = _split(one, beyond(one, x=x, y=y, log=log))
     if not panels:
         return
@@ -56,7 +61,8 @@ def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
             "Lines: boundaries predicted from the network before its first step, "
             "with the other parameters in the middle of their ranges; where one is missing, it does not cross the map. "
             "Shaded: predicted unstable. A pruned trial was "
-            "stopped because of such a prediction and is no test of it.",
+            "stopped because of such a prediction and is no test of it."
+            + (" Only trials of the kind that the panel's title names are drawn." if of_words else ""),
             alt=" ".join(_tested(f"{name}: ", counts[name]) for name, _ in shown),
             data=Table(
                 "Trials inside the predicted boundaries and beyond.",
@@ -76,6 +82,16 @@ def _mapped(search: xr.Dataset) -> tuple[str, str] | None:
         return None
     known = [name for name in parameters(search) if search[name].dtype.kind in "fiu"]
     return (x, y) if x in known and y in known else None
+
+
+def _stands(search: xr.Dataset, rule: str) -> dict[str, str]:
+    """Return where the parameters that are not on the map stand for its prediction."""
+    try:
+        at = json.loads(search.attrs.get("map_at", "{}"))[rule]
+    except (TypeError, ValueError, KeyError):
+        return {}
+    known = parameters(search)
+    return {name: str(value) for name, value in at.items() if name in known} if isinstance(at, dict) else {}
 
 
 def _is_axis(search: xr.Dataset, name: str, log: bool) -> bool:

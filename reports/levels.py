@@ -82,11 +82,23 @@ def tuned_table(grid: xr.Dataset, methods: Methods) -> Table | None:
         return None
     dims = [name for name in factors(grid) if any(_varies(grid[each], name) for each in names)]
     found = grid[names].isel({name: 0 for name in grid["status"].dims if name not in ("rule", *dims)})
+    caption = "by accuracy on held-out training examples; every method had the same budget."
+    stacked = found.stack(level=dims) if dims else found.expand_dims("level")
+    levels = [stacked.isel(level=at) for at in range(stacked.sizes["level"])]
+    if len(names) == 1 and dims:  # a column for each method
+        tuned = words(names[0].removeprefix("tuned_"))
+        among = methods.among(grid)
+        wide = [
+            (*(tidy(here[dim].item()) for dim in dims), *(tidy(here[names[0]].sel(rule=name).item()) for name in among))
+            for here in levels
+        ]
+        wide = [row for row in wide if any(cell != "–" for cell in row[len(dims) :])]
+        return Table(
+            f"The {tuned} that tuning found best, {caption}", (*map(words, dims), *among), tuple(wide), len(dims)
+        )
     rows, picks = [], []
     for name in methods.among(grid):
-        one = found.sel(rule=name).stack(level=dims) if dims else found.sel(rule=name).expand_dims("level")
-        for at in range(one.sizes["level"]):
-            here = one.isel(level=at)
+        for here in (each.sel(rule=name) for each in levels):
             values = [tidy(here[each].item()) for each in names]
             if any(value != "–" for value in values):
                 rows.append((name, *(tidy(here[dim].item()) for dim in dims), *values))
@@ -94,7 +106,7 @@ def tuned_table(grid: xr.Dataset, methods: Methods) -> Table | None:
     if not rows:
         return None
     return Table(
-        "What tuning found best, by accuracy on held-out training examples; every method had the same budget.",
+        f"What tuning found best, {caption}",
         ("rule", *map(words, dims), *(words(name.removeprefix("tuned_")) for name in names)),
         tuple(rows),
         labels=1 + len(dims),

@@ -223,7 +223,10 @@ class Sweep:
             "trials": self.trials,
             "reference": REFERENCE,
         }
-        return attrs | ({"map": json.dumps(list(self.map))} if self.map else {})
+        if self.map is None:
+            return attrs
+        middles = {label: self._middle(label, self.map) for label in self._mapped(self.map)}
+        return attrs | {"map": json.dumps(list(self.map)), "map_at": json.dumps(middles)}
 
     def _check_map(self) -> None:
         if self.map is None:
@@ -249,6 +252,10 @@ class Sweep:
     def _mapped(self, names: tuple[str, str]) -> list[str]:
         return [label for label, mine in self.space.items() if set(names) <= set(mine)]
 
+    def _middle(self, label: str, names: tuple[str, str]) -> dict[str, Any]:
+        """Return where the other parameters of a method stand on the map."""
+        return {name: each.middle for name, each in self.space[label].items() if name not in names}
+
     def _predicted(self, names: tuple[str, str]) -> xr.Dataset:
         """Predict the plane of two parameters, with the others in the middle of their ranges; NaN for rules without."""
         from studies.boundary import predict  # brings torch
@@ -256,8 +263,7 @@ class Sweep:
         x, y = (list[Any](self._ranges[name].points(MAP_POINTS)) for name in names)
         found = {}
         for label in self._mapped(names):
-            middle = {name: each.middle for name, each in self.space[label].items() if name not in names}
-            settings = from_mapping(joined(self.methods[label], middle), f"map of {label}")
+            settings = from_mapping(joined(self.methods[label], self._middle(label, names)), f"map of {label}")
             found[label] = predict(settings, names, (x, y))
         both = xr.concat(list(found.values()), xr.DataArray(list(found), dims="rule", name="rule"))
         return both.reindex(rule=list(self.methods)).rename({name: f"predicted_{name}" for name in both.data_vars})

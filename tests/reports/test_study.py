@@ -187,7 +187,7 @@ def test_tuned_parameters_are_told_once_for_each_level_they_differ_by(folder):
     found["tuned_lr"].loc[{"rule": "ia", "depth": 8}] = 0.5
     put(found, folder)
     tables = [table for table in blocks(study.report(folder).sections, Table) if "tuning found" in table.caption]
-    assert ("ia", "8", "0.5") in tables[0].rows
+    assert ("8", "0.01", "0.02", "0.5") in tables[0].rows
 
 
 def test_runs_are_drawn_over_training_layer_by_layer(tmp_path):
