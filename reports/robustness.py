@@ -11,7 +11,7 @@ import xarray as xr
 from diagnostics.robustness import reached
 from reports import figures
 from reports.content import Figure, Table
-from reports.results import Methods, listed, share, tally, tidy, words
+from reports.results import Methods, counted, listed, share, tally, tidy, words
 from reports.style import fixed, number, percent, short
 
 _MARK = 0.9  # the share of the reference's accuracy that sentences are about
@@ -28,7 +28,7 @@ def verdict(search: xr.Dataset) -> str:
         return f"No configuration of {reference} has finished: nothing can be compared with it."
     order = sorted(shares, key=lambda rule: -shares[rule])
     parts = [f"{short(rule)} {share(shares[rule])}" for rule in order[:_NOTED]]
-    rest = f"; of {len(order) - _NOTED} other methods fewer" if len(order) > _NOTED else ""
+    rest = f"; of {counted(len(order) - _NOTED, 'other method')} fewer" if len(order) > _NOTED else ""
     return (
         f"Share of configurations that reach {share(_MARK)} of {reference}'s best validation accuracy "
         f"({percent(float(found['best']))}): {', '.join(parts)}{rest}."
