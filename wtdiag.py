@@ -273,7 +273,7 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo(f"wtdiag: {message}", err=True)
         code = 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("wtdiag: interrupted; a training run goes on with --resume, a study when it is called again", err=True)
+        click.echo("wtdiag: interrupted; a run goes on with --resume, a study when it is called again", err=True)
         code = 130
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -45,8 +45,7 @@ def test_a_share_that_leaves_a_part_empty_is_refused(share):
 
 def test_a_run_is_evaluated_on_what_is_held_out(tmp_path):
     settings = Settings(rule="bp", epochs=2, holdout=0.5, depth=2, snapshots=2)
-    for progress in Training(settings, tmp_path / "run"):
-        pass
+    *_, progress = Training(settings, tmp_path / "run")
     metrics = open_run(tmp_path / "run").metrics
     assert metrics.validation_accuracy.dropna().iloc[-1] == progress.test_accuracy
     assert not {"test_accuracy", "test_loss"} & set(metrics)
