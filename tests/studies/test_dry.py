@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from probes.errors import InputError
-from studies import cost, dry
+from trainers import cost, dry
 from studies.cell import Cell
 from studies.dry import dry_run, rehearse, show
 from studies.plan import read_plan

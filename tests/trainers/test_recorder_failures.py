@@ -164,7 +164,7 @@ def test_an_empty_folder_will_do(tmp_path):
         (lambda recorder: recorder.log(4, loss=torch.ones(50, 50)), r"got tensor\(\[\[1\., .{0,70}$"),
         (
             lambda recorder: recorder.close("done"),
-            "status: 'done' is not known. Choices: finished, diverged, int",
+            "status: 'done' is not known. Choices: finished, diverged, pruned, int",
         ),
     ],
 )

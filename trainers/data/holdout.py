@@ -47,7 +47,7 @@ def hold_out(data: Data, share: float) -> Data:
     >>> from trainers.data import load
     >>> data = hold_out(load("digits"), 0.2)
     >>> len(data.train), len(data.test)
-    (1149, 288)
+    (1150, 287)
     """
     targets = data.train.targets
     generator = torch.Generator().manual_seed(_SEED)
