@@ -82,7 +82,8 @@ def tuned_table(grid: xr.Dataset, methods: Methods) -> Table | None:
         return None
     dims = [name for name in factors(grid) if any(_varies(grid[each], name) for each in names)]
     found = grid[names].isel({name: 0 for name in grid["status"].dims if name not in ("rule", *dims)})
-    caption = "by accuracy on held-out training examples; every method had the same budget."
+    caption = "by accuracy on held-out training examples; every method had the same budget. "
+    caption += "–: not in the grid, or none of its trials finished and the settings of the file were kept."
     stacked = found.stack(level=dims) if dims else found.expand_dims("level")
     levels = [stacked.isel(level=at) for at in range(stacked.sizes["level"])]
     if len(names) == 1 and dims:  # a column for each method

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from diagnostics.analyze import read_analysis
 from probes.errors import InputError
 from probes.schema import ANALYSIS, CONFIG, METRICS, Run, open_run
-from trainers.launch import ENDED, stored
+from trainers.launch import ENDED, status, stored
 from trainers.settings import Settings
 
 
@@ -121,9 +122,12 @@ def is_done(cell: Cell) -> bool:
     if not (cell.path / CONFIG).exists():
         return False
     stored(cell.path, cell.settings.as_dict())
-    outcome = outcome_of(cell.path)
-    measured = not cell.probes or (cell.path / ANALYSIS).exists()
-    return outcome is not None and outcome.status in ENDED and (measured or outcome.status == "pruned")
+    how = status(cell.path)
+    if how not in ENDED:
+        return False
+    if not cell.probes or how == "pruned":
+        return True
+    return (cell.path / ANALYSIS).exists() and set(cell.probes) <= set(read_analysis(cell.path / ANALYSIS).data_vars)
 
 
 def _last(run: Run, metrics: pd.DataFrame) -> tuple[float, float]:

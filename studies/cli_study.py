@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("study")
 @click.argument("file", metavar="FILE.toml")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: runs/NAME]")
-@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each core]")
+@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each GPU, or core]")
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -47,7 +47,7 @@ def study(
     wtdiag study full/weight-transport --data-dir /data --dry-run
     wtdiag study mine.toml --out runs/mine --jobs 4
     """  # noqa: D301  (click wants the character itself)
-    from studies.plan import read_plan
+    from studies.plan import built_in, read_plan
 
     plan = read_plan(file)
     places = {"data_dir": data_dir, "device": device}
@@ -67,7 +67,7 @@ def study(
     from studies.study import Study
 
     command = shlex.join(["wtdiag", *sys.argv[1:]])
-    whole = Study(out or Path("runs", plan.name), plan, command)
+    whole = Study(out or Path("runs", file if file in built_in() else plan.name), plan, command)
     with Pool(jobs) as pool:
         claims = whole.run(pool)
     console = Console()

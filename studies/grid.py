@@ -7,7 +7,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ import xarray as xr
 
 from diagnostics.outcome import angles
 from probes.errors import InputError
-from probes.schema import ANALYSIS
-from studies.cell import Cell, Outcome, State, is_done
+from probes.schema import ANALYSIS, CONFIG
+from studies.cell import Cell, Outcome, State, outcome_of
 from studies.plan import GridPlan, Level, Plan, joined
-from studies.results import labels, texts, write
+from studies.results import UNITS, labels, texts, write
+from trainers.launch import stored
 from trainers.settings import Settings, from_mapping
 
 SAVE_SECONDS = 10.0
 """Time between two writings of the results while cells are still trained."""
 Levels = dict[str, Level]
+_TAKEN = {*UNITS, "status", "reason", "run", "accuracy", "gap"}
 
 
 class Grid:
@@ -62,8 +64,9 @@ class Grid:
         if len(set(paths)) < len(paths):
             raise InputError("grid: two cells have names that are the same on the disk; rename one of the levels")
         self.outcomes: dict[Path, Outcome] = {}
+        self._angles: dict[Path, dict[str, float]] = {}
         self._waiting = sorted(self.cells.values(), key=lambda cell: cell.settings.seed)[::-1]
-        self._saved = time.monotonic()
+        self._next_save = time.monotonic() + SAVE_SECONDS
 
     @property
     def total(self) -> int:
@@ -81,11 +84,11 @@ class Grid:
     def ended(self, cell: Cell, outcome: Outcome) -> None:
         """Keep how a cell ended, and now and then write the results."""
         self.outcomes[cell.path] = outcome
-        if time.monotonic() - self._saved > SAVE_SECONDS:
+        if time.monotonic() > self._next_save:
             self.save()
 
-    def check(self) -> None:
-        """Require that no cell's folder holds a run of other settings.
+    def check(self, but: Collection[str] = ()) -> None:
+        """Require that no cell's folder holds a run of other settings, ``but`` for some of them.
 
         Raises
         ------
@@ -93,12 +96,28 @@ class Grid:
             If one does.
         """
         for cell in self.cells.values():
-            is_done(cell)
+            if (cell.path / CONFIG).exists():
+                wanted = cell.settings.as_dict()
+                stored(cell.path, {name: value for name, value in wanted.items() if name not in but})
+
+    def look(self) -> None:
+        """Read how those cells ended that an earlier start has trained.
+
+        Raises
+        ------
+        InputError
+            If their files are damaged.
+        """
+        for cell in self.cells.values():
+            if (outcome := outcome_of(cell.path)) is not None:
+                self.outcomes[cell.path] = outcome
 
     def save(self) -> Path:
         """Write the results as they are now."""
+        began = time.monotonic()
         path = write(self.results(), self.out)
-        self._saved = time.monotonic()
+        ended = time.monotonic()
+        self._next_save = ended + max(SAVE_SECONDS, 20 * (ended - began))
         return path
 
     def results(self) -> xr.Dataset:
@@ -110,10 +129,10 @@ class Grid:
             for name in ("test_accuracy", "test_loss", "weight_angle", "error_angle", "steps", "seconds")
         }
         status, reason, run = texts(shape, "absent"), texts(shape), texts(shape)
+        of_text = {name for each in self.tuned.values() for name, value in each.items() if isinstance(value, str)}
         tuned = {
-            f"tuned_{name}": texts(shape) if isinstance(value, str) else np.full(shape, math.nan)
-            for each in self.tuned.values()
-            for name, value in each.items()
+            f"tuned_{name}": texts(shape) if name in of_text else np.full(shape, math.nan)
+            for name in sorted({name for each in self.tuned.values() for name in each})
         }
         for key, cell in self.cells.items():
             at = tuple(place[level] for place, level in zip(places, key, strict=True))
@@ -126,11 +145,13 @@ class Grid:
                 "seconds": outcome.seconds,
             }
             if outcome.status in ("finished", "diverged") and (cell.path / ANALYSIS).exists():
-                found |= angles(cell.path)
+                if cell.path not in self._angles:
+                    self._angles[cell.path] = angles(cell.path)
+                found |= self._angles[cell.path]
             for name, value in found.items():
                 numbers[name][at] = value
             for parameter, best in self.tuned.get(self.tuning_key(key), {}).items():
-                tuned[f"tuned_{parameter}"][at] = best
+                tuned[f"tuned_{parameter}"][at] = str(best) if parameter in of_text else best
         variables = numbers | tuned | {"status": status, "reason": reason, "run": run}
         attrs = {
             "kind": "grid",
@@ -169,6 +190,11 @@ class Grid:
         return Cell(self.out / "cells" / safe, from_mapping(settings, f"cell {name}"), self.plan.probes)
 
 
+def _names(settings: Mapping[str, Any]) -> set[str]:
+    """Return the names of all that is set, coefficients among them."""
+    return {*settings, *settings.get("coefficients", {})} - {"coefficients"}
+
+
 def tunings(plan: Plan) -> dict[tuple[Level, ...], dict[str, Any]]:
     """Return the levels for which methods are tuned anew, and the settings that go with them; none without tuning.
 
@@ -185,6 +211,9 @@ def tunings(plan: Plan) -> dict[tuple[Level, ...], dict[str, Any]]:
         raise InputError(
             f"tune: per: expected factors beside rule and seed, got {unknown[0]!r}; factors: {', '.join(factors)}"
         )
+    varied = {name for levels in factors.values() for sets in levels.values() for name in _names(sets)}
+    if clash := plan.tune.search.keys() & (varied | {"seed", "holdout"}):
+        raise InputError(f"tune: search: {min(clash)!r} cannot be searched: a factor, or the tuning itself, sets it")
     found: dict[tuple[Level, ...], dict[str, Any]] = {}
     for levels, settings in _combinations(plan, factors, bare=True).values():
         found.setdefault(tuple(levels[name] for name in factors if name in plan.tune.per), settings)
@@ -196,6 +225,8 @@ def _factors(plan: Plan) -> dict[str, dict[Level, dict[str, Any]]]:
     factors: dict[str, dict[Level, dict[str, Any]]] = {"rule": {}}
     for grid in plan.grids:
         for name, levels in grid.factors.items():
+            if name in _TAKEN or name.startswith("tuned_"):
+                raise InputError(f"grid: factor {name!r}: that is the name of a result; expected another")
             factors.setdefault(name, {}).update(levels)
     seeds = factors.pop("seed", {})
     factors["seed"] = seeds
@@ -229,8 +260,11 @@ def _combinations(
         for combination in _product(choices):
             levels = {name: combination[name] for name in factors}
             sets = [choices[name][level] for name, level in levels.items() if name not in ("rule", "seed")]
+            method = plan.methods[str(levels["rule"])]
+            if clash := set().union(*map(_names, sets)) & _names(method):
+                raise InputError(f"grid: {min(clash)!r} is set by a factor and by the method {levels['rule']!r} too")
             if not bare:
-                sets = [*sets, plan.methods[str(levels["rule"])], {"seed": levels["seed"]}]
+                sets = [*sets, method, {"seed": levels["seed"]}]
             settings = joined(plan.settings, grid.settings, *sets)
             key = tuple(levels.values())
             if found.setdefault(key, (levels, settings))[1] != settings:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from rich.console import Console
 from probes.errors import InputError
 from studies.board import Board
 from studies.cell import Cell, Outcome, State, is_done, outcome_of
+from trainers.device import gpus
 
 PATIENCE = 20.0
 """Seconds that a worker has to leave off when the user interrupts."""
@@ -54,7 +56,7 @@ class Pool:
     Parameters
     ----------
     jobs
-        How many; default: one for each core, for the networks of such studies are too small to fill several.
+        How many; default: one for each GPU, or without one for each core: small networks do not fill several.
     console
         Where progress is shown, if it is a terminal; default: standard error.
 
@@ -72,10 +74,10 @@ class Pool:
     def __init__(self, jobs: int | None = None, console: Console | None = None) -> None:
         if jobs is not None and jobs < 1:
             raise InputError(f"jobs: expected a positive number of processes, got {jobs}")
-        self.jobs = jobs or cores()
+        self.jobs = jobs or gpus() or cores()
         self._console = console or Console(stderr=True)
         self._idle: list[_Worker] = []
-        self._begun = 0
+        self._places = set(range(self.jobs))
 
     def run(self, *sources: Source) -> None:
         """Train all cells of all sources; a cell that is done already is not trained again, one begun is resumed.
@@ -103,6 +105,8 @@ class Pool:
                         board.ended(worker.cell, outcome)
                         if worker.process.is_alive():
                             self._idle.append(worker)
+                        else:
+                            self._places.add(worker.place)
                         self._hand_out(sources, busy, board)
             except BaseException:
                 self._interrupt(busy.values(), board)
@@ -141,13 +145,13 @@ class Pool:
     def _begin(self) -> _Worker:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         ours, theirs = context.Pipe()
-        threads = self._share()
-        process = context.Process(target=_work, args=(theirs, self._begun, threads), daemon=True)
-        self._begun += 1
+        threads, place = self._share(), min(self._places)
+        self._places.remove(place)
+        process = context.Process(target=_work, args=(theirs, place, threads), daemon=True)
         with _threads(threads):
             process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, place)
 
     def _share(self) -> int:
         asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
@@ -176,12 +180,14 @@ class _Worker:
 
     process: Any
     connection: Connection
+    place: int
     source: Any = None
     cell: Any = None
 
     def take(self, source: Source, cell: Cell) -> None:
         self.source, self.cell = source, cell
-        self.connection.send(cell)
+        with suppress(BrokenPipeError, ConnectionResetError):  # killed while it was idle: `hear` will tell
+            self.connection.send(cell)
 
     def hear(self, board: Board, *, stopping: bool = False) -> Outcome | None:
         """Take in one message; return how the cell ended, if it has."""
@@ -196,7 +202,9 @@ class _Worker:
             return value
         board.show(self.cell, value)
         if word == "watch" and not stopping:
-            self.connection.send(self.source.reported(self.cell, value))
+            answer = self.source.reported(self.cell, value)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self.connection.send(answer)
         return None
 
     def stop(self) -> None:
@@ -206,9 +214,18 @@ class _Worker:
 
 def _work(connection: Connection, index: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of it, and says what is to be done
-    from studies.worker import work  # brings torch, which the process that only hands out cells does without
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from studies.worker import work
 
     work(connection, index, threads)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, in the middle of whatever it does: no file is left torn."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from diagnostics.results import RESULTS
 from probes.schema import CONFIG, read_json, write_aside
 
-RESULTS = "results.nc"
 UNITS = {
     "test_accuracy": ("1", "test accuracy at the last step"),
     "test_loss": ("1", "test loss at the last step"),

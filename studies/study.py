@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnostics.claims import CLAIMS, Result, decide, write_claims
-from diagnostics.results import gather
+from diagnostics.results import RESULTS, Evidence, gather
 from probes.errors import InputError, check_one_of
 from probes.schema import write_json
 from studies.architectures import check_architectures
@@ -60,6 +60,8 @@ class Study:
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / STUDY).exists())):
             raise InputError(f"out: {out} holds something else than a study; choose another folder")
         self.grid = Grid(out, plan)
+        self.grid.check(but=plan.tune.search if plan.tune else ())
+        self._looked = False
         self.tuning = {levels: self._tuning(plan.tune, levels, each) for levels, each in tunings(plan).items()}
         self.sweeps = {each.name: self._sweep(each) for each in plan.sweeps}
         self.transfers: dict[str, Transfer] = {}
@@ -86,7 +88,7 @@ class Study:
                 self._train(pool)
             finally:
                 self._save()
-            claims = decide(gather(self.out), self.plan.claims)
+            claims = decide(self._evidence(), self.plan.claims)
             write_claims(claims, self.out / DECIDED)
             return claims
         finally:
@@ -104,18 +106,29 @@ class Study:
         pool.run(*(source for search in searches for source in search.sources()))
         self.grid = Grid(self.out, self.plan, self._tuned())
         self.grid.check()
+        self.grid.look()
+        self._looked = True
         self.transfers = {each.name: self._transfer(each) for each in self.plan.transfers}
         pool.run(self.grid, *(source for each in self.transfers.values() for source in each.sources()))
 
     def _save(self) -> None:
         """Write the results of all parts, as far as they have come."""
-        if self.plan.grids:
-            self.grid.save()
+        if self.plan.grids and (self._looked or not (self.out / RESULTS).exists()):
+            self.grid.save()  # an earlier start's results are not replaced before they have been looked at
         parts: tuple[Sweep | Transfer, ...] = (*self.tuning.values(), *self.sweeps.values(), *self.transfers.values())
         for part in parts:
             if part.out.exists():
                 write(part.results(), part.out)
             part.close()
+
+    def _evidence(self) -> Evidence:
+        """Return what the parts of this plan have found, and not what an earlier plan left beside them."""
+        found = gather(self.out)
+        return Evidence(
+            found.grid,
+            {name: each for name, each in found.sweeps.items() if name in self.sweeps},
+            {name: each for name, each in found.transfers.items() if name in self.transfers},
+        )
 
     def _tuned(self) -> dict[tuple[Level, ...], dict[str, Any]]:
         """Return what the tuning found best for each method; one that never finished keeps the settings of the file."""
@@ -128,7 +141,8 @@ class Study:
 
     def _tuning(self, tune: TunePlan | None, levels: tuple[Level, ...], settings: dict[str, Any]) -> Sweep:
         assert tune is not None
-        name = ",".join(f"{factor}={level}" for factor, level in zip(tune.per, levels, strict=True)) or "all"
+        per = [factor for factor in self.grid.factors if factor in tune.per]
+        name = ",".join(f"{factor}={level}" for factor, level in zip(per, levels, strict=True)) or "all"
         return Sweep(
             self.out / "tuning" / re.sub(r"[^\w.=,+-]", "_", name),
             methods={"bp": self.plan.methods["bp"], **self._compared(levels)},
@@ -183,7 +197,7 @@ class Study:
             targets: dict[str, dict[str, Any]] = {"source": {}, **each.to}
             for target, more in targets.items():
                 for label, method in sweep.methods.items():
-                    settings = joined(source, method, more)
+                    settings = joined(source, method, more, {"holdout": 0.0})
                     found.append((f"transfers/{each.name}/{label},{target}", settings, each.top * len(each.seeds)))
         return found
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from diagnostics.analyze import analyze, write_analysis
 from probes.errors import InputError
 from probes.schema import ANALYSIS, CONFIG
 from studies.cell import Cell, Outcome, State, is_done, outcome_of
 from studies.stability import stability
-from trainers import data
+from trainers import data, rundir
 from trainers.device import take_share
 from trainers.fit import Progress, Training, load_data
 from trainers.launch import ENDED
@@ -21,6 +23,7 @@ from trainers.network import attribution_of, open_run, signals_of
 from trainers.settings import Settings
 
 REPORT_SECONDS = 0.25
+PATIENCE = 30.0
 
 
 def work(connection: Connection, index: int, threads: int) -> None:
@@ -59,7 +62,9 @@ def _ended(cell: Cell, connection: Connection, cache: dict[tuple[object, ...], d
             _measure(cell)
     except InputError as error:
         return Outcome("failed", str(error))
-    except (RuntimeError, MemoryError, OSError) as error:  # out of memory, a full disk: the other cells go on
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
+        raise
+    except Exception as error:  # out of memory, a full disk, whatever it is: the other cells go on
         return Outcome("failed", f"{type(error).__name__}: {error}".splitlines()[0])
     return outcome
 
@@ -71,7 +76,21 @@ def _load(settings: Settings, cache: dict[tuple[object, ...], data.Data]) -> dat
     return cache[key]
 
 
+def _await(path: Path) -> None:
+    """Wait a while for a process that still records there: that of a study killed a moment ago is about to end."""
+    end = time.monotonic() + PATIENCE
+    while path.exists():
+        try:
+            os.close(rundir.hold(path))
+            return
+        except InputError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
 def _train(cell: Cell, connection: Connection, dataset: data.Data) -> Outcome:
+    _await(cell.path)
     training = Training(cell.settings, cell.path, dataset=dataset, resume=(cell.path / CONFIG).exists())
     training.begin()
     watched = _watch_epochs()

@@ -13,7 +13,7 @@ from trainers.settings import Settings, from_mapping, read_config
 
 ENDED = ("finished", "diverged", "pruned")
 """Status of a run that has nothing left to do."""
-_WHEREABOUTS = ("device", "data_dir", "download")
+WHEREABOUTS = ("device", "data_dir", "download")
 """Settings that a run may change when it goes on: where it is made is not what it is."""
 
 
@@ -137,12 +137,12 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
     """
     stored = read_config(path / CONFIG)
     for name, value in wanted.items():
-        if name not in _WHEREABOUTS and (name not in stored or stored[name] != value):
+        if name not in WHEREABOUTS and (name not in stored or stored[name] != value):
             raise InputError(
                 f"resume: {path} was made with {name}={stored.get(name)!r}, not {value!r}; "
                 f"leave {name} out, or start another run"
             )
-    moved = {name: value for name, value in wanted.items() if name in _WHEREABOUTS}
+    moved = {name: value for name, value in wanted.items() if name in WHEREABOUTS}
     return from_mapping(stored | moved, str(path / CONFIG))
 
 

@@ -9,10 +9,11 @@ import torch
 from rich.console import Console
 
 from probes.errors import InputError
-from trainers import cost, dry
+from studies import dry
 from studies.cell import Cell
 from studies.dry import dry_run, rehearse, show
 from studies.plan import read_plan
+from trainers import cost
 from trainers.data import batches
 from trainers.data.synthetic import synthetic
 from trainers.fit import Training

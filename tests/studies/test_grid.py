@@ -113,6 +113,39 @@ def test_tuning_for_what_is_no_factor_is_refused(plan):
         tunings(dataclasses.replace(plan, tune=dataclasses.replace(plan.tune, per=("width",))))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("depth = [2, 3]", "depth = [2, 3]\nfactors.lr = [0.1, 0.2]"), "'lr' cannot be searched"),
+        (("search.lr", "search.seed"), "'seed' cannot be searched"),
+        (('feedback_optimizer = "sgd"', "depth = 5"), "'depth' is set by a factor and by the method 'ia-sgd' too"),
+        (("factors.noise.none", "factors.status.none"), "'status': that is the name of a result"),
+    ],
+)
+def test_no_level_is_set_twice(tmp_path, change, message):
+    def check():
+        tunings(read_plan(str(tmp_path / "study.toml")))
+
+    (tmp_path / "study.toml").write_text(TWO.replace(*change))
+    with pytest.raises(InputError, match=message):
+        check()
+
+
+def test_what_an_earlier_start_has_trained_is_looked_at(plan, tmp_path):
+    from trainers.fit import Training
+
+    first = Grid(tmp_path, plan)
+    cell = first.cells["bp", 2, "none", 0]
+    small = dataclasses.replace(cell.settings, epochs=1.0, snapshots=2)
+    for _ in Training(small, cell.path):
+        pass
+    first.look()
+    assert first.results().status.sel(rule="bp", depth=2, noise="none", seed=0).item() == "finished"
+    with pytest.raises(InputError, match="was made with epochs"):
+        first.check()
+    first.check(but=["epochs", "snapshots"])
+
+
 def test_grids_that_disagree_are_refused(plan, tmp_path):
     other = dataclasses.replace(plan.grids[1], settings={"depth": 3, "lr": 7.0})
     with pytest.raises(InputError, match="two grids differ in the settings"):
