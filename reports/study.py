@@ -84,7 +84,8 @@ def report(folder: Path) -> Report:
         body += not_done(each, name)
     said = [text for text in (claims.said(decided), ranking(grid) if grid is not None else "") if text]
     about = [Text(printable(plan["about"]))] if isinstance(plan.get("about"), str) and plan["about"] else []
-    summary = Section("Result", (*about, _numbers(every), *claims.blocks(decided)))
+    tuned = (folder / "tuning").exists()
+    summary = Section("Result", (*about, _numbers(every, tuned=tuned), *claims.blocks(decided)))
     return Report(
         title=printable(str(plan.get("title") or every[0].attrs["title"] or folder.resolve().name)),
         verdict=" ".join(said) or _first_said(sweeps, transfers),
@@ -115,16 +116,17 @@ def _grid(folder: Path, grid: xr.Dataset, methods: Methods) -> tuple[Section, ..
     )
 
 
-def _numbers(every: list[xr.Dataset]) -> Numbers:
-    """Count all trainings by how they ended, and their time."""
+def _numbers(every: list[xr.Dataset], *, tuned: bool) -> Numbers:
+    """Count all trainings but those of the tuning by how they ended, and their time."""
     counts: dict[str, int] = {}
     for found in every:
         for end, count in tally(found["status"]).items():
             counts[end] = counts.get(end, 0) + count
     seconds = float(sum(np.nansum(found["seconds"]) for found in every))
     total = sum(counts.values())
-    numbers = [Number(end, str(count), f"of {total} cells") for end, count in counts.items()]
-    return Numbers((*numbers, Number("training time", duration(seconds), "of all cells together")))
+    but = ", without tuning" if tuned else ""
+    numbers = [Number(end, str(count), f"of {total} cells{but}") for end, count in counts.items()]
+    return Numbers((*numbers, Number("training time", duration(seconds), f"of all cells together{but}")))
 
 
 def duration(seconds: float) -> str:

@@ -11,13 +11,12 @@ from probes.errors import InputError, check_one_of
 from studies.describe import describe
 from trainers import data
 from trainers.fit import load_data
+from trainers.launch import WHEREABOUTS
 from trainers.network import build_network
 from trainers.settings import Settings
 
 FIXED = ("rule", "coefficients", "seed", "holdout")
 """Settings that no architecture may change: the method, what seeds pair, and that it is tested on the test set."""
-WHEREABOUTS = ("device", "data_dir", "download")
-"""Settings that do not make an architecture another."""
 
 
 def parse_architectures(words: Iterable[str]) -> dict[str, dict[str, Any]]:

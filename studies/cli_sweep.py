@@ -42,8 +42,10 @@ LEVEL = 0.95
     help="Optuna storage that several machines share, as postgresql://USER@HOST/NAME.  [default: trials.db in --out]",
 )  # fmt: skip
 @click.option(
-    "--prune/--no-prune", default=True, help="Stop trainings that theory says cannot be stable.  [default: on]"
-)
+    "--prune/--no-prune", default=True,
+    help="Stop trainings predicted to be unstable (S > 1) or of exploding gain; some would have survived.  "
+    "[default: on]",
+)  # fmt: skip
 @click.option(
     "--map", "plane", nargs=2, metavar="NAME NAME",
     help="Two searched parameters: draw the accuracy over them, and the predicted boundary of stability.",

@@ -110,8 +110,8 @@ def _read_methods(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _typed(name: str, value: Any, given: Mapping[str, Any]) -> Any:
     """Return a parameter's value as it was tried: the results' file knows numbers and texts only."""
-    choices = given.get("choices")
-    if isinstance(choices, list) and value in choices:
-        return choices[choices.index(value)]
+    for choice in given.get("choices") or ():
+        if value in (choice, str(choice)):
+            return choice
     whole = {field.name for field in dataclasses.fields(Settings) if str(field.type).startswith("int")}
     return int(value) if name in whole else value

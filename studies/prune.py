@@ -1,4 +1,4 @@
-"""An Optuna pruner that stops what theory says cannot be stable."""
+"""An Optuna pruner that stops what theory predicts to be unstable, or of exploding gain."""
 
 from __future__ import annotations
 

@@ -73,15 +73,20 @@ class Search:
         self._storage, self._settings, self._folder = storage, settings, folder
         self._sampler, self._seed, self._prune, self._here, self._alone = sampler, seed, prune, here, alone
         self._flying: dict[Path, Trial] = {}
-        self._left: list[int] | None = None
+        self._left: list[int] = []
 
     @property
     def total(self) -> int:
         """How many trials have not ended."""
         return self.trials - sum(trial.state.is_finished() for trial in self._numbered())
 
+    def take_up(self) -> None:
+        """Begin anew with what this folder left unfinished: trials that were cut off, or failed for want of means."""
+        running = [trial for trial in self._numbered() if trial.state == TrialState.RUNNING]
+        self._left = [trial.number for trial in running if self._is_ours(trial)]
+
     def next(self) -> Cell | None:
-        """Return the next trial's training: first those that this folder left unfinished, then new ones."""
+        """Return the next trial's training: first those that were taken up, then new ones."""
         while (number := self._claim()) is not None:
             trial = self._begin(number)
             path = self._folder / f"{self.label}-{number}"
@@ -107,13 +112,18 @@ class Search:
         return why(**measured) if trial.should_prune() else ""
 
     def ended(self, cell: Cell, outcome: Outcome) -> None:
-        """Tell Optuna how a trial ended; one that was interrupted stays begun, and is taken up by the next start."""
+        """Tell Optuna how a trial ended; one that was interrupted or failed stays begun, for the next start.
+
+        A training fails where disk or memory are full, or its process is killed: that says nothing of its parameters.
+        """
         trial = self._flying.pop(cell.path)
-        if outcome.status == "interrupted":
+        if outcome.status in ("interrupted", "failed"):
             trial.set_user_attr("status", outcome.status)
-            self._left = [*(self._left or []), trial.number]
+            trial.set_user_attr("reason", outcome.reason)
         else:
             self._end(trial, outcome)
+        if outcome.status == "interrupted":
+            self._left.append(trial.number)
 
     def best(self, k: int) -> list[dict[str, Any]]:
         """Return the parameters of the k best trials that finished; the first wins a tie."""
@@ -131,9 +141,6 @@ class Search:
 
     def _claim(self) -> int | None:
         """Return the number of a trial that this process is to train."""
-        if self._left is None:
-            running = [trial for trial in self._numbered() if trial.state == TrialState.RUNNING]
-            self._left = [trial.number for trial in running if self._is_ours(trial)]
         if self._left:
             return self._left.pop(0)
         while True:
@@ -163,6 +170,7 @@ class Search:
         trial.set_user_attr("where", self._here)
         if "status" in trial.user_attrs:
             trial.set_user_attr("status", "running")
+            trial.set_user_attr("reason", "")
         for name, each in self.space.items():
             each.suggest(trial, name)
         return trial
@@ -198,7 +206,7 @@ def status_of(trial: FrozenTrial) -> str:
         case TrialState.COMPLETE:
             return said
         case TrialState.RUNNING:
-            return "interrupted" if said == "interrupted" else "running"
+            return said if said in ("interrupted", "failed") else "running"
         case TrialState.PRUNED:
             return "pruned"
         case TrialState.FAIL:

@@ -24,6 +24,7 @@ from studies.space import Space
 from studies.storage import open_storage, shown_url
 from studies.trials import dataset
 from trainers import rundir
+from trainers.launch import WHEREABOUTS
 from trainers.settings import from_mapping
 
 SWEEP = "sweep.json"
@@ -31,7 +32,7 @@ REFERENCE = "bp"
 HOLDOUT = 0.2
 MAP_POINTS = 25
 """Points along each axis of a predicted map."""
-_MAY_DIFFER = ("trials", "map", "device", "data_dir", "download")
+_MAY_DIFFER = ("trials", "map", *WHEREABOUTS)
 """What a second start may change: how much is done, and where."""
 
 
@@ -41,7 +42,7 @@ class Sweep:
     Every trial is a training with some of the training examples held out; its value is the accuracy on these at the
     last step. One that diverged answers at chance, and the sampler learns from it; one that the pruner stopped
     (`studies.prune.StepSizePruner`) has no value. Started again, a sweep goes on: trials that were cut off in this
-    folder are taken up where they stood.
+    folder, or failed on a full disk and the like, are taken up where they stood.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ class Sweep:
     storage
         Any URL that Optuna's RDBStorage takes; default: an SQLite file in ``out``.
     prune
-        Whether trials are stopped that theory says cannot be stable.
+        Whether trials are stopped that theory predicts to be unstable (S > 1) or of exploding gain.
     map
         Two searched parameters over whose plane `results` predicts the boundary of stability.
 
@@ -120,6 +121,8 @@ class Sweep:
             If another process works in ``out``, or the storage cannot be used or holds another sweep.
         """
         if self._held is None:
+            if not self._alone:
+                _ = self._searches  # before the folder is made: what cannot be used leaves none behind
             try:
                 self.out.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -133,6 +136,8 @@ class Sweep:
                 ) from None
             self._held = weakref.finalize(self, os.close, held)
             write_json(self.out / SWEEP, self._plan)
+            for search in self._searches:
+                search.take_up()
         return self._searches
 
     def close(self) -> None:
@@ -190,7 +195,8 @@ class Sweep:
 
     @cached_property
     def _storage(self) -> RDBStorage:
-        self.out.mkdir(parents=True, exist_ok=True)
+        if self._alone:
+            self.out.mkdir(parents=True, exist_ok=True)
         return open_storage(self._url)
 
     def _terms(self, label: str) -> dict[str, Any]:

@@ -16,13 +16,14 @@ import xarray as xr
 
 from probes.errors import InputError
 from probes.schema import read_json, write_json
-from studies.architectures import WHEREABOUTS, check_architectures, require_trainable
+from studies.architectures import check_architectures, require_trainable
 from studies.cell import Cell, Outcome, State, is_done, outcome_of
 from studies.found import read_found
 from studies.plan import joined
 from studies.results import texts
 from studies.sweep import REFERENCE, Sweep
 from trainers import rundir
+from trainers.launch import WHEREABOUTS
 from trainers.settings import Settings, from_mapping
 
 TRANSFER = "transfer.json"

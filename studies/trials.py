@@ -41,7 +41,7 @@ def dataset(searches: Sequence[Search], ranges: Mapping[str, Range]) -> xr.Datas
     for name, (units, long_name) in _MEASURED.items():
         found[name] = dims, np.full(shape, math.nan), {"units": units, "long_name": long_name}
     for name, each in ranges.items():
-        words = any(isinstance(choice, str) for choice in each.choices)
+        words = any(isinstance(choice, str) for choice in each.choices)  # then numbers among them are texts too
         found[name] = dims, texts(shape) if words else np.full(shape, math.nan), {"long_name": name}
     found["status"], found["reason"] = (dims, texts(shape, "absent")), (dims, texts(shape))
     about = {"units": "1", "long_name": "share of the variance of the accuracy (fANOVA)"}
@@ -50,7 +50,8 @@ def dataset(searches: Sequence[Search], ranges: Mapping[str, Range]) -> xr.Datas
         found["status"].values[row, : search.trials] = "pending"
         for trial in trials[search.label]:
             for name, value in _values(trial).items():
-                found[name].values[row, trial.number] = value
+                values = found[name].values
+                values[row, trial.number] = str(value) if values.dtype == object else value
         for name, share in importances(trials[search.label], search.space).items():
             found["importance"].values[row, list(ranges).index(name)] = share
     return found

@@ -21,7 +21,9 @@ from click.testing import CliRunner
 from diagnostics.results import check_results, read_results
 from probes.errors import InputError
 from studies.cell import Cell, Outcome, State
+from studies.found import read_found
 from studies.prune import StepSizePruner
+from studies.results import write
 from studies.space import Range, parse_search
 from studies.storage import open_storage, shown_url
 from studies.sweep import Sweep
@@ -170,6 +172,37 @@ def test_what_failed_is_kept_with_its_reason(tmp_path: Path) -> None:
     assert results.validation_accuracy[0, [0, 3]].isnull().all()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_failed_is_tried_again_by_the_next_start(tmp_path: Path, shared: bool) -> None:
+    given = {"storage": f"sqlite:///{tmp_path / 'shared.db'}"} if shared else {}
+
+    def train(cell: Cell) -> Outcome:
+        full = cell.path.name in ("ia-1", "wm-3")
+        return Outcome("failed", "OSError: No space left on device") if full else outcome(cell)
+
+    sweep = make(tmp_path / "s", **given)
+    first = drain(sweep, train)
+    assert len({cell.path for cell in first}) == len(first) == 18  # each is tried once
+    results = sweep.results()
+    for rule, trial in (("ia", 1), ("wm", 3)):
+        assert results.status.sel(rule=rule, trial=trial) == "failed"
+        assert results.reason.sel(rule=rule, trial=trial) == "OSError: No space left on device"
+    assert (results.status == "failed").sum() == 2
+    sweep.close()
+    if shared:  # another folder leaves them to their own
+        assert drain(make(tmp_path / "t", **given)) == []
+    again = make(tmp_path / "s", **given)
+    assert [source.total for source in again.sources()] == [0, 1, 1]
+    second = drain(again)
+    assert second == [cell for cell in first if cell.path.name in ("ia-1", "wm-3")]  # with the same parameters
+    again.close()
+    undisturbed = make(tmp_path / "u")
+    drain(undisturbed)
+    for name in ("status", "reason", "validation_accuracy", "lr"):
+        xr.testing.assert_equal(again.results()[name], undisturbed.results()[name])
+    assert drain(make(tmp_path / "s", **given)) == []
+
+
 def test_a_second_start_has_nothing_to_do_and_more_trials_go_on(tmp_path: Path) -> None:
     out = tmp_path / "s"
     sweep = make(out)
@@ -218,6 +251,9 @@ def test_another_sweep_in_the_same_storage_is_refused(tmp_path: Path) -> None:
     drain(make(tmp_path / "a", trials=1, storage=url))
     with pytest.raises(InputError, match=r"storage: .*shared.db: bp holds a sweep with settings.epochs = 1, not 2"):
         drain(make(tmp_path / "b", trials=1, storage=url, settings={"epochs": 2}))
+    with pytest.raises(InputError, match="cannot be opened"):
+        drain(make(tmp_path / "b", storage=f"sqlite:///{tmp_path / 'none' / 'x.db'}"))
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_folder_of_something_else_is_kept(tmp_path: Path) -> None:
@@ -392,6 +428,26 @@ def test_words_are_results_too(tmp_path: Path) -> None:
     assert results.optimizer.sel(rule="ia").values.tolist() == ["sgd", "sgd", "adam", "adam"]
     assert results.inputs.sel(rule="bp").values.tolist() == ["", "", "", ""]
     assert sweep.best("ia")[0]["inputs"] in ("noise", "activations")
+
+
+def test_numbers_among_words_come_back_as_numbers(tmp_path: Path) -> None:
+    space = {"self": Range(choices=(0.1, "linear:0.1:0.2")), "nesterov": Range(choices=(False, True))}
+    given: dict[str, Any] = {"settings": {"epochs": 1, "momentum": 0.9}, "methods": {"sa": {"rule": "sa"}}}
+    sweep = make(tmp_path / "s", space=space, sampler="grid", trials=4, **given)
+    cells = drain(sweep)
+    write(sweep.results(), sweep.out)
+    results = read_results(sweep.out / "results.nc").sel(rule="sa")
+    assert results.self.values.tolist() == ["0.1", "0.1", "linear:0.1:0.2", "linear:0.1:0.2"]
+    assert results.nesterov.values.tolist() == [0, 1, 0, 1]
+    tried = [
+        {"self": cell.settings.coefficients["self"], "nesterov": cell.settings.nesterov}
+        for cell in cells
+        if cell.settings.rule == "sa"
+    ]
+    for found in (read_found(sweep.out), read_found(sweep)):
+        assert found.best("sa", 4) == tried  # all came to the same accuracy
+        assert {type(best["self"]) for best in found.best("sa", 4)} == {float, str}
+        assert all(type(best["nesterov"]) is bool for best in found.best("sa", 4))
 
 
 def test_the_predicted_map_is_of_the_middle_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

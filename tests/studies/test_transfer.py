@@ -261,7 +261,7 @@ def test_the_command_trains_reports_and_goes_on(sweep):
     xr.testing.assert_equal(made.results(), found)  # as read from the runs
     with Pool(1) as pool:
         pool.run(*made.sources())
-        assert pool._begun == 0  # nothing is left to do: no worker was needed
+        assert not pool._idle  # nothing is left to do: no worker was needed
 
 
 @pytest.mark.parametrize("count", [1, 4, 11])

@@ -45,7 +45,7 @@ class FolderSplit(Split):
         seeds: list[int | None] = [None] * len(indices)
         if generator is not None:
             seeds = torch.randint(2**63 - 1, (len(indices),), generator=generator).tolist()
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # this process's share of the cores
             return torch.stack(list(pool.map(self._decode, indices.tolist(), seeds)))
 
     def _decode(self, index: int, seed: int | None) -> Tensor:
