@@ -36,7 +36,7 @@ LEVEL = 0.95
     "--sampler", type=click.Choice(["tpe", "random", "grid"]), default="tpe", show_default=True,
     help="Where to try next: where it went well (tree-structured Parzen estimator), anywhere, or on a grid.",
 )  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each core]")
+@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each GPU, or core]")
 @click.option(
     "--storage", metavar="URL",
     help="Optuna storage that several machines share, as postgresql://USER@HOST/NAME.  [default: trials.db in --out]",

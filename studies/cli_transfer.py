@@ -27,7 +27,7 @@ ACROSS = 5
     "--seed", "seeds", multiple=True, type=click.IntRange(min=0), default=(0, 1, 2), show_default="0, 1, 2",
     help="Seed that each is trained with; repeatable.",
 )  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each core]")
+@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each GPU, or core]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the transfer.  [default: SWEEP_DIR-transfer]")
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
 def transfer(
