@@ -114,7 +114,7 @@ def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> Estimate:
     cells
         Those of the study; one whose settings are found by a search counts with any settings of the search.
     jobs
-        Processes that will train; default: one for each GPU, or core. Several on one GPU are taken to be no faster than one.
+        Processes that will train; default: one for each GPU, or core. Several on one GPU are no faster than one.
 
     Raises
     ------
