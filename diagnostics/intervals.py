@@ -51,6 +51,53 @@ def of_mean(values: ArrayLike) -> Interval:
     return _bootstrap((numbers,), np.mean)
 
 
+def of_crossed_mean(values: ArrayLike, less: ArrayLike | None = None) -> Interval:
+    r"""Bootstrap interval of the mean of a table whose rows and columns are both samples, or of a difference of two.
+
+    The 2.5 % and 97.5 % percentiles of :math:`\frac 1 {mn} \sum_{ij} v_{k_i l_j}`, rows :math:`k_i` and columns
+    :math:`l_j` drawn with replacement and independently, over 9999 resamplings. Of two tables the columns are pairs,
+    and drawn alike; rows are drawn for each table by itself. A single row is not resampled. From few rows that differ
+    much the interval is too narrow: that of 3, 5 or 10 normal ones holds the true mean 74, 83 or 89 % of the time, by
+    simulation.
+
+    Parameters
+    ----------
+    values
+        A row for each configuration and a column for each seed, all finite.
+    less
+        What is subtracted: any number of rows, the same columns.
+
+    Returns
+    -------
+    low, high
+        In the units of ``values``; NaN for fewer than two columns or no row.
+
+    References
+    ----------
+    Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2).
+
+    Examples
+    --------
+    >>> of_crossed_mean([[0.5, 0.5], [0.5, 0.5]], less=[[0.25, 0.25]])
+    (0.25, 0.25)
+    """
+    tables = [np.asarray(table, dtype=float) for table in (values, less) if table is not None]
+    if any(len(table) < 1 or table.shape[1] < 2 for table in tables):
+        return math.nan, math.nan
+    rng, columns = np.random.default_rng(0), tables[0].shape[1]
+    # sorted: the order of configurations and seeds carries nothing
+    order = np.argsort(sum(sign * table.mean(axis=0) for sign, table in zip((1, -1), tables, strict=False)))
+    drawn_columns = rng.multinomial(columns, np.full(columns, 1 / columns), RESAMPLINGS) / columns
+    found = np.zeros(RESAMPLINGS)
+    for sign, table in zip((1, -1), tables, strict=False):
+        rows = len(table)
+        drawn_rows = rng.multinomial(rows, np.full(rows, 1 / rows), RESAMPLINGS) / rows
+        sorted_table = table[np.argsort(table.mean(axis=1))][:, order]
+        found += sign * ((drawn_rows @ sorted_table) * drawn_columns).sum(axis=1)
+    low, high = np.percentile(found, (2.5, 97.5))
+    return float(low), float(high)
+
+
 @cache
 def of_share(count: int, of: int) -> Interval:
     r"""Exact interval of a share, ``count`` of ``of``.

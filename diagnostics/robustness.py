@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from diagnostics import intervals
 from probes.errors import InputError
 
-COUNTED = ("finished", "diverged", "pruned", "failed")
-"""Configurations that a share is of; those interrupted, pending, running or absent were not tried to the end."""
+COUNTED = ("finished", "diverged", "pruned")
+"""Configurations that a share is of; those interrupted, pending, running or absent were not tried to the end, and that
+one failed tells of the machine and not of the rule."""
 
 
 def reached(sweep: xr.Dataset, levels: ArrayLike | None = None) -> xr.Dataset:
@@ -18,8 +19,8 @@ def reached(sweep: xr.Dataset, levels: ArrayLike | None = None) -> xr.Dataset:
 
     .. math:: \text{share}(r, x) = \frac{1}{n_r} \sum_t [t \text{ finished}] \, [a_{rt} \ge x \max_s a_{\text{ref}, s}]
 
-    A configuration that was pruned, diverged or failed does not reach any level: who draws it has no network. It was
-    pruned because theory said that it would not learn.
+    A configuration that was pruned or diverged does not reach any level: who draws it has no network. It was pruned
+    because theory said that it would not learn. One that failed is left out.
 
     Parameters
     ----------
@@ -32,8 +33,8 @@ def reached(sweep: xr.Dataset, levels: ArrayLike | None = None) -> xr.Dataset:
     -------
     Dataset
         ``share``, and its exact 95 % interval from ``low`` to ``high``, over (rule, level); ``count`` over
-        (rule, status) of `COUNTED`, whose sum over them is n; ``best``, the reference's best accuracy. NaN where a
-        rule has no configuration, and throughout where the reference has none that finished.
+        (rule, status) of `COUNTED`, whose sum is n, and of those that failed; ``best``, the reference's best
+        accuracy. NaN where a rule has no configuration, and throughout where the reference has none that finished.
 
     Raises
     ------
@@ -60,8 +61,8 @@ def reached(sweep: xr.Dataset, levels: ArrayLike | None = None) -> xr.Dataset:
             hits = int((accuracy >= x * best).sum())
             share[row, column] = hits / len(accuracy)
             low[row, column], high[row, column] = intervals.of_share(hits, len(accuracy))
-    status = sweep["status"].transpose("rule", "trial").values
-    counts = np.stack([(status == each).sum(axis=1) for each in COUNTED], axis=1)
+    status, told = sweep["status"].transpose("rule", "trial").values, (*COUNTED, "failed")
+    counts = np.stack([(status == each).sum(axis=1) for each in told], axis=1)
     over = "rule", "level"
     return xr.Dataset(
         {
@@ -71,7 +72,7 @@ def reached(sweep: xr.Dataset, levels: ArrayLike | None = None) -> xr.Dataset:
             "count": (("rule", "status"), counts, {"units": "1", "long_name": "configurations"}),
             "best": ((), best, {"units": "1", "long_name": "best validation accuracy of the reference"}),
         },
-        {"rule": rules, "level": marks, "status": list(COUNTED)},
+        {"rule": rules, "level": marks, "status": list(told)},
     )
 
 
@@ -99,7 +100,7 @@ def relative(transfer: xr.Dataset) -> xr.Dataset:
 
     where configuration 0 is the reference's best on the source. A run that diverged answers at chance; one that failed
     or has not ended has no number, and its seed is left out of the mean of its rule on that architecture, so that every
-    seed averages the same configurations.
+    seed averages the same configurations. Configurations differ more than seeds do, so the interval resamples both.
 
     Parameters
     ----------
@@ -110,7 +111,8 @@ def relative(transfer: xr.Dataset) -> xr.Dataset:
     -------
     Dataset
         ``relative`` over (rule, configuration, architecture, seed); ``mean`` over configurations and seeds, its 95 %
-        bootstrap interval over ``n`` seeds from ``low`` to ``high``, and ``left_out`` seeds, over (rule, architecture).
+        interval from ``low`` to ``high``, of configurations crossed with ``n`` seeds (`intervals.of_crossed_mean`), and
+        ``left_out`` seeds, over (rule, architecture).
 
     Examples
     --------
@@ -139,13 +141,12 @@ def relative(transfer: xr.Dataset) -> xr.Dataset:
     seeds, left_out = np.zeros(shape, dtype=int), np.zeros(shape, dtype=int)
     for at in np.ndindex(*shape):
         there = planned[at[0], :, at[1]]
-        configurations = there.any(axis=1)
-        by_seed = values[at[0], configurations, at[1]].mean(axis=0) if configurations.any() else np.array([])
-        whole = by_seed[np.isfinite(by_seed)]
-        seeds[at], left_out[at] = len(whole), there.any(axis=0).sum() - len(whole)
-        if len(whole):
+        table = values[at[0], there.any(axis=1), at[1]]
+        whole = table[:, np.isfinite(table).all(axis=0)] if len(table) else np.empty((0, 0))
+        seeds[at], left_out[at] = whole.shape[1], there.any(axis=0).sum() - whole.shape[1]
+        if whole.size:
             mean[at] = whole.mean()
-            low[at], high[at] = intervals.of_mean(whole)
+            low[at], high[at] = intervals.of_crossed_mean(whole)
     rows, of = ("rule", "architecture"), {"units": "1"}
     return xr.Dataset(
         {

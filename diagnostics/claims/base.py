@@ -83,6 +83,8 @@ class Claim:
         What a study must hold for it.
     measure : callable
         Gives the statistic, or None where the evidence cannot tell.
+    resampled : str
+        What the interval is over.
     """
 
     name: str
@@ -94,17 +96,18 @@ class Claim:
     reason: str
     needs: str
     measure: Measure
+    resampled: str = "seeds"
 
     @property
     def decision(self) -> str:
         """The decision rule, in words."""
         at = f"{100 * self.threshold:g} points"
         if self.direction == "within":
-            return f"seen: the whole interval within ±{at}; not seen: wholly beyond on one side; else undecided"
-        other = "below" if self.direction == "above" else "above"
-        return f"seen: the whole interval {self.direction} {at}; not seen: wholly {other}; else undecided".replace(
-            "-", "−"
-        )
+            where, beyond = f"within ±{at}", "beyond on one side"
+        else:
+            where = f"{self.direction} {at}".replace("-", "−")
+            beyond = "below" if self.direction == "above" else "above"
+        return f"seen: the whole interval, over {self.resampled}, {where}; not seen: wholly {beyond}; else undecided"
 
 
 CLAIMS: dict[str, Claim] = {}
@@ -120,11 +123,12 @@ def claim(
     threshold: float,
     reason: str,
     needs: str,
+    resampled: str = "seeds",
 ) -> Callable[[Measure], Measure]:
     """Enter what measures a claim in `CLAIMS` under its slug; `Claim` tells what the arguments are."""
 
     def register(measure: Measure) -> Measure:
-        CLAIMS[name] = Claim(name, paper, sentence, statistic, direction, threshold, reason, needs, measure)
+        CLAIMS[name] = Claim(name, paper, sentence, statistic, direction, threshold, reason, needs, measure, resampled)
         return measure
 
     return register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from diagnostics.claims.base import floor, left_out, points
+from diagnostics import intervals
+from diagnostics.claims.base import Measured, floor, left_out, points
 from diagnostics.results import chance, settings_of
 from diagnostics.robustness import relative
+
+LEAST = 3
+"""Configurations of a rule below which nothing is decided: they differ more than seeds do."""
+RESAMPLED = "configurations and seeds but not the search that found them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +27,8 @@ class Carried:
     Attributes
     ----------
     change : mapping of str to array
-        By rule, of each seed that all have: accuracy relative to backprop, mean over the targets less that on the
-        source, averaged over configurations.
+        By rule, of each of its configurations and each seed that all have: accuracy relative to backprop, mean over
+        the targets less that on the source.
     where : str
         Architectures and data.
     accuracy : mapping of str to float
@@ -43,12 +49,41 @@ class Carried:
     def facts(self) -> str:
         """Means, and what was left out."""
         told = ", ".join(f"{name} {points(value)} %" for name, value in self.accuracy.items())
-        return "; ".join(filter(None, (told, left_out(self.left_out))))
+        changes = "by configuration "
+        changes += ", ".join(
+            f"{rule} {'/'.join(points(each) for each in change.mean(axis=1))}"
+            for rule, change in self.change.items()
+            if change.size
+        )
+        return "; ".join(filter(None, (changes if told else "", told, left_out(self.left_out))))
 
     @property
-    def at_floor(self) -> str:
-        """Say where backprop, or a rule on the source, has not learned; "" if all have."""
+    def blocked(self) -> str:
+        """Say why it decides nothing: few configurations, or backprop, or a rule on the source, has not learned."""
+        few = [rule for rule, change in self.change.items() if len(change) < LEAST]
+        if few:
+            return f"fewer than {LEAST} configurations of {' and '.join(few)} decide nothing"
         return floor(self.accuracy, self.chance)
+
+
+def transferred(transfers: Mapping[str, xr.Dataset], rule: str, other: str | None = None) -> Measured | None:
+    """Measure what the move from source to targets does to a rule, or does to it beyond what it does to another.
+
+    The interval is over configurations and seeds, since the greatest differences are those between configurations.
+    """
+    rules = [rule] if other is None else [rule, other]
+    if (moved := carry(transfers, rules)) is None:
+        return None
+    what = f"the change in relative accuracy of {rule} from source to targets"
+    what += f" less that of {other}" if other is not None else ""
+    change, less = moved.change[rule], None if other is None else moved.change[other]
+    value = math.nan
+    if change.size:
+        value = float(change.mean() - (0 if less is None else less.mean()))
+    low, high = intervals.of_crossed_mean(change, less)
+    return Measured(
+        what, value, low, high, change.shape[1], "seeds", moved.where, facts=moved.facts, blocked=moved.blocked
+    )
 
 
 def carry(transfers: Mapping[str, xr.Dataset], rules: Sequence[str]) -> Carried | None:
@@ -64,18 +99,18 @@ def carry(transfers: Mapping[str, xr.Dataset], rules: Sequence[str]) -> Carried 
         planned = (transfer["status"].sel(rule=rule) != "absent").any(["architecture", "seed"]).values
         if not planned.any():
             return None
-        kept = ratio.sel(rule=rule).isel(configuration=planned).mean("configuration", skipna=False)
+        kept = ratio.sel(rule=rule).isel(configuration=planned).transpose("configuration", ...)
         changes[rule] = (
             kept.sel(architecture=targets).mean("architecture", skipna=False) - kept.sel(architecture=source)
         ).values
         own[f"{rule} on {source}"] = (
             transfer["test_accuracy"].sel(rule=rule, architecture=source).isel(configuration=planned)
         )
-    whole = np.isfinite(list(changes.values())).all(axis=0)
+    whole = np.isfinite(np.concatenate(list(changes.values()))).all(axis=0)
     bp = transfer["test_accuracy"].sel(rule="bp", configuration=0)
     arms = {f"bp on {label}": bp.sel(architecture=label) for label in (source, *targets)} | own
     return Carried(
-        {rule: change[whole] for rule, change in changes.items()},
+        {rule: change[:, whole] for rule, change in changes.items()},
         f"{source}, the source, and {', '.join(targets)} on {settings_of(transfer).get('data', 'the same data')}",
         {name: float(values.isel(seed=whole).mean()) for name, values in arms.items()} if whole.any() else {},
         int((~whole).sum()),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from diagnostics import intervals
 from diagnostics.claims.base import MARGIN, Measure, Measured, claim, floor, over_seeds, points
-from diagnostics.claims.carried import carry, widest
+from diagnostics.claims.carried import RESAMPLED, transferred, widest
 from diagnostics.claims.pairs import Pairs, compared, fa_tells, held, paired, planned_levels, varies
 from diagnostics.results import Evidence, chance, settings_of
 from diagnostics.robustness import accuracies, best_accuracy
@@ -174,10 +174,11 @@ def ia_gap_widens(evidence: Evidence) -> Measured | None:
     reason="a configuration works if it reaches 95 % of backpropagation; a loss of five points turns one that did as "
     "well as backpropagation into one that does not work",
     needs="a transfer with bp and wm-reg to at least one other architecture",
+    resampled=RESAMPLED,
 )
 def wm_reg_does_not_transfer(evidence: Evidence) -> Measured | None:
     """Threshold −5 points of relative accuracy: what turns a configuration that works into one that does not."""
-    return _transferred(evidence, "wm-reg")
+    return transferred(evidence.transfers, "wm-reg")
 
 
 @claim(
@@ -190,22 +191,11 @@ def wm_reg_does_not_transfer(evidence: Evidence) -> Measured | None:
     threshold=0.0,
     reason="the claim names a direction and no amount",
     needs="a transfer with bp, ia and wm-reg to at least one other architecture",
+    resampled=RESAMPLED,
 )
 def ia_transfers_better(evidence: Evidence) -> Measured | None:
     """Threshold 0: the claim is of a direction."""
-    return _transferred(evidence, "ia", "wm-reg")
-
-
-def _transferred(evidence: Evidence, rule: str, other: str | None = None) -> Measured | None:
-    """Measure what the move from source to targets does to a rule, or does to it beyond what it does to another."""
-    rules = [rule] if other is None else [rule, other]
-    if (moved := carry(evidence.transfers, rules)) is None:
-        return None
-    what = f"the change in relative accuracy of {rule} from source to targets"
-    by_seed = moved.change[rule]
-    if other is not None:
-        what, by_seed = f"{what} less that of {other}", by_seed - moved.change[other]
-    return over_seeds(what, by_seed, moved.where, facts=moved.facts, blocked=moved.at_floor)
+    return transferred(evidence.transfers, "ia", "wm-reg")
 
 
 @claim(
@@ -213,20 +203,25 @@ def _transferred(evidence: Evidence, rule: str, other: str | None = None) -> Mea
     paper=PAPER,
     sentence="Information alignment works at more settings of its coefficients than the weight mirror.",
     statistic="share of configurations that reach 95 % of the best validation accuracy of bp: "
-    "share(ia) − share(wm-reg), configurations that diverge or are pruned not reaching it",
+    "share(ia) − share(wm-reg), configurations that diverge not reaching it",
     direction="above",
     threshold=0.0,
     reason="the claim names a direction and no amount",
     needs="a sweep with bp, ia and wm-reg",
+    resampled="trials",
 )
 def ia_more_robust(evidence: Evidence) -> Measured | None:
-    """Threshold 0: the claim is of a direction. It takes trials that are a sample, which those of TPE are not."""
+    """Threshold 0: the claim is of a direction. It takes trials that are a sample, which those of TPE are not.
+
+    Theory picks what is pruned, so a share with pruned trials in it would be of the theory and not of the rules.
+    """
     sweep = widest(evidence.sweeps, ("bp", "ia", "wm-reg"))
     if sweep is None:
         return None
     best, ia, wm = best_accuracy(sweep), accuracies(sweep, "ia"), accuracies(sweep, "wm-reg")
     if not len(ia) or not len(wm):
         return None
+    pruned, failed = ((sweep["status"].sel(rule=["ia", "wm-reg"]) == end).sum("trial") for end in ("pruned", "failed"))
     reach = [each >= WORKS * best for each in (ia, wm)]
     low, high = intervals.of_share_difference(*reach)
     blocked = floor({"the best bp": best}, chance(sweep)) if not math.isnan(best) else "no configuration of bp finished"
@@ -234,9 +229,14 @@ def ia_more_robust(evidence: Evidence) -> Measured | None:
         blocked = (
             f"{sweep.attrs['sampler']} draws trials where earlier ones did well, so their shares are of nothing given"
         )
+    if not blocked and pruned.any():
+        blocked = f"{_each(pruned)} trials were pruned: by theory, before they could show whether they reach it"
     if not blocked and len(set(np.concatenate(reach).tolist())) == 1:
         blocked = f"{'every' if reach[0][0] else 'no'} configuration of either reaches it"
     settings = settings_of(sweep)
+    facts = f"ia {reach[0].sum()} of {len(ia)}, wm-reg {reach[1].sum()} of {len(wm)}, best bp {points(best)} %"
+    if failed.any():
+        facts += f"; {_each(failed)} failed trials are left out"
     return Measured(
         "ia − wm-reg in the share of configurations that reach 95 % of bp",
         float(reach[0].mean() - reach[1].mean()),
@@ -245,6 +245,11 @@ def ia_more_robust(evidence: Evidence) -> Measured | None:
         min(len(ia), len(wm)),
         "trials",
         f"{settings.get('model', 'the network')} on {settings.get('data', 'the data')}",
-        facts=f"ia {reach[0].sum()} of {len(ia)}, wm-reg {reach[1].sum()} of {len(wm)}, best bp {points(best)} %",
+        facts=facts,
         blocked=blocked,
     )
+
+
+def _each(counts: xr.DataArray) -> str:
+    """Write how many trials of which rule."""
+    return ", ".join(f"{count} {rule}" for rule, count in zip(counts["rule"].values, counts.values, strict=True))

@@ -18,6 +18,9 @@ from diagnostics.results import chance, settings_of
 Arm = Mapping[str, Any]
 """What some runs of a grid have in common: the level of ``rule``, and of other factors."""
 
+_NAMED_BY_DEPTH = re.compile(r"(?:resnet|wide_resnet|resnext|vgg|densenet)(\d+)(?:_.*)?")
+"""Models whose number is that of their weight layers, shortcuts not counted; that of others is of something else."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -179,14 +182,16 @@ def _where(grid: xr.Dataset, levels: Mapping[str, Sequence[Any]]) -> str:
 
 
 def _depth(grid: xr.Dataset, levels: Mapping[str, Sequence[Any]]) -> float:
-    """Return the least depth among some runs: as a factor or a setting says, or else the number in a model's name."""
+    """Return the least depth among some runs: as a factor or a setting says, or else a model's name; NaN if unknown."""
     settings = settings_of(grid)
     depths = levels.get("depth") or [settings.get("depth")]
     numbers = [each for each in depths if isinstance(each, int | float)]
     if not numbers:
         models = levels.get("model") or [settings.get("model")]
-        numbers = [float(found[0]) if (found := re.search(r"\d+", str(model))) else math.nan for model in models]
-    return float(min(numbers))
+        numbers = [
+            float(found[1]) if (found := _NAMED_BY_DEPTH.fullmatch(str(model))) else math.nan for model in models
+        ]
+    return float(np.min(numbers))  # of numpy: one unknown depth makes the least unknown
 
 
 def _text(level: Any) -> str:

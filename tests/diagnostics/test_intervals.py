@@ -44,6 +44,49 @@ def test_fewer_than_two_have_no_interval(values):
     assert all(map(math.isnan, intervals.of_share_difference(np.array(values, bool), [True, False])))
 
 
+def draws(table):
+    """Return the mean of every resampling of a table's rows, by resampling of its columns."""
+    rows, columns = (list(itertools.product(range(size), repeat=size)) for size in table.shape)
+    return np.array([[table[np.ix_(of, over)].mean() for of in rows] for over in columns])
+
+
+def test_a_crossed_mean_against_all_resamplings():
+    rng = np.random.default_rng(0)
+    values, less = rng.normal(0, 1, (3, 1)) + rng.normal(0, 0.5, (3, 3)), rng.normal(0, 0.5, (2, 3))
+    of, of_less = draws(values), draws(less)
+    found = intervals.of_crossed_mean(values)
+    np.testing.assert_allclose(found, np.quantile(of, (0.025, 0.975)), atol=0.03)
+    difference = of[:, :, None] - of_less[:, None, :]  # drawn together: seeds; by themselves: configurations
+    found = intervals.of_crossed_mean(values, less)
+    np.testing.assert_allclose(found, np.quantile(difference, (0.025, 0.975)), atol=0.03)
+    assert intervals.of_crossed_mean(less, values) == pytest.approx((-found[1], -found[0]), abs=0.03)
+    shuffled = intervals.of_crossed_mean(values[[2, 0, 1]][:, [1, 2, 0]], less[::-1][:, [1, 2, 0]])
+    assert shuffled == pytest.approx(found, rel=1e-12)
+
+
+def test_pairs_of_columns_fall_out_of_a_crossed_mean():
+    seeds = np.random.default_rng(0).normal(0, 1, (1, 5))
+    assert intervals.of_crossed_mean(seeds + np.full((3, 1), 0.25), seeds) == pytest.approx((0.25, 0.25))
+
+
+def test_a_single_row_is_the_mean_over_columns():
+    values = [0.1, 0.4, 0.45, 0.2, 0.0]
+    assert intervals.of_crossed_mean([values]) == pytest.approx(intervals.of_mean(values), abs=0.005)
+
+
+@pytest.mark.parametrize(("rows", "share"), [(3, 0.74), (10, 0.89)])
+def test_a_crossed_mean_covers_as_often_as_is_said(rows, share):
+    rng = np.random.default_rng(0)
+    tables = 0.3 + rng.normal(0, 1, (300, rows, 1)) + rng.normal(0, 0.01, (300, rows, 5))
+    inside = [low <= 0.3 <= high for low, high in map(intervals.of_crossed_mean, tables)]
+    assert np.mean(inside) == pytest.approx(share, abs=0.05)  # two standard errors
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 1), (3, 0)])
+def test_a_table_without_rows_or_pairs_of_columns_has_no_interval(shape):
+    assert all(map(math.isnan, intervals.of_crossed_mean(np.zeros(shape))))
+
+
 @pytest.mark.parametrize(("count", "of"), [(0, 7), (7, 7), (3, 10), (29, 30)])
 def test_a_share_is_the_exact_interval(count, of):
     """At each bound the binomial tail beyond the count is 2.5 %, by definition."""

@@ -25,14 +25,14 @@ SEARCH = sweep(
 )
 
 
-def test_what_does_not_finish_does_not_reach_and_what_runs_does_not_count():
+def test_what_does_not_finish_does_not_reach_and_what_runs_or_failed_does_not_count():
     found = reached(SEARCH, [0.0, 0.125, 0.95, 1.0])
-    np.testing.assert_allclose(found.share.sel(rule="ia"), [3 / 6, 3 / 6, 2 / 6, 1 / 6])  # 0.76 is 95 % of 0.8
+    np.testing.assert_allclose(found.share.sel(rule="ia"), [3 / 5, 3 / 5, 2 / 5, 1 / 5])  # 0.76 is 95 % of 0.8
     np.testing.assert_allclose(found.share.sel(rule="bp"), [1, 1, 1 / 2, 1 / 2])
     assert found["count"].sel(rule="ia").values.tolist() == [3, 1, 1, 1]
-    assert found.status.values.tolist() == list(COUNTED)
+    assert found.status.values.tolist() == [*COUNTED, "failed"]
     assert found.best == best_accuracy(SEARCH) == 0.8
-    exact = binomtest(2, 6).proportion_ci()
+    exact = binomtest(2, 5).proportion_ci()
     np.testing.assert_allclose([found.low.sel(rule="ia", level=0.95), found.high.sel(rule="ia", level=0.95)], exact)
 
 
@@ -89,7 +89,7 @@ def test_relative_to_backprop_of_the_same_seed_and_network(carried):
     here = found.sel(rule="ia", architecture="net0")
     assert here["mean"] == pytest.approx(np.mean(by_seed))
     there = found.sel(rule="ia", architecture="net1")
-    expected = intervals.of_mean([(0.25 + 0.5) / 2, (0.5 + 0.5) / 2, (0.75 + 0.5) / 2])
+    expected = intervals.of_crossed_mean([[0.25, 0.5, 0.75], [0.5, 0.5, 0.5]])
     assert (there.low.item(), there.high.item()) == pytest.approx(expected)
     assert (found["mean"].sel(rule="bp") == 1).all()
     assert (found.n == 3).all()
@@ -113,3 +113,12 @@ def test_a_run_that_diverged_counts_as_chance_and_a_lost_reference_leaves_out(ca
     assert (found.n == 0).all()
     assert np.isnan(found["mean"]).all()
     assert np.isnan(relative(carried.sel(rule=["ia"])).relative).all()
+
+
+def test_the_interval_spans_configurations_that_differ():
+    """Seeds all alike and two configurations far apart: a quarter of all draws is of one configuration alone."""
+    found = relative(transfer([[[[0.8] * 5]], [[[0.8] * 5]]])).sel(rule="ia")
+    assert (found.low, found.high) == (1, 1)
+    far = transfer([[[[0.8] * 5]] * 2, [[[0.8] * 5], [[0.2] * 5]]])
+    found = relative(far).sel(rule="ia", architecture="net0")
+    assert (found["mean"], found.low, found.high) == pytest.approx((0.625, 0.25, 1))
