@@ -60,7 +60,8 @@ def curve(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
             figures.curves(lines, title="Configurations that reach it (%)", x_label=f"share of {reference}'s best (%)"),
         ),
         caption=f"Robustness: share of all configurations tried that reach a share of {reference}'s best validation "
-        "accuracy, with its exact 95 % interval. One that diverged, failed or was pruned reaches nothing.",
+        "accuracy, with its exact 95 % interval. One that diverged or was pruned "
+        "reaches nothing, one that failed is left out.",
         alt=verdict(search),
         data=Table("Some of the numbers drawn.", ("rule", "level", "share (%)", "from", "to"), tuple(rows), labels=2),
         name=f"robustness{tag}",

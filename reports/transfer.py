@@ -143,7 +143,7 @@ def _matrix(found: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) ->
         ),
         caption="Test accuracy relative to that of "
         f"{reference}'s best configuration on the same architecture with the same seed: mean over configurations and "
-        f"seeds, in brackets its 95 % bootstrap interval over seeds.{seeds} Grey: nothing to compare.",
+        f"seeds, in brackets its 95 % bootstrap interval over both.{seeds} Grey: nothing to compare.",
         alt=_said(found, ratio),
         data=Table(
             "The numbers drawn.",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from studied import EVIL, blocks, ended, put, transfer
 
-from diagnostics.intervals import of_mean
+from diagnostics.intervals import of_crossed_mean
 from probes.errors import InputError
 from reports import transfer as page
 from reports.content import Figure, Table
@@ -26,9 +26,9 @@ def test_the_matrix_is_accuracy_relative_to_backprops_best_there_with_its_interv
     texts = []
     for rule in found["rule"].values:
         for architecture in found["architecture"].values:
-            by_seed = ratio.sel(rule=rule, architecture=architecture).mean("configuration").values
-            low, high = of_mean(by_seed)
-            texts.append(f"{by_seed.mean():.2f}\n[{low:.2f}, {high:.2f}]")
+            table = ratio.sel(rule=rule, architecture=architecture).transpose("configuration", "seed").values
+            low, high = of_crossed_mean(table)
+            texts.append(f"{table.mean():.2f}\n[{low:.2f}, {high:.2f}]")
     figure = matrix(found)
     assert cells(figure) == texts
     colours = figure.panels[0].axes[0].collections[0].get_array()
