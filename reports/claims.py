@@ -20,8 +20,8 @@ def blocks(results: Sequence[Result]) -> tuple[Block, ...]:
     rows = tuple((printable(each.claim), f"{_MARKS[each.verdict]} {each.verdict}", *numbers(each)) for each in results)
     table = Table(
         "What the papers claim, and what was seen here. Each claim is decided by one statistic, in percentage points "
-        "of accuracy or of configurations, with its 95 % interval over seeds, configurations or trials. A verdict holds "
-        "for this task and scale.",
+        "of accuracy or of configurations, with its 95 % interval over seeds, configurations or trials. A verdict "
+        "holds for this task and scale.",
         ("claim", "verdict", "points", "95 % interval", "seeds or trials"),
         rows,
         labels=2,
