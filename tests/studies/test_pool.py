@@ -150,6 +150,7 @@ def test_a_killed_worker_fails_its_cell_and_is_replaced(tmp_path):
 
 
 SCRIPT = """
+import signal
 import sys
 sys.path[:0] = [{root!r}, {here!r}]
 from pathlib import Path
@@ -159,6 +160,7 @@ from studies.pool import Pool
 from trainers.settings import Settings
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # begun in the background it would be deaf to it
     source = Listed(*(Cell(Path({out!r}, rule), Settings(rule=rule, **LONG)) for rule in ("bp", "fa")))
     try:
         with Pool(2) as pool:
