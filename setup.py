@@ -1,9 +1,9 @@
-"""Five ordinary top-level packages and one front door; everything else is in pyproject.toml."""
+"""One package, `wtdiag`, whose rooms stand at the top of the repository; everything else is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 
 setup(
-    package_dir={"": "."},  # an editable install is then a plain path entry that every tool resolves
-    packages=find_packages(include=["diagnostics*", "probes*", "reports*", "studies*", "trainers*"]),
-    py_modules=["wtdiag"],
+    # Links such as wtdiag/probes -> ../probes let the rooms be imported as wtdiag.probes from a checkout, an editable
+    # install and a wheel alike.
+    packages=find_packages(include=["wtdiag", "wtdiag.*"]),
 )

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.page import fill, table
-from diagnostics.claims import CLAIMS, Result, decide
-from diagnostics.claims.table import numbers
-from diagnostics.claims.verdicts import NOT_TESTED
-from diagnostics.results import gather
-from probes.files import read_json
+from wtdiag.diagnostics.claims import CLAIMS, Result, decide
+from wtdiag.diagnostics.claims.table import numbers
+from wtdiag.diagnostics.claims.verdicts import NOT_TESTED
+from wtdiag.diagnostics.results import gather
+from wtdiag.probes.files import read_json
 
 PAGE = "claims.md"
 

@@ -25,10 +25,10 @@ import xarray as xr
 
 import wtdiag
 from bench.page import fill, table
-from diagnostics.derive import derive
-from diagnostics.diagnose import diagnose
-from diagnostics.view import View
-from trainers.settings import Settings
+from wtdiag.diagnostics.derive import derive
+from wtdiag.diagnostics.diagnose import diagnose
+from wtdiag.diagnostics.view import View
+from wtdiag.trainers.settings import Settings
 
 RULES: Mapping[str, Mapping[str, Any]] = {
     "wm-reg": {},

@@ -23,12 +23,12 @@ from torch.nn import functional as F
 
 import wtdiag
 from bench.page import fill, table
-from diagnostics.diagnose import diagnose
-from diagnostics.finding import Finding
-from diagnostics.thresholds import THRESHOLDS, Record
-from trainers import data, models
-from trainers.convert import synapses
-from trainers.layers import Synaptic
+from wtdiag.diagnostics.diagnose import diagnose
+from wtdiag.diagnostics.finding import Finding
+from wtdiag.diagnostics.thresholds import THRESHOLDS, Record
+from wtdiag.trainers import data, models
+from wtdiag.trainers.convert import synapses
+from wtdiag.trainers.layers import Synaptic
 
 SEEDS = (3, 4, 5)
 """Thresholds were chosen on 100 and 101; 0 to 2 showed that silence spreads upwards too."""

@@ -19,10 +19,10 @@ import torchvision
 from torch import nn
 
 from bench.timing import paired_ratios
-from probes.schema import write_snapshot
-from trainers.convert import transport_free
-from trainers.recorder import Recorder
-from trainers.staging import Staging
+from wtdiag.probes.schema import write_snapshot
+from wtdiag.trainers.convert import transport_free
+from wtdiag.trainers.recorder import Recorder
+from wtdiag.trainers.staging import Staging
 
 ROUNDS = 15
 

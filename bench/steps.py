@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from bench.memory import peak_bytes
 from bench.timing import paired_ratios
-from trainers import models
-from trainers.convert import synapses, transport_free
-from trainers.signals import error_signals
+from wtdiag.trainers import models
+from wtdiag.trainers.convert import synapses, transport_free
+from wtdiag.trainers.signals import error_signals
 
 RULES = ("bp", "fa", "usf", "frsf", "brsf", "dfa", "kp", "sa", "wm-reg", "wm", "aa", "ia")
 TARGETS = {  # (convolutional, mlp)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from studies.cell import Cell, outcome_of
-from studies.grid import Grid
-from studies.plan import read_plan
-from trainers.fit import Training, load_data
+from wtdiag.studies.cell import Cell, outcome_of
+from wtdiag.studies.grid import Grid
+from wtdiag.studies.plan import read_plan
+from wtdiag.trainers.fit import Training, load_data
 
 STUDY = """
 title = "200 tiny cells"

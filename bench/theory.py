@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.page import fill, table
-from probes import Quantities
-from trainers import models
-from trainers.convert import synapses, transport_free
-from trainers.signals import error_signals
+from wtdiag.probes import Quantities
+from wtdiag.trainers import models
+from wtdiag.trainers.convert import synapses, transport_free
+from wtdiag.trainers.signals import error_signals
 
 BATCH = 32
 LAYERS = {"mlp": ("fc2", torch.float64, 256), "conv": ("conv2", torch.float32, 64)}

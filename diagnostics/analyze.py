@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from diagnostics.cluster import cluster
-from diagnostics.derive import derive
-from diagnostics.survey import Row, Signals, Survey, Values
-from probes import PROBES, Probe
-from probes.errors import InputError, check_one_of
-from probes.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path, write_aside
+from wtdiag.diagnostics.cluster import cluster
+from wtdiag.diagnostics.derive import derive
+from wtdiag.diagnostics.survey import Row, Signals, Survey, Values
+from wtdiag.probes import PROBES, Probe
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path, write_aside
 
 Attribution = Callable[[int], Mapping[str, tuple[float, float]]]
 """Gives for a step, by layer, what its feedback costs: degrees, and share of backprop's decrease of the loss."""
@@ -94,7 +94,7 @@ def analyze(
     Examples
     --------
     >>> import tempfile
-    >>> from probes.schema import LayerArrays, Snapshot, write_snapshot
+    >>> from wtdiag.probes.schema import LayerArrays, Snapshot, write_snapshot
     >>> run = Run(Path(tempfile.mkdtemp()), {"status": "finished"})
     >>> (run.path / "snapshots").mkdir()
     >>> layer = LayerArrays(np.eye(2), np.ones((2, 2)), kind="Linear", index=0)

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from probes.errors import InputError
+from wtdiag.probes.errors import InputError
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def cluster(address: str) -> Iterator[Each[Any]]:
     ...     pass
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: scheduler: 'localhost' is no address; expected tcp://HOST:PORT
+    wtdiag.probes.errors.InputError: scheduler: 'localhost' is no address; expected tcp://HOST:PORT
     """
     _check(address)
     import distributed  # slow to load, and only for those who have a cluster

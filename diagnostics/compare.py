@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from diagnostics import intervals
-from diagnostics.outcome import angles
-from diagnostics.pairing import Entry, condition_names, key, method_names, pair
-from probes.schema import ANALYSIS, METRICS, Run
+from wtdiag.diagnostics import intervals
+from wtdiag.diagnostics.outcome import angles
+from wtdiag.diagnostics.pairing import Entry, condition_names, key, method_names, pair
+from wtdiag.probes.schema import ANALYSIS, METRICS, Run
 
 UNITS = {
     "test_accuracy": "1",

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from diagnostics.finding import SEVERITIES, Finding
-from diagnostics.kinds import KINDS, Kind, Sighting
-from diagnostics.thresholds import confidence
-from diagnostics.view import View
+from wtdiag.diagnostics.finding import SEVERITIES, Finding
+from wtdiag.diagnostics.kinds import KINDS, Kind, Sighting
+from wtdiag.diagnostics.thresholds import confidence
+from wtdiag.diagnostics.view import View
 
 _Seen = tuple[Kind, Sighting]
 

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from diagnostics.analyze import read_analysis
-from probes.schema import ANALYSIS
+from wtdiag.diagnostics.analyze import read_analysis
+from wtdiag.probes.schema import ANALYSIS
 
 
 def angles(run: Path) -> dict[str, float]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from probes.errors import check_one_of
-from probes.schema import Run
+from wtdiag.probes.errors import check_one_of
+from wtdiag.probes.schema import Run
 
 # How a rule's feedback learns is the rule's own affair; one without learned feedback has none of it.
 _FEEDBACK = {"feedback_optimizer", "feedback_lr", "feedback_momentum", "delay", "alternate", "noise_on"}

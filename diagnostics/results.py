@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from probes.errors import InputError, check_one_of
+from wtdiag.probes.errors import InputError, check_one_of
 
 RESULTS = "results.nc"
 STATUSES = ("finished", "diverged", "pruned", "failed", "interrupted", "pending", "running", "absent")
@@ -102,7 +102,7 @@ def read_results(path: str | os.PathLike[str]) -> xr.Dataset:
     >>> read_results("nowhere/results.nc")
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: nowhere/results.nc: there are no results; ...
+    wtdiag.probes.errors.InputError: nowhere/results.nc: there are no results; ...
     """
     if not (path := Path(path)).is_file():
         raise InputError(f"{path}: there are no results; expected a file that wtdiag study, sweep or transfer wrote")
@@ -130,7 +130,7 @@ def gather(folder: str | os.PathLike[str]) -> Evidence:
     >>> gather("nowhere")
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: nowhere: holds no results; expected results.nc or sweeps/*/results.nc or ...
+    wtdiag.probes.errors.InputError: nowhere: holds no results; expected results.nc or sweeps/*/results.nc or ...
     """
     folder = Path(folder)
     found: dict[str, dict[str, xr.Dataset]] = {kind: {} for kind in KINDS}
@@ -156,7 +156,7 @@ def check_results(results: xr.Dataset) -> None:
     >>> check_results(xr.Dataset(attrs={"kind": "table"}))
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: kind: 'table' is not known. Choices: grid, sweep, transfer
+    wtdiag.probes.errors.InputError: kind: 'table' is not known. Choices: grid, sweep, transfer
     """
     check_one_of("kind", name := str(results.attrs.get("kind")), KINDS)
     kind = KINDS[name]

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from diagnostics import intervals
-from probes.errors import InputError
+from wtdiag.diagnostics import intervals
+from wtdiag.probes.errors import InputError
 
 COUNTED = ("finished", "diverged", "pruned")
 """Configurations that a share is of; those interrupted, pending, running or absent were not tried to the end, and that

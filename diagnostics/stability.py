@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from diagnostics.thresholds import limit
-from diagnostics.view import Floats, Mask, View
+from wtdiag.diagnostics.thresholds import limit
+from wtdiag.diagnostics.view import Floats, Mask, View
 
 
 def stability(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame) -> pd.DataFrame:

@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from probes import PROBES, Quantities
-from probes.errors import InputError
-from probes.schema import layer_names, open_snapshot, read_layer, snapshot_path
-from probes.spectra import Spectrum
-from probes.subspaces import MODES
+from wtdiag.probes import PROBES, Quantities
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import layer_names, open_snapshot, read_layer, snapshot_path
+from wtdiag.probes.spectra import Spectrum
+from wtdiag.probes.subspaces import MODES
 
 Signals = Callable[[int], Mapping[str, Mapping[str, Any]]]
 """Gives for a step, by layer, what probes measure beside the weights, under the names of their parameters."""

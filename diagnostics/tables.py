@@ -12,7 +12,7 @@ import xarray as xr
 from rich.table import Table
 from rich.text import Text
 
-from diagnostics.intervals import of_mean
+from wtdiag.diagnostics.intervals import of_mean
 
 WIDTH = 80
 

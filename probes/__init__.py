@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from probes.registry import PROBES, Probe, Quantities, probe, shared
+from wtdiag.probes.registry import PROBES, Probe, Quantities, probe, shared
 
 __all__ = ["PROBES", "Probe", "Quantities", "probe", "shared"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.registry import probe, shared
+from wtdiag.probes.registry import probe, shared
 
 Array = NDArray[Any]
 
@@ -60,7 +60,7 @@ def activation_norm(inputs: Array) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["activation_norm"](inputs=np.array([[3.0, -3.0], [3.0, 3.0]]))
     3.0
     """
@@ -89,7 +89,7 @@ def activation_spectrum(activation_moments: NDArray[np.float64]) -> NDArray[np.f
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["activation_spectrum"](inputs=np.array([[2.0, 0.0], [0.0, 4.0]]))
     array([8., 2.])
     """
@@ -107,7 +107,7 @@ def activation_dimension(activation_moments: NDArray[np.float64]) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> round(PROBES["activation_dimension"](inputs=np.eye(3)), 12)
     3.0
     """
@@ -128,7 +128,7 @@ def dead_units(delta_exact: Array, units: int = 1) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["dead_units"](delta_exact=np.array([[1.0, 0.0], [2.0, 0.0]]))
     0.5
     """

@@ -6,10 +6,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from probes.comparison import Comparison, compare
-from probes.nulls import angle_null
-from probes.registry import probe, shared
-from probes.units import by_unit
+from wtdiag.probes.comparison import Comparison, compare
+from wtdiag.probes.nulls import angle_null
+from wtdiag.probes.registry import probe, shared
+from wtdiag.probes.units import by_unit
 
 
 @shared
@@ -38,7 +38,7 @@ def weight_angle(weight_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> round(PROBES["weight_angle"](forward=np.array([[1.0, 0.0]]), feedback=np.array([[1.0, 1.0]])), 6)
     45.0
     """

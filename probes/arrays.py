@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from probes.errors import InputError
-from probes.netcdf import Array, Attribute
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.netcdf import Array, Attribute
 
 _SPACE = ("d", "h", "w")
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.comparison import Comparison
-from probes.nulls import random_rightmost
-from probes.registry import probe
+from wtdiag.probes.comparison import Comparison
+from wtdiag.probes.nulls import random_rightmost
+from wtdiag.probes.registry import probe
 
 
 def _blocks(weight: NDArray[Any], groups: int) -> tuple[NDArray[np.float64], float]:
@@ -52,7 +52,7 @@ def descent_eigenvalue(forward: NDArray[Any], feedback: NDArray[Any], groups: in
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["descent_eigenvalue"](forward=np.diag([3.0, 2.0]), feedback=np.diag([1.0, -1.0]))
     -2.0
     """

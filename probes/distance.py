@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from probes.comparison import Comparison
-from probes.nulls import relative_distance_null
-from probes.registry import probe
+from wtdiag.probes.comparison import Comparison
+from wtdiag.probes.nulls import relative_distance_null
+from wtdiag.probes.registry import probe
 
 
 def _gain_null(weight_comparison: Comparison, norm_ratio: float) -> tuple[float, float]:
@@ -27,7 +27,7 @@ def weight_gain(weight_comparison: Comparison, norm_ratio: float) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> round(PROBES["weight_gain"](forward=np.array([[2.0, 0.0]]), feedback=np.array([[1.0, 5.0]])), 12)
     0.5
     """
@@ -47,7 +47,7 @@ def relative_distance(weight_comparison: Comparison, norm_ratio: float) -> float
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> round(PROBES["relative_distance"](forward=np.array([[2.0, 0.0]]), feedback=np.array([[2.0, 1.0]])), 12)
     0.5
     """

@@ -8,7 +8,7 @@ Examples
 A law that draws B towards 2 W:
 
 >>> from types import SimpleNamespace
->>> from probes import Quantities
+>>> from wtdiag.probes import Quantities
 >>> w, b = np.array([[3.0, 0.0], [0.0, 4.0]]), np.array([[6.0, 8.0], [0.0, 8.0]])
 >>> sgd = {"optimizer": "sgd", "momentum": 0.0, "nesterov": False, "interval": 1, "weight_decay": 0.0}
 >>> law = SimpleNamespace(gradient=lambda b: 0.5 * (b - 2 * w), lr=0.4, **sgd)
@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.comparison import Comparison, compare
-from probes.lanczos import lanczos
-from probes.laws import Drift, Law, Rest, resting_variance
-from probes.registry import probe, shared
+from wtdiag.probes.comparison import Comparison, compare
+from wtdiag.probes.lanczos import lanczos
+from wtdiag.probes.laws import Drift, Law, Rest, resting_variance
+from wtdiag.probes.registry import probe, shared
 
 Array = NDArray[Any]
 

@@ -28,7 +28,7 @@ def check_one_of(argument: str, value: Any, choices: Collection[str]) -> None:
     >>> check_one_of("rule", "faa", ["bp", "fa"])
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: rule: 'faa' is not known; did you mean 'fa'? Choices: bp, fa
+    wtdiag.probes.errors.InputError: rule: 'faa' is not known; did you mean 'fa'? Choices: bp, fa
     """
     if value in choices:
         return

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from probes.errors import InputError
+from wtdiag.probes.errors import InputError
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     >>> read_json("nowhere/config.json")
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: nowhere/config.json: cannot be read (No such file or directory); ...
+    wtdiag.probes.errors.InputError: nowhere/config.json: cannot be read (No such file or directory); ...
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))

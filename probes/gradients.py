@@ -11,9 +11,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from probes.comparison import Comparison, compare
-from probes.nulls import error_angle_null
-from probes.registry import probe, shared
+from wtdiag.probes.comparison import Comparison, compare
+from wtdiag.probes.nulls import error_angle_null
+from wtdiag.probes.registry import probe, shared
 
 Array = NDArray[Any]
 
@@ -47,7 +47,7 @@ def weight_gradient_angle(gradient_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> gradients = {"weight_gradient": np.array([[1.0, 1.0]]), "weight_gradient_exact": np.array([[2.0, 0.0]])}
     >>> round(PROBES["weight_gradient_angle"](**gradients), 6)
     45.0
@@ -69,7 +69,7 @@ def radial_cosine(radial_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["radial_cosine"](forward=np.array([[1.0, 0.0]]), weight_gradient_exact=np.array([[-2.0, 0.0]]))
     -1.0
     """
@@ -88,7 +88,7 @@ def relative_update(radial_comparison: Comparison, gradient_comparison: Comparis
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> given = {"weight_gradient": np.array([[3.0]]), "weight_gradient_exact": np.array([[1.0]])}
     >>> PROBES["relative_update"](forward=np.array([[6.0]]), forward_lr=0.5, **given)
     0.25

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
-from probes.registry import shared
+from wtdiag.probes.registry import shared
 
 Array = NDArray[Any]
 Matrix = NDArray[np.float64]

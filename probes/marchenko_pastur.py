@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from probes.registry import probe
-from probes.spectra import SIDES, Spectrum
+from wtdiag.probes.registry import probe
+from wtdiag.probes.spectra import SIDES, Spectrum
 
 
 def _edge(norm: float, rows: int, columns: int, blocks: int) -> float:
@@ -28,7 +28,7 @@ def marchenko_pastur_edge(spectrum: Spectrum) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["forward_marchenko_pastur_edge"](forward=np.ones((4, 9)))
     5.0
     """
@@ -55,7 +55,7 @@ def outliers(spectrum: Spectrum, marchenko_pastur_edge: float) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["forward_outliers"](forward=np.ones((4, 9)))
     1.0
     """

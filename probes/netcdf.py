@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.errors import InputError
+from wtdiag.probes.errors import InputError
 
 Array = NDArray[Any]
 Attribute = str | int | float | Sequence[int]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from probes.comparison import Comparison
-from probes.nulls import norm_ratio_null
-from probes.registry import probe
+from wtdiag.probes.comparison import Comparison
+from wtdiag.probes.nulls import norm_ratio_null
+from wtdiag.probes.registry import probe
 
 _REFERENCE = "Golub and Van Loan 2013, Matrix Computations, section 2.3"
 
@@ -23,7 +23,7 @@ def forward_norm(weight_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["forward_norm"](forward=np.array([[3.0, 4.0]]), feedback=np.array([[1.0, 0.0]]))
     5.0
     """
@@ -42,7 +42,7 @@ def feedback_norm(weight_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["feedback_norm"](forward=np.array([[1.0, 0.0]]), feedback=np.array([[3.0, 4.0]]))
     5.0
     """
@@ -62,7 +62,7 @@ def norm_ratio(forward_norm: float, feedback_norm: float) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["norm_ratio"](forward=np.array([[3.0, 4.0]]), feedback=np.array([[1.0, 0.0]]))
     0.2
     """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh_tridiagonal
 from scipy.special import poch, polygamma
 
-from probes.comparison import Comparison
+from wtdiag.probes.comparison import Comparison
 
 Array = NDArray[Any]
 

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.lanczos import lanczos
-from probes.registry import probe
-from probes.spectra import Spectrum
+from wtdiag.probes.lanczos import lanczos
+from wtdiag.probes.registry import probe
+from wtdiag.probes.spectra import Spectrum
 
 Array = NDArray[Any]
 
@@ -66,7 +66,7 @@ def forward_operator_norm(forward: Array, forward_spectrum: Spectrum, operator: 
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["forward_operator_norm"](forward=np.diag([3.0, -4.0]), operator=None)
     4.0
     """
@@ -86,7 +86,7 @@ def feedback_operator_norm(
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["feedback_operator_norm"](feedback=np.diag([3.0, -4.0]), operator=None)
     4.0
     """

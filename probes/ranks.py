@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.registry import probe
-from probes.spectra import SIDES, Spectrum
+from wtdiag.probes.registry import probe
+from wtdiag.probes.spectra import SIDES, Spectrum
 
 
 def _null(spectrum: Spectrum, ranks: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> tuple[float, float]:
@@ -32,7 +32,7 @@ def stable_rank(spectrum: Spectrum) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["forward_stable_rank"](forward=np.eye(3))
     3.0
     """
@@ -59,7 +59,7 @@ def effective_rank(spectrum: Spectrum) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> round(PROBES["forward_effective_rank"](forward=np.eye(3)), 12)
     3.0
     """
@@ -84,7 +84,7 @@ def participation_ratio(spectrum: Spectrum) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["forward_participation_ratio"](forward=np.eye(3))
     3.0
     """
@@ -114,7 +114,7 @@ def condition_number(spectrum: Spectrum) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["feedback_condition_number"](feedback=np.array([[3.0, 0.0], [0.0, -6.0]]))
     2.0
     """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from probes.errors import InputError
+from wtdiag.probes.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -110,7 +110,7 @@ def probe(
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["forward_spectral_norm"].long_name
     'spectral norm of the forward weights'
     """

@@ -19,10 +19,10 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from probes.arrays import LayerArrays, Snapshot
-from probes.errors import InputError, check_one_of
-from probes.files import read_json, write_aside, write_json
-from probes.snapshots import (
+from wtdiag.probes.arrays import LayerArrays, Snapshot
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.files import read_json, write_aside, write_json
+from wtdiag.probes.snapshots import (
     FORMAT,
     SNAPSHOT_NAME,
     STATE,

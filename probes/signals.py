@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.comparison import Comparison, compare
-from probes.nulls import error_angle_null
-from probes.registry import probe, shared
+from wtdiag.probes.comparison import Comparison, compare
+from wtdiag.probes.nulls import error_angle_null
+from wtdiag.probes.registry import probe, shared
 
 Array = NDArray[Any]
 
@@ -77,7 +77,7 @@ def error_angle(error_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> round(PROBES["error_angle"](delta=np.array([[1.0, 1.0]]), delta_exact=np.array([[2.0, 0.0]])), 6)
     45.0
     """
@@ -96,7 +96,7 @@ def error_norm(error_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["error_norm"](delta=np.array([[3.0, 4.0]]), delta_exact=np.array([[2.0, 0.0]]))
     5.0
     """
@@ -115,7 +115,7 @@ def error_norm_exact(error_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["error_norm_exact"](delta=np.array([[3.0, 4.0]]), delta_exact=np.array([[2.0, 0.0]]))
     2.0
     """
@@ -134,7 +134,7 @@ def error_norm_ratio(error_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["error_norm_ratio"](delta=np.array([[3.0, 4.0]]), delta_exact=np.array([[2.0, 0.0]]))
     2.5
     """
@@ -157,7 +157,7 @@ def error_angle_local(local_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["error_angle_local"](sent=np.array([[0.0, 1.0]]), sent_local=np.array([[2.0, 0.0]]))
     90.0
     """
@@ -179,7 +179,7 @@ def error_angle_inherited(inherited_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["error_angle_inherited"](sent_local=np.array([[0.0, 1.0]]), sent_exact=np.array([[2.0, 0.0]]))
     90.0
     """
@@ -201,7 +201,7 @@ def error_angle_total(total_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["error_angle_total"](sent=np.array([[0.0, 1.0]]), sent_exact=np.array([[2.0, 0.0]]))
     90.0
     """
@@ -229,7 +229,7 @@ def projection_angle(projection_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> given = {"forward_projection": np.array([[0.0, 1.0]]), "feedback_projection": np.array([[2.0, 0.0]])}
     >>> PROBES["projection_angle"](**given)
     90.0
@@ -256,7 +256,7 @@ def below_floor(
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["below_floor"](delta=np.array([[1e-30]]), delta_exact=np.array([[1.0]]))
     1.0
     """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from probes.comparison import Comparison
-from probes.nulls import sign_agreement_null
-from probes.registry import probe
+from wtdiag.probes.comparison import Comparison
+from wtdiag.probes.nulls import sign_agreement_null
+from wtdiag.probes.registry import probe
 
 
 @probe(
@@ -20,7 +20,7 @@ def sign_agreement(weight_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["sign_agreement"](forward=np.array([[1.0, -2.0, 0.0]]), feedback=np.array([[3.0, 4.0, 5.0]]))
     0.5
     """
@@ -40,7 +40,7 @@ def weighted_sign_agreement(weight_comparison: Comparison) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> forward, feedback = np.array([[1.0, -3.0, 0.0]]), np.array([[3.0, 4.0, 5.0]])
     >>> round(PROBES["weighted_sign_agreement"](forward=forward, feedback=feedback), 12)
     0.25

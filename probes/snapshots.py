@@ -17,10 +17,10 @@ from urllib.parse import unquote
 
 import h5py
 
-from probes.arrays import LayerArrays, Snapshot
-from probes.errors import InputError
-from probes.files import write_aside
-from probes.netcdf import Array, Attribute, Group, create, plain, read_variable
+from wtdiag.probes.arrays import LayerArrays, Snapshot
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.files import write_aside
+from wtdiag.probes.netcdf import Array, Attribute, Group, create, plain, read_variable
 
 FORMAT = 1
 SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # what `snapshot_path` gives, alone

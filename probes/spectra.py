@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.nulls import random_spectra
-from probes.registry import shared
+from wtdiag.probes.nulls import random_spectra
+from wtdiag.probes.registry import shared
 
 SIDES = ("forward", "feedback")
 # A Gram matrix gives singular values down to σ₁ / 10⁶, with a relative error of 3e-5 there.

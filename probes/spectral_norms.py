@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.registry import probe
-from probes.spectra import SIDES, Spectrum
+from wtdiag.probes.registry import probe
+from wtdiag.probes.spectra import SIDES, Spectrum
 
 
 def _singular_values_null(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -29,7 +29,7 @@ def singular_values(spectrum: Spectrum) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["forward_singular_values"](forward=np.array([[3.0, 0.0], [0.0, -4.0]]))
     array([4., 3.])
     """
@@ -54,7 +54,7 @@ def spectral_norm(spectrum: Spectrum) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["feedback_spectral_norm"](feedback=np.array([[3.0, 0.0], [0.0, -4.0]]))
     4.0
     """
@@ -81,7 +81,7 @@ def nuclear_norm(spectrum: Spectrum) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["forward_nuclear_norm"](forward=np.array([[3.0, 0.0], [0.0, -4.0]]))
     7.0
     """

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.nulls import random_principal_angles
-from probes.registry import probe, shared
-from probes.spectra import Spectrum, Subspaces, decompose
+from wtdiag.probes.nulls import random_principal_angles
+from wtdiag.probes.registry import probe, shared
+from wtdiag.probes.spectra import Spectrum, Subspaces, decompose
 
 MODES = 10  # singular vectors that are compared, or all where a block has fewer
 _SIDES = ("output", "input")
@@ -120,7 +120,7 @@ def principal_angle_mean(angles: PrincipalAngles) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> weights = {"forward": np.diag([3.0, 2, 1, 0.1]), "feedback": np.diag([1, 3.0, 0.1, 2])}
     >>> round(PROBES["output_principal_angle_mean"](**weights, vectors=2), 6)
     45.0
@@ -141,7 +141,7 @@ def principal_angle_max(angles: PrincipalAngles) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> weights = {"forward": np.diag([3.0, 2, 1, 0.1]), "feedback": np.diag([1, 3.0, 0.1, 2])}
     >>> round(PROBES["input_principal_angle_max"](**weights, vectors=2), 6)
     90.0

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.nulls import random_spectra
-from probes.registry import probe, shared
-from probes.spectra import SIDES, Spectrum
+from wtdiag.probes.nulls import random_spectra
+from wtdiag.probes.registry import probe, shared
+from wtdiag.probes.spectra import SIDES, Spectrum
 
 _CHECKPOINTS = np.linspace(0, 1, 17)
 
@@ -158,7 +158,7 @@ def power_law_alpha(tail: PowerLaw) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> weight = np.diag(np.arange(1, 101) ** -0.5)  # λ = 1 / rank, Zipf's law
     >>> round(PROBES["forward_power_law_alpha"](forward=weight), 1)
     2.0
@@ -177,7 +177,7 @@ def power_law_distance(tail: PowerLaw) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["forward_power_law_distance"](forward=np.diag(np.arange(1, 101) ** -0.5)) < 0.03
     True
     """
@@ -195,7 +195,7 @@ def power_law_xmin(tail: PowerLaw) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> 0.01 <= PROBES["forward_power_law_xmin"](forward=np.diag(np.arange(1, 101) ** -0.5)) < 0.05
     True
     """
@@ -213,7 +213,7 @@ def power_law_n(tail: PowerLaw) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["forward_power_law_n"](forward=np.diag([1.0, 2.0, 4.0]))
     3.0
     """

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.comparison import Comparison
-from probes.nulls import random_unit_angles
-from probes.registry import probe, shared
+from wtdiag.probes.comparison import Comparison
+from wtdiag.probes.nulls import random_unit_angles
+from wtdiag.probes.registry import probe, shared
 
 Array = NDArray[Any]
 
@@ -63,7 +63,7 @@ def unit_angle_lower_quartile(unit_angle_quartiles: NDArray[np.float64]) -> floa
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["unit_angle_lower_quartile"](forward=np.eye(5), feedback=np.eye(5))
     0.0
     """
@@ -82,7 +82,7 @@ def unit_angle_median(unit_angle_quartiles: NDArray[np.float64]) -> float:
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["unit_angle_median"](forward=np.diag([1.0, 1, 9]), feedback=np.diag([1.0, 1, -9]))
     0.0
     """
@@ -101,7 +101,7 @@ def unit_angle_upper_quartile(unit_angle_quartiles: NDArray[np.float64]) -> floa
 
     Examples
     --------
-    >>> from probes import PROBES
+    >>> from wtdiag.probes import PROBES
     >>> PROBES["unit_angle_upper_quartile"](forward=np.diag([1.0, 1, 9]), feedback=np.diag([1.0, -1, -9]))
     180.0
     """

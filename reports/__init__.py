@@ -1,5 +1,5 @@
 """Show: reads the analysis dataset and the run's settings and metrics, nothing else."""
 
-from reports.publish import FORMATS, write
+from wtdiag.reports.publish import FORMATS, write
 
 __all__ = ["FORMATS", "write"]

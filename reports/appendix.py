@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from reports.content import Block, Code, Section, Table, Term, Terms, Text
-from reports.facts import measures
-from reports.sources import Source
-from reports.style import capital, number, printable
+from wtdiag.reports.content import Block, Code, Section, Table, Term, Terms, Text
+from wtdiag.reports.facts import measures
+from wtdiag.reports.sources import Source
+from wtdiag.reports.style import capital, number, printable
 
 
 def settings(source: Source) -> Section:

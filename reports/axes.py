@@ -14,10 +14,10 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from probes.errors import InputError, check_one_of
-from reports.facts import carrying, last_measured
-from reports.sources import Event
-from reports.style import DIVERGED, MUTED, context, printable, short
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.reports.facts import carrying, last_measured
+from wtdiag.reports.sources import Event
+from wtdiag.reports.style import DIVERGED, MUTED, context, printable, short
 
 _UNITS = {"degree": "°", "1": ""}
 _NAMES = {"step_size_number": "step-size number S"}  # where the variable's own name would not do

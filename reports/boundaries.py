@@ -9,13 +9,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from diagnostics.robustness import reached
-from reports import figures
-from reports.content import Block, Figure, Table, Text
-from reports.results import Methods, counted, listed, words
-from reports.robustness import parameters, space
-from reports.style import sentence, short
-from reports.trials import GAIN, STEP, beyond
+from wtdiag.diagnostics.robustness import reached
+from wtdiag.reports import figures
+from wtdiag.reports.content import Block, Figure, Table, Text
+from wtdiag.reports.results import Methods, counted, listed, words
+from wtdiag.reports.robustness import parameters, space
+from wtdiag.reports.style import sentence, short
+from wtdiag.reports.trials import GAIN, STEP, beyond
 
 _TRIED = ("finished", "diverged", "pruned")
 _MAPS = 4  # in one figure: with its heading it fits on a page

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diagnostics.claims import CLAIMS, VERDICTS, Result
-from diagnostics.claims.table import numbers
-from reports.content import Block, Section, Table, Term, Terms
-from reports.results import counted, listed
-from reports.style import printable
+from wtdiag.diagnostics.claims import CLAIMS, VERDICTS, Result
+from wtdiag.diagnostics.claims.table import numbers
+from wtdiag.reports.content import Block, Section, Table, Term, Terms
+from wtdiag.reports.results import counted, listed
+from wtdiag.reports.style import printable
 
 _MARKS = dict(zip(VERDICTS, "✓✗?–", strict=True))  # told apart by their shapes
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure as Panel
 from numpy.typing import NDArray
 
-from reports.style import to_svg
+from wtdiag.reports.style import to_svg
 
 
 @dataclass(frozen=True)

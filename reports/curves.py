@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
-from probes.errors import InputError
-from reports.axes import canvas, compact, log_axis, mark, measure_title, names_key, need, spread
-from reports.facts import meaningful
-from reports.sources import Event
-from reports.style import Look, look, short
+from wtdiag.probes.errors import InputError
+from wtdiag.reports.axes import canvas, compact, log_axis, mark, measure_title, names_key, need, spread
+from wtdiag.reports.facts import meaningful
+from wtdiag.reports.sources import Event
+from wtdiag.reports.style import Look, look, short
 
 
 class Curve(NamedTuple):

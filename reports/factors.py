@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from reports import figures
-from reports.axes import spread
-from reports.content import Figure, Table
-from reports.levels import Levels, conditions, factors
-from reports.results import Estimate, Methods, estimate, level, listed, slug, tidy, words
-from reports.style import capital, fixed, short
+from wtdiag.reports import figures
+from wtdiag.reports.axes import spread
+from wtdiag.reports.content import Figure, Table
+from wtdiag.reports.levels import Levels, conditions, factors
+from wtdiag.reports.results import Estimate, Methods, estimate, level, listed, slug, tidy, words
+from wtdiag.reports.style import capital, fixed, short
 
 _MOST = 4  # combinations of other factors' levels that one factor is drawn at
 _ONE = "one seed each: no interval"

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from reports.sources import Source
+from wtdiag.reports.sources import Source
 
 NAN = float("nan")
 _EVERYWHERE = {  # measures that are not about the feedback of the layer itself

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from reports import matrix as matrices
-from reports import plot, points, trials
-from reports.curves import Curve
-from reports.curves import curves as named_curves
-from reports.style import HALF, THIRD, context
+from wtdiag.reports import matrix as matrices
+from wtdiag.reports import plot, points, trials
+from wtdiag.reports.curves import Curve
+from wtdiag.reports.curves import curves as named_curves
+from wtdiag.reports.style import HALF, THIRD, context
 
 __all__ = [
     "Curve", "attribution", "by_row", "curves", "dots", "error_profile", "gain_profile", "groups", "heatmap", "key",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from diagnostics.finding import SEVERITIES, Evidence, Finding
-from reports.content import Entry, Figure, Findings
-from reports.facts import Facts
-from reports.sources import Source
-from reports.style import capital, fixed, number
-from reports.summary import outcome
-from reports.tables import degrees
+from wtdiag.diagnostics.finding import SEVERITIES, Evidence, Finding
+from wtdiag.reports.content import Entry, Figure, Findings
+from wtdiag.reports.facts import Facts
+from wtdiag.reports.sources import Source
+from wtdiag.reports.style import capital, fixed, number
+from wtdiag.reports.summary import outcome
+from wtdiag.reports.tables import degrees
 
 _MOST = 12  # names of layers that one finding lists
 

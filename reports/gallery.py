@@ -1,4 +1,4 @@
-"""The gallery: every figure of `reports.plot` as its own example draws it. ``python -m reports.gallery`` writes it."""
+"""The gallery: every figure of `reports.plot` as its own example draws it. ``python -m wtdiag.reports.gallery`` writes it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from types import FunctionType
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import plot
-from reports.style import context
+from wtdiag.reports import plot
+from wtdiag.reports.style import context
 
 FOLDER = Path(__file__).parents[1] / "docs"
 
@@ -23,7 +23,7 @@ on the `ax` they are given or on a new figure, and return matplotlib axes. Repor
 
 The data are real: eight layers on digits, by `wtdiag train --rule ia --depth 8 --feedback-optimizer sgd` with
 `--feedback-lr 1` (`ia.nc`) and 3 (`ia-diverged.nc`), and six layers by `fa`, `kp` and `sa`, three seeds each.
-`python -m reports.gallery` draws this page anew.
+`python -m wtdiag.reports.gallery` draws this page anew.
 """
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diagnostics.pairing import pair
-from probes.schema import Run
-from reports.curves import Curve
-from reports.curves import average as join
-from reports.facts import last_measured, meaningful
-from reports.sources import Source
-from reports.style import look
+from wtdiag.diagnostics.pairing import pair
+from wtdiag.probes.schema import Run
+from wtdiag.reports.curves import Curve
+from wtdiag.reports.curves import average as join
+from wtdiag.reports.facts import last_measured, meaningful
+from wtdiag.reports.sources import Source
+from wtdiag.reports.style import look
 
 _NOT_COMPARED = ("seed", "out", "device")  # settings that may differ between runs of one kind
 

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure as Panel
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from reports.axes import spread
-from reports.content import Figure, Frames
+from wtdiag.reports.axes import spread
+from wtdiag.reports.content import Figure, Frames
 
 SUBJECT = re.compile(r"(?:layer|run)-(\d+)(?::\w+)?")
 """Gid of what is of one layer or run; the group is its index."""

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from reports.content import Block, Figure, Report, Subjects, Table
-from reports.hand import SUBJECT, Arrays, charts
-from reports.style import BAND, GRID, INK, MISSING, MUTED
+from wtdiag.reports.content import Block, Figure, Report, Subjects, Table
+from wtdiag.reports.hand import SUBJECT, Arrays, charts
+from wtdiag.reports.style import BAND, GRID, INK, MISSING, MUTED
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _THEMED = {INK: "ink", MUTED: "muted", GRID: "grid", BAND: "band", MISSING: "missing"}

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from diagnostics.compare import compare
-from diagnostics.finding import SEVERITIES
-from reports import figures
-from reports.appendix import methods, repeat
-from reports.content import Block, Figure, Report, Section, Subjects, Table, Text
-from reports.facts import Facts, facts
-from reports.findings import entries, health
-from reports.groups import Group, average, depth, gaps, groups, mean_angle, opened, profile
-from reports.sections import alignment_maps
-from reports.sources import NO_FINDINGS, UNDIAGNOSED, Source
-from reports.style import fixed, look, number, percent, sentence
-from reports.summary import sentences
-from reports.tables import degrees, layers_of
+from wtdiag.diagnostics.compare import compare
+from wtdiag.diagnostics.finding import SEVERITIES
+from wtdiag.reports import figures
+from wtdiag.reports.appendix import methods, repeat
+from wtdiag.reports.content import Block, Figure, Report, Section, Subjects, Table, Text
+from wtdiag.reports.facts import Facts, facts
+from wtdiag.reports.findings import entries, health
+from wtdiag.reports.groups import Group, average, depth, gaps, groups, mean_angle, opened, profile
+from wtdiag.reports.sections import alignment_maps
+from wtdiag.reports.sources import NO_FINDINGS, UNDIAGNOSED, Source
+from wtdiag.reports.style import fixed, look, number, percent, sentence
+from wtdiag.reports.summary import sentences
+from wtdiag.reports.tables import degrees, layers_of
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from reports.content import Table
-from reports.results import Methods, estimate, listed, tidy, without_blanks, words
-from reports.style import fixed
+from wtdiag.reports.content import Table
+from wtdiag.reports.results import Methods, estimate, listed, tidy, without_blanks, words
+from wtdiag.reports.style import fixed
 
 Levels = Mapping[str, Any]
 

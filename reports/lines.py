@@ -12,10 +12,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Normalize
 from numpy.typing import NDArray
 
-from reports.axes import canvas, layer_name, left_out, log_axis, mark, measure_title, need, spread, steps_axis
-from reports.facts import meaningful
-from reports.sources import Event
-from reports.style import BAND, DEPTH, DIVERGED, capital
+from wtdiag.reports.axes import canvas, layer_name, left_out, log_axis, mark, measure_title, need, spread, steps_axis
+from wtdiag.reports.facts import meaningful
+from wtdiag.reports.sources import Event
+from wtdiag.reports.style import BAND, DEPTH, DIVERGED, capital
 
 
 def layer_curves(

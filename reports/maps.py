@@ -14,9 +14,9 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
-from reports.axes import canvas, compact, every, layers_axis, mark, measure_title, need, plain_numbers
-from reports.sources import Event
-from reports.style import ALIGNMENT, INK, MAGNITUDE, MISSING, RATIO, capital
+from wtdiag.reports.axes import canvas, compact, every, layers_axis, mark, measure_title, need, plain_numbers
+from wtdiag.reports.sources import Event
+from wtdiag.reports.style import ALIGNMENT, INK, MAGNITUDE, MISSING, RATIO, capital
 
 _TICKS = {  # of keys that reach from 1/reach to reach, by the reach up to which they serve
     2.5: (0.5, 0.7, 1.0, 1.4, 2.0),

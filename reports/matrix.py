@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
-from reports.axes import canvas
-from reports.style import MAGNITUDE, MISSING, short
+from wtdiag.reports.axes import canvas
+from wtdiag.reports.style import MAGNITUDE, MISSING, short
 
 _DARK, _LIGHT = "#101216", "#fbfcfe"  # on a cell's colour, which is the same in both themes
 

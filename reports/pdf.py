@@ -10,9 +10,9 @@ from typing import Any
 import matplotlib as mpl
 import typst
 
-from probes.errors import check_one_of
-from reports.content import Block, Code, Figure, Findings, Numbers, Report, Table, Terms, Text
-from reports.style import short
+from wtdiag.probes.errors import check_one_of
+from wtdiag.reports.content import Block, Code, Figure, Findings, Numbers, Report, Table, Terms, Text
+from wtdiag.reports.style import short
 
 _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSansMono.ttf")
 

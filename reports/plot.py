@@ -8,11 +8,11 @@ Artists say by their gid what they show, for `reports.hand` makes panels answer 
 what has none is decoration. An axis with the gid "step", "layer" or "mode" is the one along which these run.
 """
 
-from reports.curves import compare
-from reports.lines import layer_curves, stability
-from reports.maps import heatmap
-from reports.profiles import attribution, error_profile, gain_profile, product_law
-from reports.spectrum import spectrum
+from wtdiag.reports.curves import compare
+from wtdiag.reports.lines import layer_curves, stability
+from wtdiag.reports.maps import heatmap
+from wtdiag.reports.profiles import attribution, error_profile, gain_profile, product_law
+from wtdiag.reports.spectrum import spectrum
 
 __all__ = [
     "attribution",

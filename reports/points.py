@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
 
-from reports.axes import canvas, names_key, plain, spread
-from reports.curves import Curve, curves
-from reports.style import GRID, INK, Look, short
+from wtdiag.reports.axes import canvas, names_key, plain, spread
+from wtdiag.reports.curves import Curve, curves
+from wtdiag.reports.style import GRID, INK, Look, short
 
 Triple = tuple[float, float, float]
 """A mean and the ends of its interval; NaN where there is none."""

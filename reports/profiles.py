@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from probes.errors import check_one_of
-from reports.axes import at_step, canvas, layers_axis, log_axis, measure_title, names_key, need
-from reports.facts import carrying
-from reports.style import BAND, FEEDBACK, INHERITED, INK, MUTED, capital
+from wtdiag.probes.errors import check_one_of
+from wtdiag.reports.axes import at_step, canvas, layers_axis, log_axis, measure_title, names_key, need
+from wtdiag.reports.facts import carrying
+from wtdiag.reports.style import BAND, FEEDBACK, INHERITED, INK, MUTED, capital
 
 COSTS = {  # what is drawn as the cost of a layer's feedback, and in what
     "attribution_angle": "degrees at the first layer",

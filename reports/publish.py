@@ -6,14 +6,14 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from probes.errors import InputError, check_one_of
-from probes.schema import write_aside
-from reports import html, pdf
-from reports.content import Report
-from reports.joint import joint
-from reports.single import single
-from reports.sources import load
-from reports.thin import thin
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.schema import write_aside
+from wtdiag.reports import html, pdf
+from wtdiag.reports.content import Report
+from wtdiag.reports.joint import joint
+from wtdiag.reports.single import single
+from wtdiag.reports.sources import load
+from wtdiag.reports.thin import thin
 
 FORMATS = ("html", "pdf")
 COMPARISON = "comparison"
@@ -56,7 +56,7 @@ def write(
     >>> write(["runs/none"])
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: runs/none: is not a directory; expected a run directory with config.json
+    wtdiag.probes.errors.InputError: runs/none: is not a directory; expected a run directory with config.json
     """
     for name in formats:
         check_one_of("formats", name, FORMATS)

@@ -17,12 +17,12 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from diagnostics.intervals import of_mean
-from diagnostics.results import RESULTS, STATUSES, read_results, settings_of
-from probes.errors import InputError
-from reports.axes import plain
-from reports.content import Section, Subjects, Table
-from reports.style import LOOKS, Look, fixed, look, printable, short
+from wtdiag.diagnostics.intervals import of_mean
+from wtdiag.diagnostics.results import RESULTS, STATUSES, read_results, settings_of
+from wtdiag.probes.errors import InputError
+from wtdiag.reports.axes import plain
+from wtdiag.reports.content import Section, Subjects, Table
+from wtdiag.reports.style import LOOKS, Look, fixed, look, printable, short
 
 _NAMES = ("title", "reference", "sampler", "source")  # attributes that pages show
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from diagnostics.robustness import reached
-from reports import figures
-from reports.content import Figure, Table
-from reports.results import Methods, counted, listed, share, tally, tidy, words
-from reports.style import fixed, number, percent, short
+from wtdiag.diagnostics.robustness import reached
+from wtdiag.reports import figures
+from wtdiag.reports.content import Figure, Table
+from wtdiag.reports.results import Methods, counted, listed, share, tally, tidy, words
+from wtdiag.reports.style import fixed, number, percent, short
 
 _MARK = 0.9  # the share of the reference's accuracy that sentences are about
 _NOTED = 4  # methods that a sentence names

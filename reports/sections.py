@@ -8,15 +8,15 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure as Panel
 
-from reports import figures
-from reports.axes import left_out, spread
-from reports.content import Block, Figure, Frames, Section, Subjects, Text
-from reports.facts import Facts, carrying, last_measured
-from reports.lines import not_drawn
-from reports.sources import Source
-from reports.style import TRAINING, look, number, percent, sentence
-from reports.summary import meanings, trend
-from reports.tables import UNUSED, evaluations, history, layer_table, layers_of, spectra_table
+from wtdiag.reports import figures
+from wtdiag.reports.axes import left_out, spread
+from wtdiag.reports.content import Block, Figure, Frames, Section, Subjects, Text
+from wtdiag.reports.facts import Facts, carrying, last_measured
+from wtdiag.reports.lines import not_drawn
+from wtdiag.reports.sources import Source
+from wtdiag.reports.style import TRAINING, look, number, percent, sentence
+from wtdiag.reports.summary import meanings, trend
+from wtdiag.reports.tables import UNUSED, evaluations, history, layer_table, layers_of, spectra_table
 
 _CURVES = ("weight_angle", "weight_gain", "norm_ratio", "error_angle")
 _ALIGNMENT = ("weight_angle", "sign_agreement", "weight_gain", "norm_ratio", "error_angle")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from reports import sections
-from reports.appendix import methods, settings
-from reports.content import Block, Figure, Report, Section, Text
-from reports.facts import facts
-from reports.findings import entries, health, verdict
-from reports.sources import NO_FINDINGS, UNDIAGNOSED, Source
-from reports.stability import stability
-from reports.summary import glance, sentences
+from wtdiag.reports import sections
+from wtdiag.reports.appendix import methods, settings
+from wtdiag.reports.content import Block, Figure, Report, Section, Text
+from wtdiag.reports.facts import facts
+from wtdiag.reports.findings import entries, health, verdict
+from wtdiag.reports.sources import NO_FINDINGS, UNDIAGNOSED, Source
+from wtdiag.reports.stability import stability
+from wtdiag.reports.summary import glance, sentences
 
 _PARTS = (
     sections.training, sections.maps, sections.layers, stability, sections.error_signal, sections.spectra,

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from diagnostics.analyze import read_analysis
-from diagnostics.finding import Finding, read_findings
-from diagnostics.stability import stability
-from probes.errors import InputError
-from probes.schema import ANALYSIS, FINDINGS, METRICS, open_run
-from reports.style import printable
+from wtdiag.diagnostics.analyze import read_analysis
+from wtdiag.diagnostics.finding import Finding, read_findings
+from wtdiag.diagnostics.stability import stability
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import ANALYSIS, FINDINGS, METRICS, open_run
+from wtdiag.reports.style import printable
 
 UNDIAGNOSED = "Not diagnosed"
 NO_FINDINGS = "the run has no findings; `wtdiag analyze` writes them into findings.json."

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from probes.errors import InputError, check_one_of
-from reports.axes import canvas, layer_name, log_axis, need, spread
-from reports.facts import last_measured
-from reports.style import FEEDBACK, INK
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.reports.axes import canvas, layer_name, log_axis, need, spread
+from wtdiag.reports.facts import last_measured
+from wtdiag.reports.style import FEEDBACK, INK
 
 
 def spectrum(

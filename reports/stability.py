@@ -8,14 +8,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from reports import figures
-from reports.content import Figure, Section, Table, Text
-from reports.facts import Facts, last_measured
-from reports.sections import events_said
-from reports.sources import Source
-from reports.style import fixed, look, number, short
-from reports.summary import trend
-from reports.tables import degrees, history, layers_of
+from wtdiag.reports import figures
+from wtdiag.reports.content import Figure, Section, Table, Text
+from wtdiag.reports.facts import Facts, last_measured
+from wtdiag.reports.sections import events_said
+from wtdiag.reports.sources import Source
+from wtdiag.reports.style import fixed, look, number, short
+from wtdiag.reports.summary import trend
+from wtdiag.reports.tables import degrees, history, layers_of
 
 _PREDICTED = {"weight_angle": "predicted_angle", "weight_gain": "predicted_gain"}
 

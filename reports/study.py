@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from diagnostics.claims import read_claims
-from diagnostics.results import RESULTS
-from probes.errors import InputError
-from probes.files import read_json
-from reports import claims, robustness, sweep, transfer
-from reports.content import Block, Code, Number, Numbers, Report, Section, Table, Text
-from reports.factors import over_factors, ranking
-from reports.levels import factors, levels_table, prepared, tuned_table
-from reports.publish import FORMATS, publish
-from reports.results import Methods, listed, load, methods_of, not_done, settings_table, tally, words
-from reports.style import printable
-from reports.training import training
+from wtdiag.diagnostics.claims import read_claims
+from wtdiag.diagnostics.results import RESULTS
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.files import read_json
+from wtdiag.reports import claims, robustness, sweep, transfer
+from wtdiag.reports.content import Block, Code, Number, Numbers, Report, Section, Table, Text
+from wtdiag.reports.factors import over_factors, ranking
+from wtdiag.reports.levels import factors, levels_table, prepared, tuned_table
+from wtdiag.reports.publish import FORMATS, publish
+from wtdiag.reports.results import Methods, listed, load, methods_of, not_done, settings_table, tally, words
+from wtdiag.reports.style import printable
+from wtdiag.reports.training import training
 
 CLAIMS = "claims.json"
 PLAN = "study.json"
@@ -54,7 +54,7 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
     >>> write("runs/none")
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: runs/none: holds no results; expected results.nc or those of sweeps or transfers
+    wtdiag.probes.errors.InputError: runs/none: holds no results; expected results.nc or those of sweeps or transfers
     """
     folder = Path(folder)
     return publish(report(folder), folder, "study", formats, paper)

@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from reports.content import Number, Numbers
-from reports.facts import Facts, last_measured, meaningful
-from reports.style import number, percent, sentence, short
-from reports.tables import degrees, formatter
+from wtdiag.reports.content import Number, Numbers
+from wtdiag.reports.facts import Facts, last_measured, meaningful
+from wtdiag.reports.style import number, percent, sentence, short
+from wtdiag.reports.tables import degrees, formatter
 
 
 def outcome(run: Facts) -> str:

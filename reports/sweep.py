@@ -9,12 +9,12 @@ from typing import Any
 
 import xarray as xr
 
-from reports.boundaries import maps
-from reports.content import Block, Number, Numbers, Report, Section, Table, Text
-from reports.publish import FORMATS, publish
-from reports.results import Methods, counted, load, methods_of, settings_table, slug, tally, tidy, words
-from reports.robustness import best, curve, ends, importance, space, verdict
-from reports.style import capital
+from wtdiag.reports.boundaries import maps
+from wtdiag.reports.content import Block, Number, Numbers, Report, Section, Table, Text
+from wtdiag.reports.publish import FORMATS, publish
+from wtdiag.reports.results import Methods, counted, load, methods_of, settings_table, slug, tally, tidy, words
+from wtdiag.reports.robustness import best, curve, ends, importance, space, verdict
+from wtdiag.reports.style import capital
 
 
 def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS, paper: str = "a4") -> list[Path]:
@@ -44,7 +44,7 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
     >>> write("runs/none")
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: runs/none/results.nc: there are no results; ...
+    wtdiag.probes.errors.InputError: runs/none/results.nc: there are no results; ...
     """
     search = load(folder, "sweep")
     methods = methods_of(search)

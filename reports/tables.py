@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import xarray as xr
 
-from reports.axes import measure_title, spread
-from reports.content import Subjects, Table
-from reports.facts import carrying, last_measured
-from reports.sources import Source
-from reports.style import fixed, number, percent
+from wtdiag.reports.axes import measure_title, spread
+from wtdiag.reports.content import Subjects, Table
+from wtdiag.reports.facts import carrying, last_measured
+from wtdiag.reports.sources import Source
+from wtdiag.reports.style import fixed, number, percent
 
 UNUSED = "Layers marked * send no error on: their feedback carries nothing."
 

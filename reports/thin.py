@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from reports.axes import spread
-from reports.facts import last_measured
-from reports.sources import Source
+from wtdiag.reports.axes import spread
+from wtdiag.reports.facts import last_measured
+from wtdiag.reports.sources import Source
 
 _MOST = 6000  # layers times snapshots in one report
 _SNAPSHOTS = (50, 200)  # but no fewer snapshots than the first, and no more than the second

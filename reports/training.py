@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from diagnostics.analyze import read_analysis
-from probes.errors import InputError
-from probes.schema import ANALYSIS, METRICS, open_run
-from reports import figures
-from reports.axes import spread
-from reports.content import Block, Figure, Section, Table, Text
-from reports.curves import average
-from reports.facts import carrying, meaningful
-from reports.levels import conditions
-from reports.results import Methods, counted, level, slug
-from reports.style import Look, capital, fixed, printable, short
+from wtdiag.diagnostics.analyze import read_analysis
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import ANALYSIS, METRICS, open_run
+from wtdiag.reports import figures
+from wtdiag.reports.axes import spread
+from wtdiag.reports.content import Block, Figure, Section, Table, Text
+from wtdiag.reports.curves import average
+from wtdiag.reports.facts import carrying, meaningful
+from wtdiag.reports.levels import conditions
+from wtdiag.reports.results import Methods, counted, level, slug
+from wtdiag.reports.style import Look, capital, fixed, printable, short
 
 _MOST = 4  # combinations of levels whose training is drawn
 _LAYERS = 6  # of the largest network that is drawn layer by layer

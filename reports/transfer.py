@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from diagnostics.robustness import relative
-from reports import figures
-from reports.content import Block, Figure, Report, Section, Table, Text
-from reports.publish import FORMATS, publish
-from reports.results import (
+from wtdiag.diagnostics.robustness import relative
+from wtdiag.reports import figures
+from wtdiag.reports.content import Block, Figure, Report, Section, Table, Text
+from wtdiag.reports.publish import FORMATS, publish
+from wtdiag.reports.results import (
     Estimate,
     Methods,
     counted,
@@ -29,7 +29,7 @@ from reports.results import (
     tidy,
     words,
 )
-from reports.style import fixed, short
+from wtdiag.reports.style import fixed, short
 
 
 def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS, paper: str = "a4") -> list[Path]:
@@ -59,7 +59,7 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
     >>> write("runs/none")
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: runs/none/results.nc: there are no results; ...
+    wtdiag.probes.errors.InputError: runs/none/results.nc: there are no results; ...
     """
     found = load(folder, "transfer")
     methods = methods_of(found)

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
-from diagnostics.thresholds import limit
-from reports.axes import canvas, plain_numbers
-from reports.style import DIVERGED, INK, MAGNITUDE, MUTED
+from wtdiag.diagnostics.thresholds import limit
+from wtdiag.reports.axes import canvas, plain_numbers
+from wtdiag.reports.style import DIVERGED, INK, MAGNITUDE, MUTED
 
 GAIN, STEP = "predicted_log_gain", "predicted_step_size_number"
 BOUNDARIES = {  # what is predicted: the value at its boundary, and how the boundary is drawn

@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from probes.errors import InputError, check_one_of
-from studies.describe import describe
-from trainers import data
-from trainers.fit import load_data
-from trainers.launch import WHEREABOUTS
-from trainers.network import build_network
-from trainers.settings import Settings
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.studies.describe import describe
+from wtdiag.trainers import data
+from wtdiag.trainers.fit import load_data
+from wtdiag.trainers.launch import WHEREABOUTS
+from wtdiag.trainers.network import build_network
+from wtdiag.trainers.settings import Settings
 
 FIXED = ("rule", "coefficients", "seed", "holdout")
 """Settings that no architecture may change: the method, what seeds pair, and that it is tested on the test set."""
@@ -113,7 +113,7 @@ def require_trainable(wanted: Mapping[str, Settings]) -> None:
     >>> require_trainable({"deeper": Settings(model="resnet20", depth=8)})
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: to: deeper: depth: 8 cannot be used, 'resnet20' fixes it; it is free in mlp, conv
+    wtdiag.probes.errors.InputError: to: deeper: depth: 8 cannot be used, 'resnet20' fixes it; it is free in mlp, conv
     """
     datasets: dict[tuple[Any, ...], data.Data] = {}
     for label, settings in wanted.items():

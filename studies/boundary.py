@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from probes.errors import InputError, check_one_of
-from studies.plan import joined
-from studies.stability import Descent, Laws, Stability
-from trainers.fit import Training
-from trainers.learner import Learner
-from trainers.rules import RULES
-from trainers.settings import Settings
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.studies.plan import joined
+from wtdiag.studies.stability import Descent, Laws, Stability
+from wtdiag.trainers.fit import Training
+from wtdiag.trainers.learner import Learner
+from wtdiag.trainers.rules import RULES
+from wtdiag.trainers.settings import Settings
 
 _DESCENT = ("lr", "momentum", "weight_decay", "feedback_lr", "feedback_momentum")
 """Settings that change no more of a network than its steps."""

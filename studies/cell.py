@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from diagnostics.analyze import read_analysis
-from probes.errors import InputError
-from probes.schema import ANALYSIS, CONFIG, METRICS, Run, open_run
-from trainers.launch import ENDED, status, stored
-from trainers.settings import Settings
+from wtdiag.diagnostics.analyze import read_analysis
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import ANALYSIS, CONFIG, METRICS, Run, open_run
+from wtdiag.trainers.launch import ENDED, status, stored
+from wtdiag.trainers.settings import Settings
 
 
 @dataclass(frozen=True)

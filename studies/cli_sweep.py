@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainers.options import given, settings_options
+from wtdiag.trainers.options import given, settings_options
 
 if TYPE_CHECKING:
     import xarray as xr
     from rich.table import Table
 
-    from studies.sweep import Sweep
+    from wtdiag.studies.sweep import Sweep
 
 LEVEL = 0.95
 """Share of backprop's best accuracy that a configuration is asked to reach."""
@@ -85,16 +85,16 @@ def sweep(
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
 
-    from diagnostics.tables import WIDTH
-    from reports import FORMATS
-    from reports.sweep import write as write_report
-    from studies.methods import divided
-    from studies.pool import Pool
-    from studies.results import write
-    from studies.space import parse_search
-    from studies.sweep import REFERENCE, Sweep
-    from trainers.launch import parse_coefficients
-    from trainers.settings import read_config
+    from wtdiag.diagnostics.tables import WIDTH
+    from wtdiag.reports import FORMATS
+    from wtdiag.reports.sweep import write as write_report
+    from wtdiag.studies.methods import divided
+    from wtdiag.studies.pool import Pool
+    from wtdiag.studies.results import write
+    from wtdiag.studies.space import parse_search
+    from wtdiag.studies.sweep import REFERENCE, Sweep
+    from wtdiag.trainers.launch import parse_coefficients
+    from wtdiag.trainers.settings import read_config
 
     file = read_config(config) if config else {}
     wanted = {**file, **given(options)}
@@ -138,7 +138,7 @@ def table(results: xr.Dataset) -> Table:
     """Return the table of a sweep: a row for each rule, no more than 80 columns wide."""
     from rich.table import Table
 
-    from diagnostics.robustness import reached
+    from wtdiag.diagnostics.robustness import reached
 
     found = reached(results, [LEVEL])
     counts = found["count"].to_pandas()
@@ -159,7 +159,7 @@ def table(results: xr.Dataset) -> Table:
 
 
 def _print_best(whole: Sweep) -> None:
-    from probes.errors import InputError
+    from wtdiag.probes.errors import InputError
 
     for rule in whole.methods:
         try:

@@ -51,13 +51,13 @@ def transfer(
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
 
-    from diagnostics.tables import WIDTH
-    from reports import FORMATS
-    from reports.transfer import write as write_report
-    from studies.architectures import parse_architectures
-    from studies.pool import Pool
-    from studies.results import write
-    from studies.transfer import Transfer
+    from wtdiag.diagnostics.tables import WIDTH
+    from wtdiag.reports import FORMATS
+    from wtdiag.reports.transfer import write as write_report
+    from wtdiag.studies.architectures import parse_architectures
+    from wtdiag.studies.pool import Pool
+    from wtdiag.studies.results import write
+    from wtdiag.studies.transfer import Transfer
 
     folder = out or sweep_dir.parent / f"{sweep_dir.resolve().name}-transfer"
     whole = Transfer(folder, sweep=sweep_dir, architectures=parse_architectures(targets), top=top, seeds=seeds)
@@ -89,8 +89,8 @@ def tables(results: xr.Dataset) -> Iterator[Table]:
     from rich.table import Table
     from rich.text import Text
 
-    from diagnostics.robustness import relative
-    from diagnostics.tables import plain
+    from wtdiag.diagnostics.robustness import relative
+    from wtdiag.diagnostics.tables import plain
 
     found = relative(results)
     labels = [str(label) for label in found["architecture"].values]

@@ -15,18 +15,18 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from probes.errors import InputError
-from studies.cell import Cell
-from studies.describe import describe
-from studies.plan import Plan
-from studies.pool import cores
-from studies.study import Study
-from trainers.cost import Cost, measure
-from trainers.data import Data
-from trainers.data.synthetic import files_found, synthetic
-from trainers.device import gpus, threads
-from trainers.fit import load_data
-from trainers.settings import Settings
+from wtdiag.probes.errors import InputError
+from wtdiag.studies.cell import Cell
+from wtdiag.studies.describe import describe
+from wtdiag.studies.plan import Plan
+from wtdiag.studies.pool import cores
+from wtdiag.studies.study import Study
+from wtdiag.trainers.cost import Cost, measure
+from wtdiag.trainers.data import Data
+from wtdiag.trainers.data.synthetic import files_found, synthetic
+from wtdiag.trainers.device import gpus, threads
+from wtdiag.trainers.fit import load_data
+from wtdiag.trainers.settings import Settings
 
 _NUMBERS = (
     *("seed", "lr", "momentum", "nesterov", "weight_decay", "schedule", "warmup", "label_smoothing"),

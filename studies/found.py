@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from diagnostics.results import RESULTS, read_results
-from probes.errors import InputError
-from probes.schema import read_json
-from studies.sweep import SWEEP, Sweep
-from trainers.settings import Settings, from_mapping
+from wtdiag.diagnostics.results import RESULTS, read_results
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import read_json
+from wtdiag.studies.sweep import SWEEP, Sweep
+from wtdiag.trainers.settings import Settings, from_mapping
 
 _UNFINISHED = ("pending", "running", "interrupted")
 

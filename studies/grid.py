@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from diagnostics.outcome import angles
-from probes.errors import InputError
-from probes.schema import ANALYSIS, CONFIG
-from studies.cell import Cell, Outcome, State, outcome_of
-from studies.plan import GridPlan, Level, Plan, joined
-from studies.results import UNITS, labels, texts, write
-from trainers.launch import stored
-from trainers.settings import Settings, from_mapping
+from wtdiag.diagnostics.outcome import angles
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import ANALYSIS, CONFIG
+from wtdiag.studies.cell import Cell, Outcome, State, outcome_of
+from wtdiag.studies.plan import GridPlan, Level, Plan, joined
+from wtdiag.studies.results import UNITS, labels, texts, write
+from wtdiag.trainers.launch import stored
+from wtdiag.trainers.settings import Settings, from_mapping
 
 SAVE_SECONDS = 10.0
 """Time between two writings of the results while cells are still trained."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from probes.errors import InputError, check_one_of
-from studies.space import Range, parse_space
-from trainers.rules import RULES
-from trainers.settings import Settings, from_mapping
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.studies.space import Range, parse_space
+from wtdiag.trainers.rules import RULES
+from wtdiag.trainers.settings import Settings, from_mapping
 
 BUILT_IN = Path(__file__).parent
 """Folder of the studies that come with wtdiag: ``small/`` and ``full/``."""

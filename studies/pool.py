@@ -16,10 +16,10 @@ from typing import Any, Protocol, Self
 
 from rich.console import Console
 
-from probes.errors import InputError
-from studies.board import Board
-from studies.cell import Cell, Outcome, State, is_done, outcome_of
-from trainers.device import gpus
+from wtdiag.probes.errors import InputError
+from wtdiag.studies.board import Board
+from wtdiag.studies.cell import Cell, Outcome, State, is_done, outcome_of
+from wtdiag.trainers.device import gpus
 
 PATIENCE = 20.0
 """Seconds that a worker has to leave off when the user interrupts."""
@@ -215,7 +215,7 @@ class _Worker:
 def _work(connection: Connection, index: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of it, and says what is to be done
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from studies.worker import work
+    from wtdiag.studies.worker import work
 
     work(connection, index, threads)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from diagnostics.results import RESULTS
-from probes.schema import CONFIG, read_json, write_aside
+from wtdiag.diagnostics.results import RESULTS
+from wtdiag.probes.schema import CONFIG, read_json, write_aside
 
 UNITS = {
     "test_accuracy": ("1", "test accuracy at the last step"),

@@ -14,12 +14,12 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from probes.errors import InputError
-from studies.cell import Cell, Outcome, State
-from studies.plan import joined
-from studies.prune import LOG_GAIN, STEP_SIZE_NUMBER, StepSizePruner, why
-from studies.space import Space, grid
-from trainers.settings import from_mapping
+from wtdiag.probes.errors import InputError
+from wtdiag.studies.cell import Cell, Outcome, State
+from wtdiag.studies.plan import joined
+from wtdiag.studies.prune import LOG_GAIN, STEP_SIZE_NUMBER, StepSizePruner, why
+from wtdiag.studies.space import Space, grid
+from wtdiag.trainers.settings import from_mapping
 
 SAMPLERS = ("tpe", "random", "grid")
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from probes.errors import InputError, check_one_of
-from trainers.rules import RULES
-from trainers.settings import Settings
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.trainers.rules import RULES
+from wtdiag.trainers.settings import Settings
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -50,7 +50,7 @@ class Range:
     >>> Range(1, 0)
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: expected low < high, got 1 and 0
+    wtdiag.probes.errors.InputError: expected low < high, got 1 and 0
     """
 
     low: float = math.nan

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probes import Quantities
-from trainers.convert import synapses
-from trainers.device import RandomState
-from trainers.fit import Training
-from trainers.learner import Learner
-from trainers.rules import Rule
-from trainers.signals import error_signals
+from wtdiag.probes import Quantities
+from wtdiag.trainers.convert import synapses
+from wtdiag.trainers.device import RandomState
+from wtdiag.trainers.fit import Training
+from wtdiag.trainers.learner import Learner
+from wtdiag.trainers.rules import Rule
+from wtdiag.trainers.signals import error_signals
 
 
 class Stability(NamedTuple):
@@ -68,7 +68,7 @@ def stability(training: Training) -> Stability:
 
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from trainers.settings import Settings
+    >>> from wtdiag.trainers.settings import Settings
     >>> settings = Settings(rule="sa", feedback_lr=2.0, depth=3, coefficients={"decay": 0.1, "self": 0.2})
     >>> found = stability(Training(settings, Path(tempfile.mkdtemp(), "sa")))
     >>> round(found.step_size_number, 6), round(found.log_gain, 6)

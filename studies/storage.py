@@ -11,7 +11,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from probes.errors import InputError
+from wtdiag.probes.errors import InputError
 
 _PATIENCE = 60.0
 """Seconds that a process waits for others to let go of an SQLite file."""

@@ -8,21 +8,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from diagnostics.claims import CLAIMS, Result, decide, write_claims
-from diagnostics.results import RESULTS, Evidence, gather
-from probes.errors import InputError, check_one_of
-from probes.schema import write_json
-from studies.architectures import check_architectures
-from studies.cell import Cell
-from studies.grid import Grid, tunings
-from studies.plan import Level, Plan, SweepPlan, TransferPlan, TunePlan, joined
-from studies.pool import Pool
-from studies.results import write
-from studies.sweep import Sweep
-from studies.transfer import Transfer
-from trainers import rundir
-from trainers.provenance import environment
-from trainers.settings import from_mapping
+from wtdiag.diagnostics.claims import CLAIMS, Result, decide, write_claims
+from wtdiag.diagnostics.results import RESULTS, Evidence, gather
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.schema import write_json
+from wtdiag.studies.architectures import check_architectures
+from wtdiag.studies.cell import Cell
+from wtdiag.studies.grid import Grid, tunings
+from wtdiag.studies.plan import Level, Plan, SweepPlan, TransferPlan, TunePlan, joined
+from wtdiag.studies.pool import Pool
+from wtdiag.studies.results import write
+from wtdiag.studies.sweep import Sweep
+from wtdiag.studies.transfer import Transfer
+from wtdiag.trainers import rundir
+from wtdiag.trainers.provenance import environment
+from wtdiag.trainers.settings import from_mapping
 
 STUDY = "study.json"
 DECIDED = "claims.json"

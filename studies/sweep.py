@@ -15,17 +15,17 @@ from typing import Any
 import xarray as xr
 from optuna.storages import RDBStorage
 
-from probes.errors import InputError, check_one_of
-from probes.schema import read_json, write_json
-from studies.methods import searched
-from studies.plan import joined
-from studies.search import SAMPLERS, Search
-from studies.space import Space
-from studies.storage import open_storage, shown_url
-from studies.trials import dataset
-from trainers import rundir
-from trainers.launch import WHEREABOUTS
-from trainers.settings import from_mapping
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.schema import read_json, write_json
+from wtdiag.studies.methods import searched
+from wtdiag.studies.plan import joined
+from wtdiag.studies.search import SAMPLERS, Search
+from wtdiag.studies.space import Space
+from wtdiag.studies.storage import open_storage, shown_url
+from wtdiag.studies.trials import dataset
+from wtdiag.trainers import rundir
+from wtdiag.trainers.launch import WHEREABOUTS
+from wtdiag.trainers.settings import from_mapping
 
 SWEEP = "sweep.json"
 REFERENCE = "bp"
@@ -264,7 +264,7 @@ class Sweep:
 
     def _predicted(self, names: tuple[str, str]) -> xr.Dataset:
         """Predict the plane of two parameters, with the others in the middle of their ranges; NaN for rules without."""
-        from studies.boundary import predict  # brings torch
+        from wtdiag.studies.boundary import predict  # brings torch
 
         x, y = (list[Any](self._ranges[name].points(MAP_POINTS)) for name in names)
         found = {}

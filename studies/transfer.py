@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from probes.errors import InputError
-from probes.schema import read_json, write_json
-from studies.architectures import check_architectures, require_trainable
-from studies.cell import Cell, Outcome, State, is_done, outcome_of
-from studies.found import read_found
-from studies.plan import joined
-from studies.results import texts
-from studies.sweep import REFERENCE, Sweep
-from trainers import rundir
-from trainers.launch import WHEREABOUTS
-from trainers.settings import Settings, from_mapping
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import read_json, write_json
+from wtdiag.studies.architectures import check_architectures, require_trainable
+from wtdiag.studies.cell import Cell, Outcome, State, is_done, outcome_of
+from wtdiag.studies.found import read_found
+from wtdiag.studies.plan import joined
+from wtdiag.studies.results import texts
+from wtdiag.studies.sweep import REFERENCE, Sweep
+from wtdiag.trainers import rundir
+from wtdiag.trainers.launch import WHEREABOUTS
+from wtdiag.trainers.settings import Settings, from_mapping
 
 TRANSFER = "transfer.json"
 

@@ -10,17 +10,17 @@ from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from diagnostics.analyze import analyze, write_analysis
-from probes.errors import InputError
-from probes.schema import ANALYSIS, CONFIG
-from studies.cell import Cell, Outcome, State, is_done, outcome_of
-from studies.stability import stability
-from trainers import data, rundir
-from trainers.device import take_share
-from trainers.fit import Progress, Training, load_data
-from trainers.launch import ENDED
-from trainers.network import attribution_of, open_run, signals_of
-from trainers.settings import Settings
+from wtdiag.diagnostics.analyze import analyze, write_analysis
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import ANALYSIS, CONFIG
+from wtdiag.studies.cell import Cell, Outcome, State, is_done, outcome_of
+from wtdiag.studies.stability import stability
+from wtdiag.trainers import data, rundir
+from wtdiag.trainers.device import take_share
+from wtdiag.trainers.fit import Progress, Training, load_data
+from wtdiag.trainers.launch import ENDED
+from wtdiag.trainers.network import attribution_of, open_run, signals_of
+from wtdiag.trainers.settings import Settings
 
 REPORT_SECONDS = 0.25
 PATIENCE = 30.0

@@ -11,8 +11,8 @@ import pytest
 import xarray as xr
 
 import wtdiag
-from diagnostics.finding import read_findings
-from probes.errors import InputError
+from wtdiag.diagnostics.finding import read_findings
+from wtdiag.probes.errors import InputError
 
 
 @pytest.fixture
@@ -133,8 +133,8 @@ def test_a_folder_stands_for_its_runs_and_a_comparison_is_passed_over(run, three
 
 
 def test_an_interrupted_analysis_keeps_what_it_measured(run, three, monkeypatch):
-    import diagnostics.diagnose
-    import reports
+    import wtdiag.diagnostics.diagnose
+    from wtdiag import reports
 
     for name in ("analysis.nc", "findings.json"):
         (three / "fa" / name).unlink(missing_ok=True)
@@ -143,7 +143,7 @@ def test_an_interrupted_analysis_keeps_what_it_measured(run, three, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(diagnostics.diagnose, "diagnose", interrupt)
+        patch.setattr(wtdiag.diagnostics.diagnose, "diagnose", interrupt)
         assert run("analyze", "--probe", "weight_angle", three / "fa")[0] == 130
     assert (three / "fa" / "analysis.nc").exists()
     assert not (three / "fa" / "findings.json").exists()
@@ -211,9 +211,9 @@ def test_memory_does_not_grow_with_the_number_of_snapshots(tmp_path):
 
 
 def test_signals_that_fail_at_a_step_are_told_of(run, three, monkeypatch):
-    import trainers.network
+    import wtdiag.trainers.network
 
-    signals_of = trainers.network.signals_of
+    signals_of = wtdiag.trainers.network.signals_of
 
     def failing(*given):
         signals = signals_of(*given)
@@ -225,7 +225,7 @@ def test_signals_that_fail_at_a_step_are_told_of(run, three, monkeypatch):
 
         return at
 
-    monkeypatch.setattr(trainers.network, "signals_of", failing)
+    monkeypatch.setattr(wtdiag.trainers.network, "signals_of", failing)
     code, printed, message = run("analyze", "--format", "html", "--probe", "error_angle", three / "fa")
     assert code == 0
     assert message == "wtdiag: step 0 has no signals: the loss cannot take the batch\n"
@@ -257,9 +257,9 @@ def test_a_diverged_run_is_a_result(run, tmp_path):
 
 @pytest.mark.parametrize("address", ["head", "tcp://127.0.0.1:1"])
 def test_a_scheduler_that_cannot_be_reached(run, three, monkeypatch, address):
-    import diagnostics.cluster
+    import wtdiag.diagnostics.cluster
 
-    monkeypatch.setattr(diagnostics.cluster, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(wtdiag.diagnostics.cluster, "CONNECT_SECONDS", 0.3)
     code, printed, message = run("analyze", "--scheduler", address, three / "kp")
     assert code == 2
     assert message.startswith(f"wtdiag: scheduler: '{address}' ")
@@ -409,7 +409,7 @@ def test_the_table_fits_eighty_columns_and_tells_runs_apart(run, tmp_path, monke
 
 
 def test_where_one_run_fails_the_others_are_interrupted(run, tmp_path, monkeypatch, recwarn):
-    from trainers import rundir
+    from wtdiag.trainers import rundir
 
     append = rundir.append_metrics
 
@@ -430,7 +430,7 @@ def test_where_one_run_fails_the_others_are_interrupted(run, tmp_path, monkeypat
 
 
 def test_a_full_disk_ends_several_runs_with_one_line(run, tmp_path, monkeypatch, recwarn):
-    from trainers import writer
+    from wtdiag.trainers import writer
 
     def full(path, snapshot):
         raise InputError(f"{path}: cannot be written (No space left on device)")

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from trainers.convert import synapses
-from trainers.signals import Error, Loss, Probe, attached, forked, probing
+from wtdiag.trainers.convert import synapses
+from wtdiag.trainers.signals import Error, Loss, Probe, attached, forked, probing
 
 if TYPE_CHECKING:
-    from trainers.layers import Synaptic
+    from wtdiag.trainers.layers import Synaptic
 
 _APART = 1e12  # norms further apart have no angle
 _RELATIVE_STEP = 1e-3
@@ -59,7 +59,7 @@ def attribution(
 
     Examples
     --------
-    >>> from trainers.convert import transport_free
+    >>> from wtdiag.trainers.convert import transport_free
     >>> net = transport_free(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), "fa")
     >>> costs = attribution(net, torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
     >>> costs["0"], costs["2"][0] > 0

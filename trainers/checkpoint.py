@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from probes.errors import InputError
-from probes.schema import CHECKPOINT, write_aside
-from trainers.convert import synapses
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import CHECKPOINT, write_aside
+from wtdiag.trainers.convert import synapses
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 """What reading and taking up a damaged checkpoint may raise."""

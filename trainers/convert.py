@@ -13,12 +13,12 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
-from probes.errors import InputError
-from trainers.direct import ErrorPath
-from trainers.layers import SYNAPTIC, Synaptic
-from trainers.rules import Rule
-from trainers.rules import rule as build_rule
-from trainers.rules.direct import Direct
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.direct import ErrorPath
+from wtdiag.trainers.layers import SYNAPTIC, Synaptic
+from wtdiag.trainers.rules import Rule
+from wtdiag.trainers.rules import rule as build_rule
+from wtdiag.trainers.rules.direct import Direct
 
 
 def transport_free(

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
-from probes.errors import InputError
-from trainers.convert import set_rule
-from trainers.data import Data
-from trainers.data.synthetic import SyntheticSplit
-from trainers.fit import Training
-from trainers.settings import Settings
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.convert import set_rule
+from wtdiag.trainers.data import Data
+from wtdiag.trainers.data.synthetic import SyntheticSplit
+from wtdiag.trainers.fit import Training
+from wtdiag.trainers.settings import Settings
 
 STEP_SECONDS = 0.5
 """A step is timed on so many examples of its batch that it takes about so long."""
@@ -64,7 +64,7 @@ def measure(settings: Settings, dataset: Data) -> Cost:
 
     Examples
     --------
-    >>> from trainers.data import load
+    >>> from wtdiag.trainers.data import load
     >>> cost = measure(Settings(rule="fa", epochs=2), load("digits"))
     >>> cost.parameters, cost.steps
     (13322, 46)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from probes.errors import InputError
+from wtdiag.probes.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:

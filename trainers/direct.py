@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
-from probes.errors import InputError
+from wtdiag.probes.errors import InputError
 
 if TYPE_CHECKING:
-    from trainers.rules.direct import Direct
+    from wtdiag.trainers.rules.direct import Direct
 
 
 class _Tap(torch.autograd.Function):
@@ -38,7 +38,7 @@ class ErrorPath:
 
     Examples
     --------
-    >>> from trainers.rules import rule
+    >>> from wtdiag.trainers.rules import rule
     >>> path = ErrorPath(rule("dfa"), classes=10)
     >>> path.classes
     10

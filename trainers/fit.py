@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from probes.errors import InputError
-from probes.schema import CHECKPOINT, CONFIG, open_run
-from trainers import checkpoint, data, rundir
-from trainers.convert import set_rule, synapses
-from trainers.device import RandomState, choose_device
-from trainers.launch import ENDED, check_modes, status
-from trainers.learner import Learner
-from trainers.network import DTYPES, build_network
-from trainers.plan import SnapshotPlan, Trouble
-from trainers.provenance import describe
-from trainers.recorder import Recorder
-from trainers.settings import Settings
-from trainers.staging import snapshot_bytes
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import CHECKPOINT, CONFIG, open_run
+from wtdiag.trainers import checkpoint, data, rundir
+from wtdiag.trainers.convert import set_rule, synapses
+from wtdiag.trainers.device import RandomState, choose_device
+from wtdiag.trainers.launch import ENDED, check_modes, status
+from wtdiag.trainers.learner import Learner
+from wtdiag.trainers.network import DTYPES, build_network
+from wtdiag.trainers.plan import SnapshotPlan, Trouble
+from wtdiag.trainers.provenance import describe
+from wtdiag.trainers.recorder import Recorder
+from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.staging import snapshot_bytes
 
 STAGE = 10
 """Steps between two copies of the weights held in memory, to be written if trouble strikes after them."""

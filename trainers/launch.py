@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from probes.errors import InputError
-from probes.schema import CONFIG, read_json
-from trainers.schedules import Coefficient
-from trainers.settings import Settings, from_mapping, read_config
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import CONFIG, read_json
+from wtdiag.trainers.schedules import Coefficient
+from wtdiag.trainers.settings import Settings, from_mapping, read_config
 
 ENDED = ("finished", "diverged", "pruned")
 """Status of a run that has nothing left to do."""
@@ -30,7 +30,7 @@ def check_modes(*, resume: bool, force: bool) -> None:
     >>> check_modes(resume=True, force=True)
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: resume, force: expected one of them, got both; the first keeps a run, the second ...
+    wtdiag.probes.errors.InputError: resume, force: expected one of them, got both; the first keeps a run, the second ...
     """
     if resume and force:
         raise InputError("resume, force: expected one of them, got both; the first keeps a run, the second replaces it")

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 
-from probes.errors import InputError
-from trainers.operations import Convolution, Dense, Operation
-from trainers.rules import Rule
-from trainers.rules import rule as build_rule
-from trainers.rules.direct import Direct
-from trainers.synapse import DirectSynapse, Synapse
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.operations import Convolution, Dense, Operation
+from wtdiag.trainers.rules import Rule
+from wtdiag.trainers.rules import rule as build_rule
+from wtdiag.trainers.rules.direct import Direct
+from wtdiag.trainers.synapse import DirectSynapse, Synapse
 
 if TYPE_CHECKING:
-    from trainers.direct import ErrorPath
-    from trainers.signals import Probe
+    from wtdiag.trainers.direct import ErrorPath
+    from wtdiag.trainers.signals import Probe
 
 
 _ORDER = itertools.count()

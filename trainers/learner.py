@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from trainers.convert import synapses
-from trainers.rules import Rule
-from trainers.schedules import learning_rate
-from trainers.settings import Settings
+from wtdiag.trainers.convert import synapses
+from wtdiag.trainers.rules import Rule
+from wtdiag.trainers.schedules import learning_rate
+from wtdiag.trainers.settings import Settings
 
 Phase = Literal["both", "task", "feedback"]
 

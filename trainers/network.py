@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from probes import schema
-from probes.errors import InputError
-from trainers import models
-from trainers.attribution import attribution
-from trainers.convert import set_rule, synapses, transport_free
-from trainers.rates import Rates
-from trainers.settings import Settings, from_mapping
-from trainers.signals import Loss, Signals, error_signals
+from wtdiag.probes import schema
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers import models
+from wtdiag.trainers.attribution import attribution
+from wtdiag.trainers.convert import set_rule, synapses, transport_free
+from wtdiag.trainers.rates import Rates
+from wtdiag.trainers.settings import Settings, from_mapping
+from wtdiag.trainers.signals import Loss, Signals, error_signals
 
 _T = TypeVar("_T")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from probes.errors import InputError
+from wtdiag.probes.errors import InputError
 
 AFTER_TROUBLE = (0, 1, 2, 4, 8)
 """Steps after trouble struck at which a snapshot is taken, beside the copy staged before it."""

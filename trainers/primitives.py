@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainers.synapse import Local
+    from wtdiag.trainers.synapse import Local
 
 Term = Callable[["Local"], "Tensor"]
 

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column, Table
 from rich.text import Text
 
-from probes.errors import InputError
-from trainers.fit import Progress as State
-from trainers.fit import Training
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.fit import Progress as State
+from wtdiag.trainers.fit import Training
 
 
 def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, State]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from probes.schema import wtdiag_version
-from trainers.settings import Settings
+from wtdiag.probes.schema import wtdiag_version
+from wtdiag.trainers.settings import Settings
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "xarray", "h5py")
 

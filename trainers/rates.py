@@ -7,10 +7,10 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from probes import schema
-from probes.errors import InputError
-from trainers.rules import Rule
-from trainers.settings import Settings
+from wtdiag.probes import schema
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.rules import Rule
+from wtdiag.trainers.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd

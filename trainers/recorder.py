@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from probes.errors import InputError, check_one_of
-from probes.schema import CONFIG, open_run, snapshot_path, write_json
-from trainers import rundir
-from trainers.convert import synapses
-from trainers.launch import ENDED
-from trainers.provenance import environment
-from trainers.staging import Staging, is_finite, plain_name, to_numpy, unwrap
-from trainers.writer import BackgroundWriter
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.schema import CONFIG, open_run, snapshot_path, write_json
+from wtdiag.trainers import rundir
+from wtdiag.trainers.convert import synapses
+from wtdiag.trainers.launch import ENDED
+from wtdiag.trainers.provenance import environment
+from wtdiag.trainers.staging import Staging, is_finite, plain_name, to_numpy, unwrap
+from wtdiag.trainers.writer import BackgroundWriter
 
 
 class Recorder:
@@ -62,7 +62,7 @@ class Recorder:
     Examples
     --------
     >>> import tempfile
-    >>> from trainers.convert import transport_free
+    >>> from wtdiag.trainers.convert import transport_free
     >>> model = transport_free(nn.Sequential(nn.Linear(3, 2)), "kp")
     >>> with Recorder(model, Path(tempfile.mkdtemp(), "mine")) as recorder:
     ...     for step in range(3):

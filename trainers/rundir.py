@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import xarray as xr
 from numpy.typing import NDArray
 
-from probes.errors import InputError
-from probes.schema import (
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import (
     ANALYSIS,
     CHECKPOINT,
     CONFIG,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from probes.errors import InputError, check_one_of
+from wtdiag.probes.errors import InputError, check_one_of
 
 SCHEDULES = ("cosine", "constant", "step")
 Coefficient = float | str
@@ -84,7 +84,7 @@ def coefficient_schedule(name: str, value: Coefficient) -> Schedule:
     >>> coefficient_schedule("amp", "linear:0.2")
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: coefficient amp: expected linear:FROM:TO over the run, got 'linear:0.2'
+    wtdiag.probes.errors.InputError: coefficient amp: expected linear:FROM:TO over the run, got 'linear:0.2'
     """
     if not isinstance(value, str) or ":" not in value:
         return lambda progress, epoch: value

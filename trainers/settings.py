@@ -13,10 +13,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
-from probes.errors import InputError, check_one_of
-from trainers.rules import RULES, Rule
-from trainers.rules import rule as build_rule
-from trainers.schedules import SCHEDULES, Coefficient, coefficient_schedule
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.trainers.rules import RULES, Rule
+from wtdiag.trainers.rules import rule as build_rule
+from wtdiag.trainers.schedules import SCHEDULES, Coefficient, coefficient_schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
@@ -42,7 +42,7 @@ class Settings:
     >>> Settings(epochs=-1)
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: epochs: expected a number ≥ 0, got -1
+    wtdiag.probes.errors.InputError: epochs: expected a number ≥ 0, got -1
     """
 
     rule: str = _setting("fa", "Rule that carries the error; `wtdiag rules` lists them.")
@@ -145,7 +145,7 @@ def from_mapping(settings: Mapping[str, Any], source: str) -> Settings:
     >>> from_mapping({"rul": "fa"}, "my.toml")
     Traceback (most recent call last):
     ...
-    probes.errors.InputError: my.toml: setting: 'rul' is not known; did you mean 'rule'? Choices: ...
+    wtdiag.probes.errors.InputError: my.toml: setting: 'rul' is not known; did you mean 'rule'? Choices: ...
     """
     names = [field.name for field in dataclasses.fields(Settings)]
     try:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainers.convert import synapses
-from trainers.laws import Law, LayerOperator, Use
-from trainers.synapse import project
+from wtdiag.trainers.convert import synapses
+from wtdiag.trainers.laws import Law, LayerOperator, Use
+from wtdiag.trainers.synapse import project
 
 if TYPE_CHECKING:
-    from trainers.layers import Synaptic
-    from trainers.operations import Operation
+    from wtdiag.trainers.layers import Synaptic
+    from wtdiag.trainers.operations import Operation
 
 Signals = dict[str, dict[str, Any]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +48,7 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
 
     Examples
     --------
-    >>> from trainers.convert import transport_free
+    >>> from wtdiag.trainers.convert import transport_free
     >>> net = transport_free(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), "fa")
     >>> signals = error_signals(net, torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
     >>> {layer: sorted(kind for kind in found if "t_" in kind) for layer, found in signals.items()}

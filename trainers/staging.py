@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from probes.errors import InputError
-from probes.schema import LayerArrays, Snapshot
-from trainers.convert import synapses
-from trainers.layers import Synaptic
-from trainers.rules import Rule
-from trainers.rules.direct import Direct
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import LayerArrays, Snapshot
+from wtdiag.trainers.convert import synapses
+from wtdiag.trainers.layers import Synaptic
+from wtdiag.trainers.rules import Rule
+from wtdiag.trainers.rules.direct import Direct
 
 _ALIGN = 64
 _EMPTY = -1
@@ -30,7 +30,7 @@ class Staging:
 
     Examples
     --------
-    >>> from trainers.convert import transport_free
+    >>> from wtdiag.trainers.convert import transport_free
     >>> model = transport_free(nn.Sequential(nn.Linear(3, 2)), "fa")
     >>> staging = Staging()
     >>> staging.fill(7, model)

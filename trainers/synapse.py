@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from trainers.operations import Operation
-    from trainers.rules.base import Rule
-    from trainers.rules.direct import Direct
+    from wtdiag.trainers.operations import Operation
+    from wtdiag.trainers.rules.base import Rule
+    from wtdiag.trainers.rules.direct import Direct
 
 
 @dataclass

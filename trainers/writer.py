@@ -9,8 +9,8 @@ from queue import SimpleQueue
 
 from torch import nn
 
-from probes.schema import write_snapshot
-from trainers.staging import Staging
+from wtdiag.probes.schema import write_snapshot
+from wtdiag.trainers.staging import Staging
 
 
 class BackgroundWriter:

@@ -3,9 +3,9 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from diagnostics.claims.base import CLAIMS, Claim, Measured
-from diagnostics.claims.table import claims_table
-from diagnostics.claims.verdicts import VERDICTS, Result, decide, read_claims, write_claims
+from wtdiag.diagnostics.claims.base import CLAIMS, Claim, Measured
+from wtdiag.diagnostics.claims.table import claims_table
+from wtdiag.diagnostics.claims.verdicts import VERDICTS, Result, decide, read_claims, write_claims
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

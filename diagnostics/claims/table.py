@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
-from diagnostics.claims.base import points
-from diagnostics.claims.verdicts import NOT_SEEN, SEEN, Result
-from diagnostics.tables import plain
+from wtdiag.diagnostics.claims.base import points
+from wtdiag.diagnostics.claims.verdicts import NOT_SEEN, SEEN, Result
+from wtdiag.diagnostics.tables import plain
 
 _STYLES = {SEEN: "green", NOT_SEEN: "red"}
 

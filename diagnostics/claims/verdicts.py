@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diagnostics.claims.base import CLAIMS, Claim, Measured, points
-from diagnostics.results import Evidence
-from probes.errors import InputError, check_one_of
-from probes.files import read_json, write_json
+from wtdiag.diagnostics.claims.base import CLAIMS, Claim, Measured, points
+from wtdiag.diagnostics.results import Evidence
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.files import read_json, write_json
 
 SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED = "seen", "not seen", "undecided at this scale", "not tested"
 VERDICTS = (SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED)

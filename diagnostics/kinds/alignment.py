@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from diagnostics.finding import Evidence
-from diagnostics.kinds.base import Sighting, evidence, kind, last_stretch
-from diagnostics.thresholds import limit
-from diagnostics.view import Floats, View
+from wtdiag.diagnostics.finding import Evidence
+from wtdiag.diagnostics.kinds.base import Sighting, evidence, kind, last_stretch
+from wtdiag.diagnostics.thresholds import limit
+from wtdiag.diagnostics.view import Floats, View
 
 
 @kind(

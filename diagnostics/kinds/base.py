@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diagnostics.finding import Evidence
-from diagnostics.thresholds import THRESHOLDS, limit
-from diagnostics.view import Floats, Mask, View
+from wtdiag.diagnostics.finding import Evidence
+from wtdiag.diagnostics.thresholds import THRESHOLDS, limit
+from wtdiag.diagnostics.view import Floats, Mask, View
 
 
 @dataclass(frozen=True)

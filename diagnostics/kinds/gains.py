@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from diagnostics.finding import Evidence
-from diagnostics.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
-from diagnostics.stability import runaway
-from diagnostics.thresholds import limit
-from diagnostics.view import Floats, Mask, View
+from wtdiag.diagnostics.finding import Evidence
+from wtdiag.diagnostics.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
+from wtdiag.diagnostics.stability import runaway
+from wtdiag.diagnostics.thresholds import limit
+from wtdiag.diagnostics.view import Floats, Mask, View
 
 
 @kind(

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from diagnostics.finding import Evidence
-from diagnostics.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
-from diagnostics.stability import of_view
-from diagnostics.thresholds import limit
-from diagnostics.view import View
+from wtdiag.diagnostics.finding import Evidence
+from wtdiag.diagnostics.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
+from wtdiag.diagnostics.stability import of_view
+from wtdiag.diagnostics.thresholds import limit
+from wtdiag.diagnostics.view import View
 
 
 @kind(

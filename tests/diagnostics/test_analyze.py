@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from diagnostics import survey
-from diagnostics.analyze import analyze, read_analysis, write_analysis
-from probes import PROBES, Quantities, spectra, subspaces
-from probes.errors import InputError
-from probes.schema import LayerArrays, Run, Snapshot, open_run, snapshot_path, write_json, write_snapshot
+from wtdiag.diagnostics import survey
+from wtdiag.diagnostics.analyze import analyze, read_analysis, write_analysis
+from wtdiag.probes import PROBES, Quantities, spectra, subspaces
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import LayerArrays, Run, Snapshot, open_run, snapshot_path, write_json, write_snapshot
 
 CONFIG = {
     "status": "diverged",

@@ -12,10 +12,10 @@ import xarray as xr
 from rich.console import Console
 
 from bench import claims as bench_claims
-from diagnostics import intervals
-from diagnostics.claims import CLAIMS, VERDICTS, Result, claims_table, decide, read_claims, write_claims
-from diagnostics.results import Evidence, check_results
-from probes.errors import InputError
+from wtdiag.diagnostics import intervals
+from wtdiag.diagnostics.claims import CLAIMS, VERDICTS, Result, claims_table, decide, read_claims, write_claims
+from wtdiag.diagnostics.results import Evidence, check_results
+from wtdiag.probes.errors import InputError
 
 NAN = np.nan
 DEPTHS, NOISE = (2, 16), (0.0, 0.01, 0.1)

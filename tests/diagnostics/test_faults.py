@@ -9,8 +9,8 @@ from synthetic import healthy as fine
 import wtdiag
 from bench.faults import FAULTS, HEALTHY, SEEDS, Outcome, faulty, healthy, records, thresholds_table
 from bench.page import DOCS
-from diagnostics.diagnose import diagnose
-from diagnostics.thresholds import RECORDS, Record
+from wtdiag.diagnostics.diagnose import diagnose
+from wtdiag.diagnostics.thresholds import RECORDS, Record
 
 
 @pytest.mark.parametrize(

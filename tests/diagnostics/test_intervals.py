@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from diagnostics import intervals
+from wtdiag.diagnostics import intervals
 
 
 def test_a_mean_of_three_against_all_resamplings():

@@ -5,9 +5,9 @@ import pytest
 import xarray as xr
 from scipy.stats import binomtest
 
-from diagnostics import intervals
-from diagnostics.robustness import COUNTED, best_accuracy, reached, relative
-from probes.errors import InputError
+from wtdiag.diagnostics import intervals
+from wtdiag.diagnostics.robustness import COUNTED, best_accuracy, reached, relative
+from wtdiag.probes.errors import InputError
 
 NAN = np.nan
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from synthetic import CONFIG, LAYERS, healthy, metrics, plant
 
-from diagnostics.stability import stability
+from wtdiag.diagnostics.stability import stability
 
 
 def test_a_stable_run():

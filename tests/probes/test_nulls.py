@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from probes import PROBES, Quantities
-from probes.comparison import Comparison
-from probes.nulls import norm_ratio_null, random_spectra
+from wtdiag.probes import PROBES, Quantities
+from wtdiag.probes.comparison import Comparison
+from wtdiag.probes.nulls import norm_ratio_null, random_spectra
 
 DRAWS = 3000
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from layers_in_numpy import Convolution
 
-from probes import Quantities
+from wtdiag.probes import Quantities
 
 GENERATOR = np.random.default_rng(6)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probes import PROBES, Quantities, probe, shared
-from probes.errors import InputError
+from wtdiag.probes import PROBES, Quantities, probe, shared
+from wtdiag.probes.errors import InputError
 
 ARRAYS = {
     *("forward", "feedback", "weight_gradient", "weight_gradient_exact"),
@@ -206,9 +206,9 @@ def test_layout_in_memory_does_not_matter(name):
 
 
 def test_a_new_probe_is_one_function(monkeypatch):
-    monkeypatch.setattr("probes.registry.PROBES", registry := dict(PROBES))
+    monkeypatch.setattr("wtdiag.probes.registry.PROBES", registry := dict(PROBES))
     calls = []
-    monkeypatch.setattr("probes.registry._SHARED", {})
+    monkeypatch.setattr("wtdiag.probes.registry._SHARED", {})
 
     @shared
     def total(forward):
@@ -228,8 +228,8 @@ def test_a_new_probe_is_one_function(monkeypatch):
 
 
 def test_an_optional_quantity_is_computed_where_it_can_be(monkeypatch):
-    monkeypatch.setattr("probes.registry.PROBES", registry := dict(PROBES))
-    monkeypatch.setattr("probes.registry._SHARED", {})
+    monkeypatch.setattr("wtdiag.probes.registry.PROBES", registry := dict(PROBES))
+    monkeypatch.setattr("wtdiag.probes.registry._SHARED", {})
 
     @shared
     def doubled(feedback):
@@ -252,5 +252,5 @@ def test_what_is_missing_is_named():
 
 
 def test_measuring_does_not_load_torch():
-    script = "import probes, diagnostics.analyze, sys; sys.exit('torch' in sys.modules)"
+    script = "import probes, wtdiag.diagnostics.analyze, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from probes.errors import InputError
-from probes.schema import (
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import (
     LayerArrays,
     Snapshot,
     open_run,
@@ -418,8 +418,8 @@ def test_disk_that_is_full(tmp_path):
     script = f"""
 import resource, signal
 import numpy as np
-from probes.errors import InputError
-from probes.schema import LayerArrays, Snapshot, write_snapshot
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import LayerArrays, Snapshot, write_snapshot
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -439,7 +439,7 @@ def test_killed_while_writing(tmp_path):
     script = f"""
 import itertools
 import numpy as np
-from probes.schema import LayerArrays, Snapshot, write_snapshot
+from wtdiag.probes.schema import LayerArrays, Snapshot, write_snapshot
 for step in itertools.count():
     weights = np.full((1000, 1000), float(step))
     write_snapshot({str(path)!r}, Snapshot(step, {{"fc": LayerArrays(weights, None, "Linear", 0)}}))

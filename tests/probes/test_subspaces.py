@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from brute_force import of_subspaces
 
-from probes import PROBES, Quantities
-from probes.subspaces import principal_angles
+from wtdiag.probes import PROBES, Quantities
+from wtdiag.probes.subspaces import principal_angles
 
 RNG = np.random.default_rng(0)
 

@@ -5,9 +5,9 @@ import pytest
 import scipy.linalg
 from brute_force import brute, of_both
 
-from probes import PROBES, Quantities
-from probes.comparison import compare
-from probes.spectra import decompose
+from wtdiag.probes import PROBES, Quantities
+from wtdiag.probes.comparison import compare
+from wtdiag.probes.spectra import decompose
 
 RNG = np.random.default_rng(0)
 SHAPES = [

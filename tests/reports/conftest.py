@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import reports
-from diagnostics.finding import Evidence, Finding, write_findings
-from probes import PROBES
+from wtdiag import reports
+from wtdiag.diagnostics.finding import Evidence, Finding, write_findings
+from wtdiag.probes import PROBES
 
 ANGLES = ("weight_angle", "error_angle", "error_angle_local", "error_angle_inherited", "error_angle_total")
 DERIVED = {  # measures that need more than a layer's weights: name -> units, long name

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from diagnostics.results import check_results
+from wtdiag.diagnostics.results import check_results
 
 EVIL = ("bp", '<script>alert("x")</script>', '#panic("x") $x$ *b* @ref ` \\ ]', "x" * 80, "重み\x07")
 SETTINGS = json.dumps({"model": "mlp", "data": "digits", "coefficients": {"amp": 0.04}})

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import analysis, finding, write_run
 
-import reports
-from reports import html
-from reports.joint import joint
-from reports.sources import load
+from wtdiag import reports
+from wtdiag.reports import html
+from wtdiag.reports.joint import joint
+from wtdiag.reports.sources import load
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")

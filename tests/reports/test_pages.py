@@ -13,11 +13,11 @@ import pypdf
 import pytest
 from conftest import analysis, finding, write_run
 
-import reports
-from reports import html, pdf
-from reports.joint import joint
-from reports.single import single
-from reports.sources import load
+from wtdiag import reports
+from wtdiag.reports import html, pdf
+from wtdiag.reports.joint import joint
+from wtdiag.reports.single import single
+from wtdiag.reports.sources import load
 
 EVIL = '<script>alert("x")</script>'
 TYPST = '#panic("x") $x$ *bold* @ref `raw` \\ " ]'

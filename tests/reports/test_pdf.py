@@ -9,12 +9,12 @@ import pytest
 from conftest import analysis, finding, write_run
 from PIL import Image
 
-from probes.errors import InputError
-from reports import pdf, write
-from reports.content import Table
-from reports.joint import joint
-from reports.single import single
-from reports.sources import load
+from wtdiag.probes.errors import InputError
+from wtdiag.reports import pdf, write
+from wtdiag.reports.content import Table
+from wtdiag.reports.joint import joint
+from wtdiag.reports.single import single
+from wtdiag.reports.sources import load
 
 INCH = 25.4  # millimetres
 NAMES = [

@@ -10,8 +10,8 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 import wtdiag
-from probes.errors import InputError
-from reports import figures, gallery, plot
+from wtdiag.probes.errors import InputError
+from wtdiag.reports import figures, gallery, plot
 
 DATA = analysis(4, 8)
 CALLS = {
@@ -143,7 +143,7 @@ def test_the_limit_is_drawn_around_the_cells_above_it():
 
 def test_the_gallery_shows_every_figure_as_its_example_draws_it():
     written = (gallery.FOLDER / "gallery.md").read_text(encoding="utf-8")
-    assert written == gallery.page()  # else: python -m reports.gallery
+    assert written == gallery.page()  # else: python -m wtdiag.reports.gallery
     for name, function in gallery.figures().items():
         assert f"plot.{name}(" in gallery.code(function)
         assert f"](gallery/{name}.png)" in written

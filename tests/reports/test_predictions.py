@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from conftest import analysis, write_run
 
-from reports.facts import facts
-from reports.groups import average, gaps, groups, mean_angle
-from reports.joint import joint
-from reports.single import single
-from reports.sources import Event, load
-from reports.stability import stability
+from wtdiag.reports.facts import facts
+from wtdiag.reports.groups import average, gaps, groups, mean_angle
+from wtdiag.reports.joint import joint
+from wtdiag.reports.single import single
+from wtdiag.reports.sources import Event, load
+from wtdiag.reports.stability import stability
 
 
 def section(path):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from conftest import analysis, finding, write_run
 
-import reports
 import wtdiag
-from diagnostics.analyze import analyze, write_analysis
-from probes.errors import InputError
-from probes.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
-from reports.sources import load
-from reports.thin import thin
+from wtdiag import reports
+from wtdiag.diagnostics.analyze import analyze, write_analysis
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
+from wtdiag.reports.sources import load
+from wtdiag.reports.thin import thin
 
 
 def test_one_run_is_reported_in_its_directory(light):

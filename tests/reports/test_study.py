@@ -11,15 +11,15 @@ import pytest
 from conftest import analysis, write_run
 from studied import EVIL, blocks, ended, grid, put, sweep, transfer
 
-from diagnostics.claims import VERDICTS, decide, write_claims
-from diagnostics.intervals import of_mean
-from diagnostics.results import gather
-from probes.errors import InputError
-from reports import html, pdf, study
-from reports.content import Code, Figure, Numbers, Table, Terms, Text
-from reports.factors import over_factors, ranking
-from reports.levels import levels_table, prepared
-from reports.results import load, methods_of
+from wtdiag.diagnostics.claims import VERDICTS, decide, write_claims
+from wtdiag.diagnostics.intervals import of_mean
+from wtdiag.diagnostics.results import gather
+from wtdiag.probes.errors import InputError
+from wtdiag.reports import html, pdf, study
+from wtdiag.reports.content import Code, Figure, Numbers, Table, Terms, Text
+from wtdiag.reports.factors import over_factors, ranking
+from wtdiag.reports.levels import levels_table, prepared
+from wtdiag.reports.results import load, methods_of
 
 
 def drawn(panel):

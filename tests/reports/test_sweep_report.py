@@ -8,15 +8,15 @@ import xarray as xr
 from matplotlib.contour import QuadContourSet
 from studied import EVIL, blocks, put, sweep
 
-from diagnostics.robustness import reached
-from diagnostics.thresholds import limit
-from probes.errors import InputError
-from reports import html, pdf, robustness
-from reports import sweep as page
-from reports.boundaries import maps
-from reports.content import Figure, Table, Text
-from reports.results import load, methods_of
-from reports.trials import GAIN, STEP, beyond, trial_map
+from wtdiag.diagnostics.robustness import reached
+from wtdiag.diagnostics.thresholds import limit
+from wtdiag.probes.errors import InputError
+from wtdiag.reports import html, pdf, robustness
+from wtdiag.reports import sweep as page
+from wtdiag.reports.boundaries import maps
+from wtdiag.reports.content import Figure, Table, Text
+from wtdiag.reports.results import load, methods_of
+from wtdiag.reports.trials import GAIN, STEP, beyond, trial_map
 
 
 def figure_named(found, name):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from studied import EVIL, blocks, ended, put, transfer
 
-from diagnostics.intervals import of_crossed_mean
-from probes.errors import InputError
-from reports import transfer as page
-from reports.content import Figure, Table
-from reports.results import methods_of
+from wtdiag.diagnostics.intervals import of_crossed_mean
+from wtdiag.probes.errors import InputError
+from wtdiag.reports import transfer as page
+from wtdiag.reports.content import Figure, Table
+from wtdiag.reports.results import methods_of
 
 
 def matrix(found):

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probes.errors import InputError
-from studies.boundary import predict
-from studies.plan import joined
-from studies.stability import stability
-from trainers.fit import Training
-from trainers.network import open_run
-from trainers.settings import Settings
+from wtdiag.probes.errors import InputError
+from wtdiag.studies.boundary import predict
+from wtdiag.studies.plan import joined
+from wtdiag.studies.stability import stability
+from wtdiag.trainers.fit import Training
+from wtdiag.trainers.network import open_run
+from wtdiag.trainers.settings import Settings
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 3, "snapshots": 2}
 SGD: dict[str, Any] = {"feedback_optimizer": "sgd", "feedback_lr": 0.7}

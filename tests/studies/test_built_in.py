@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from diagnostics.claims import CLAIMS, decide
-from diagnostics.claims.verdicts import NOT_TESTED
-from diagnostics.results import Evidence, check_results, gather
-from studies.plan import built_in, read_plan
-from studies.pool import Pool
-from studies.study import Study
+from wtdiag.diagnostics.claims import CLAIMS, decide
+from wtdiag.diagnostics.claims.verdicts import NOT_TESTED
+from wtdiag.diagnostics.results import Evidence, check_results, gather
+from wtdiag.studies.plan import built_in, read_plan
+from wtdiag.studies.pool import Pool
+from wtdiag.studies.study import Study
 
 NAMES = ("depth-gap", "metaparameters", "noisy-updates", "transfer", "two-routes", "weight-transport")
 SMALL = [f"small/{name}" for name in NAMES]

@@ -8,16 +8,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from probes.errors import InputError
-from studies import dry
-from studies.cell import Cell
-from studies.dry import dry_run, rehearse, show
-from studies.plan import read_plan
-from trainers import cost
-from trainers.data import batches
-from trainers.data.synthetic import synthetic
-from trainers.fit import Training
-from trainers.settings import Settings
+from wtdiag.probes.errors import InputError
+from wtdiag.studies import dry
+from wtdiag.studies.cell import Cell
+from wtdiag.studies.dry import dry_run, rehearse, show
+from wtdiag.studies.plan import read_plan
+from wtdiag.trainers import cost
+from wtdiag.trainers.data import batches
+from wtdiag.trainers.data.synthetic import synthetic
+from wtdiag.trainers.fit import Training
+from wtdiag.trainers.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def test_nothing_is_fetched(tmp_path, monkeypatch):
     def fetch(*args, **kwargs):
         raise AssertionError("fetched")
 
-    monkeypatch.setattr("trainers.data.archives._download", fetch)
+    monkeypatch.setattr("wtdiag.trainers.data.archives._download", fetch)
     settings = {"rule": "bp", "data": "mnist", "data_dir": str(tmp_path), "download": True}
     assert len(dry_run(cells(tmp_path, settings)).missing) == 1
 

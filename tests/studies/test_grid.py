@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from diagnostics.results import read_results
-from probes.errors import InputError
-from studies.cell import Outcome
-from studies.grid import Grid, tunings
-from studies.plan import read_plan
+from wtdiag.diagnostics.results import read_results
+from wtdiag.probes.errors import InputError
+from wtdiag.studies.cell import Outcome
+from wtdiag.studies.grid import Grid, tunings
+from wtdiag.studies.plan import read_plan
 
 TWO = """
 title = "A <b>"
@@ -132,7 +132,7 @@ def test_no_level_is_set_twice(tmp_path, change, message):
 
 
 def test_what_an_earlier_start_has_trained_is_looked_at(plan, tmp_path):
-    from trainers.fit import Training
+    from wtdiag.trainers.fit import Training
 
     first = Grid(tmp_path, plan)
     cell = first.cells["bp", 2, "none", 0]

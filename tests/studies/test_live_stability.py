@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from diagnostics.analyze import analyze
-from studies.stability import Stability, stability
-from trainers.convert import synapses
-from trainers.fit import Training
-from trainers.network import open_run, signals_of
-from trainers.settings import Settings
-from trainers.signals import error_signals
+from wtdiag.diagnostics.analyze import analyze
+from wtdiag.studies.stability import Stability, stability
+from wtdiag.trainers.convert import synapses
+from wtdiag.trainers.fit import Training
+from wtdiag.trainers.network import open_run, signals_of
+from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.signals import error_signals
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 3, "epochs": 0.5, "snapshots": 2, "snapshot_every": 4}
 SGD: dict[str, Any] = {"feedback_optimizer": "sgd", "feedback_lr": 0.7}

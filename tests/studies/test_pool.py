@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from probes.errors import InputError
-from probes.schema import CONFIG, read_json
-from studies.cell import Cell, is_done, outcome_of
-from studies.pool import Pool
-from trainers.fit import Training
-from trainers.settings import Settings
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import CONFIG, read_json
+from wtdiag.studies.cell import Cell, is_done, outcome_of
+from wtdiag.studies.pool import Pool
+from wtdiag.trainers.fit import Training
+from wtdiag.trainers.settings import Settings
 
 TINY = {"epochs": 1.0, "depth": 2, "width": 8, "snapshots": 2, "batch_size": 256}
 LONG = TINY | {"epochs": 100000.0}
@@ -155,9 +155,9 @@ import sys
 sys.path[:0] = [{root!r}, {here!r}]
 from pathlib import Path
 from test_pool import LONG, Listed
-from studies.cell import Cell
-from studies.pool import Pool
-from trainers.settings import Settings
+from wtdiag.studies.cell import Cell
+from wtdiag.studies.pool import Pool
+from wtdiag.trainers.settings import Settings
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # begun in the background it would be deaf to it

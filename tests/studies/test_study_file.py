@@ -2,8 +2,8 @@
 
 import pytest
 
-from probes.errors import InputError
-from studies.plan import joined, read_plan
+from wtdiag.probes.errors import InputError
+from wtdiag.studies.plan import joined, read_plan
 
 GOOD = """
 title = "A"

@@ -18,16 +18,16 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-from diagnostics.results import check_results, read_results
-from probes.errors import InputError
-from studies.cell import Cell, Outcome, State
-from studies.found import read_found
-from studies.prune import StepSizePruner
-from studies.results import write
-from studies.space import Range, parse_search
-from studies.storage import open_storage, shown_url
-from studies.sweep import Sweep
-from studies.trials import importances
+from wtdiag.diagnostics.results import check_results, read_results
+from wtdiag.probes.errors import InputError
+from wtdiag.studies.cell import Cell, Outcome, State
+from wtdiag.studies.found import read_found
+from wtdiag.studies.prune import StepSizePruner
+from wtdiag.studies.results import write
+from wtdiag.studies.space import Range, parse_search
+from wtdiag.studies.storage import open_storage, shown_url
+from wtdiag.studies.sweep import Sweep
+from wtdiag.studies.trials import importances
 
 SPACE = {"lr": Range(0.005, 0.5, log=True), "amp": Range(0.001, 1.0, log=True), "null": Range(0.0, 1.0)}
 METHODS = {"ia": {"rule": "ia"}, "wm": {"rule": "wm-reg"}}
@@ -36,7 +36,7 @@ Train = Callable[[Cell], Outcome]
 
 @pytest.fixture(autouse=True)
 def _no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studies.storage._SYNCHRONOUS", "OFF")  # nobody pulls the plug here
+    monkeypatch.setattr("wtdiag.studies.storage._SYNCHRONOUS", "OFF")  # nobody pulls the plug here
 
 
 def make(out: Path, **given: Any) -> Sweep:
@@ -451,10 +451,10 @@ def test_numbers_among_words_come_back_as_numbers(tmp_path: Path) -> None:
 
 
 def test_the_predicted_map_is_of_the_middle_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from studies import boundary
-    from trainers.settings import Settings
+    from wtdiag.studies import boundary
+    from wtdiag.trainers.settings import Settings
 
-    monkeypatch.setattr("studies.sweep.MAP_POINTS", 3)
+    monkeypatch.setattr("wtdiag.studies.sweep.MAP_POINTS", 3)
     settings = {"width": 8, "depth": 2, "epochs": 1}
     space = {"lr": Range(0.01, 1.0, log=True), "self": Range(0.1, 0.3), "decay": Range(0.01, 1.0, log=True)}
     methods = {"sa": {"rule": "sa"}, "kp": {"rule": "kp"}}
@@ -472,7 +472,7 @@ def test_the_predicted_map_is_of_the_middle_of_the_others(tmp_path: Path, monkey
 
 
 def test_the_command_trains_and_goes_on(tmp_path: Path) -> None:
-    from studies.cli_sweep import sweep
+    from wtdiag.studies.cli_sweep import sweep
 
     out = tmp_path / "s"
     words = [

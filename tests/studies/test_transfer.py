@@ -9,18 +9,18 @@ import xarray as xr
 from click.testing import CliRunner
 from rich.console import Console
 
-from diagnostics.results import check_results, read_results
-from probes.errors import InputError
-from probes.schema import open_run, write_json
-from studies.architectures import parse_architectures, require_trainable
-from studies.cell import Outcome
-from studies.cli_transfer import tables, transfer
-from studies.pool import Pool
-from studies.results import write
-from studies.space import Range
-from studies.sweep import Sweep
-from studies.transfer import Transfer
-from trainers.settings import Settings
+from wtdiag.diagnostics.results import check_results, read_results
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import open_run, write_json
+from wtdiag.studies.architectures import parse_architectures, require_trainable
+from wtdiag.studies.cell import Outcome
+from wtdiag.studies.cli_transfer import tables, transfer
+from wtdiag.studies.pool import Pool
+from wtdiag.studies.results import write
+from wtdiag.studies.space import Range
+from wtdiag.studies.sweep import Sweep
+from wtdiag.studies.transfer import Transfer
+from wtdiag.trainers.settings import Settings
 
 SHARED = {"model": "mlp", "depth": 2, "width": 16, "data": "digits", "epochs": 0.2, "snapshots": 2, "holdout": 0.2}
 LR, AMP = {"low": 0.001, "high": 1.0, "log": True}, {"low": 0.01, "high": 1.0, "log": True}

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import wtdiag
-from diagnostics.claims import read_claims
-from diagnostics.results import read_results
-from probes.schema import CONFIG, read_json
+from wtdiag.diagnostics.claims import read_claims
+from wtdiag.diagnostics.results import read_results
+from wtdiag.probes.schema import CONFIG, read_json
 
 WTDIAG = Path(sys.executable).with_name("wtdiag")
 STUDY = """

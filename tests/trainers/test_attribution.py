@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trainers.attribution import attribution
-from trainers.convert import synapses, transport_free
-from trainers.rules import RULES
+from wtdiag.trainers.attribution import attribution
+from wtdiag.trainers.convert import synapses, transport_free
+from wtdiag.trainers.rules import RULES
 
 
 class Residual(nn.Module):

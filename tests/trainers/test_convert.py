@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from probes.errors import InputError
-from trainers.convert import summary, synapses, transport_free
-from trainers.rules import RULES, rule
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.convert import summary, synapses, transport_free
+from wtdiag.trainers.rules import RULES, rule
 
 
 def small() -> nn.Module:

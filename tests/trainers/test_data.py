@@ -19,11 +19,11 @@ from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import RandomResizedCrop
 
-from probes.errors import InputError
-from trainers.data import batch_count, batches, evaluation_batches, load, names
-from trainers.data.archives import crop_and_flip
-from trainers.data.folders import random_resized_crop
-from trainers.data.splits import ArraySplit
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.data import batch_count, batches, evaluation_batches, load, names
+from wtdiag.trainers.data.archives import crop_and_flip
+from wtdiag.trainers.data.folders import random_resized_crop
+from wtdiag.trainers.data.splits import ArraySplit
 
 
 @pytest.fixture(autouse=True)

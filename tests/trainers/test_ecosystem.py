@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from trainers.convert import synapses, transport_free
-from trainers.rules import RULES, rule
+from wtdiag.trainers.convert import synapses, transport_free
+from wtdiag.trainers.rules import RULES, rule
 
 LEARNED = [name for name in RULES if RULES[name].learned]
 SUM = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from probes.errors import InputError
-from probes.schema import open_run
-from trainers import fit
-from trainers.fit import Training
-from trainers.plan import SnapshotPlan
-from trainers.rules import RULES
-from trainers.settings import Settings
-from trainers.staging import snapshot_bytes
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import open_run
+from wtdiag.trainers import fit
+from wtdiag.trainers.fit import Training
+from wtdiag.trainers.plan import SnapshotPlan
+from wtdiag.trainers.rules import RULES
+from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.staging import snapshot_bytes
 
 
 def train(out, **settings):

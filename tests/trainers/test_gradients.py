@@ -9,12 +9,12 @@ import torch
 from layer_cases import CASES, Case, adjoint, seen, uses
 from torch import Tensor, nn
 
-from trainers.convert import transport_free
-from trainers.operations import Dense
-from trainers.primitives import PRIMITIVES
-from trainers.rules import RULES, rule
-from trainers.rules.direct import Direct
-from trainers.synapse import Local
+from wtdiag.trainers.convert import transport_free
+from wtdiag.trainers.operations import Dense
+from wtdiag.trainers.primitives import PRIMITIVES
+from wtdiag.trainers.rules import RULES, rule
+from wtdiag.trainers.rules.direct import Direct
+from wtdiag.trainers.synapse import Local
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # said by PyTorch's layer
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from probes.errors import InputError
-from probes.schema import open_run
-from trainers.data import hold_out, load
-from trainers.fit import Training
-from trainers.settings import Settings
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import open_run
+from wtdiag.trainers.data import hold_out, load
+from wtdiag.trainers.fit import Training
+from wtdiag.trainers.settings import Settings
 
 
 def rows(split):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from probes.errors import InputError
-from trainers.launch import runs_to_train
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.launch import runs_to_train
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trainers.convert import synapses, transport_free
-from trainers.learner import Learner
-from trainers.settings import Settings
+from wtdiag.trainers.convert import synapses, transport_free
+from wtdiag.trainers.learner import Learner
+from wtdiag.trainers.settings import Settings
 
 X, Y = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).double(), torch.arange(16) % 3
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from probes.errors import InputError
-from trainers.models import build, names
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.models import build, names
 
 OURS = ["mlp", "conv", "resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]
 

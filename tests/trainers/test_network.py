@@ -10,16 +10,16 @@ import xarray as xr
 from torch import nn
 from torch.nn import functional as F
 
-from probes.errors import InputError
-from probes.schema import write_json
-from trainers.attribution import attribution
-from trainers.convert import transport_free
-from trainers.fit import Training
-from trainers.network import attribution_of, build_network, open_run, signals_of
-from trainers.recorder import Recorder
-from trainers.rules import RULES
-from trainers.settings import Settings
-from trainers.signals import error_signals
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.schema import write_json
+from wtdiag.trainers.attribution import attribution
+from wtdiag.trainers.convert import transport_free
+from wtdiag.trainers.fit import Training
+from wtdiag.trainers.network import attribution_of, build_network, open_run, signals_of
+from wtdiag.trainers.recorder import Recorder
+from wtdiag.trainers.rules import RULES
+from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.signals import error_signals
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers.operations import Convolution, Dense, Operation
+from wtdiag.trainers.operations import Convolution, Dense, Operation
 
 OPERATIONS: dict[str, tuple[Operation, tuple[int, ...], tuple[int, ...]]] = {
     "dense": (Dense(), (2, 3), (4, 3)),

@@ -4,8 +4,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from probes.errors import InputError
-from trainers.plan import SnapshotPlan, Trouble
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.plan import SnapshotPlan, Trouble
 
 
 @pytest.mark.parametrize("total", [0, 1, 2, 7, 100, 12345])

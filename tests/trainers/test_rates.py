@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from probes.schema import write_json
-from trainers.convert import transport_free
-from trainers.fit import Training
-from trainers.network import attribution_of, open_run, signals_of
-from trainers.recorder import Recorder
-from trainers.rules import rule as build_rule
-from trainers.settings import Settings
+from wtdiag.probes.schema import write_json
+from wtdiag.trainers.convert import transport_free
+from wtdiag.trainers.fit import Training
+from wtdiag.trainers.network import attribution_of, open_run, signals_of
+from wtdiag.trainers.recorder import Recorder
+from wtdiag.trainers.rules import rule as build_rule
+from wtdiag.trainers.settings import Settings
 
 
 def trained(path, **settings):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from probes.errors import InputError
-from trainers.convert import set_rule, synapses, transport_free
-from trainers.rules import RULES, Recipe, Rule, rule
-from trainers.rules.direct import Direct
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.convert import set_rule, synapses, transport_free
+from wtdiag.trainers.rules import RULES, Recipe, Rule, rule
+from wtdiag.trainers.rules.direct import Direct
 
 LEARNED = [name for name in RULES if RULES[name].learned]
 FIXED = [name for name in RULES if not RULES[name].learned and not RULES[name].transports]

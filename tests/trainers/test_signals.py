@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from trainers.attribution import attribution
-from trainers.convert import synapses, transport_free
-from trainers.rules import RULES
-from trainers.signals import error_signals
+from wtdiag.trainers.attribution import attribution
+from wtdiag.trainers.convert import synapses, transport_free
+from wtdiag.trainers.rules import RULES
+from wtdiag.trainers.signals import error_signals
 
 
 def network():

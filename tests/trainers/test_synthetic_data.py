@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from probes.errors import InputError
-from trainers import data
-from trainers.data.synthetic import files_found, synthetic
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers import data
+from wtdiag.trainers.data.synthetic import files_found, synthetic
 
 
 @pytest.mark.parametrize("name", ["digits", "glyphs"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from probes.errors import InputError, check_one_of
-from trainers.data.holdout import hold_out
-from trainers.data.splits import Data, Split, batch_count, batches, evaluation_batches
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.trainers.data.holdout import hold_out
+from wtdiag.trainers.data.splits import Data, Split, batch_count, batches, evaluation_batches
 
 __all__ = ["Data", "Split", "batch_count", "batches", "evaluation_batches", "hold_out", "load", "names"]
 
@@ -89,16 +89,16 @@ def load(
 
     # Each source is imported where it is used: torchvision and scikit-learn take seconds.
     if name in BUILT_IN:
-        from trainers.data.builtin import digits, glyphs
+        from wtdiag.trainers.data.builtin import digits, glyphs
 
         return digits() if name == "digits" else glyphs(image_size or 16)
     if data_dir is None:
         raise InputError(f"data_dir: missing; {name!r} is read from files, so say which folder holds them")
     folder = Path(data_dir).expanduser()
     if name in DOWNLOADS:
-        from trainers.data.archives import read_archive
+        from wtdiag.trainers.data.archives import read_archive
 
         return read_archive(name, folder, download=download)
-    from trainers.data.folders import read_imagefolder, read_imagenet
+    from wtdiag.trainers.data.folders import read_imagefolder, read_imagenet
 
     return (read_imagefolder if name == "imagefolder" else read_imagenet)(folder, image_size or 224)

@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
-from trainers.data.splits import Data, array_data
+from wtdiag.trainers.data.splits import Data, array_data
 
 __all__ = ["digits", "glyphs"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from probes.errors import InputError
+from wtdiag.probes.errors import InputError
 
 __all__ = ["one_line", "reading", "require"]
 

@@ -15,9 +15,9 @@ from torchvision.datasets.folder import pil_loader
 from torchvision.datasets.imagenet import META_FILE, load_meta_file
 from torchvision.transforms import functional
 
-from probes.errors import InputError
-from trainers.data.checks import reading, require
-from trainers.data.splits import Data, Split
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.data.checks import reading, require
+from wtdiag.trainers.data.splits import Data, Split
 
 __all__ = ["FolderSplit", "read_imagefolder", "read_imagenet"]
 

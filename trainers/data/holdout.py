@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probes.errors import InputError
-from trainers.data.splits import Data, Split
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.data.splits import Data, Split
 
 _SEED = 20_200_301
 """Of the draw. One for all runs, so that no example that one trial is judged on has trained another."""
@@ -44,7 +44,7 @@ def hold_out(data: Data, share: float) -> Data:
 
     Examples
     --------
-    >>> from trainers.data import load
+    >>> from wtdiag.trainers.data import load
     >>> data = hold_out(load("digits"), 0.2)
     >>> len(data.train), len(data.test)
     (1150, 287)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.errors import InputError
+from wtdiag.probes.errors import InputError
 
 __all__ = ["ArraySplit", "Data", "Split", "array_data", "batch_count", "batches", "evaluation_batches"]
 
@@ -179,7 +179,7 @@ def batches(
 
     Examples
     --------
-    >>> from trainers.data import load
+    >>> from wtdiag.trainers.data import load
     >>> train = load("digits").train
     >>> whole = list(batches(train, 256, seed=0, epoch=3))
     >>> [len(y) for x, y in whole]

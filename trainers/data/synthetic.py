@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from probes.errors import InputError, check_one_of
-from trainers.data import FOLDERS, names
-from trainers.data.splits import Data, Split
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.trainers.data import FOLDERS, names
+from wtdiag.trainers.data.splits import Data, Split
 
 __all__ = ["SyntheticSplit", "files_found", "synthetic"]
 

@@ -7,9 +7,9 @@ from functools import partial
 
 from torch import nn
 
-from probes.errors import InputError, check_one_of
-from trainers.models.plain import conv, mlp
-from trainers.models.resnet import CifarResNet
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.trainers.models.plain import conv, mlp
+from wtdiag.trainers.models.resnet import CifarResNet
 
 __all__ = ["build", "names"]
 
@@ -30,7 +30,7 @@ def names() -> tuple[str, ...]:
     ['resnet8', 'resnet20', 'resnet32', 'resnet44', 'resnet56', 'resnet110',
      'resnet101', 'resnet152', 'resnet18', 'resnet34', 'resnet50']
     """
-    from trainers.models import zoo
+    from wtdiag.trainers.models import zoo
 
     return (*BUILT_IN, *zoo.names())
 
@@ -102,6 +102,6 @@ def build(
             raise InputError(f"{argument}: {value} cannot be used, {name!r} fixes it; it is free in {open_to}")
     if builder is not None:
         return builder(classes=classes, shape=shape, batch_norm=batch_norm, **sizes)
-    from trainers.models import zoo
+    from wtdiag.trainers.models import zoo
 
     return zoo.build(name, classes=classes, shape=shape, batch_norm=batch_norm)

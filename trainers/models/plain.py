@@ -7,8 +7,8 @@ from math import prod
 
 from torch import nn
 
-from probes.errors import InputError
-from trainers.models.initial import he_normal_
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.models.initial import he_normal_
 
 __all__ = ["conv", "mlp"]
 

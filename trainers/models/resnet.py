@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from trainers.models.initial import he_normal_
+from wtdiag.trainers.models.initial import he_normal_
 
 __all__ = ["CifarResNet"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torchvision import models
 
-from probes.errors import InputError
+from wtdiag.probes.errors import InputError
 
 __all__ = ["build", "names"]
 

@@ -3,7 +3,7 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from trainers.rules.base import RULES, Recipe, Rule, register, rule
+from wtdiag.trainers.rules.base import RULES, Recipe, Rule, register, rule
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

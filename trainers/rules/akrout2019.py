@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainers.rules.base import RandomFeedback, Recipe, choice, register
-from trainers.rules.regularised import Regularised
+from wtdiag.trainers.rules.base import RandomFeedback, Recipe, choice, register
+from wtdiag.trainers.rules.regularised import Regularised
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainers.synapse import Local
+    from wtdiag.trainers.synapse import Local
 
 _AKROUT = "Akrout et al. 2019, NeurIPS, arXiv:1904.05391"
 

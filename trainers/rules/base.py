@@ -7,12 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from probes.errors import InputError, check_one_of
+from wtdiag.probes.errors import InputError, check_one_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainers.synapse import Local
+    from wtdiag.trainers.synapse import Local
 
 RULES: dict[str, type[Rule]] = {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainers.rules.base import Rule, positive
+from wtdiag.trainers.rules.base import Rule, positive
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainers.rules.base import register
-from trainers.rules.direct import Direct
+from wtdiag.trainers.rules.base import register
+from wtdiag.trainers.rules.direct import Direct
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainers.rules.base import Recipe, register
-from trainers.rules.regularised import Regularised
+from wtdiag.trainers.rules.base import Recipe, register
+from wtdiag.trainers.rules.regularised import Regularised
 
 _KUNIN = "Kunin et al. 2020, ICML, arXiv:2003.01513"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainers.rules.base import RandomFeedback, register
+from wtdiag.trainers.rules.base import RandomFeedback, register
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trainers.rules.base import RandomFeedback, register
+from wtdiag.trainers.rules.base import RandomFeedback, register
 
 
 @register

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from trainers.rules.base import register
-from trainers.rules.direct import Direct
+from wtdiag.trainers.rules.base import register
+from wtdiag.trainers.rules.direct import Direct
 
 
 @register

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainers.primitives import PRIMITIVES, gradient
-from trainers.rules.base import RandomFeedback, choice, positive
+from wtdiag.trainers.primitives import PRIMITIVES, gradient
+from wtdiag.trainers.rules.base import RandomFeedback, choice, positive
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainers.synapse import Local
+    from wtdiag.trainers.synapse import Local
 
 
 @dataclass(frozen=True, kw_only=True)

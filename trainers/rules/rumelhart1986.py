@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trainers.rules.base import Rule, register
+from wtdiag.trainers.rules.base import Rule, register
 
 
 @register

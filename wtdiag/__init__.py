@@ -1,0 +1,65 @@
+"""wtdiag: train, record and explain networks that learn without weight transport.
+
+The public names, each loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # For type checkers and editors; when the program runs, `__getattr__` loads them.
+    from wtdiag.cli import main as main
+    from wtdiag.diagnostics.finding import Finding as Finding
+    from wtdiag.probes import PROBES as PROBES
+    from wtdiag.probes.errors import InputError as InputError
+    from wtdiag.reports import plot
+    from wtdiag.trainers.convert import summary as summary
+    from wtdiag.trainers.convert import transport_free as transport_free
+    from wtdiag.trainers.fit import Training as Training
+    from wtdiag.trainers.network import open_run as open_run
+    from wtdiag.trainers.recorder import Recorder as Recorder
+    from wtdiag.trainers.rules import RULES as RULES
+    from wtdiag.trainers.rules import Rule as Rule
+    from wtdiag.trainers.rules import rule as rule
+    from wtdiag.trainers.settings import Settings as Settings
+    from wtdiag.trainers.signals import error_signals as error_signals
+    from wtdiag.workflow import analyze as analyze
+    from wtdiag.workflow import compare as compare
+    from wtdiag.workflow import diagnose as diagnose
+    from wtdiag.workflow import report as report
+
+_PUBLIC = {
+    "Finding": "wtdiag.diagnostics.finding",
+    "InputError": "wtdiag.probes.errors",
+    "PROBES": "wtdiag.probes",
+    "RULES": "wtdiag.trainers.rules",
+    "Recorder": "wtdiag.trainers.recorder",
+    "Rule": "wtdiag.trainers.rules",
+    "Settings": "wtdiag.trainers.settings",
+    "Training": "wtdiag.trainers.fit",
+    "analyze": "wtdiag.workflow",
+    "compare": "wtdiag.workflow",
+    "diagnose": "wtdiag.workflow",
+    "error_signals": "wtdiag.trainers.signals",
+    "main": "wtdiag.cli",
+    "open_run": "wtdiag.trainers.network",
+    "plot": "wtdiag.reports",
+    "report": "wtdiag.workflow",
+    "rule": "wtdiag.trainers.rules",
+    "summary": "wtdiag.trainers.convert",
+    "transport_free": "wtdiag.trainers.convert",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'wtdiag' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_PUBLIC)

@@ -1,0 +1,74 @@
+"""``wtdiag analyze``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from wtdiag.cli.terminal import print_comparison, print_findings
+from wtdiag.workflow import analyze as measure
+from wtdiag.workflow import report as write_report
+from wtdiag.workflow import run_directories
+
+
+@click.command("analyze")
+@click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
+@click.option("--probe", "probes", multiple=True, help="Measure this too, one of those that take long; repeatable.")
+@click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the joint report of several runs.")
+@click.option(
+    "--scheduler", metavar="ADDRESS",
+    help="Let a dask cluster measure, as tcp://host:8786. Its workers need wtdiag and the same file system; dask lets "
+    "whoever reaches a scheduler run code on it.",
+)  # fmt: skip
+def analyze(
+    run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats: str, out: Path | None, scheduler: str | None
+) -> None:
+    """Measure recorded runs, say what is wrong with them, and write their reports.
+
+    Prints the findings of each run, most severe first, then the paths of the files written; of several runs also how
+    they compare. A folder that holds runs stands for them.
+
+    \b
+    wtdiag analyze runs/ia8
+    wtdiag analyze runs/two
+    wtdiag analyze --probe descent_eigenvalue runs/ia8
+    wtdiag analyze --scheduler tcp://head:8786 runs/large
+    """  # noqa: D301  (click wants the character itself)
+    from rich.console import Console
+    from rich.progress import track
+
+    from wtdiag.diagnostics.compare import compare as compare_runs
+    from wtdiag.diagnostics.finding import read_findings
+    from wtdiag.probes.schema import ANALYSIS, FINDINGS
+    from wtdiag.reports import FORMATS, write
+    from wtdiag.reports.publish import destination
+    from wtdiag.trainers.network import open_run
+
+    console = Console(stderr=True)
+    wanted = FORMATS if formats == "both" else (formats,)
+    opened = [open_run(path) for path in run_directories(run_dirs)]  # all of them, before the first is measured
+    folder = destination([run.path for run in opened], out)
+    for run in opened:
+        steps = lambda steps, run=run: track(  # noqa: E731
+            steps, f"{run.path}", console=console, disable=not console.is_terminal
+        )
+        more = measure(run, probes, progress=steps, scheduler=scheduler).data_vars if probes else {}
+        analysis = measure(run, progress=steps, scheduler=scheduler)
+        analysis = analysis.assign({name: value for name, value in more.items() if name not in analysis})
+        for step, reason in json.loads(analysis.attrs.get("failures", "{}")).items():
+            click.echo(f"wtdiag: step {step} has no signals: {reason}", err=True)
+        own = write_report(run, analysis, out=folder if len(opened) == 1 else None, formats=wanted)
+        if len(opened) > 1:
+            click.echo(click.style(str(run.path), bold=True))
+        print_findings(read_findings(run.path / FINDINGS))
+        for path in (run.path / ANALYSIS, run.path / FINDINGS, *own):
+            click.echo(path)
+    if len(opened) > 1:
+        with console.status("joint report"):
+            paths = write([run.path for run in opened], out=folder, formats=wanted)
+        print_comparison(compare_runs(opened))
+        for path in paths:
+            click.echo(path)

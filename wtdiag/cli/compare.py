@@ -1,0 +1,40 @@
+"""``wtdiag compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from wtdiag.cli.terminal import print_comparison
+from wtdiag.probes.errors import InputError
+from wtdiag.workflow import compare as compare_runs
+from wtdiag.workflow import run_directories
+
+
+@click.command("compare")
+@click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
+@click.option("--reference", help="Rule that the others are held against.  [default: bp, else the first run's]")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the table to this new CSV file too.")
+def compare(run_dirs: tuple[Path, ...], reference: str | None, out: Path | None) -> None:
+    """Compare runs, paired by seed, depth, model, data and all settings but the rule's own.
+
+    Shows means over the pairs and 95 % bootstrap intervals of their differences; n counts the pairs, * marks that some
+    diverged, which counts as answering at chance. Runs that were analysed are compared by their angles too.
+
+    \b
+    wtdiag compare runs/three
+    wtdiag compare runs/*-seed? --reference kp --out differences.csv
+    """  # noqa: D301  (click wants the character itself)
+    from wtdiag.probes.schema import write_aside
+
+    if out is not None and out.exists():
+        raise InputError(f"out: {out} exists; expected the name of a new file")
+    table = compare_runs(run_directories(run_dirs), reference)
+    print_comparison(table)
+    if table.empty:
+        raise InputError("runs: none of them can be compared with another; expected two of different rules")
+    if out is not None:
+        with write_aside(out) as aside:
+            table.to_csv(aside, index=False)
+        click.echo(out)

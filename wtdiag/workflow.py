@@ -1,0 +1,213 @@
+"""The four steps after a training, as functions: `analyze`, `diagnose`, `report` and `compare`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wtdiag.probes.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from torch import Tensor, nn
+
+    from wtdiag.diagnostics.finding import Finding
+    from wtdiag.trainers.network import Run
+
+
+def analyze(
+    run: str | os.PathLike[str] | Run,
+    probes: Sequence[str] | None = None,
+    *,
+    model: nn.Module | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    progress: Callable[[Sequence[int]], Iterable[int]] | None = None,
+    scheduler: str | None = None,
+) -> xr.Dataset:
+    """Measure a recorded run: every probe on every layer and snapshot, and what follows from them.
+
+    Parameters
+    ----------
+    run
+        A run directory, or an opened run.
+    probes
+        Names from ``PROBES``; default: all that the run has data for, but the slow.
+    model
+        A converted network of the run's kind, for runs recorded from a loop of one's own; without it nothing but
+        their weights is measured.
+    loss
+        Of outputs and targets, for such runs; default: cross-entropy.
+    progress
+        Wraps the steps that are gone through, as `rich.progress.track` does.
+    scheduler
+        Address of a dask cluster that does the work, such as ``tcp://host:8786``; its workers need wtdiag and the same
+        file system. Default: threads.
+
+    Returns
+    -------
+    xr.Dataset
+        Dims step, layer, mode; each measure with units and its null expectation.
+
+    Raises
+    ------
+    InputError
+        If the directory is no run, a snapshot is not whole, a probe is unknown, or the cluster cannot be used.
+    """
+    from wtdiag.diagnostics.analyze import analyze as measure
+    from wtdiag.trainers.network import attribution_of, open_run, signals_of
+
+    opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+
+    def of_run(make: Callable[..., Any]) -> Any:
+        function = make(opened, model, loss)
+        return function if scheduler is None or function is None else _OfRun(make, opened.path.resolve(), model, loss)
+
+    return measure(opened, probes, of_run(signals_of), of_run(attribution_of), progress, scheduler)
+
+
+@dataclasses.dataclass
+class _OfRun:
+    """A function of a run's step that is made in the process where it is first called: what travels is the path."""
+
+    make: Callable[..., Any]
+    path: Path
+    model: nn.Module | None
+    loss: Callable[[Tensor, Tensor], Tensor] | None
+
+    @cached_property
+    def _function(self) -> Callable[[int], Any]:
+        from wtdiag.trainers.network import open_run
+
+        function: Callable[[int], Any] = self.make(open_run(self.path), self.model, self.loss)
+        return function
+
+    def __call__(self, step: int) -> Any:
+        return self._function(step)
+
+
+def diagnose(run: str | os.PathLike[str] | Run, analysis: xr.Dataset | None = None) -> tuple[Finding, ...]:
+    """Say what is wrong with a run: what, where, when, how sure, why, and what to try.
+
+    Parameters
+    ----------
+    run
+        A run directory, or an opened run.
+    analysis
+        What `analyze` gave for it; default: the ``analysis.nc`` that ``wtdiag analyze`` left.
+
+    Returns
+    -------
+    tuple of Finding
+        Most severe first; never empty, for where nothing is wrong a finding says so.
+
+    Raises
+    ------
+    InputError
+        If the directory is no run, or it is not analysed and ``analysis`` is not given.
+    """
+    import pandas as pd
+
+    from wtdiag.diagnostics.analyze import read_analysis
+    from wtdiag.diagnostics.diagnose import diagnose as find
+    from wtdiag.probes.schema import ANALYSIS, METRICS, open_run
+
+    opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+    metrics = opened.metrics if (opened.path / METRICS).exists() else pd.DataFrame()
+    return find(read_analysis(opened.path / ANALYSIS) if analysis is None else analysis, opened.config, metrics)
+
+
+def report(
+    run: str | os.PathLike[str] | Run,
+    analysis: xr.Dataset | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    formats: Sequence[str] = ("html", "pdf"),
+) -> list[Path]:
+    """Write the report on a run, as ``wtdiag analyze`` does.
+
+    Parameters
+    ----------
+    run
+        A run directory, or an opened run.
+    analysis
+        What `analyze` gave for it: it is kept in the run's directory as ``analysis.nc``, beside its findings. Default:
+        the ``analysis.nc`` that is there.
+    out
+        Folder of the report; default: the run's directory.
+    formats
+        "html", "pdf" or both.
+
+    Returns
+    -------
+    list of Path
+        The reports written.
+
+    Raises
+    ------
+    InputError
+        If the directory is no run, there is no analysis, or a file cannot be written.
+    """
+    from wtdiag.diagnostics.analyze import write_analysis
+    from wtdiag.diagnostics.finding import write_findings
+    from wtdiag.probes.schema import ANALYSIS, FINDINGS, open_run
+    from wtdiag.reports import write
+
+    opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+    if analysis is not None:
+        # What was dear to get is safe before what is made of it.
+        write_analysis(analysis, opened.path / ANALYSIS)
+        write_findings(diagnose(opened.path, analysis), opened.path / FINDINGS)
+    return write([opened.path], out=out, formats=formats)
+
+
+def compare(
+    runs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], reference: str | None = None
+) -> pd.DataFrame:
+    """Compare runs of several rules, paired by seed, depth, model, data and all other settings.
+
+    Parameters
+    ----------
+    runs
+        Run directories, or a folder that holds them. Where they are analysed, angles are compared too.
+    reference
+        Rule that the others are held against; default: bp if it is there, else that of the first run.
+
+    Returns
+    -------
+    pd.DataFrame
+        As `diagnostics.compare.compare` describes: differences with 95 % bootstrap intervals over the pairs;
+        ``.attrs["unpaired"]`` tells of each run that could not be paired why.
+
+    Raises
+    ------
+    InputError
+        If there is no run, a directory is none, or the reference is no run's rule.
+    """
+    from wtdiag.diagnostics.compare import compare as compare_runs
+    from wtdiag.probes.schema import open_run
+
+    paths = [runs] if isinstance(runs, (str, os.PathLike)) else runs
+    return compare_runs([open_run(run) for run in run_directories(map(Path, paths))], reference)
+
+
+def run_directories(paths: Iterable[Path]) -> list[Path]:
+    """Return the run directories that are meant, each once.
+
+    A folder that is no run stands for the runs in it, and what an earlier comparison left beside them is passed over.
+    """
+    from wtdiag.probes.schema import CONFIG
+    from wtdiag.reports.publish import COMPARISON
+
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(config.parent for config in path.glob(f"*/{CONFIG}")) if not (path / CONFIG).exists() else []
+        if inside or not (path.is_file() and path.stem == COMPARISON):
+            found += inside or [path]
+    if not found:
+        raise InputError(f"runs: {', '.join(map(str, paths))} is no run directory; expected at least one")
+    return list(dict.fromkeys(found))
