@@ -14,7 +14,7 @@ from wtdiag.diagnostics.claims import CLAIMS, Result, decide
 from wtdiag.diagnostics.claims.table import numbers
 from wtdiag.diagnostics.claims.verdicts import NOT_TESTED
 from wtdiag.diagnostics.results import gather
-from wtdiag.probes.files import read_json
+from wtdiag.probes.records.files import read_json
 
 PAGE = "claims.md"
 

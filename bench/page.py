@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from wtdiag.probes.files import write_aside
+from wtdiag.probes.records.files import write_aside
 
 DOCS = Path(__file__).parents[1] / "docs"
 

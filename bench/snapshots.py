@@ -19,7 +19,7 @@ import torchvision
 from torch import nn
 
 from bench.timing import paired_ratios
-from wtdiag.probes.schema import write_snapshot
+from wtdiag.probes.records.schema import write_snapshot
 from wtdiag.trainers.convert import transport_free
 from wtdiag.trainers.recorder import Recorder
 from wtdiag.trainers.staging import Staging

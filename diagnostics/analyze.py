@@ -20,7 +20,7 @@ from wtdiag.diagnostics.derive import derive
 from wtdiag.diagnostics.survey import Row, Signals, Survey, Values
 from wtdiag.probes import PROBES, Probe
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.probes.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path, write_aside
+from wtdiag.probes.records.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path, write_aside
 
 Attribution = Callable[[int], Mapping[str, tuple[float, float]]]
 """Gives for a step, by layer, what its feedback costs: degrees, and share of backprop's decrease of the loss."""
@@ -61,7 +61,7 @@ def analyze(
     Parameters
     ----------
     run
-        As `probes.schema.open_run` gives it.
+        As `probes.records.schema.open_run` gives it.
     probes
         Names of `probes.PROBES`, to measure these alone; by default all but the slow, and without ``signals`` those
         that need nothing but weights, then the attribution and what `diagnostics.derive` makes of all these.
@@ -94,7 +94,7 @@ def analyze(
     Examples
     --------
     >>> import tempfile
-    >>> from wtdiag.probes.schema import LayerArrays, Snapshot, write_snapshot
+    >>> from wtdiag.probes.records.schema import LayerArrays, Snapshot, write_snapshot
     >>> run = Run(Path(tempfile.mkdtemp()), {"status": "finished"})
     >>> (run.path / "snapshots").mkdir()
     >>> layer = LayerArrays(np.eye(2), np.ones((2, 2)), kind="Linear", index=0)

@@ -12,7 +12,7 @@ import pandas as pd
 from wtdiag.diagnostics import intervals
 from wtdiag.diagnostics.outcome import angles
 from wtdiag.diagnostics.pairing import Entry, condition_names, key, method_names, pair
-from wtdiag.probes.schema import ANALYSIS, METRICS, Run
+from wtdiag.probes.records.schema import ANALYSIS, METRICS, Run
 
 UNITS = {
     "test_accuracy": "1",
@@ -55,7 +55,7 @@ def compare(runs: Iterable[Run], reference: str | None = None) -> pd.DataFrame:
     Parameters
     ----------
     runs
-        As `probes.schema.open_run` gives them; each finished or diverged.
+        As `probes.records.schema.open_run` gives them; each finished or diverged.
     reference
         Rule that the others are held against; default: bp if it is there, else that of the first run.
 

@@ -26,7 +26,7 @@ def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFr
     analysis
         What `diagnostics.analyze.analyze` gave; any variable may be missing.
     config, metrics
-        The run's, as `probes.schema.open_run` gives them.
+        The run's, as `probes.records.schema.open_run` gives them.
 
     Returns
     -------

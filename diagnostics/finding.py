@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.files import read_json, write_json
+from wtdiag.probes.records.files import read_json, write_json
 
 SEVERITIES = ("high", "medium", "low", "none")
 """high: the run is broken, or will be; medium: it costs accuracy; low: worth knowing; none: nothing is wrong."""

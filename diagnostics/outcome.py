@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wtdiag.diagnostics.analyze import read_analysis
-from wtdiag.probes.schema import ANALYSIS
+from wtdiag.probes.records.schema import ANALYSIS
 
 
 def angles(run: Path) -> dict[str, float]:

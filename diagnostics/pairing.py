@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wtdiag.probes.errors import check_one_of
-from wtdiag.probes.schema import Run
+from wtdiag.probes.records.schema import Run
 
 # How a rule's feedback learns is the rule's own affair; one without learned feedback has none of it.
 _FEEDBACK = {"feedback_optimizer", "feedback_lr", "feedback_momentum", "delay", "alternate", "noise_on"}

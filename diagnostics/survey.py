@@ -15,9 +15,9 @@ from threadpoolctl import ThreadpoolController
 
 from wtdiag.probes import PROBES, Quantities
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import layer_names, open_snapshot, read_layer, snapshot_path
-from wtdiag.probes.spectra import Spectrum
-from wtdiag.probes.subspaces import MODES
+from wtdiag.probes.measures.spectra.singular_values import Spectrum
+from wtdiag.probes.measures.spectra.subspaces import MODES
+from wtdiag.probes.records.schema import layer_names, open_snapshot, read_layer, snapshot_path
 
 Signals = Callable[[int], Mapping[str, Mapping[str, Any]]]
 """Gives for a step, by layer, what probes measure beside the weights, under the names of their parameters."""

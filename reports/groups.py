@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from wtdiag.diagnostics.pairing import pair
-from wtdiag.probes.schema import Run
+from wtdiag.probes.records.schema import Run
 from wtdiag.reports.curves import Curve
 from wtdiag.reports.curves import average as join
 from wtdiag.reports.facts import last_measured, meaningful

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.probes.schema import write_aside
+from wtdiag.probes.records.schema import write_aside
 from wtdiag.reports import html, pdf
 from wtdiag.reports.content import Report
 from wtdiag.reports.joint import joint

@@ -17,7 +17,7 @@ from wtdiag.diagnostics.analyze import read_analysis
 from wtdiag.diagnostics.finding import Finding, read_findings
 from wtdiag.diagnostics.stability import stability
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import ANALYSIS, FINDINGS, METRICS, open_run
+from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, METRICS, open_run
 from wtdiag.reports.style import printable
 
 UNDIAGNOSED = "Not diagnosed"

@@ -13,7 +13,7 @@ import xarray as xr
 from wtdiag.diagnostics.claims import read_claims
 from wtdiag.diagnostics.results import RESULTS
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.files import read_json
+from wtdiag.probes.records.files import read_json
 from wtdiag.reports import claims, robustness, sweep, transfer
 from wtdiag.reports.content import Block, Code, Number, Numbers, Report, Section, Table, Text
 from wtdiag.reports.factors import over_factors, ranking

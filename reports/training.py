@@ -13,7 +13,7 @@ import xarray as xr
 
 from wtdiag.diagnostics.analyze import read_analysis
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import ANALYSIS, METRICS, open_run
+from wtdiag.probes.records.schema import ANALYSIS, METRICS, open_run
 from wtdiag.reports import figures
 from wtdiag.reports.axes import spread
 from wtdiag.reports.content import Block, Figure, Section, Table, Text

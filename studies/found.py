@@ -16,7 +16,7 @@ import xarray as xr
 
 from wtdiag.diagnostics.results import RESULTS, read_results
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import read_json
+from wtdiag.probes.records.schema import read_json
 from wtdiag.studies.sweep import SWEEP, Sweep
 from wtdiag.trainers.settings import Settings, from_mapping
 

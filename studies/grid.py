@@ -16,7 +16,7 @@ import xarray as xr
 
 from wtdiag.diagnostics.outcome import angles
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import ANALYSIS, CONFIG
+from wtdiag.probes.records.schema import ANALYSIS, CONFIG
 from wtdiag.studies.cell import Cell, Outcome, State, outcome_of
 from wtdiag.studies.plan import GridPlan, Level, Plan, joined
 from wtdiag.studies.results import UNITS, labels, texts, write

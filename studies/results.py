@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from wtdiag.diagnostics.results import RESULTS
-from wtdiag.probes.schema import CONFIG, read_json, write_aside
+from wtdiag.probes.records.schema import CONFIG, read_json, write_aside
 
 UNITS = {
     "test_accuracy": ("1", "test accuracy at the last step"),

@@ -43,7 +43,7 @@ def stability(training: Training) -> Stability:
     S = η λmax(H) / (2(1 + μ)), with H the curvature of what B descends, ∂B = H B − T, is the learning rate of B over
     the largest one that is stable. The log gain is Σ log |⟨B*, W⟩ / ⟨W, W⟩|, with B* = H⁻¹ T where B comes to rest at
     these W: by what factor, e to the power of it, the errors will have grown on their way down. Both are pure numbers,
-    layer by layer the ``step_size_number`` and the ``predicted_gain`` of `probes.dynamics`.
+    layer by layer the ``step_size_number`` and the ``predicted_gain`` of `probes.measures.dynamics.learning`.
 
     Parameters
     ----------

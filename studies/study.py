@@ -11,7 +11,7 @@ from typing import Any
 from wtdiag.diagnostics.claims import CLAIMS, Result, decide, write_claims
 from wtdiag.diagnostics.results import RESULTS, Evidence, gather
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.probes.schema import write_json
+from wtdiag.probes.records.schema import write_json
 from wtdiag.studies.architectures import check_architectures
 from wtdiag.studies.cell import Cell
 from wtdiag.studies.grid import Grid, tunings

@@ -16,7 +16,7 @@ import xarray as xr
 from optuna.storages import RDBStorage
 
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.probes.schema import read_json, write_json
+from wtdiag.probes.records.schema import read_json, write_json
 from wtdiag.studies.methods import searched
 from wtdiag.studies.plan import joined
 from wtdiag.studies.search import SAMPLERS, Search

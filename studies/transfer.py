@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import read_json, write_json
+from wtdiag.probes.records.schema import read_json, write_json
 from wtdiag.studies.architectures import check_architectures, require_trainable
 from wtdiag.studies.cell import Cell, Outcome, State, is_done, outcome_of
 from wtdiag.studies.found import read_found

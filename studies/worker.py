@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wtdiag.diagnostics.analyze import analyze, write_analysis
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import ANALYSIS, CONFIG
+from wtdiag.probes.records.schema import ANALYSIS, CONFIG
 from wtdiag.studies.cell import Cell, Outcome, State, is_done, outcome_of
 from wtdiag.studies.stability import stability
 from wtdiag.trainers import data, rundir

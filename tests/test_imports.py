@@ -18,7 +18,7 @@ ALLOWED = {
     "studies": {"studies", "reports", "diagnostics", "trainers", "probes"},
 }
 OURS = {*ALLOWED, "wtdiag"}
-CONTRACT = {"wtdiag.probes.schema", "wtdiag.probes.errors"}
+CONTRACT = {"wtdiag.probes.records.schema", "wtdiag.probes.errors"}
 SOURCES = sorted(path for folder in ALLOWED for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -31,7 +31,7 @@ def imports(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "the import path is the file path: no relative imports"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            # `from probes import schema` imports wtdiag.probes.schema; `from wtdiag.probes.schema import x` imports wtdiag.probes.schema
+            # `from probes import schema` imports wtdiag.probes.records.schema; `from wtdiag.probes.records.schema import x` imports wtdiag.probes.records.schema
             found |= {name if is_module(name) else str(node.module) for name in names}
     return found
 
@@ -43,7 +43,12 @@ def is_module(name: str) -> bool:
 
 def test_the_reader_of_imports_sees_them():
     source = "import os.path as p\ndef f():\n    from probes import schema, errors\n    from wtdiag.trainers.rules import RULES\n"
-    assert imports(source) == {"os.path", "wtdiag.probes.schema", "wtdiag.probes.errors", "wtdiag.trainers.rules"}
+    assert imports(source) == {
+        "os.path",
+        "wtdiag.probes.records.schema",
+        "wtdiag.probes.errors",
+        "wtdiag.trainers.rules",
+    }
     with pytest.raises(AssertionError, match="no relative imports"):
         imports("from . import x")
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import CHECKPOINT, write_aside
+from wtdiag.probes.records.schema import CHECKPOINT, write_aside
 from wtdiag.trainers.convert import synapses
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import CHECKPOINT, CONFIG, open_run
+from wtdiag.probes.records.schema import CHECKPOINT, CONFIG, open_run
 from wtdiag.trainers import checkpoint, data, rundir
 from wtdiag.trainers.convert import set_rule, synapses
 from wtdiag.trainers.device import RandomState, choose_device

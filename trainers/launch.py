@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import CONFIG, read_json
+from wtdiag.probes.records.schema import CONFIG, read_json
 from wtdiag.trainers.schedules import Coefficient
 from wtdiag.trainers.settings import Settings, from_mapping, read_config
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wtdiag.probes import schema
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records import schema
 from wtdiag.trainers import models
 from wtdiag.trainers.attribution import attribution
 from wtdiag.trainers.convert import set_rule, synapses, transport_free
@@ -58,7 +58,7 @@ def build_network(settings: Settings, *, shape: tuple[int, int, int], classes: i
 
 
 class Run(schema.Run):
-    """A run directory whose networks can be rebuilt; see `probes.schema.Run` for the rest."""
+    """A run directory whose networks can be rebuilt; see `probes.records.schema.Run` for the rest."""
 
     @property
     def is_ours(self) -> bool:

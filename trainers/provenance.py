@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from wtdiag.probes.schema import wtdiag_version
+from wtdiag.probes.records.schema import wtdiag_version
 from wtdiag.trainers.settings import Settings
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "xarray", "h5py")

@@ -7,8 +7,8 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from wtdiag.probes import schema
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records import schema
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.settings import Settings
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.probes.schema import CONFIG, open_run, snapshot_path, write_json
+from wtdiag.probes.records.schema import CONFIG, open_run, snapshot_path, write_json
 from wtdiag.trainers import rundir
 from wtdiag.trainers.convert import synapses
 from wtdiag.trainers.launch import ENDED

@@ -1,4 +1,4 @@
-"""The life of a run directory: made, added to, brought back to an earlier step. See also `probes.schema`."""
+"""The life of a run directory: made, added to, brought back to an earlier step. See also `probes.records.schema`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import (
+from wtdiag.probes.records.schema import (
     ANALYSIS,
     CHECKPOINT,
     CONFIG,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import LayerArrays, Snapshot
+from wtdiag.probes.records.schema import LayerArrays, Snapshot
 from wtdiag.trainers.convert import synapses
 from wtdiag.trainers.layers import Synaptic
 from wtdiag.trainers.rules import Rule

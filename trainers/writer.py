@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 from torch import nn
 
-from wtdiag.probes.schema import write_snapshot
+from wtdiag.probes.records.schema import write_snapshot
 from wtdiag.trainers.staging import Staging
 
 

@@ -114,7 +114,7 @@ def diagnose(run: str | os.PathLike[str] | Run, analysis: xr.Dataset | None = No
 
     from wtdiag.diagnostics.analyze import read_analysis
     from wtdiag.diagnostics.diagnose import diagnose as find
-    from wtdiag.probes.schema import ANALYSIS, METRICS, open_run
+    from wtdiag.probes.records.schema import ANALYSIS, METRICS, open_run
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     metrics = opened.metrics if (opened.path / METRICS).exists() else pd.DataFrame()
@@ -154,7 +154,7 @@ def report(
     """
     from wtdiag.diagnostics.analyze import write_analysis
     from wtdiag.diagnostics.finding import write_findings
-    from wtdiag.probes.schema import ANALYSIS, FINDINGS, open_run
+    from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, open_run
     from wtdiag.reports import write
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
@@ -189,7 +189,7 @@ def compare(
         If there is no run, a directory is none, or the reference is no run's rule.
     """
     from wtdiag.diagnostics.compare import compare as compare_runs
-    from wtdiag.probes.schema import open_run
+    from wtdiag.probes.records.schema import open_run
 
     paths = [runs] if isinstance(runs, (str, os.PathLike)) else runs
     return compare_runs([open_run(run) for run in run_directories(map(Path, paths))], reference)
@@ -200,7 +200,7 @@ def run_directories(paths: Iterable[Path]) -> list[Path]:
 
     A folder that is no run stands for the runs in it, and what an earlier comparison left beside them is passed over.
     """
-    from wtdiag.probes.schema import CONFIG
+    from wtdiag.probes.records.schema import CONFIG
     from wtdiag.reports.publish import COMPARISON
 
     found: list[Path] = []

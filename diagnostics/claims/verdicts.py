@@ -13,7 +13,7 @@ from typing import Any
 from wtdiag.diagnostics.claims.base import CLAIMS, Claim, Measured, points
 from wtdiag.diagnostics.results import Evidence
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.probes.files import read_json, write_json
+from wtdiag.probes.records.files import read_json, write_json
 
 SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED = "seen", "not seen", "undecided at this scale", "not tested"
 VERDICTS = (SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED)

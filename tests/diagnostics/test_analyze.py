@@ -10,9 +10,11 @@ import xarray as xr
 
 from wtdiag.diagnostics import survey
 from wtdiag.diagnostics.analyze import analyze, read_analysis, write_analysis
-from wtdiag.probes import PROBES, Quantities, spectra, subspaces
+from wtdiag.probes import PROBES, Quantities
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import LayerArrays, Run, Snapshot, open_run, snapshot_path, write_json, write_snapshot
+from wtdiag.probes.measures.spectra import singular_values as spectra
+from wtdiag.probes.measures.spectra import subspaces
+from wtdiag.probes.records.schema import LayerArrays, Run, Snapshot, open_run, snapshot_path, write_json, write_snapshot
 
 CONFIG = {
     "status": "diverged",

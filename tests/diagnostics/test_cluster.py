@@ -13,7 +13,7 @@ import wtdiag.diagnostics.cluster
 from wtdiag.diagnostics.analyze import analyze
 from wtdiag.diagnostics.cluster import cluster
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
+from wtdiag.probes.records.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
 
 STEPS = range(0, 60, 10)
 

@@ -14,7 +14,7 @@ from wtdiag.diagnostics.analyze import write_analysis
 from wtdiag.diagnostics.compare import COLUMNS, UNITS, compare
 from wtdiag.diagnostics.tables import comparison_tables
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import open_run, write_json
+from wtdiag.probes.records.schema import open_run, write_json
 
 SETTINGS = {"model": "mlp", "depth": 4, "data": "digits", "lr": 0.05, "feedback_lr": None, "delay": 0.0,
             "update_noise": 0.0, "noise_on": "both", "device": "auto", "coefficients": {}}  # fmt: skip

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from layers_in_numpy import RULES, SumLaw, law_of
 
 from wtdiag.probes import PROBES, Quantities
-from wtdiag.probes.lanczos import lanczos
-from wtdiag.probes.laws import resting_variance
+from wtdiag.probes.kernels.lanczos import lanczos
+from wtdiag.probes.measures.dynamics.recursion import resting_variance
 
 OF_LAWS = sorted(name for name, about in PROBES.items() if "law" in about.needs and name != "tracking_lag")
 GENERATOR = np.random.default_rng(5)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from wtdiag.probes import PROBES, Quantities
-from wtdiag.probes.comparison import Comparison
-from wtdiag.probes.nulls import norm_ratio_null, random_spectra
+from wtdiag.probes.kernels.comparison import Comparison
+from wtdiag.probes.kernels.nulls import norm_ratio_null, random_spectra
 
 DRAWS = 3000
 

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from wtdiag.probes.comparison import compare
-from wtdiag.probes.row_sums import row_sums
+from wtdiag.probes.kernels.comparison import compare
+from wtdiag.probes.kernels.row_sums import row_sums
 
 RNG = np.random.default_rng(0)
 

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import (
+from wtdiag.probes.records.schema import (
     LayerArrays,
     Snapshot,
     open_run,
@@ -419,7 +419,7 @@ def test_disk_that_is_full(tmp_path):
 import resource, signal
 import numpy as np
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import LayerArrays, Snapshot, write_snapshot
+from wtdiag.probes.records.schema import LayerArrays, Snapshot, write_snapshot
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -439,7 +439,7 @@ def test_killed_while_writing(tmp_path):
     script = f"""
 import itertools
 import numpy as np
-from wtdiag.probes.schema import LayerArrays, Snapshot, write_snapshot
+from wtdiag.probes.records.schema import LayerArrays, Snapshot, write_snapshot
 for step in itertools.count():
     weights = np.full((1000, 1000), float(step))
     write_snapshot({str(path)!r}, Snapshot(step, {{"fc": LayerArrays(weights, None, "Linear", 0)}}))

@@ -5,7 +5,7 @@ import pytest
 from brute_force import of_subspaces
 
 from wtdiag.probes import PROBES, Quantities
-from wtdiag.probes.subspaces import principal_angles
+from wtdiag.probes.measures.spectra.subspaces import principal_angles
 
 RNG = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from brute_force import power_law
 
-from wtdiag.probes.tails import fit_power_law
+from wtdiag.probes.measures.spectra.tails import fit_power_law
 
 RNG = np.random.default_rng(0)
 

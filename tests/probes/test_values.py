@@ -6,8 +6,8 @@ import scipy.linalg
 from brute_force import brute, of_both
 
 from wtdiag.probes import PROBES, Quantities
-from wtdiag.probes.comparison import compare
-from wtdiag.probes.spectra import decompose
+from wtdiag.probes.kernels.comparison import compare
+from wtdiag.probes.measures.spectra.singular_values import decompose
 
 RNG = np.random.default_rng(0)
 SHAPES = [

@@ -11,7 +11,7 @@ import wtdiag
 from wtdiag import reports
 from wtdiag.diagnostics.analyze import analyze, write_analysis
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
+from wtdiag.probes.records.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
 from wtdiag.reports.sources import load
 from wtdiag.reports.thin import thin
 

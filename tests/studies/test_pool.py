@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import CONFIG, read_json
+from wtdiag.probes.records.schema import CONFIG, read_json
 from wtdiag.studies.cell import Cell, is_done, outcome_of
 from wtdiag.studies.pool import Pool
 from wtdiag.trainers.fit import Training

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from wtdiag.diagnostics.results import check_results, read_results
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import open_run, write_json
+from wtdiag.probes.records.schema import open_run, write_json
 from wtdiag.studies.architectures import parse_architectures, require_trainable
 from wtdiag.studies.cell import Outcome
 from wtdiag.studies.cli_transfer import tables, transfer

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import open_run
+from wtdiag.probes.records.schema import open_run
 from wtdiag.trainers import fit
 from wtdiag.trainers.fit import Training
 from wtdiag.trainers.plan import SnapshotPlan

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import open_run
+from wtdiag.probes.records.schema import open_run
 from wtdiag.trainers.data import hold_out, load
 from wtdiag.trainers.fit import Training
 from wtdiag.trainers.settings import Settings

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import write_json
+from wtdiag.probes.records.schema import write_json
 from wtdiag.trainers.attribution import attribution
 from wtdiag.trainers.convert import transport_free
 from wtdiag.trainers.fit import Training

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from wtdiag.probes.schema import write_json
+from wtdiag.probes.records.schema import write_json
 from wtdiag.trainers.convert import transport_free
 from wtdiag.trainers.fit import Training
 from wtdiag.trainers.network import attribution_of, open_run, signals_of

@@ -10,7 +10,7 @@ from torch import nn
 
 import wtdiag.trainers.writer
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import open_run, open_snapshot, read_layer, snapshot_path
+from wtdiag.probes.records.schema import open_run, open_snapshot, read_layer, snapshot_path
 from wtdiag.trainers.convert import synapses, transport_free
 from wtdiag.trainers.recorder import Recorder
 from wtdiag.trainers.rules import RULES

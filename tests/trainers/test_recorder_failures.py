@@ -15,7 +15,7 @@ from torch import nn
 
 import wtdiag.trainers.writer
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import open_run, snapshot_path
+from wtdiag.probes.records.schema import open_run, snapshot_path
 from wtdiag.trainers.convert import transport_free
 from wtdiag.trainers.recorder import Recorder
 

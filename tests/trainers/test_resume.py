@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.schema import open_run, write_json
+from wtdiag.probes.records.schema import open_run, write_json
 from wtdiag.trainers import checkpoint, fit
 from wtdiag.trainers.fit import Training, start
 from wtdiag.trainers.launch import runs_to_train, status

@@ -42,7 +42,7 @@ def analyze(
 
     from wtdiag.diagnostics.compare import compare as compare_runs
     from wtdiag.diagnostics.finding import read_findings
-    from wtdiag.probes.schema import ANALYSIS, FINDINGS
+    from wtdiag.probes.records.schema import ANALYSIS, FINDINGS
     from wtdiag.reports import FORMATS, write
     from wtdiag.reports.publish import destination
     from wtdiag.trainers.network import open_run

@@ -26,7 +26,7 @@ def compare(run_dirs: tuple[Path, ...], reference: str | None, out: Path | None)
     wtdiag compare runs/three
     wtdiag compare runs/*-seed? --reference kp --out differences.csv
     """  # noqa: D301  (click wants the character itself)
-    from wtdiag.probes.schema import write_aside
+    from wtdiag.probes.records.schema import write_aside
 
     if out is not None and out.exists():
         raise InputError(f"out: {out} exists; expected the name of a new file")

@@ -6,10 +6,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from wtdiag.probes.comparison import Comparison, compare
-from wtdiag.probes.nulls import angle_null
+from wtdiag.probes.kernels.comparison import Comparison, compare
+from wtdiag.probes.kernels.nulls import angle_null
+from wtdiag.probes.measures.weights.units import by_unit
 from wtdiag.probes.registry import probe, shared
-from wtdiag.probes.units import by_unit
 
 
 @shared

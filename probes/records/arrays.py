@@ -1,4 +1,4 @@
-"""What a model is at one step, in memory. Imported through `probes.schema`."""
+"""What a model is at one step, in memory. Imported through `probes.records.schema`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.netcdf import Array, Attribute
+from wtdiag.probes.records.netcdf import Array, Attribute
 
 _SPACE = ("d", "h", "w")
 

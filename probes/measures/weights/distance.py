@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from wtdiag.probes.comparison import Comparison
-from wtdiag.probes.nulls import relative_distance_null
+from wtdiag.probes.kernels.comparison import Comparison
+from wtdiag.probes.kernels.nulls import relative_distance_null
 from wtdiag.probes.registry import probe
 
 

@@ -19,10 +19,10 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from wtdiag.probes.arrays import LayerArrays, Snapshot
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.probes.files import read_json, write_aside, write_json
-from wtdiag.probes.snapshots import (
+from wtdiag.probes.records.arrays import LayerArrays, Snapshot
+from wtdiag.probes.records.files import read_json, write_aside, write_json
+from wtdiag.probes.records.snapshots import (
     FORMAT,
     SNAPSHOT_NAME,
     STATE,
@@ -125,7 +125,7 @@ class Run:
         """Forward and feedback weights at ``step``, one node per layer in forward order.
 
         The order is the newest snapshot's: before the first batch it is not known. A node has the name of the
-        layer's group in the file (`probes.snapshots.encode_layer`). Under backprop ``feedback`` is ``forward``.
+        layer's group in the file (`probes.records.snapshots.encode_layer`). Under backprop ``feedback`` is ``forward``.
 
         Raises
         ------

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtdiag.probes.row_sums import RowSums, row_sums
+from wtdiag.probes.kernels.row_sums import RowSums, row_sums
 
 Array = NDArray[Any]
 

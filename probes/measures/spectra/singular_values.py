@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtdiag.probes.nulls import random_spectra
+from wtdiag.probes.kernels.nulls import random_spectra
 from wtdiag.probes.registry import shared
 
 SIDES = ("forward", "feedback")

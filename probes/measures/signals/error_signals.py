@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtdiag.probes.comparison import Comparison, compare
-from wtdiag.probes.nulls import error_angle_null
+from wtdiag.probes.kernels.comparison import Comparison, compare
+from wtdiag.probes.kernels.nulls import error_angle_null
 from wtdiag.probes.registry import probe, shared
 
 Array = NDArray[Any]

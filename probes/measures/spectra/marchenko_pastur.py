@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from wtdiag.probes.measures.spectra.singular_values import SIDES, Spectrum
 from wtdiag.probes.registry import probe
-from wtdiag.probes.spectra import SIDES, Spectrum
 
 
 def _edge(norm: float, rows: int, columns: int, blocks: int) -> float:

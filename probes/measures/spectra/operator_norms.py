@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wtdiag.probes.lanczos import lanczos
+from wtdiag.probes.kernels.lanczos import lanczos
+from wtdiag.probes.measures.spectra.singular_values import Spectrum
 from wtdiag.probes.registry import probe
-from wtdiag.probes.spectra import Spectrum
 
 Array = NDArray[Any]
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtdiag.probes.nulls import random_principal_angles
+from wtdiag.probes.kernels.nulls import random_principal_angles
+from wtdiag.probes.measures.spectra.singular_values import Spectrum, Subspaces, decompose
 from wtdiag.probes.registry import probe, shared
-from wtdiag.probes.spectra import Spectrum, Subspaces, decompose
 
 MODES = 10  # singular vectors that are compared, or all where a block has fewer
 _SIDES = ("output", "input")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtdiag.probes.comparison import Comparison
-from wtdiag.probes.nulls import random_rightmost
+from wtdiag.probes.kernels.comparison import Comparison
+from wtdiag.probes.kernels.nulls import random_rightmost
 from wtdiag.probes.registry import probe
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtdiag.probes.nulls import random_spectra
+from wtdiag.probes.kernels.nulls import random_spectra
+from wtdiag.probes.measures.spectra.singular_values import SIDES, Spectrum
 from wtdiag.probes.registry import probe, shared
-from wtdiag.probes.spectra import SIDES, Spectrum
 
 _CHECKPOINTS = np.linspace(0, 1, 17)
 

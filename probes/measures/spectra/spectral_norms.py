@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from wtdiag.probes.measures.spectra.singular_values import SIDES, Spectrum
 from wtdiag.probes.registry import probe
-from wtdiag.probes.spectra import SIDES, Spectrum
 
 
 def _singular_values_null(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

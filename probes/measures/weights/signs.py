@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wtdiag.probes.comparison import Comparison
-from wtdiag.probes.nulls import sign_agreement_null
+from wtdiag.probes.kernels.comparison import Comparison
+from wtdiag.probes.kernels.nulls import sign_agreement_null
 from wtdiag.probes.registry import probe
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from wtdiag.probes.measures.spectra.singular_values import SIDES, Spectrum
 from wtdiag.probes.registry import probe
-from wtdiag.probes.spectra import SIDES, Spectrum
 
 
 def _null(spectrum: Spectrum, ranks: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """How B learns while W stands still: whether it is stable, how fast it is, and where it comes to rest.
 
-See `probes.laws` for the recursion behind all of these. The steps of Adam do not scale with the gradient: what
+See `probes.measures.dynamics.recursion` for the recursion behind all of these. The steps of Adam do not scale with the gradient: what
 depends on the step, and not on the fixed point alone, is then NaN.
 
 Examples
@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtdiag.probes.comparison import Comparison, compare
-from wtdiag.probes.lanczos import lanczos
-from wtdiag.probes.laws import Drift, Law, Rest, resting_variance
+from wtdiag.probes.kernels.comparison import Comparison, compare
+from wtdiag.probes.kernels.lanczos import lanczos
+from wtdiag.probes.measures.dynamics.recursion import Drift, Law, Rest, resting_variance
 from wtdiag.probes.registry import probe, shared
 
 Array = NDArray[Any]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from wtdiag.probes.comparison import Comparison
-from wtdiag.probes.nulls import norm_ratio_null
+from wtdiag.probes.kernels.comparison import Comparison
+from wtdiag.probes.kernels.nulls import norm_ratio_null
 from wtdiag.probes.registry import probe
 
 _REFERENCE = "Golub and Van Loan 2013, Matrix Computations, section 2.3"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh_tridiagonal
 from scipy.special import poch, polygamma
 
-from wtdiag.probes.comparison import Comparison
+from wtdiag.probes.kernels.comparison import Comparison
 
 Array = NDArray[Any]
 

@@ -1,7 +1,7 @@
 """One snapshot: the weights of every layer and the rest of the model's state, in one netCDF-4 file.
 
 Written with h5py alone, which costs little more than writing the bytes; ``ncdump`` and
-``xarray.open_datatree`` read the files with named dimensions. Imported through `probes.schema`.
+``xarray.open_datatree`` read the files with named dimensions. Imported through `probes.records.schema`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from urllib.parse import unquote
 
 import h5py
 
-from wtdiag.probes.arrays import LayerArrays, Snapshot
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.files import write_aside
-from wtdiag.probes.netcdf import Array, Attribute, Group, create, plain, read_variable
+from wtdiag.probes.records.arrays import LayerArrays, Snapshot
+from wtdiag.probes.records.files import write_aside
+from wtdiag.probes.records.netcdf import Array, Attribute, Group, create, plain, read_variable
 
 FORMAT = 1
 SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # what `snapshot_path` gives, alone
