@@ -28,7 +28,7 @@ from bench.page import fill, table
 from wtdiag.diagnostics.derive import derive
 from wtdiag.diagnostics.diagnose import diagnose
 from wtdiag.diagnostics.view import View
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.config.settings import Settings
 
 RULES: Mapping[str, Mapping[str, Any]] = {
     "wm-reg": {},

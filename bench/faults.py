@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from wtdiag.trainers.layers.layers.convert import synapses
+from wtdiag.trainers.layers.layers.layers import Synaptic
 
 import wtdiag
 from bench.page import fill, table
@@ -27,8 +29,6 @@ from wtdiag.diagnostics.diagnose import diagnose
 from wtdiag.diagnostics.finding import Finding
 from wtdiag.diagnostics.thresholds import THRESHOLDS, Record
 from wtdiag.trainers import data, models
-from wtdiag.trainers.convert import synapses
-from wtdiag.trainers.layers import Synaptic
 
 SEEDS = (3, 4, 5)
 """Thresholds were chosen on 100 and 101; 0 to 2 showed that silence spreads upwards too."""

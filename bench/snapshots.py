@@ -17,12 +17,12 @@ from statistics import median
 import torch
 import torchvision
 from torch import nn
+from wtdiag.trainers.layers.layers.convert import transport_free
 
 from bench.timing import paired_ratios
 from wtdiag.probes.records.schema import write_snapshot
-from wtdiag.trainers.convert import transport_free
-from wtdiag.trainers.recorder import Recorder
-from wtdiag.trainers.staging import Staging
+from wtdiag.trainers.record.recorder import Recorder
+from wtdiag.trainers.record.staging import Staging
 
 ROUNDS = 15
 

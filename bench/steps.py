@@ -12,12 +12,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
 from bench.memory import peak_bytes
 from bench.timing import paired_ratios
 from wtdiag.trainers import models
-from wtdiag.trainers.convert import synapses, transport_free
-from wtdiag.trainers.signals import error_signals
+from wtdiag.trainers.observe.tracer import error_signals
 
 RULES = ("bp", "fa", "usf", "frsf", "brsf", "dfa", "kp", "sa", "wm-reg", "wm", "aa", "ia")
 TARGETS = {  # (convolutional, mlp)

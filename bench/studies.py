@@ -20,7 +20,7 @@ import torch
 from wtdiag.studies.cell import Cell, outcome_of
 from wtdiag.studies.grid import Grid
 from wtdiag.studies.plan import read_plan
-from wtdiag.trainers.fit import Training, load_data
+from wtdiag.trainers.loop.fit import Training, load_data
 
 STUDY = """
 title = "200 tiny cells"

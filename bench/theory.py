@@ -23,12 +23,12 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
+from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
 from bench.page import fill, table
 from wtdiag.probes import Quantities
 from wtdiag.trainers import models
-from wtdiag.trainers.convert import synapses, transport_free
-from wtdiag.trainers.signals import error_signals
+from wtdiag.trainers.observe.tracer import error_signals
 
 BATCH = 32
 LAYERS = {"mlp": ("fc2", torch.float64, 256), "conv": ("conv2", torch.float32, 64)}

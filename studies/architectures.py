@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from wtdiag.trainers.config.build import build_network
+
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.studies.describe import describe
 from wtdiag.trainers import data
-from wtdiag.trainers.fit import load_data
-from wtdiag.trainers.launch import WHEREABOUTS
-from wtdiag.trainers.network import build_network
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop.fit import load_data
+from wtdiag.trainers.loop.launch import WHEREABOUTS
 
 FIXED = ("rule", "coefficients", "seed", "holdout")
 """Settings that no architecture may change: the method, what seeds pair, and that it is tested on the test set."""

@@ -15,10 +15,10 @@ import xarray as xr
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.studies.plan import joined
 from wtdiag.studies.stability import Descent, Laws, Stability
-from wtdiag.trainers.fit import Training
-from wtdiag.trainers.learner import Learner
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop.fit import Training
+from wtdiag.trainers.loop.learner import Learner
 from wtdiag.trainers.rules import RULES
-from wtdiag.trainers.settings import Settings
 
 _DESCENT = ("lr", "momentum", "weight_decay", "feedback_lr", "feedback_momentum")
 """Settings that change no more of a network than its steps."""

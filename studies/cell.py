@@ -11,8 +11,8 @@ import pandas as pd
 from wtdiag.diagnostics.analyze import read_analysis
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG, METRICS, Run, open_run
-from wtdiag.trainers.launch import ENDED, status, stored
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop.launch import ENDED, status, stored
 
 
 @dataclass(frozen=True)

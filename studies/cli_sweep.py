@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wtdiag.trainers.options import given, settings_options
+from wtdiag.cli.options import given, settings_options
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -93,8 +93,8 @@ def sweep(
     from wtdiag.studies.results import write
     from wtdiag.studies.space import parse_search
     from wtdiag.studies.sweep import REFERENCE, Sweep
-    from wtdiag.trainers.launch import parse_coefficients
-    from wtdiag.trainers.settings import read_config
+    from wtdiag.trainers.config.settings import read_config
+    from wtdiag.trainers.loop.launch import parse_coefficients
 
     file = read_config(config) if config else {}
     wanted = {**file, **given(options)}

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.config.settings import Settings
 
 _ORDER = [field.name for field in dataclasses.fields(Settings)]
 _SPEAK_FOR_THEMSELVES = ("rule", "model", "data")

@@ -21,12 +21,12 @@ from wtdiag.studies.describe import describe
 from wtdiag.studies.plan import Plan
 from wtdiag.studies.pool import cores
 from wtdiag.studies.study import Study
-from wtdiag.trainers.cost import Cost, measure
+from wtdiag.trainers.config.device import gpus, threads
+from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.data import Data
 from wtdiag.trainers.data.synthetic import files_found, synthetic
-from wtdiag.trainers.device import gpus, threads
-from wtdiag.trainers.fit import load_data
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.loop.cost import Cost, measure
+from wtdiag.trainers.loop.fit import load_data
 
 _NUMBERS = (
     *("seed", "lr", "momentum", "nesterov", "weight_decay", "schedule", "warmup", "label_smoothing"),

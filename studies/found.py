@@ -18,7 +18,7 @@ from wtdiag.diagnostics.results import RESULTS, read_results
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import read_json
 from wtdiag.studies.sweep import SWEEP, Sweep
-from wtdiag.trainers.settings import Settings, from_mapping
+from wtdiag.trainers.config.settings import Settings, from_mapping
 
 _UNFINISHED = ("pending", "running", "interrupted")
 

@@ -20,8 +20,8 @@ from wtdiag.probes.records.schema import ANALYSIS, CONFIG
 from wtdiag.studies.cell import Cell, Outcome, State, outcome_of
 from wtdiag.studies.plan import GridPlan, Level, Plan, joined
 from wtdiag.studies.results import UNITS, labels, texts, write
-from wtdiag.trainers.launch import stored
-from wtdiag.trainers.settings import Settings, from_mapping
+from wtdiag.trainers.config.settings import Settings, from_mapping
+from wtdiag.trainers.loop.launch import stored
 
 SAVE_SECONDS = 10.0
 """Time between two writings of the results while cells are still trained."""

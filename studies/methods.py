@@ -9,8 +9,8 @@ from typing import Any, get_args, get_type_hints
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.studies.plan import joined
 from wtdiag.studies.space import SETTINGS, Range, Space, Value, check_known, coefficients_of
+from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.rules import RULES
-from wtdiag.trainers.settings import Settings, from_mapping
 
 
 def searched(methods: Mapping[str, Mapping[str, Any]], space: Space) -> dict[str, Space]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.studies.space import Range, parse_space
+from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.rules import RULES
-from wtdiag.trainers.settings import Settings, from_mapping
 
 BUILT_IN = Path(__file__).parent
 """Folder of the studies that come with wtdiag: ``small/`` and ``full/``."""

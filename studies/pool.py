@@ -19,7 +19,7 @@ from rich.console import Console
 from wtdiag.probes.errors import InputError
 from wtdiag.studies.board import Board
 from wtdiag.studies.cell import Cell, Outcome, State, is_done, outcome_of
-from wtdiag.trainers.device import gpus
+from wtdiag.trainers.config.device import gpus
 
 PATIENCE = 20.0
 """Seconds that a worker has to leave off when the user interrupts."""

@@ -19,7 +19,7 @@ from wtdiag.studies.cell import Cell, Outcome, State
 from wtdiag.studies.plan import joined
 from wtdiag.studies.prune import LOG_GAIN, STEP_SIZE_NUMBER, StepSizePruner, why
 from wtdiag.studies.space import Space, grid
-from wtdiag.trainers.settings import from_mapping
+from wtdiag.trainers.config.settings import from_mapping
 
 SAMPLERS = ("tpe", "random", "grid")
 

@@ -10,8 +10,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.rules import RULES
-from wtdiag.trainers.settings import Settings
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from wtdiag.trainers.layers.layers.convert import synapses
 
 from wtdiag.probes import Quantities
-from wtdiag.trainers.convert import synapses
-from wtdiag.trainers.device import RandomState
-from wtdiag.trainers.fit import Training
-from wtdiag.trainers.learner import Learner
+from wtdiag.trainers.config.device import RandomState
+from wtdiag.trainers.loop.fit import Training
+from wtdiag.trainers.loop.learner import Learner
+from wtdiag.trainers.observe.tracer import error_signals
 from wtdiag.trainers.rules import Rule
-from wtdiag.trainers.signals import error_signals
 
 
 class Stability(NamedTuple):
@@ -68,7 +68,7 @@ def stability(training: Training) -> Stability:
 
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from wtdiag.trainers.settings import Settings
+    >>> from wtdiag.trainers.config.settings import Settings
     >>> settings = Settings(rule="sa", feedback_lr=2.0, depth=3, coefficients={"decay": 0.1, "self": 0.2})
     >>> found = stability(Training(settings, Path(tempfile.mkdtemp(), "sa")))
     >>> round(found.step_size_number, 6), round(found.log_gain, 6)
@@ -83,7 +83,7 @@ def stability(training: Training) -> Stability:
 
 @dataclass(frozen=True)
 class Descent:
-    """How B descends its gradient: what the step-size number depends on beside the rule; see `trainers.laws.Law`."""
+    """How B descends its gradient: what the step-size number depends on beside the rule; see `trainers.observe.laws.Law`."""
 
     lr: float = math.nan
     optimizer: str = "sgd"

@@ -11,6 +11,7 @@ from typing import Any
 from wtdiag.diagnostics.claims import CLAIMS, Result, decide, write_claims
 from wtdiag.diagnostics.results import RESULTS, Evidence, gather
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import write_json
 from wtdiag.studies.architectures import check_architectures
 from wtdiag.studies.cell import Cell
@@ -20,9 +21,8 @@ from wtdiag.studies.pool import Pool
 from wtdiag.studies.results import write
 from wtdiag.studies.sweep import Sweep
 from wtdiag.studies.transfer import Transfer
-from wtdiag.trainers import rundir
-from wtdiag.trainers.provenance import environment
-from wtdiag.trainers.settings import from_mapping
+from wtdiag.trainers.config.settings import from_mapping
+from wtdiag.trainers.record.provenance import environment
 
 STUDY = "study.json"
 DECIDED = "claims.json"

@@ -16,6 +16,7 @@ import xarray as xr
 from optuna.storages import RDBStorage
 
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import read_json, write_json
 from wtdiag.studies.methods import searched
 from wtdiag.studies.plan import joined
@@ -23,9 +24,8 @@ from wtdiag.studies.search import SAMPLERS, Search
 from wtdiag.studies.space import Space
 from wtdiag.studies.storage import open_storage, shown_url
 from wtdiag.studies.trials import dataset
-from wtdiag.trainers import rundir
-from wtdiag.trainers.launch import WHEREABOUTS
-from wtdiag.trainers.settings import from_mapping
+from wtdiag.trainers.config.settings import from_mapping
+from wtdiag.trainers.loop.launch import WHEREABOUTS
 
 SWEEP = "sweep.json"
 REFERENCE = "bp"

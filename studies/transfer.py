@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import read_json, write_json
 from wtdiag.studies.architectures import check_architectures, require_trainable
 from wtdiag.studies.cell import Cell, Outcome, State, is_done, outcome_of
@@ -22,9 +23,8 @@ from wtdiag.studies.found import read_found
 from wtdiag.studies.plan import joined
 from wtdiag.studies.results import texts
 from wtdiag.studies.sweep import REFERENCE, Sweep
-from wtdiag.trainers import rundir
-from wtdiag.trainers.launch import WHEREABOUTS
-from wtdiag.trainers.settings import Settings, from_mapping
+from wtdiag.trainers.config.settings import Settings, from_mapping
+from wtdiag.trainers.loop.launch import WHEREABOUTS
 
 TRANSFER = "transfer.json"
 

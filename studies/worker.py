@@ -12,15 +12,16 @@ from pathlib import Path
 
 from wtdiag.diagnostics.analyze import analyze, write_analysis
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
 from wtdiag.studies.cell import Cell, Outcome, State, is_done, outcome_of
 from wtdiag.studies.stability import stability
-from wtdiag.trainers import data, rundir
-from wtdiag.trainers.device import take_share
-from wtdiag.trainers.fit import Progress, Training, load_data
-from wtdiag.trainers.launch import ENDED
-from wtdiag.trainers.network import attribution_of, open_run, signals_of
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers import data
+from wtdiag.trainers.config.device import take_share
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop.fit import Progress, Training, load_data
+from wtdiag.trainers.loop.launch import ENDED
+from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
 
 REPORT_SECONDS = 0.25
 PATIENCE = 30.0

@@ -211,9 +211,9 @@ def test_memory_does_not_grow_with_the_number_of_snapshots(tmp_path):
 
 
 def test_signals_that_fail_at_a_step_are_told_of(run, three, monkeypatch):
-    import wtdiag.trainers.network
+    import wtdiag.trainers.observe.open_run
 
-    signals_of = wtdiag.trainers.network.signals_of
+    signals_of = wtdiag.trainers.observe.open_run.signals_of
 
     def failing(*given):
         signals = signals_of(*given)
@@ -225,7 +225,7 @@ def test_signals_that_fail_at_a_step_are_told_of(run, three, monkeypatch):
 
         return at
 
-    monkeypatch.setattr(wtdiag.trainers.network, "signals_of", failing)
+    monkeypatch.setattr(wtdiag.trainers.observe.open_run, "signals_of", failing)
     code, printed, message = run("analyze", "--format", "html", "--probe", "error_angle", three / "fa")
     assert code == 0
     assert message == "wtdiag: step 0 has no signals: the loss cannot take the batch\n"
@@ -409,7 +409,7 @@ def test_the_table_fits_eighty_columns_and_tells_runs_apart(run, tmp_path, monke
 
 
 def test_where_one_run_fails_the_others_are_interrupted(run, tmp_path, monkeypatch, recwarn):
-    from wtdiag.trainers import rundir
+    from wtdiag.probes.records import rundir
 
     append = rundir.append_metrics
 
@@ -430,7 +430,7 @@ def test_where_one_run_fails_the_others_are_interrupted(run, tmp_path, monkeypat
 
 
 def test_a_full_disk_ends_several_runs_with_one_line(run, tmp_path, monkeypatch, recwarn):
-    from wtdiag.trainers import writer
+    from wtdiag.trainers.record import writer
 
     def full(path, snapshot):
         raise InputError(f"{path}: cannot be written (No space left on device)")

@@ -33,7 +33,7 @@ def test_commands_and_code_run_word_by_word(tmp_path, monkeypatch):
 def test_the_config_example_is_valid():
     import tomllib
 
-    from wtdiag.trainers.settings import from_mapping
+    from wtdiag.trainers.config.settings import from_mapping
 
     (example,) = blocks("toml")
     assert from_mapping(tomllib.loads(example), "README.md").rule == "sa"

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from wtdiag.probes import PROBES as PROBES
     from wtdiag.probes.errors import InputError as InputError
     from wtdiag.reports import plot
-    from wtdiag.trainers.convert import summary as summary
-    from wtdiag.trainers.convert import transport_free as transport_free
-    from wtdiag.trainers.fit import Training as Training
-    from wtdiag.trainers.network import open_run as open_run
-    from wtdiag.trainers.recorder import Recorder as Recorder
+    from wtdiag.trainers.config.settings import Settings as Settings
+    from wtdiag.trainers.layers.layers.convert import summary as summary
+    from wtdiag.trainers.layers.layers.convert import transport_free as transport_free
+    from wtdiag.trainers.loop.fit import Training as Training
+    from wtdiag.trainers.observe.open_run import open_run as open_run
+    from wtdiag.trainers.observe.tracer import error_signals as error_signals
+    from wtdiag.trainers.record.recorder import Recorder as Recorder
     from wtdiag.trainers.rules import RULES as RULES
     from wtdiag.trainers.rules import Rule as Rule
     from wtdiag.trainers.rules import rule as rule
-    from wtdiag.trainers.settings import Settings as Settings
-    from wtdiag.trainers.signals import error_signals as error_signals
     from wtdiag.workflow import analyze as analyze
     from wtdiag.workflow import compare as compare
     from wtdiag.workflow import diagnose as diagnose
@@ -35,21 +35,21 @@ _PUBLIC = {
     "InputError": "wtdiag.probes.errors",
     "PROBES": "wtdiag.probes",
     "RULES": "wtdiag.trainers.rules",
-    "Recorder": "wtdiag.trainers.recorder",
+    "Recorder": "wtdiag.trainers.record.recorder",
     "Rule": "wtdiag.trainers.rules",
-    "Settings": "wtdiag.trainers.settings",
-    "Training": "wtdiag.trainers.fit",
+    "Settings": "wtdiag.trainers.config.settings",
+    "Training": "wtdiag.trainers.loop.fit",
     "analyze": "wtdiag.workflow",
     "compare": "wtdiag.workflow",
     "diagnose": "wtdiag.workflow",
-    "error_signals": "wtdiag.trainers.signals",
+    "error_signals": "wtdiag.trainers.observe.tracer",
     "main": "wtdiag.cli",
-    "open_run": "wtdiag.trainers.network",
+    "open_run": "wtdiag.trainers.observe.open_run",
     "plot": "wtdiag.reports",
     "report": "wtdiag.workflow",
     "rule": "wtdiag.trainers.rules",
-    "summary": "wtdiag.trainers.convert",
-    "transport_free": "wtdiag.trainers.convert",
+    "summary": "wtdiag.trainers.layers.convert",
+    "transport_free": "wtdiag.trainers.layers.convert",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wtdiag.diagnostics.finding import Finding
-    from wtdiag.trainers.network import Run
+    from wtdiag.trainers.observe.open_run import Run
 
 
 def analyze(
@@ -59,7 +59,7 @@ def analyze(
         If the directory is no run, a snapshot is not whole, a probe is unknown, or the cluster cannot be used.
     """
     from wtdiag.diagnostics.analyze import analyze as measure
-    from wtdiag.trainers.network import attribution_of, open_run, signals_of
+    from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
 
@@ -81,7 +81,7 @@ class _OfRun:
 
     @cached_property
     def _function(self) -> Callable[[int], Any]:
-        from wtdiag.trainers.network import open_run
+        from wtdiag.trainers.observe.open_run import open_run
 
         function: Callable[[int], Any] = self.make(open_run(self.path), self.model, self.loss)
         return function

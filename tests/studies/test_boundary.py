@@ -12,9 +12,9 @@ from wtdiag.probes.errors import InputError
 from wtdiag.studies.boundary import predict
 from wtdiag.studies.plan import joined
 from wtdiag.studies.stability import stability
-from wtdiag.trainers.fit import Training
-from wtdiag.trainers.network import open_run
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop.fit import Training
+from wtdiag.trainers.observe.open_run import open_run
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 3, "snapshots": 2}
 SGD: dict[str, Any] = {"feedback_optimizer": "sgd", "feedback_lr": 0.7}

@@ -13,11 +13,11 @@ from wtdiag.studies import dry
 from wtdiag.studies.cell import Cell
 from wtdiag.studies.dry import dry_run, rehearse, show
 from wtdiag.studies.plan import read_plan
-from wtdiag.trainers import cost
+from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.data import batches
 from wtdiag.trainers.data.synthetic import synthetic
-from wtdiag.trainers.fit import Training
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.loop import cost
+from wtdiag.trainers.loop.fit import Training
 
 
 @pytest.fixture(autouse=True)

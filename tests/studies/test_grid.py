@@ -132,7 +132,7 @@ def test_no_level_is_set_twice(tmp_path, change, message):
 
 
 def test_what_an_earlier_start_has_trained_is_looked_at(plan, tmp_path):
-    from wtdiag.trainers.fit import Training
+    from wtdiag.trainers.loop.fit import Training
 
     first = Grid(tmp_path, plan)
     cell = first.cells["bp", 2, "none", 0]

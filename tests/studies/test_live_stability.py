@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from wtdiag.trainers.layers.layers.convert import synapses
 
 from wtdiag.diagnostics.analyze import analyze
 from wtdiag.studies.stability import Stability, stability
-from wtdiag.trainers.convert import synapses
-from wtdiag.trainers.fit import Training
-from wtdiag.trainers.network import open_run, signals_of
-from wtdiag.trainers.settings import Settings
-from wtdiag.trainers.signals import error_signals
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop.fit import Training
+from wtdiag.trainers.observe.open_run import open_run, signals_of
+from wtdiag.trainers.observe.tracer import error_signals
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 3, "epochs": 0.5, "snapshots": 2, "snapshot_every": 4}
 SGD: dict[str, Any] = {"feedback_optimizer": "sgd", "feedback_lr": 0.7}

@@ -15,8 +15,8 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import CONFIG, read_json
 from wtdiag.studies.cell import Cell, is_done, outcome_of
 from wtdiag.studies.pool import Pool
-from wtdiag.trainers.fit import Training
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop.fit import Training
 
 TINY = {"epochs": 1.0, "depth": 2, "width": 8, "snapshots": 2, "batch_size": 256}
 LONG = TINY | {"epochs": 100000.0}
@@ -157,7 +157,7 @@ from pathlib import Path
 from test_pool import LONG, Listed
 from wtdiag.studies.cell import Cell
 from wtdiag.studies.pool import Pool
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.config.settings import Settings
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # begun in the background it would be deaf to it

@@ -11,8 +11,8 @@ import pytest
 from wtdiag.probes.errors import InputError
 from wtdiag.studies.methods import divided, searched
 from wtdiag.studies.space import Range, grid, parse_search, parse_space
+from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.rules import RULES
-from wtdiag.trainers.settings import Settings
 
 
 def test_the_two_ways_to_write_a_range_agree() -> None:

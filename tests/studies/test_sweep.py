@@ -452,7 +452,7 @@ def test_numbers_among_words_come_back_as_numbers(tmp_path: Path) -> None:
 
 def test_the_predicted_map_is_of_the_middle_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wtdiag.studies import boundary
-    from wtdiag.trainers.settings import Settings
+    from wtdiag.trainers.config.settings import Settings
 
     monkeypatch.setattr("wtdiag.studies.sweep.MAP_POINTS", 3)
     settings = {"width": 8, "depth": 2, "epochs": 1}

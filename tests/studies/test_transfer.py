@@ -20,7 +20,7 @@ from wtdiag.studies.results import write
 from wtdiag.studies.space import Range
 from wtdiag.studies.sweep import Sweep
 from wtdiag.studies.transfer import Transfer
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.config.settings import Settings
 
 SHARED = {"model": "mlp", "depth": 2, "width": 16, "data": "digits", "epochs": 0.2, "snapshots": 2, "holdout": 0.2}
 LR, AMP = {"low": 0.001, "high": 1.0, "log": True}, {"low": 0.01, "high": 1.0, "log": True}

@@ -8,12 +8,12 @@ import torch
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run
-from wtdiag.trainers import fit
-from wtdiag.trainers.fit import Training
-from wtdiag.trainers.plan import SnapshotPlan
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop import fit
+from wtdiag.trainers.loop.fit import Training
+from wtdiag.trainers.record.snapshot_plan import SnapshotPlan
+from wtdiag.trainers.record.staging import snapshot_bytes
 from wtdiag.trainers.rules import RULES
-from wtdiag.trainers.settings import Settings
-from wtdiag.trainers.staging import snapshot_bytes
 
 
 def train(out, **settings):

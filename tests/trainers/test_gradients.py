@@ -8,13 +8,13 @@ import pytest
 import torch
 from layer_cases import CASES, Case, adjoint, seen, uses
 from torch import Tensor, nn
+from wtdiag.trainers.layers.layers.convert import transport_free
+from wtdiag.trainers.layers.layers.operations import Dense
+from wtdiag.trainers.layers.layers.synapse import Local
 
-from wtdiag.trainers.convert import transport_free
-from wtdiag.trainers.operations import Dense
-from wtdiag.trainers.primitives import PRIMITIVES
 from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.direct import Direct
-from wtdiag.trainers.synapse import Local
+from wtdiag.trainers.rules.primitives import PRIMITIVES
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # said by PyTorch's layer
 

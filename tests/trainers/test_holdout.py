@@ -5,9 +5,9 @@ import torch
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run
+from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.data import hold_out, load
-from wtdiag.trainers.fit import Training
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.loop.fit import Training
 
 
 def rows(split):

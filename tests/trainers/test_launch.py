@@ -3,7 +3,7 @@
 import pytest
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.launch import runs_to_train
+from wtdiag.trainers.loop.launch import runs_to_train
 
 
 @pytest.fixture

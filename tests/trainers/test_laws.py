@@ -11,10 +11,10 @@ import pytest
 import torch
 from layer_cases import CASES, seen
 from torch import nn
+from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
-from wtdiag.trainers.convert import synapses, transport_free
+from wtdiag.trainers.observe.tracer import error_signals
 from wtdiag.trainers.rules import RULES, rule
-from wtdiag.trainers.signals import error_signals
 
 LEARNED = [name for name in RULES if RULES[name].learned]
 ACTIVE = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}

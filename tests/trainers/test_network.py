@@ -9,17 +9,18 @@ import torch
 import xarray as xr
 from torch import nn
 from torch.nn import functional as F
+from wtdiag.trainers.config.build import build_network
+from wtdiag.trainers.layers.layers.convert import transport_free
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import write_json
-from wtdiag.trainers.attribution import attribution
-from wtdiag.trainers.convert import transport_free
-from wtdiag.trainers.fit import Training
-from wtdiag.trainers.network import attribution_of, build_network, open_run, signals_of
-from wtdiag.trainers.recorder import Recorder
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop.fit import Training
+from wtdiag.trainers.observe.attribution import attribution
+from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
+from wtdiag.trainers.observe.tracer import error_signals
+from wtdiag.trainers.record.recorder import Recorder
 from wtdiag.trainers.rules import RULES
-from wtdiag.trainers.settings import Settings
-from wtdiag.trainers.signals import error_signals
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])

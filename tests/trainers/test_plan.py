@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.plan import SnapshotPlan, Trouble
+from wtdiag.trainers.record.snapshot_plan import SnapshotPlan, Trouble
 
 
 @pytest.mark.parametrize("total", [0, 1, 2, 7, 100, 12345])

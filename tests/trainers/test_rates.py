@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from wtdiag.trainers.layers.layers.convert import transport_free
 
 from wtdiag.probes.records.schema import write_json
-from wtdiag.trainers.convert import transport_free
-from wtdiag.trainers.fit import Training
-from wtdiag.trainers.network import attribution_of, open_run, signals_of
-from wtdiag.trainers.recorder import Recorder
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop.fit import Training
+from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
+from wtdiag.trainers.record.recorder import Recorder
 from wtdiag.trainers.rules import rule as build_rule
-from wtdiag.trainers.settings import Settings
 
 
 def trained(path, **settings):

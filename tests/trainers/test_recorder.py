@@ -7,14 +7,14 @@ import pytest
 import torch
 import xarray as xr
 from torch import nn
+from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
-import wtdiag.trainers.writer
+import wtdiag.trainers.record.writer
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, open_snapshot, read_layer, snapshot_path
-from wtdiag.trainers.convert import synapses, transport_free
-from wtdiag.trainers.recorder import Recorder
+from wtdiag.trainers.record.recorder import Recorder
+from wtdiag.trainers.record.staging import snapshot_bytes
 from wtdiag.trainers.rules import RULES
-from wtdiag.trainers.staging import snapshot_bytes
 
 
 def small_net():
@@ -262,14 +262,14 @@ def test_other_ranks_record_nothing(process_group, monkeypatch, tmp_path):
 def test_the_training_thread_waits_when_two_copies_are_being_written(monkeypatch, tmp_path):
     model = transport_free(nn.Linear(3, 2), "fa")
     gate, order = threading.Semaphore(0), []
-    write = wtdiag.trainers.writer.write_snapshot
+    write = wtdiag.trainers.record.writer.write_snapshot
 
     def slow(path, snapshot):
         assert gate.acquire(timeout=20)
         order.append(snapshot.step)
         write(path, snapshot)
 
-    monkeypatch.setattr(wtdiag.trainers.writer, "write_snapshot", slow)
+    monkeypatch.setattr(wtdiag.trainers.record.writer, "write_snapshot", slow)
     recorder = Recorder(model, tmp_path / "run")
     done = []
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from wtdiag.trainers.layers.layers.convert import transport_free
 
-import wtdiag.trainers.writer
+import wtdiag.trainers.record.writer
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, snapshot_path
-from wtdiag.trainers.convert import transport_free
-from wtdiag.trainers.recorder import Recorder
+from wtdiag.trainers.record.recorder import Recorder
 
 
 def linear(width=3):
@@ -232,7 +232,7 @@ def test_a_loop_that_fails_is_an_interrupted_run(tmp_path):
 def test_a_copy_that_fails_gives_its_buffer_back(monkeypatch, tmp_path):
     with Recorder(linear(), tmp_path / "run") as recorder:
         with monkeypatch.context() as patch:
-            patch.setattr(wtdiag.trainers.writer.Staging, "fill", lambda *_: 1 / 0)
+            patch.setattr(wtdiag.trainers.record.writer.Staging, "fill", lambda *_: 1 / 0)
             for _ in range(3):
                 with pytest.raises(ZeroDivisionError):
                     recorder.snapshot(0)
@@ -299,8 +299,8 @@ def test_one_recorder_at_a_time_and_none_after_a_kill(tmp_path):
     script = """
         import os, signal, sys, torch
         from wtdiag.probes.errors import InputError
-        from wtdiag.trainers.convert import transport_free
-        from wtdiag.trainers.recorder import Recorder
+        from wtdiag.trainers.layers.layers.convert import transport_free
+        from wtdiag.trainers.record.recorder import Recorder
         model = transport_free(torch.nn.Linear(3, 3), "kp")
         try:
             recorder = Recorder.resume(model, sys.argv[1], 0)
@@ -339,8 +339,8 @@ def test_resuming_what_is_no_run_is_refused(tmp_path):
 def test_a_program_that_ends_without_close_loses_nothing(tmp_path):
     script = """
         import sys, torch
-        from wtdiag.trainers.convert import transport_free
-        from wtdiag.trainers.recorder import Recorder
+        from wtdiag.trainers.layers.layers.convert import transport_free
+        from wtdiag.trainers.record.recorder import Recorder
         model = transport_free(torch.nn.Linear(500, 500), "kp")
         recorder = Recorder(model, sys.argv[1])
         for step in range(5):
@@ -353,8 +353,8 @@ def test_a_program_that_ends_without_close_loses_nothing(tmp_path):
 
 KILLED = """
     import os, signal, sys, time, torch
-    from wtdiag.trainers.convert import transport_free
-    from wtdiag.trainers.recorder import Recorder
+    from wtdiag.trainers.layers.layers.convert import transport_free
+    from wtdiag.trainers.record.recorder import Recorder
 
     torch.set_num_threads(1)
     for trial in range(6):

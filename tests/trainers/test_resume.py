@@ -13,11 +13,12 @@ import torch
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, write_json
-from wtdiag.trainers import checkpoint, fit
-from wtdiag.trainers.fit import Training, start
-from wtdiag.trainers.launch import runs_to_train, status
-from wtdiag.trainers.recorder import Recorder
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop import fit
+from wtdiag.trainers.loop.fit import Training, start
+from wtdiag.trainers.loop.launch import runs_to_train, status
+from wtdiag.trainers.record import checkpoint
+from wtdiag.trainers.record.recorder import Recorder
 
 # Everything that holds state: noise in the rule, in the updates, momentum, Adam on B, batch norm, phases, schedules.
 SETTINGS = Settings(
@@ -100,7 +101,7 @@ def test_same_seed_gives_the_same_bytes(whole, tmp_path):
 def test_killed_at_twenty_random_instants(whole, tmp_path):
     out = tmp_path / "run"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["wtdiag.trainers.fit"])
+    context.set_forkserver_preload(["wtdiag.trainers.loop.fit"])
     draw = random.Random(0)
     # Some kills while the run starts up, the others after so many logged steps and a moment more.
     instants = [0] * 4 + sorted(draw.sample(range(1, 270), 16))

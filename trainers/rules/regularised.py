@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wtdiag.trainers.primitives import PRIMITIVES, gradient
 from wtdiag.trainers.rules.base import RandomFeedback, choice, positive
+from wtdiag.trainers.rules.primitives import PRIMITIVES, gradient
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from wtdiag.trainers.synapse import Local
+    from wtdiag.trainers.layers.layers.synapse import Local
 
 
 @dataclass(frozen=True, kw_only=True)

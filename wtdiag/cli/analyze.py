@@ -45,7 +45,7 @@ def analyze(
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS
     from wtdiag.reports import FORMATS, write
     from wtdiag.reports.publish import destination
-    from wtdiag.trainers.network import open_run
+    from wtdiag.trainers.observe.open_run import open_run
 
     console = Console(stderr=True)
     wanted = FORMATS if formats == "both" else (formats,)

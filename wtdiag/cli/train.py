@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from wtdiag.trainers.options import given, settings_options
+from wtdiag.cli.options import given, settings_options
 
 
 @click.command("train")
@@ -42,7 +42,7 @@ def train(
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
 
-    from wtdiag.trainers.launch import ENDED, check_modes, parse_coefficients, runs_to_train, status
+    from wtdiag.trainers.loop.launch import ENDED, check_modes, parse_coefficients, runs_to_train, status
 
     check_modes(resume=resume, force=force)
     wanted = given(options)
@@ -56,8 +56,8 @@ def train(
     if not runs:
         return
 
-    from wtdiag.trainers.fit import start
-    from wtdiag.trainers.progress import follow, table
+    from wtdiag.trainers.loop.fit import start
+    from wtdiag.trainers.loop.progress import follow, table
 
     trainings = start(runs, resume=resume, force=force)
     states = follow(trainings, Console(stderr=True))

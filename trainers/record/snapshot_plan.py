@@ -38,7 +38,7 @@ class SnapshotPlan:
         the last step is kept to the end. A quarter of the limit, though no more than one episode of trouble
         needs, is set aside for `Trouble`.
     snapshot_bytes
-        Size of one snapshot, from `trainers.staging.snapshot_bytes`; ``max_gb`` needs it.
+        Size of one snapshot, from `trainers.record.staging.snapshot_bytes`; ``max_gb`` needs it.
 
     Attributes
     ----------

@@ -8,8 +8,8 @@ from typing import Any
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import CONFIG, read_json
-from wtdiag.trainers.schedules import Coefficient
-from wtdiag.trainers.settings import Settings, from_mapping, read_config
+from wtdiag.trainers.config.schedules import Coefficient
+from wtdiag.trainers.config.settings import Settings, from_mapping, read_config
 
 ENDED = ("finished", "diverged", "pruned")
 """Status of a run that has nothing left to do."""

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from wtdiag.trainers.layers.layers.convert import synapses
 
-from wtdiag.trainers.convert import synapses
+from wtdiag.trainers.config.schedules import learning_rate
+from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.rules import Rule
-from wtdiag.trainers.schedules import learning_rate
-from wtdiag.trainers.settings import Settings
 
 Phase = Literal["both", "task", "feedback"]
 

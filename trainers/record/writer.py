@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from torch import nn
 
 from wtdiag.probes.records.schema import write_snapshot
-from wtdiag.trainers.staging import Staging
+from wtdiag.trainers.record.staging import Staging
 
 
 class BackgroundWriter:

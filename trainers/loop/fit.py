@@ -16,20 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from wtdiag.trainers.config.build import DTYPES, build_network
+from wtdiag.trainers.layers.layers.convert import set_rule, synapses
 
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import CHECKPOINT, CONFIG, open_run
-from wtdiag.trainers import checkpoint, data, rundir
-from wtdiag.trainers.convert import set_rule, synapses
-from wtdiag.trainers.device import RandomState, choose_device
-from wtdiag.trainers.launch import ENDED, check_modes, status
-from wtdiag.trainers.learner import Learner
-from wtdiag.trainers.network import DTYPES, build_network
-from wtdiag.trainers.plan import SnapshotPlan, Trouble
-from wtdiag.trainers.provenance import describe
-from wtdiag.trainers.recorder import Recorder
-from wtdiag.trainers.settings import Settings
-from wtdiag.trainers.staging import snapshot_bytes
+from wtdiag.trainers import data
+from wtdiag.trainers.config.device import RandomState, choose_device
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop.launch import ENDED, check_modes, status
+from wtdiag.trainers.loop.learner import Learner
+from wtdiag.trainers.record import checkpoint
+from wtdiag.trainers.record.provenance import describe
+from wtdiag.trainers.record.recorder import Recorder
+from wtdiag.trainers.record.snapshot_plan import SnapshotPlan, Trouble
+from wtdiag.trainers.record.staging import snapshot_bytes
 
 STAGE = 10
 """Steps between two copies of the weights held in memory, to be written if trouble strikes after them."""

@@ -12,8 +12,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.fit import Progress as State
-from wtdiag.trainers.fit import Training
+from wtdiag.trainers.loop.fit import Progress as State
+from wtdiag.trainers.loop.fit import Training
 
 
 def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, State]:

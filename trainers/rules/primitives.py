@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from wtdiag.trainers.synapse import Local
+    from wtdiag.trainers.layers.layers.synapse import Local
 
 Term = Callable[["Local"], "Tensor"]
 

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from wtdiag.trainers.layers.layers.convert import set_rule, synapses, transport_free
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import schema
 from wtdiag.trainers import models
-from wtdiag.trainers.attribution import attribution
-from wtdiag.trainers.convert import set_rule, synapses, transport_free
-from wtdiag.trainers.rates import Rates
-from wtdiag.trainers.settings import Settings, from_mapping
-from wtdiag.trainers.signals import Loss, Signals, error_signals
+from wtdiag.trainers.config.settings import Settings, from_mapping
+from wtdiag.trainers.observe.attribution import attribution
+from wtdiag.trainers.observe.rates import Rates
+from wtdiag.trainers.observe.tracer import Loss, Signals, error_signals
 
 _T = TypeVar("_T")
 
@@ -127,8 +127,8 @@ class Run(schema.Run):
 def signals_of(run: Run, model: nn.Module | None = None, loss: Loss | None = None) -> Callable[[int], Signals] | None:
     """Return the signals of a run as a function of the step; None without batch, snapshots or a known network.
 
-    Beside what `trainers.signals.error_signals` gives, each layer has ``forward_lr``, and its law knows its rates: of
-    the step that leaves the snapshot, as far as the run says (see `trainers.rates.Rates`).
+    Beside what `trainers.observe.tracer.error_signals` gives, each layer has ``forward_lr``, and its law knows its rates: of
+    the step that leaves the snapshot, as far as the run says (see `trainers.observe.rates.Rates`).
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def attribution_of(
 ) -> Callable[[int], dict[str, tuple[float, float]]] | None:
     """Return what each layer's feedback costs as a function of the step; None where `signals_of` gives None.
 
-    As `trainers.attribution.attribution` has it, with the forward learning rate of the step that leaves the snapshot.
+    As `trainers.observe.attribution.attribution` has it, with the forward learning rate of the step that leaves the snapshot.
 
     Parameters
     ----------

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import schema
+from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.rules import Rule
-from wtdiag.trainers.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ class Rates:
     """Learning rates, optimisers and rule of a run as functions of the step.
 
     The rates are those that it logged as ``lr`` and ``feedback_lr``. The rest comes from its settings; of a run from a
-    loop of one's own, from those entries of ``config["settings"]`` that are named as `trainers.settings.Settings` names
+    loop of one's own, from those entries of ``config["settings"]`` that are named as `trainers.config.settings.Settings` names
     them and valid, and is plain SGD where there are none.
 
     Parameters
@@ -63,7 +63,7 @@ class Rates:
         return 0.0 if self._waits(step) else _at(self._lr, step) / (1 - settings.momentum)
 
     def feedback(self, step: int, rule: Rule) -> dict[str, Any]:
-        """Return what a `trainers.laws.Law` has to know of the optimiser of B."""
+        """Return what a `trainers.observe.laws.Law` has to know of the optimiser of B."""
         settings = self._settings
         kind = settings.feedback_optimizer or rule.recipe.optimizer
         if not (self._is_ours or settings.feedback_optimizer or kind == "forward"):

@@ -14,9 +14,9 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.trainers.config.schedules import SCHEDULES, Coefficient, coefficient_schedule
 from wtdiag.trainers.rules import RULES, Rule
 from wtdiag.trainers.rules import rule as build_rule
-from wtdiag.trainers.schedules import SCHEDULES, Coefficient, coefficient_schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.config.settings import Settings
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:

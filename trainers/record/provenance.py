@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from wtdiag.probes.records.schema import wtdiag_version
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.config.settings import Settings
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "xarray", "h5py")
 

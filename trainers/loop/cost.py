@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
+from wtdiag.trainers.layers.layers.convert import set_rule
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.convert import set_rule
+from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.data import Data
 from wtdiag.trainers.data.synthetic import SyntheticSplit
-from wtdiag.trainers.fit import Training
-from wtdiag.trainers.settings import Settings
+from wtdiag.trainers.loop.fit import Training
 
 STEP_SECONDS = 0.5
 """A step is timed on so many examples of its batch that it takes about so long."""
