@@ -13,7 +13,7 @@ from bench.page import fill, table
 from wtdiag.diagnostics.claims import CLAIMS, Result, decide
 from wtdiag.diagnostics.claims.table import numbers
 from wtdiag.diagnostics.claims.verdicts import NOT_TESTED
-from wtdiag.diagnostics.results import gather
+from wtdiag.diagnostics.comparison.results import gather
 from wtdiag.probes.records.files import read_json
 
 PAGE = "claims.md"

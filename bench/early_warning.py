@@ -25,9 +25,9 @@ import xarray as xr
 
 import wtdiag
 from bench.page import fill, table
-from wtdiag.diagnostics.derive import derive
-from wtdiag.diagnostics.diagnose import diagnose
-from wtdiag.diagnostics.view import View
+from wtdiag.diagnostics.analysis.derive import derive
+from wtdiag.diagnostics.analysis.view import View
+from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.trainers.config.settings import Settings
 
 RULES: Mapping[str, Mapping[str, Any]] = {

@@ -3,7 +3,7 @@
 ``python -m bench faults`` trains, analyses and diagnoses them on seeds that no threshold was chosen on, and writes
 the tables into docs/findings.md. Takes about ten minutes on one core. Expected: the fault and its layer named in at
 least 11 of 12 runs, and no finding of high severity in a healthy one. What it prints last belongs into
-diagnostics/thresholds.py.
+diagnostics/findings/thresholds.py.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from wtdiag.trainers.layers.layers.layers import Synaptic
 
 import wtdiag
 from bench.page import fill, table
-from wtdiag.diagnostics.diagnose import diagnose
-from wtdiag.diagnostics.finding import Finding
-from wtdiag.diagnostics.thresholds import THRESHOLDS, Record
+from wtdiag.diagnostics.findings.diagnose import diagnose
+from wtdiag.diagnostics.findings.finding import Finding
+from wtdiag.diagnostics.findings.thresholds import THRESHOLDS, Record
 from wtdiag.trainers import data, models
 
 SEEDS = (3, 4, 5)

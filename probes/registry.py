@@ -50,7 +50,7 @@ class Probe:
     null : callable or None
         Gives mean and standard deviation of the measure under chance; parameters as for ``function``.
     slow : bool
-        Whether it costs more than all others together; `diagnostics.analyze` then measures it only by name.
+        Whether it costs more than all others together; `diagnostics.analysis.analyze` then measures it only by name.
     side : str
         "forward" or "feedback" where one function measures either weight, "output" or "input" where it measures
         either side of the layer, else "".

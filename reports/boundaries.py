@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wtdiag.diagnostics.robustness import reached
+from wtdiag.diagnostics.comparison.robustness import reached
 from wtdiag.reports import figures
 from wtdiag.reports.content import Block, Figure, Table, Text
 from wtdiag.reports.results import Methods, counted, listed, words

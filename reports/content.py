@@ -51,7 +51,7 @@ class Entry:
     Attributes
     ----------
     severity : str
-        One of `diagnostics.finding.SEVERITIES`.
+        One of `diagnostics.findings.finding.SEVERITIES`.
     kind, where, summary : str
         What it is, in which layer and when, and the finding as a sentence.
     details : tuple of (label, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from wtdiag.diagnostics.finding import SEVERITIES, Evidence, Finding
+from wtdiag.diagnostics.findings.finding import SEVERITIES, Evidence, Finding
 from wtdiag.reports.content import Entry, Figure, Findings
 from wtdiag.reports.facts import Facts
 from wtdiag.reports.sources import Source

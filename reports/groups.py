@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wtdiag.diagnostics.pairing import pair
+from wtdiag.diagnostics.comparison.pairing import pair
 from wtdiag.probes.records.schema import Run
 from wtdiag.reports.curves import Curve
 from wtdiag.reports.curves import average as join
@@ -76,7 +76,7 @@ def depth(source: Source) -> int:
 def gaps(sources: Sequence[Source]) -> dict[str, float]:
     """Points of test accuracy that each run is below the run by backpropagation that it is paired with.
 
-    By name of the run; NaN without such a run, see `diagnostics.pairing.pair`.
+    By name of the run; NaN without such a run, see `diagnostics.comparison.pairing.pair`.
     """
     found = dict.fromkeys((source.name for source in sources), float("nan"))
     if any(source.rule == "bp" for source in sources):

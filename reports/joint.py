@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from wtdiag.diagnostics.compare import compare
-from wtdiag.diagnostics.finding import SEVERITIES
+from wtdiag.diagnostics.comparison.compare import compare
+from wtdiag.diagnostics.findings.finding import SEVERITIES
 from wtdiag.reports import figures
 from wtdiag.reports.appendix import methods, repeat
 from wtdiag.reports.content import Block, Figure, Report, Section, Subjects, Table, Text

@@ -17,8 +17,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from wtdiag.diagnostics.intervals import of_mean
-from wtdiag.diagnostics.results import RESULTS, STATUSES, read_results, settings_of
+from wtdiag.diagnostics.comparison.intervals import of_mean
+from wtdiag.diagnostics.comparison.results import RESULTS, STATUSES, read_results, settings_of
 from wtdiag.probes.errors import InputError
 from wtdiag.reports.axes import plain
 from wtdiag.reports.content import Section, Subjects, Table

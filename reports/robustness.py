@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wtdiag.diagnostics.robustness import reached
+from wtdiag.diagnostics.comparison.robustness import reached
 from wtdiag.reports import figures
 from wtdiag.reports.content import Figure, Table
 from wtdiag.reports.results import Methods, counted, listed, share, tally, tidy, words

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from wtdiag.diagnostics.analyze import read_analysis
-from wtdiag.diagnostics.finding import Finding, read_findings
-from wtdiag.diagnostics.stability import stability
+from wtdiag.diagnostics.analysis.analyze import read_analysis
+from wtdiag.diagnostics.findings.finding import Finding, read_findings
+from wtdiag.diagnostics.findings.instability import stability
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, METRICS, open_run
 from wtdiag.reports.style import printable
@@ -55,7 +55,7 @@ class Source:
     snapshots : int
         How many snapshots ``analysis.nc`` holds.
     stability : DataFrame
-        What was predicted and what was seen of each layer's stability, as `diagnostics.stability` has it.
+        What was predicted and what was seen of each layer's stability, as `diagnostics.findings.instability` has it.
     """
 
     name: str

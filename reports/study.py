@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from wtdiag.diagnostics.claims import read_claims
-from wtdiag.diagnostics.results import RESULTS
+from wtdiag.diagnostics.comparison.results import RESULTS
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.files import read_json
 from wtdiag.reports import claims, robustness, sweep, transfer

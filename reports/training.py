@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from wtdiag.diagnostics.analyze import read_analysis
+from wtdiag.diagnostics.analysis.analyze import read_analysis
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, METRICS, open_run
 from wtdiag.reports import figures

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from wtdiag.diagnostics.robustness import relative
+from wtdiag.diagnostics.comparison.robustness import relative
 from wtdiag.reports import figures
 from wtdiag.reports.content import Block, Figure, Report, Section, Table, Text
 from wtdiag.reports.publish import FORMATS, publish

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
-from wtdiag.diagnostics.thresholds import limit
+from wtdiag.diagnostics.findings.thresholds import limit
 from wtdiag.reports.axes import canvas, plain_numbers
 from wtdiag.reports.style import DIVERGED, INK, MAGNITUDE, MUTED
 

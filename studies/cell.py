@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from wtdiag.diagnostics.analyze import read_analysis
+from wtdiag.diagnostics.analysis.analyze import read_analysis
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG, METRICS, Run, open_run
 from wtdiag.trainers.config.settings import Settings

@@ -60,7 +60,7 @@ def study(
     from rich.console import Console
 
     from wtdiag.diagnostics.claims import claims_table
-    from wtdiag.diagnostics.tables import WIDTH, grid_table
+    from wtdiag.diagnostics.findings.tables import WIDTH, grid_table
     from wtdiag.reports import FORMATS
     from wtdiag.reports.study import write
     from wtdiag.studies.pool import Pool

@@ -85,7 +85,7 @@ def sweep(
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
 
-    from wtdiag.diagnostics.tables import WIDTH
+    from wtdiag.diagnostics.findings.tables import WIDTH
     from wtdiag.reports import FORMATS
     from wtdiag.reports.sweep import write as write_report
     from wtdiag.studies.methods import divided
@@ -138,7 +138,7 @@ def table(results: xr.Dataset) -> Table:
     """Return the table of a sweep: a row for each rule, no more than 80 columns wide."""
     from rich.table import Table
 
-    from wtdiag.diagnostics.robustness import reached
+    from wtdiag.diagnostics.comparison.robustness import reached
 
     found = reached(results, [LEVEL])
     counts = found["count"].to_pandas()

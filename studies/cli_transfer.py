@@ -51,7 +51,7 @@ def transfer(
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
 
-    from wtdiag.diagnostics.tables import WIDTH
+    from wtdiag.diagnostics.findings.tables import WIDTH
     from wtdiag.reports import FORMATS
     from wtdiag.reports.transfer import write as write_report
     from wtdiag.studies.architectures import parse_architectures
@@ -89,8 +89,8 @@ def tables(results: xr.Dataset) -> Iterator[Table]:
     from rich.table import Table
     from rich.text import Text
 
-    from wtdiag.diagnostics.robustness import relative
-    from wtdiag.diagnostics.tables import plain
+    from wtdiag.diagnostics.comparison.robustness import relative
+    from wtdiag.diagnostics.findings.tables import plain
 
     found = relative(results)
     labels = [str(label) for label in found["architecture"].values]

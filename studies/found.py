@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wtdiag.diagnostics.results import RESULTS, read_results
+from wtdiag.diagnostics.comparison.results import RESULTS, read_results
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import read_json
 from wtdiag.studies.sweep import SWEEP, Sweep

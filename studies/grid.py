@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wtdiag.diagnostics.outcome import angles
+from wtdiag.diagnostics.comparison.outcome import angles
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
 from wtdiag.studies.cell import Cell, Outcome, State, outcome_of

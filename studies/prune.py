@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from optuna.pruners import BasePruner
 
-from wtdiag.diagnostics.thresholds import limit
+from wtdiag.diagnostics.findings.thresholds import limit
 
 if TYPE_CHECKING:
     from optuna.study import Study

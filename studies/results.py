@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wtdiag.diagnostics.results import RESULTS
+from wtdiag.diagnostics.comparison.results import RESULTS
 from wtdiag.probes.records.schema import CONFIG, read_json, write_aside
 
 UNITS = {

@@ -1,6 +1,6 @@
 """What the early warning of a collapse looks at, of a training where it stands: step-size number and predicted gain.
 
-Measured as `diagnostics.analyze` measures them of a snapshot, but on the live network, and nothing else beside.
+Measured as `diagnostics.analysis.analyze` measures them of a snapshot, but on the live network, and nothing else beside.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.diagnostics.claims import CLAIMS, Result, decide, write_claims
-from wtdiag.diagnostics.results import RESULTS, Evidence, gather
+from wtdiag.diagnostics.comparison.results import RESULTS, Evidence, gather
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import write_json

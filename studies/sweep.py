@@ -161,7 +161,7 @@ class Sweep:
         return found
 
     def results(self) -> xr.Dataset:
-        """Return all trials in the storage, whoever made them; see the module `diagnostics.results`."""
+        """Return all trials in the storage, whoever made them; see the module `diagnostics.comparison.results`."""
         found = dataset(self._searches, self._ranges).assign_attrs(self._attrs())
         return found if self.map is None else found.assign(self._predicted(self.map))
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from wtdiag.diagnostics.analyze import analyze, write_analysis
+from wtdiag.diagnostics.analysis.analyze import analyze, write_analysis
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG

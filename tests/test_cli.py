@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import wtdiag
-from wtdiag.diagnostics.finding import read_findings
+from wtdiag.diagnostics.findings.finding import read_findings
 from wtdiag.probes.errors import InputError
 
 
@@ -133,7 +133,7 @@ def test_a_folder_stands_for_its_runs_and_a_comparison_is_passed_over(run, three
 
 
 def test_an_interrupted_analysis_keeps_what_it_measured(run, three, monkeypatch):
-    import wtdiag.diagnostics.diagnose
+    import wtdiag.diagnostics.findings.diagnose
     from wtdiag import reports
 
     for name in ("analysis.nc", "findings.json"):
@@ -143,7 +143,7 @@ def test_an_interrupted_analysis_keeps_what_it_measured(run, three, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(wtdiag.diagnostics.diagnose, "diagnose", interrupt)
+        patch.setattr(wtdiag.diagnostics.findings.diagnose, "diagnose", interrupt)
         assert run("analyze", "--probe", "weight_angle", three / "fa")[0] == 130
     assert (three / "fa" / "analysis.nc").exists()
     assert not (three / "fa" / "findings.json").exists()
@@ -257,9 +257,9 @@ def test_a_diverged_run_is_a_result(run, tmp_path):
 
 @pytest.mark.parametrize("address", ["head", "tcp://127.0.0.1:1"])
 def test_a_scheduler_that_cannot_be_reached(run, three, monkeypatch, address):
-    import wtdiag.diagnostics.cluster
+    import wtdiag.diagnostics.analysis.cluster
 
-    monkeypatch.setattr(wtdiag.diagnostics.cluster, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(wtdiag.diagnostics.analysis.cluster, "CONNECT_SECONDS", 0.3)
     code, printed, message = run("analyze", "--scheduler", address, three / "kp")
     assert code == 2
     assert message.startswith(f"wtdiag: scheduler: '{address}' ")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     # For type checkers and editors; when the program runs, `__getattr__` loads them.
     from wtdiag.cli import main as main
-    from wtdiag.diagnostics.finding import Finding as Finding
+    from wtdiag.diagnostics.findings.finding import Finding as Finding
     from wtdiag.probes import PROBES as PROBES
     from wtdiag.probes.errors import InputError as InputError
     from wtdiag.reports import plot
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from wtdiag.workflow import report as report
 
 _PUBLIC = {
-    "Finding": "wtdiag.diagnostics.finding",
+    "Finding": "wtdiag.diagnostics.findings.finding",
     "InputError": "wtdiag.probes.errors",
     "PROBES": "wtdiag.probes",
     "RULES": "wtdiag.trainers.rules",

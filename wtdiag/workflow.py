@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from torch import Tensor, nn
 
-    from wtdiag.diagnostics.finding import Finding
+    from wtdiag.diagnostics.findings.finding import Finding
     from wtdiag.trainers.observe.open_run import Run
 
 
@@ -58,7 +58,7 @@ def analyze(
     InputError
         If the directory is no run, a snapshot is not whole, a probe is unknown, or the cluster cannot be used.
     """
-    from wtdiag.diagnostics.analyze import analyze as measure
+    from wtdiag.diagnostics.analysis.analyze import analyze as measure
     from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
@@ -112,8 +112,8 @@ def diagnose(run: str | os.PathLike[str] | Run, analysis: xr.Dataset | None = No
     """
     import pandas as pd
 
-    from wtdiag.diagnostics.analyze import read_analysis
-    from wtdiag.diagnostics.diagnose import diagnose as find
+    from wtdiag.diagnostics.analysis.analyze import read_analysis
+    from wtdiag.diagnostics.findings.diagnose import diagnose as find
     from wtdiag.probes.records.schema import ANALYSIS, METRICS, open_run
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
@@ -152,8 +152,8 @@ def report(
     InputError
         If the directory is no run, there is no analysis, or a file cannot be written.
     """
-    from wtdiag.diagnostics.analyze import write_analysis
-    from wtdiag.diagnostics.finding import write_findings
+    from wtdiag.diagnostics.analysis.analyze import write_analysis
+    from wtdiag.diagnostics.findings.finding import write_findings
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, open_run
     from wtdiag.reports import write
 
@@ -180,7 +180,7 @@ def compare(
     Returns
     -------
     pd.DataFrame
-        As `diagnostics.compare.compare` describes: differences with 95 % bootstrap intervals over the pairs;
+        As `diagnostics.comparison.compare.compare` describes: differences with 95 % bootstrap intervals over the pairs;
         ``.attrs["unpaired"]`` tells of each run that could not be paired why.
 
     Raises
@@ -188,7 +188,7 @@ def compare(
     InputError
         If there is no run, a directory is none, or the reference is no run's rule.
     """
-    from wtdiag.diagnostics.compare import compare as compare_runs
+    from wtdiag.diagnostics.comparison.compare import compare as compare_runs
     from wtdiag.probes.records.schema import open_run
 
     paths = [runs] if isinstance(runs, (str, os.PathLike)) else runs

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wtdiag.diagnostics import intervals
 from wtdiag.diagnostics.claims.base import MARGIN, Measure, Measured, claim, over_seeds, points
 from wtdiag.diagnostics.claims.pairs import compared, fa_tells, held
-from wtdiag.diagnostics.results import Evidence
+from wtdiag.diagnostics.comparison import intervals
+from wtdiag.diagnostics.comparison.results import Evidence
 
 PAPER = "Akrout et al. 2019, arXiv:1904.05391"
 SIGN_RULES = ("usf", "frsf", "brsf")

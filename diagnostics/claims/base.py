@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wtdiag.diagnostics import intervals
-from wtdiag.diagnostics.results import Evidence
+from wtdiag.diagnostics.comparison import intervals
+from wtdiag.diagnostics.comparison.results import Evidence
 
 MARGIN = 0.02
 """Difference in accuracy that matters: rules nearer to each other than that match, rules further apart do not."""

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wtdiag.diagnostics import intervals
 from wtdiag.diagnostics.claims.base import Measured, floor, left_out, points
-from wtdiag.diagnostics.results import chance, settings_of
-from wtdiag.diagnostics.robustness import relative
+from wtdiag.diagnostics.comparison import intervals
+from wtdiag.diagnostics.comparison.results import chance, settings_of
+from wtdiag.diagnostics.comparison.robustness import relative
 
 LEAST = 3
 """Configurations of a rule below which nothing is decided: they differ more than seeds do."""

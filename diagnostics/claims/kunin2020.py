@@ -8,12 +8,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wtdiag.diagnostics import intervals
 from wtdiag.diagnostics.claims.base import MARGIN, Measure, Measured, claim, floor, over_seeds, points
 from wtdiag.diagnostics.claims.carried import RESAMPLED, transferred, widest
 from wtdiag.diagnostics.claims.pairs import Pairs, compared, fa_tells, held, paired, planned_levels, varies
-from wtdiag.diagnostics.results import Evidence, chance, settings_of
-from wtdiag.diagnostics.robustness import accuracies, best_accuracy
+from wtdiag.diagnostics.comparison import intervals
+from wtdiag.diagnostics.comparison.results import Evidence, chance, settings_of
+from wtdiag.diagnostics.comparison.robustness import accuracies, best_accuracy
 
 PAPER = "Kunin et al. 2020, arXiv:2003.01513"
 ESTIMATING = {"sa": "Symmetric alignment", "aa": "Activation alignment", "kp": "Kolen-Pollack learning"}

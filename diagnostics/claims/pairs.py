@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wtdiag.diagnostics.claims.base import floor, left_out, points
-from wtdiag.diagnostics.results import chance, settings_of
+from wtdiag.diagnostics.comparison.results import chance, settings_of
 
 Arm = Mapping[str, Any]
 """What some runs of a grid have in common: the level of ``rule``, and of other factors."""

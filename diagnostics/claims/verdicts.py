@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.diagnostics.claims.base import CLAIMS, Claim, Measured, points
-from wtdiag.diagnostics.results import Evidence
+from wtdiag.diagnostics.comparison.results import Evidence
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.files import read_json, write_json
 
@@ -67,7 +67,7 @@ def decide(evidence: Evidence, names: Iterable[str] | None = None) -> tuple[Resu
     Parameters
     ----------
     evidence
-        As `diagnostics.results.gather` gives it.
+        As `diagnostics.comparison.results.gather` gives it.
     names
         Of `CLAIMS`; default: all.
 

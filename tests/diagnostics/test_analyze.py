@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from wtdiag.diagnostics import survey
-from wtdiag.diagnostics.analyze import analyze, read_analysis, write_analysis
+from wtdiag.diagnostics.analysis import survey
+from wtdiag.diagnostics.analysis.analyze import analyze, read_analysis, write_analysis
 from wtdiag.probes import PROBES, Quantities
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.measures.spectra import singular_values as spectra

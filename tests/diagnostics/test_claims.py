@@ -12,9 +12,9 @@ import xarray as xr
 from rich.console import Console
 
 from bench import claims as bench_claims
-from wtdiag.diagnostics import intervals
 from wtdiag.diagnostics.claims import CLAIMS, VERDICTS, Result, claims_table, decide, read_claims, write_claims
-from wtdiag.diagnostics.results import Evidence, check_results
+from wtdiag.diagnostics.comparison import intervals
+from wtdiag.diagnostics.comparison.results import Evidence, check_results
 from wtdiag.probes.errors import InputError
 
 NAN = np.nan

@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 from distributed import LocalCluster
 
-import wtdiag.diagnostics.cluster
-from wtdiag.diagnostics.analyze import analyze
-from wtdiag.diagnostics.cluster import cluster
+import wtdiag.diagnostics.analysis.cluster
+from wtdiag.diagnostics.analysis.analyze import analyze
+from wtdiag.diagnostics.analysis.cluster import cluster
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
 
@@ -116,7 +116,7 @@ def test_workers_that_die():
 
 
 def test_a_cluster_without_workers(monkeypatch):
-    monkeypatch.setattr(wtdiag.diagnostics.cluster, "WORKER_SECONDS", 0.2)
+    monkeypatch.setattr(wtdiag.diagnostics.analysis.cluster, "WORKER_SECONDS", 0.2)
     with (
         LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as workers,
         pytest.raises(InputError, match=r"scheduler: 'tcp://.*' has no workers after 0.2 s"),
@@ -135,7 +135,7 @@ def test_what_is_no_address(address):
 
 
 def test_nobody_answers(monkeypatch):
-    monkeypatch.setattr(wtdiag.diagnostics.cluster, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(wtdiag.diagnostics.analysis.cluster, "CONNECT_SECONDS", 0.3)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"

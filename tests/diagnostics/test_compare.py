@@ -10,9 +10,9 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from wtdiag.diagnostics.analyze import write_analysis
-from wtdiag.diagnostics.compare import COLUMNS, UNITS, compare
-from wtdiag.diagnostics.tables import comparison_tables
+from wtdiag.diagnostics.analysis.analyze import write_analysis
+from wtdiag.diagnostics.comparison.compare import COLUMNS, UNITS, compare
+from wtdiag.diagnostics.findings.tables import comparison_tables
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, write_json
 

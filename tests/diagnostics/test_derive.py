@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wtdiag.diagnostics.derive import derive, error_angle_product, gain_elasticity, log_gain_sum
+from wtdiag.diagnostics.analysis.derive import derive, error_angle_product, gain_elasticity, log_gain_sum
 
 DIMS = ("step", "layer")
 

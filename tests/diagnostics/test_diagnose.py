@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from synthetic import CONFIG, LAYERS, STEPS, healthy, metrics, plant
 
 import wtdiag
-from wtdiag.diagnostics.diagnose import diagnose
-from wtdiag.diagnostics.finding import SEVERITIES, read_findings, write_findings
-from wtdiag.diagnostics.kinds import KINDS
-from wtdiag.diagnostics.thresholds import RECORDS, THRESHOLDS, confidence
+from wtdiag.diagnostics.findings.diagnose import diagnose
+from wtdiag.diagnostics.findings.finding import SEVERITIES, read_findings, write_findings
+from wtdiag.diagnostics.findings.kinds import KINDS
+from wtdiag.diagnostics.findings.thresholds import RECORDS, THRESHOLDS, confidence
 
 DIVERGED = CONFIG | {"status": "diverged", "diverged": {"step": 17, "what": "norm of the feedback of fc4"}}
 

@@ -9,8 +9,8 @@ from synthetic import healthy as fine
 import wtdiag
 from bench.faults import FAULTS, HEALTHY, SEEDS, Outcome, faulty, healthy, records, thresholds_table
 from bench.page import DOCS
-from wtdiag.diagnostics.diagnose import diagnose
-from wtdiag.diagnostics.thresholds import RECORDS, Record
+from wtdiag.diagnostics.findings.diagnose import diagnose
+from wtdiag.diagnostics.findings.thresholds import RECORDS, Record
 
 
 @pytest.mark.parametrize(

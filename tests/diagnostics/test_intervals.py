@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from wtdiag.diagnostics import intervals
+from wtdiag.diagnostics.comparison import intervals
 
 
 def test_a_mean_of_three_against_all_resamplings():

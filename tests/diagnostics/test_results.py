@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from wtdiag.diagnostics.results import chance, check_results, gather, read_results, settings_of
+from wtdiag.diagnostics.comparison.results import chance, check_results, gather, read_results, settings_of
 from wtdiag.probes.errors import InputError
 
 ATTRS = {"title": "a study", "settings": json.dumps({"model": "mlp", "data": "digits"})}

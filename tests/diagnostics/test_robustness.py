@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 from scipy.stats import binomtest
 
-from wtdiag.diagnostics import intervals
-from wtdiag.diagnostics.robustness import COUNTED, best_accuracy, reached, relative
+from wtdiag.diagnostics.comparison import intervals
+from wtdiag.diagnostics.comparison.robustness import COUNTED, best_accuracy, reached, relative
 from wtdiag.probes.errors import InputError
 
 NAN = np.nan

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from synthetic import CONFIG, LAYERS, healthy, metrics, plant
 
-from wtdiag.diagnostics.stability import stability
+from wtdiag.diagnostics.findings.instability import stability
 
 
 def test_a_stable_run():

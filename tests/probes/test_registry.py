@@ -252,5 +252,5 @@ def test_what_is_missing_is_named():
 
 
 def test_measuring_does_not_load_torch():
-    script = "import probes, wtdiag.diagnostics.analyze, sys; sys.exit('torch' in sys.modules)"
+    script = "import probes, wtdiag.diagnostics.analysis.analyze, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)

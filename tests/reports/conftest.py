@@ -1,4 +1,4 @@
-"""Synthetic analysed runs, laid out as `diagnostics.analyze` writes them."""
+"""Synthetic analysed runs, laid out as `diagnostics.analysis.analyze` writes them."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from wtdiag import reports
-from wtdiag.diagnostics.finding import Evidence, Finding, write_findings
+from wtdiag.diagnostics.findings.finding import Evidence, Finding, write_findings
 from wtdiag.probes import PROBES
 
 ANGLES = ("weight_angle", "error_angle", "error_angle_local", "error_angle_inherited", "error_angle_total")

@@ -1,4 +1,4 @@
-"""Synthetic results of studies, sweeps and transfers, laid out as `diagnostics.results` requires."""
+"""Synthetic results of studies, sweeps and transfers, laid out as `diagnostics.comparison.results` requires."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from wtdiag.diagnostics.results import check_results
+from wtdiag.diagnostics.comparison.results import check_results
 
 EVIL = ("bp", '<script>alert("x")</script>', '#panic("x") $x$ *b* @ref ` \\ ]', "x" * 80, "重み\x07")
 SETTINGS = json.dumps({"model": "mlp", "data": "digits", "coefficients": {"amp": 0.04}})

@@ -9,7 +9,7 @@ from conftest import analysis, finding, write_run
 
 import wtdiag
 from wtdiag import reports
-from wtdiag.diagnostics.analyze import analyze, write_analysis
+from wtdiag.diagnostics.analysis.analyze import analyze, write_analysis
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
 from wtdiag.reports.sources import load

@@ -12,8 +12,8 @@ from conftest import analysis, write_run
 from studied import EVIL, blocks, ended, grid, put, sweep, transfer
 
 from wtdiag.diagnostics.claims import VERDICTS, decide, write_claims
-from wtdiag.diagnostics.intervals import of_mean
-from wtdiag.diagnostics.results import gather
+from wtdiag.diagnostics.comparison.intervals import of_mean
+from wtdiag.diagnostics.comparison.results import gather
 from wtdiag.probes.errors import InputError
 from wtdiag.reports import html, pdf, study
 from wtdiag.reports.content import Code, Figure, Numbers, Table, Terms, Text

@@ -8,8 +8,8 @@ import xarray as xr
 from matplotlib.contour import QuadContourSet
 from studied import EVIL, blocks, put, sweep
 
-from wtdiag.diagnostics.robustness import reached
-from wtdiag.diagnostics.thresholds import limit
+from wtdiag.diagnostics.comparison.robustness import reached
+from wtdiag.diagnostics.findings.thresholds import limit
 from wtdiag.probes.errors import InputError
 from wtdiag.reports import html, pdf, robustness
 from wtdiag.reports import sweep as page

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from studied import EVIL, blocks, ended, put, transfer
 
-from wtdiag.diagnostics.intervals import of_crossed_mean
+from wtdiag.diagnostics.comparison.intervals import of_crossed_mean
 from wtdiag.probes.errors import InputError
 from wtdiag.reports import transfer as page
 from wtdiag.reports.content import Figure, Table

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from wtdiag.diagnostics.results import read_results
+from wtdiag.diagnostics.comparison.results import read_results
 from wtdiag.probes.errors import InputError
 from wtdiag.studies.cell import Outcome
 from wtdiag.studies.grid import Grid, tunings

@@ -11,7 +11,7 @@ import pytest
 import torch
 from wtdiag.trainers.layers.layers.convert import synapses
 
-from wtdiag.diagnostics.analyze import analyze
+from wtdiag.diagnostics.analysis.analyze import analyze
 from wtdiag.studies.stability import Stability, stability
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.fit import Training

@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-from wtdiag.diagnostics.results import check_results, read_results
+from wtdiag.diagnostics.comparison.results import check_results, read_results
 from wtdiag.probes.errors import InputError
 from wtdiag.studies.cell import Cell, Outcome, State
 from wtdiag.studies.found import read_found

@@ -9,7 +9,7 @@ import xarray as xr
 from click.testing import CliRunner
 from rich.console import Console
 
-from wtdiag.diagnostics.results import check_results, read_results
+from wtdiag.diagnostics.comparison.results import check_results, read_results
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, write_json
 from wtdiag.studies.architectures import parse_architectures, require_trainable

@@ -13,7 +13,7 @@ import pytest
 
 import wtdiag
 from wtdiag.diagnostics.claims import read_claims
-from wtdiag.diagnostics.results import read_results
+from wtdiag.diagnostics.comparison.results import read_results
 from wtdiag.probes.records.schema import CONFIG, read_json
 
 WTDIAG = Path(sys.executable).with_name("wtdiag")

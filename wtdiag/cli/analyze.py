@@ -40,8 +40,8 @@ def analyze(
     from rich.console import Console
     from rich.progress import track
 
-    from wtdiag.diagnostics.compare import compare as compare_runs
-    from wtdiag.diagnostics.finding import read_findings
+    from wtdiag.diagnostics.comparison.compare import compare as compare_runs
+    from wtdiag.diagnostics.findings.finding import read_findings
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS
     from wtdiag.reports import FORMATS, write
     from wtdiag.reports.publish import destination

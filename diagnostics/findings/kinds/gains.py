@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from wtdiag.diagnostics.finding import Evidence
-from wtdiag.diagnostics.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
-from wtdiag.diagnostics.stability import runaway
-from wtdiag.diagnostics.thresholds import limit
-from wtdiag.diagnostics.view import Floats, Mask, View
+from wtdiag.diagnostics.analysis.view import Floats, Mask, View
+from wtdiag.diagnostics.findings.finding import Evidence
+from wtdiag.diagnostics.findings.instability import runaway
+from wtdiag.diagnostics.findings.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
+from wtdiag.diagnostics.findings.thresholds import limit
 
 
 @kind(

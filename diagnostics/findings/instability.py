@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from wtdiag.diagnostics.thresholds import limit
-from wtdiag.diagnostics.view import Floats, Mask, View
+from wtdiag.diagnostics.analysis.view import Floats, Mask, View
+from wtdiag.diagnostics.findings.thresholds import limit
 
 
 def stability(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame) -> pd.DataFrame:
@@ -20,7 +20,7 @@ def stability(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataF
     Parameters
     ----------
     analysis, config, metrics
-        What `diagnostics.analyze` gave, and the run's ``config`` and ``metrics``.
+        What `diagnostics.analysis.analyze` gave, and the run's ``config`` and ``metrics``.
 
     Returns
     -------

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wtdiag.diagnostics.cluster import cluster
-from wtdiag.diagnostics.derive import derive
-from wtdiag.diagnostics.survey import Row, Signals, Survey, Values
+from wtdiag.diagnostics.analysis.cluster import cluster
+from wtdiag.diagnostics.analysis.derive import derive
+from wtdiag.diagnostics.analysis.survey import Row, Signals, Survey, Values
 from wtdiag.probes import PROBES, Probe
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path, write_aside
@@ -64,7 +64,7 @@ def analyze(
         As `probes.records.schema.open_run` gives it.
     probes
         Names of `probes.PROBES`, to measure these alone; by default all but the slow, and without ``signals`` those
-        that need nothing but weights, then the attribution and what `diagnostics.derive` makes of all these.
+        that need nothing but weights, then the attribution and what `diagnostics.analysis.derive` makes of all these.
     signals
         Gives for a step, by layer, what the probes' parameters name beside the weights. A layer may lack some.
     attribution

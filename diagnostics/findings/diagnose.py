@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from wtdiag.diagnostics.finding import SEVERITIES, Finding
-from wtdiag.diagnostics.kinds import KINDS, Kind, Sighting
-from wtdiag.diagnostics.thresholds import confidence
-from wtdiag.diagnostics.view import View
+from wtdiag.diagnostics.analysis.view import View
+from wtdiag.diagnostics.findings.finding import SEVERITIES, Finding
+from wtdiag.diagnostics.findings.kinds import KINDS, Kind, Sighting
+from wtdiag.diagnostics.findings.thresholds import confidence
 
 _Seen = tuple[Kind, Sighting]
 
@@ -24,7 +24,7 @@ def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFr
     Parameters
     ----------
     analysis
-        What `diagnostics.analyze.analyze` gave; any variable may be missing.
+        What `diagnostics.analysis.analyze.analyze` gave; any variable may be missing.
     config, metrics
         The run's, as `probes.records.schema.open_run` gives them.
 

@@ -12,13 +12,13 @@ import xarray as xr
 from rich.table import Table
 from rich.text import Text
 
-from wtdiag.diagnostics.intervals import of_mean
+from wtdiag.diagnostics.comparison.intervals import of_mean
 
 WIDTH = 80
 
 
 def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
-    """Yield one table for all rows of `diagnostics.compare.compare` under the same conditions."""
+    """Yield one table for all rows of `diagnostics.comparison.compare.compare` under the same conditions."""
     for (conditions, reference), rows in table.groupby(["conditions", "reference"], sort=False):
         title = Text(plain(f"{conditions}; reference: {reference}"), style="bold")
         shown = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))

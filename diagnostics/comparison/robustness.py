@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from wtdiag.diagnostics import intervals
+from wtdiag.diagnostics.comparison import intervals
 from wtdiag.probes.errors import InputError
 
 COUNTED = ("finished", "diverged", "pruned")
@@ -25,7 +25,7 @@ def reached(sweep: xr.Dataset, levels: ArrayLike | None = None) -> xr.Dataset:
     Parameters
     ----------
     sweep
-        As `diagnostics.results.read_results` gives it, of kind "sweep".
+        As `diagnostics.comparison.results.read_results` gives it, of kind "sweep".
     levels
         The x, from 0 to 1; default: every percent.
 
@@ -105,7 +105,7 @@ def relative(transfer: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     transfer
-        As `diagnostics.results.read_results` gives it, of kind "transfer".
+        As `diagnostics.comparison.results.read_results` gives it, of kind "transfer".
 
     Returns
     -------

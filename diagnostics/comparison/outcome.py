@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wtdiag.diagnostics.analyze import read_analysis
+from wtdiag.diagnostics.analysis.analyze import read_analysis
 from wtdiag.probes.records.schema import ANALYSIS
 
 

@@ -54,7 +54,7 @@ class Finding:
     Attributes
     ----------
     kind : str
-        What it is, as in `diagnostics.kinds.KINDS`.
+        What it is, as in `diagnostics.findings.kinds.KINDS`.
     layer : str or None
         Where; None for the whole network.
     first_step, last_step : int
@@ -63,7 +63,7 @@ class Finding:
         One of `SEVERITIES`.
     confidence : float
         From 0 to 1: how likely it is right, by how such findings did where the truth was known; see
-        `diagnostics.thresholds.confidence`.
+        `diagnostics.findings.thresholds.confidence`.
     summary : str
         The finding as a sentence with its numbers.
     evidence : tuple of Evidence

@@ -89,7 +89,7 @@ def log_gain_sum(analysis: xr.Dataset) -> xr.DataArray:
     Parameters
     ----------
     analysis
-        With ``norm_ratio`` over (step, layer) and the coordinates that `diagnostics.analyze` gives.
+        With ``norm_ratio`` over (step, layer) and the coordinates that `diagnostics.analysis.analyze` gives.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def error_angle_product(analysis: xr.Dataset) -> xr.DataArray:
     Parameters
     ----------
     analysis
-        With ``error_angle_local`` over (step, layer) and the coordinates that `diagnostics.analyze` gives.
+        With ``error_angle_local`` over (step, layer) and the coordinates that `diagnostics.analysis.analyze` gives.
 
     Returns
     -------

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from wtdiag.diagnostics.kinds.base import Sighting, evidence, kind, last_stretch
-from wtdiag.diagnostics.thresholds import limit
-from wtdiag.diagnostics.view import Floats, View
+from wtdiag.diagnostics.analysis.view import Floats, View
+from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch
+from wtdiag.diagnostics.findings.thresholds import limit
 
 
 @kind(

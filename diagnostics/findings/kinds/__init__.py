@@ -3,7 +3,7 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from wtdiag.diagnostics.kinds.base import KINDS, Kind, Sighting
+from wtdiag.diagnostics.findings.kinds.base import KINDS, Kind, Sighting
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from wtdiag.diagnostics.finding import Evidence
-from wtdiag.diagnostics.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
-from wtdiag.diagnostics.stability import of_view
-from wtdiag.diagnostics.thresholds import limit
-from wtdiag.diagnostics.view import View
+from wtdiag.diagnostics.analysis.view import View
+from wtdiag.diagnostics.findings.finding import Evidence
+from wtdiag.diagnostics.findings.instability import of_view
+from wtdiag.diagnostics.findings.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
+from wtdiag.diagnostics.findings.thresholds import limit
 
 
 @kind(

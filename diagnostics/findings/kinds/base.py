@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wtdiag.diagnostics.finding import Evidence
-from wtdiag.diagnostics.thresholds import THRESHOLDS, limit
-from wtdiag.diagnostics.view import Floats, Mask, View
+from wtdiag.diagnostics.analysis.view import Floats, Mask, View
+from wtdiag.diagnostics.findings.finding import Evidence
+from wtdiag.diagnostics.findings.thresholds import THRESHOLDS, limit
 
 
 @dataclass(frozen=True)

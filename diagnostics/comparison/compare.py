@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from wtdiag.diagnostics import intervals
-from wtdiag.diagnostics.outcome import angles
-from wtdiag.diagnostics.pairing import Entry, condition_names, key, method_names, pair
+from wtdiag.diagnostics.comparison import intervals
+from wtdiag.diagnostics.comparison.outcome import angles
+from wtdiag.diagnostics.comparison.pairing import Entry, condition_names, key, method_names, pair
 from wtdiag.probes.records.schema import ANALYSIS, METRICS, Run
 
 UNITS = {
