@@ -1,4 +1,4 @@
-"""The gallery: every figure of `reports.plot` as its own example draws it. ``python -m wtdiag.reports.gallery`` writes it."""
+"""The gallery: every figure of `reports.figures.plot` as its own example draws it. ``python -m wtdiag.reports.gallery`` writes it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from types import FunctionType
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from wtdiag.reports.figures.panels.style import context
 
-from wtdiag.reports import plot
-from wtdiag.reports.style import context
+from wtdiag.reports.figures.panels import plot
 
 FOLDER = Path(__file__).parents[1] / "docs"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.schema import write_aside
-from wtdiag.reports import html, pdf
-from wtdiag.reports.content import Report
-from wtdiag.reports.joint import joint
-from wtdiag.reports.single import single
-from wtdiag.reports.sources import load
-from wtdiag.reports.thin import thin
+from wtdiag.reports.comparison.joint import joint
+from wtdiag.reports.document import html, pdf
+from wtdiag.reports.document.content import Report
+from wtdiag.reports.run.single import single
+from wtdiag.reports.run.sources import load
+from wtdiag.reports.run.thin import thin
 
 FORMATS = ("html", "pdf")
 COMPARISON = "comparison"

@@ -58,11 +58,11 @@ def study(
         sys.exit(rehearse(plan, jobs))
 
     from rich.console import Console
+    from wtdiag.reports.study.study_page.study_page import write
 
     from wtdiag.diagnostics.claims import claims_table
     from wtdiag.diagnostics.findings.tables import WIDTH, grid_table
     from wtdiag.reports import FORMATS
-    from wtdiag.reports.study import write
     from wtdiag.studies.pool import Pool
     from wtdiag.studies.study import Study
 

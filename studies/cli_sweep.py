@@ -84,10 +84,10 @@ def sweep(
     wtdiag sweep ... --storage postgresql://me@host/sweeps --out runs/here  # on each of many machines
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
+    from wtdiag.reports.study.study_page.sweep_page import write as write_report
 
     from wtdiag.diagnostics.findings.tables import WIDTH
     from wtdiag.reports import FORMATS
-    from wtdiag.reports.sweep import write as write_report
     from wtdiag.studies.methods import divided
     from wtdiag.studies.pool import Pool
     from wtdiag.studies.results import write

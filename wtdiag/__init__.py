@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wtdiag.diagnostics.findings.finding import Finding as Finding
     from wtdiag.probes import PROBES as PROBES
     from wtdiag.probes.errors import InputError as InputError
-    from wtdiag.reports import plot
+    from wtdiag.reports.figures.panels import plot
     from wtdiag.trainers.config.settings import Settings as Settings
     from wtdiag.trainers.layers.layers.convert import summary as summary
     from wtdiag.trainers.layers.layers.convert import transport_free as transport_free

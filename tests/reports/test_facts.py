@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from conftest import analysis, finding, write_run
 
-from wtdiag.reports.facts import facts, last_measured, meaningful
-from wtdiag.reports.findings import entries, health, verdict
-from wtdiag.reports.single import single
-from wtdiag.reports.sources import load
-from wtdiag.reports.summary import glance, outcome, sentences, trend
+from wtdiag.reports.run.facts import facts, last_measured, meaningful
+from wtdiag.reports.run.findings_section import entries, health, verdict
+from wtdiag.reports.run.single import single
+from wtdiag.reports.run.sources import load
+from wtdiag.reports.run.summary import glance, outcome, sentences, trend
 
 
 def test_facts_are_the_datasets_numbers(run):

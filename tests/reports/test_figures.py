@@ -7,12 +7,12 @@ import pytest
 from conftest import analysis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
+from wtdiag.reports.figures.panels.axes import spread
+from wtdiag.reports.figures.panels.lines import not_drawn, null_band
+from wtdiag.reports.figures.panels.style import BAND, LOOKS, context, look, to_svg
 
-from wtdiag.reports import figures
-from wtdiag.reports.axes import spread
-from wtdiag.reports.lines import not_drawn, null_band
-from wtdiag.reports.sources import Event
-from wtdiag.reports.style import BAND, LOOKS, context, look, to_svg
+from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.run.sources import Event
 
 NAMES = ["x" * 80, "<script>alert(1)</script>", "重み $α$", "encoder.layers.11.attention.output.dense", "fc"]
 EVENTS = [Event(0, "loss jumped"), Event(340, "diverged")]

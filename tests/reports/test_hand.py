@@ -12,9 +12,9 @@ import pytest
 from conftest import analysis, finding, write_run
 
 from wtdiag import reports
-from wtdiag.reports import html
-from wtdiag.reports.joint import joint
-from wtdiag.reports.sources import load
+from wtdiag.reports.comparison.joint import joint
+from wtdiag.reports.document import html
+from wtdiag.reports.run.sources import load
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")

@@ -14,10 +14,10 @@ import pytest
 from conftest import analysis, finding, write_run
 
 from wtdiag import reports
-from wtdiag.reports import html, pdf
-from wtdiag.reports.joint import joint
-from wtdiag.reports.single import single
-from wtdiag.reports.sources import load
+from wtdiag.reports.comparison.joint import joint
+from wtdiag.reports.document import html, pdf
+from wtdiag.reports.run.single import single
+from wtdiag.reports.run.sources import load
 
 EVIL = '<script>alert("x")</script>'
 TYPST = '#panic("x") $x$ *bold* @ref `raw` \\ " ]'

@@ -10,11 +10,12 @@ from conftest import analysis, finding, write_run
 from PIL import Image
 
 from wtdiag.probes.errors import InputError
-from wtdiag.reports import pdf, write
-from wtdiag.reports.content import Table
-from wtdiag.reports.joint import joint
-from wtdiag.reports.single import single
-from wtdiag.reports.sources import load
+from wtdiag.reports import write
+from wtdiag.reports.comparison.joint import joint
+from wtdiag.reports.document import pdf
+from wtdiag.reports.document.content import Table
+from wtdiag.reports.run.single import single
+from wtdiag.reports.run.sources import load
 
 INCH = 25.4  # millimetres
 NAMES = [

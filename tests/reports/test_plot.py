@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 
 import wtdiag
 from wtdiag.probes.errors import InputError
-from wtdiag.reports import figures, gallery, plot
+from wtdiag.reports import gallery
+from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.figures.panels import plot
 
 DATA = analysis(4, 8)
 CALLS = {

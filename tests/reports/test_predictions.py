@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from conftest import analysis, write_run
 
-from wtdiag.reports.facts import facts
-from wtdiag.reports.groups import average, gaps, groups, mean_angle
-from wtdiag.reports.joint import joint
-from wtdiag.reports.single import single
-from wtdiag.reports.sources import Event, load
-from wtdiag.reports.stability import stability
+from wtdiag.reports.comparison.groups import average, gaps, groups, mean_angle
+from wtdiag.reports.comparison.joint import joint
+from wtdiag.reports.run.facts import facts
+from wtdiag.reports.run.single import single
+from wtdiag.reports.run.sources import Event, load
+from wtdiag.reports.run.stability_section import stability
 
 
 def section(path):

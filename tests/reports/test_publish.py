@@ -12,8 +12,8 @@ from wtdiag import reports
 from wtdiag.diagnostics.analysis.analyze import analyze, write_analysis
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import LayerArrays, Snapshot, open_run, snapshot_path, write_json, write_snapshot
-from wtdiag.reports.sources import load
-from wtdiag.reports.thin import thin
+from wtdiag.reports.run.sources import load
+from wtdiag.reports.run.thin import thin
 
 
 def test_one_run_is_reported_in_its_directory(light):

@@ -7,16 +7,17 @@ import pytest
 import xarray as xr
 from matplotlib.contour import QuadContourSet
 from studied import EVIL, blocks, put, sweep
+from wtdiag.reports.figures.panels.trial_map import GAIN, STEP, beyond, trial_map
+from wtdiag.reports.study.study_page.boundaries import maps
+from wtdiag.reports.study.study_page.shared import load, methods_of
 
 from wtdiag.diagnostics.comparison.robustness import reached
 from wtdiag.diagnostics.findings.thresholds import limit
 from wtdiag.probes.errors import InputError
-from wtdiag.reports import html, pdf, robustness
-from wtdiag.reports import sweep as page
-from wtdiag.reports.boundaries import maps
-from wtdiag.reports.content import Figure, Table, Text
-from wtdiag.reports.results import load, methods_of
-from wtdiag.reports.trials import GAIN, STEP, beyond, trial_map
+from wtdiag.reports.document import html, pdf
+from wtdiag.reports.document.content import Figure, Table, Text
+from wtdiag.reports.study.study_page import robustness_section as robustness
+from wtdiag.reports.study.study_page import sweep_page as page
 
 
 def figure_named(found, name):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from studied import EVIL, blocks, ended, put, transfer
+from wtdiag.reports.study.study_page.shared import methods_of
 
 from wtdiag.diagnostics.comparison.intervals import of_crossed_mean
 from wtdiag.probes.errors import InputError
-from wtdiag.reports import transfer as page
-from wtdiag.reports.content import Figure, Table
-from wtdiag.reports.results import methods_of
+from wtdiag.reports.document.content import Figure, Table
+from wtdiag.reports.study.study_page import transfer_page as page
 
 
 def matrix(found):

@@ -1,0 +1,101 @@
+"""Runs that differ by their seed alone belong together: their means, their spread, their gap to backpropagation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from wtdiag.reports.figures.panels.curves import Curve
+from wtdiag.reports.figures.panels.curves import average as join
+from wtdiag.reports.figures.panels.style import look
+
+from wtdiag.diagnostics.comparison.pairing import pair
+from wtdiag.probes.records.schema import Run
+from wtdiag.reports.run.facts import last_measured, meaningful
+from wtdiag.reports.run.sources import Source
+
+_NOT_COMPARED = ("seed", "out", "device")  # settings that may differ between runs of one kind
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one rule and one setting, and what they are called together."""
+
+    name: str
+    runs: tuple[Source, ...]
+
+
+def groups(sources: Sequence[Source]) -> tuple[Group, ...]:
+    """Put runs together that differ by their seed alone; a run without a recorded seed stays alone."""
+    found: dict[str, list[Source]] = {}
+    for source in sources:
+        settings = {key: value for key, value in source.settings.items() if key not in _NOT_COMPARED}
+        alone = source.name if "seed" not in source.settings else ""
+        key = json.dumps([alone, source.config.get("rule"), settings, source.analysis.sizes["layer"]], sort_keys=True)
+        found.setdefault(key, []).append(source)
+    counted = [source.rule for runs in found.values() for source in runs[:1]]
+    return tuple(Group(_name(runs, counted), tuple(runs)) for runs in found.values())
+
+
+def average(group: Group, index: int, series: Callable[[Source], pd.Series[Any]]) -> list[Curve]:
+    """Draw the mean of a series over a group's runs, in a band of one standard deviation.
+
+    Where the runs have no place in common, and in a group of one, each is drawn by itself; a run without values
+    is left out.
+    """
+    rule = group.runs[0].rule
+    return join(rule, look(rule), [series(run) for run in group.runs], gid=f"run-{index}")
+
+
+def mean_angle(source: Source) -> pd.Series[Any]:
+    """Weight angle over training, averaged over the layers that carry error."""
+    analysis = source.analysis
+    if "weight_angle" not in analysis:
+        return pd.Series(dtype=float)
+    angle = analysis.weight_angle.transpose("step", "layer").values[:, meaningful(analysis, "weight_angle")]
+    return pd.DataFrame(angle, index=analysis.step.values).mean(axis=1).dropna()
+
+
+def profile(source: Source) -> pd.Series[Any]:
+    """Error angle at the last snapshot with values, by the layer's number counted from the input."""
+    if "error_angle" not in source.analysis:
+        return pd.Series(dtype=float)
+    angle = source.analysis.error_angle.transpose("step", "layer").values[last_measured(source.analysis)]
+    return pd.Series(angle, index=np.arange(1.0, len(angle) + 1)).dropna()
+
+
+def depth(source: Source) -> int:
+    """Count the layers."""
+    return int(source.analysis.sizes["layer"])
+
+
+def gaps(sources: Sequence[Source]) -> dict[str, float]:
+    """Points of test accuracy that each run is below the run by backpropagation that it is paired with.
+
+    By name of the run; NaN without such a run, see `diagnostics.comparison.pairing.pair`.
+    """
+    found = dict.fromkeys((source.name for source in sources), float("nan"))
+    if any(source.rule == "bp" for source in sources):
+        by_path = {str(source.path): source for source in sources}
+        for entry, reference in pair(map(opened, sources), "bp").pairs:
+            own, other = (by_path[each.name].metric("test_accuracy") for each in (entry, reference))
+            if len(own) and len(other):
+                found[by_path[entry.name].name] = 100 * float(other.iloc[-1] - own.iloc[-1])
+    return found
+
+
+def opened(source: Source) -> Run:
+    """Return a source as the run that it is."""
+    return Run(source.path, source.config)
+
+
+def _name(runs: Sequence[Source], rules: Sequence[str]) -> str:
+    first = runs[0]
+    if len(runs) == 1:
+        return first.name
+    plain = rules.count(first.rule) == 1
+    return f"{first.rule if plain else first.name}, {len(runs)} seeds"

@@ -1,0 +1,251 @@
+"""The report on several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from wtdiag.reports.figures.panels.style import fixed, look, number, percent, sentence
+
+from wtdiag.diagnostics.comparison.compare import compare
+from wtdiag.diagnostics.findings.finding import SEVERITIES
+from wtdiag.reports.comparison.groups import Group, average, depth, gaps, groups, mean_angle, opened, profile
+from wtdiag.reports.document.content import Block, Figure, Report, Section, Subjects, Table, Text
+from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.run.appendix import methods, repeat
+from wtdiag.reports.run.facts import Facts, facts
+from wtdiag.reports.run.figure_tables import degrees, layers_of
+from wtdiag.reports.run.findings_section import entries, health
+from wtdiag.reports.run.sections import alignment_maps
+from wtdiag.reports.run.sources import NO_FINDINGS, UNDIAGNOSED, Source
+from wtdiag.reports.run.summary import sentences
+
+
+@dataclass(frozen=True)
+class _Compared:
+    runs: tuple[tuple[Source, Facts], ...]
+    groups: tuple[Group, ...]
+    subjects: Subjects
+
+    def pick(self, source: Source) -> int:
+        """Index of the group that a run belongs to."""
+        return next(i for i, group in enumerate(self.groups) if source in group.runs)
+
+
+def joint(sources: Sequence[Source]) -> Report:
+    """Build the report that compares runs: table, curves by rule, depth gap, then each run briefly."""
+    runs = tuple((source, facts(source)) for source in sources)
+    grouped = groups(sources)
+    compared = _Compared(runs, grouped, Subjects("runs", "run", tuple(group.name for group in grouped)))
+    parts = (_differences(sources), _curves(compared), _gap(compared), _depth(compared))
+    comparison = Section("Comparison", (_table(compared), *(part for part in parts if part is not None)))
+    rules = list(dict.fromkeys(source.rule for source in sources))
+    return Report(
+        title=f"Comparison of {', '.join(rules) if 1 < len(rules) < 7 else f'{len(runs)} runs'}",
+        verdict=" ".join(text for text in (_ranking(runs), _health(sources)) if text),
+        sections=(
+            comparison,
+            *(_brief(i, *measured) for i, measured in enumerate(runs)),
+            methods([source.analysis for source in sources]),
+        ),
+    )
+
+
+def _ranking(runs: Iterable[tuple[Source, Facts]]) -> str:
+    tested = [pair for pair in runs if np.isfinite(pair[1].test_accuracy)]
+    tested.sort(key=lambda pair: -pair[1].test_accuracy)
+    if not tested:
+        return "No run recorded a test accuracy."
+    best, worst = _reaching(tested, tested[0]), _reaching(tested, tested[-1])
+    if len(tested) > 1 and best == worst:  # as far as is said
+        return f"The same test accuracy: {best}."
+    return f"Best test accuracy: {best}{f'; lowest: {worst}' if len(tested) > 1 else ''}."
+
+
+def _reaching(tested: Sequence[tuple[Source, Facts]], one: tuple[Source, Facts]) -> str:
+    """Name the runs whose accuracy reads the same as that of one of them, and say what it is."""
+    said = percent(one[1].test_accuracy)
+    names = [_called(source.name, run.rule) for source, run in tested if percent(run.test_accuracy) == said]
+    return f"{', '.join(names) if len(names) < 5 else f'{len(names)} runs'} with {said}"
+
+
+def _health(sources: Sequence[Source]) -> str:
+    """Say which runs are not healthy, by their findings or because they diverged, and which were not diagnosed."""
+    diverged = [source.name for source in sources if source.config.get("status") == "diverged"]
+    broken = [source.name for source in sources if health(source) == "high" and source.name not in diverged]
+    said = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (
+            ("Diverged", diverged),
+            ("Findings of high severity", broken),
+            (UNDIAGNOSED, [source.name for source in sources if not source.findings]),
+        )
+        if names
+    ]
+    return " ".join(f"{text}." for text in said)
+
+
+def _called(run: str, rule: str) -> str:
+    return run if run == rule else f"{run} ({rule})"
+
+
+def _table(compared: _Compared) -> Table:
+    below = gaps([source for source, _ in compared.runs])
+    seeds = len({source.settings.get("seed") for source, _ in compared.runs}) > 1
+    rows = tuple(
+        (
+            *(source.name, run.rule, run.status, _worst(source)),
+            *((str(source.settings.get("seed", "–")),) if seeds else ()),
+            *(str(depth(source)), percent(run.test_accuracy), fixed(below[source.name], 1)),
+            *(degrees(run.weight_angle), degrees(run.error_angle), number(run.norm_ratio), number(run.largest_s)),
+        )
+        for source, run in compared.runs
+    )
+    heads = (
+        *("run", "rule", "status", "worst finding", *(("seed",) if seeds else ()), "layers", "test accuracy"),
+        *("gap to bp (points)", "weight angle", "error angle", "norm ratio", "largest S"),
+    )
+    caption = (
+        "Test accuracy at the last evaluation, and how many points backpropagation with the same seed and settings is "
+        "above it; at the last snapshot with values: mean weight angle and geometric mean norm ratio ‖B‖/‖W‖ of the "
+        "layers that carry error, and the angle between the error that trains the first layer and exact "
+        "backpropagation's; largest step-size number S of all layers and snapshots."
+    )
+    kept = [i for i in range(len(heads)) if any(row[i] != "–" for row in rows)]
+    return Table(
+        caption,
+        columns=tuple(heads[i] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in rows),
+        labels=4 if 3 in kept else 3,
+        subjects=compared.subjects,
+        picks=tuple(compared.pick(source) for source, _ in compared.runs),
+    )
+
+
+def _differences(sources: Sequence[Source]) -> Table | None:
+    """Tabulate what pairs of runs differ by, rule by rule."""
+    found = compare(map(opened, sources))
+    if found.empty:
+        return None
+
+    def shown(row: Any, value: float) -> str:
+        return degrees(value) if row.units == "degree" else number(value)
+
+    rows = tuple(
+        (
+            *(row.conditions, f"{row.rule} – {row.reference}", row.measure.replace("_", " ")),
+            *(shown(row, row.difference), shown(row, row.low), shown(row, row.high)),
+            f"{row.n}{f' ({row.diverged} diverged)' if row.diverged else ''}",
+        )
+        for row in found.itertuples()
+    )
+    return Table(
+        caption="Differences between rules, over pairs of runs that share seed, model, data and all other settings: "
+        "mean, and the ends of its 95 % bootstrap interval, which one pair does not have. A run that diverged counts "
+        "as answering at chance. Depth gap: accuracy at the greatest depth less that at the least.",
+        columns=("runs", "rules", "measure", "difference", "from", "to", "pairs"),
+        rows=rows,
+        labels=3,
+    )
+
+
+def _worst(source: Source) -> str:
+    """Kind of the worst finding of a run."""
+    found = sorted(source.findings or (), key=lambda finding: SEVERITIES.index(finding.severity))
+    if not found:
+        return "–"
+    return found[0].kind.replace("-", " ") if found[0].severity != "none" else "none"
+
+
+def _curves(compared: _Compared) -> Figure | None:
+    panels = []
+    for title, series in (
+        ("Test accuracy (%)", lambda source: 100 * source.metric("test_accuracy")),
+        ("Mean weight angle (°)", mean_angle),
+    ):
+        lines = [line for i, group in enumerate(compared.groups) for line in average(group, i, series)]
+        if lines:
+            panels.append(figures.curves(lines, title=title))
+    if not panels:
+        return None
+    return Figure(
+        panels=tuple(panels),
+        caption="Test accuracy, and weight angle averaged over the layers that carry error, over training "
+        f"steps; {_lines(compared)} Chance gives 90°.",
+        alt=_ranking(compared.runs),
+        data=_table(compared),
+        name="comparison",
+        measures=("test_accuracy", "weight_angle"),
+        subjects=compared.subjects,
+    )
+
+
+def _gap(compared: _Compared) -> Figure | None:
+    """Show how far each rule stays below backpropagation, over the number of layers, if there are several."""
+    below = gaps([source for source, _ in compared.runs])
+    found = [(source, below[source.name]) for source, _ in compared.runs if np.isfinite(below[source.name])]
+    if len({depth(source) for source, _ in found}) < 2:
+        return None
+    lines, rows = [], []
+    for rule in dict.fromkeys(source.rule for source, _ in found):
+        depths = sorted({depth(source) for source, _ in found if source.rule == rule})
+        values = [[gap for source, gap in found if (source.rule, depth(source)) == (rule, at)] for at in depths]
+        mean, sd = ([float(do(each)) for each in values] for do in (np.mean, np.std))
+        band = (np.subtract(mean, sd), np.add(mean, sd)) if max(map(len, values)) > 1 else (None, None)
+        lines.append(figures.Curve(rule, look(rule), depths, mean, gid=rule, low=band[0], high=band[1]))
+        rows += [(rule, str(at), fixed(m), fixed(s)) for at, m, s in zip(depths, mean, sd, strict=True)]
+    said = (f"{rule} is {gap} points below backpropagation at {at} layers" for rule, at, gap, _ in rows)
+    return Figure(
+        panels=(figures.curves(lines, title="Gap to backpropagation (points)", x_label="layers"),),
+        caption="How many points of test accuracy backpropagation with the same seed and settings is above each rule, "
+        "over the number of layers. Bands: ± one standard deviation over seeds.",
+        alt=sentence("; ".join(said)),
+        data=Table("The numbers drawn.", ("rule", "layers", "gap (points)", "sd over seeds"), tuple(rows)),
+        name="depth-gap",
+        measures=("test_accuracy",),
+    )
+
+
+def _depth(compared: _Compared) -> Figure | None:
+    lines = [line for i, group in enumerate(compared.groups) for line in average(group, i, profile)]
+    if not lines:
+        return None
+    rows = [
+        (source.name, run.rule, str(int(at)), degrees(angle))
+        for source, run in compared.runs
+        for at, angle in profile(source).items()
+    ]
+    said = [f"{source.name}: {degrees(run.error_angle)} at the first layer" for source, run in compared.runs]
+    return Figure(
+        panels=(figures.curves(lines, title="Error angle by depth (°)", x_label="layer, counted from the input"),),
+        caption="Angle between the error that trains each layer and exact backpropagation's, at each run's "
+        f"last snapshot with values; {_lines(compared)}",
+        alt="; ".join(said) + ".",
+        data=Table("The numbers drawn.", ("run", "rule", "layer", "error angle"), tuple(rows), labels=3),
+        name="error-by-depth",
+        measures=("error_angle",),
+        subjects=compared.subjects,
+    )
+
+
+def _lines(compared: _Compared) -> str:
+    if len(compared.groups) == len(compared.runs):
+        return "one line per run, one colour and marker per rule."
+    return (
+        "one line per rule and setting, the mean over its seeds; bands: ± one standard deviation over seeds. One "
+        "colour and marker per rule."
+    )
+
+
+def _brief(index: int, source: Source, run: Facts) -> Section:
+    """One run in its findings, its sentences, its maps of alignment and the command that repeats it."""
+    measures = ("weight_angle", "error_angle", "step_size_number")
+    maps = alignment_maps(source, measures, layers_of(source.analysis, f"layers-{index}"))
+    found: Block = Text(f"{UNDIAGNOSED}: {NO_FINDINGS}")
+    if source.findings:
+        found = entries(source.findings, [maps] if maps else [])
+    texts = tuple(Text(said) for said in sentences(run))
+    rest = tuple(block for block in (maps, repeat(source)) if block is not None)
+    return Section(f"Run {source.name}", (found, *texts, *rest))

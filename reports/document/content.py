@@ -1,0 +1,214 @@
+"""What a report says, free of any page format: built once, rendered by `reports.document.html` and `reports.document.pdf`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from matplotlib.figure import Figure as Panel
+from numpy.typing import NDArray
+from wtdiag.reports.figures.panels.style import to_svg
+
+
+@dataclass(frozen=True)
+class Text:
+    """One paragraph of plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to be copied as it stands, such as a command, and what it is."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that sums something up: what it is, its value, and how to read it."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The few numbers to see first."""
+
+    numbers: tuple[Number, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finding in words.
+
+    Attributes
+    ----------
+    severity : str
+        One of `diagnostics.findings.finding.SEVERITIES`.
+    kind, where, summary : str
+        What it is, in which layer and when, and the finding as a sentence.
+    details : tuple of (label, text)
+        The numbers it rests on, what it means, what to try, and the sources.
+    figure : str
+        Name of the figure that shows it; "" where none does.
+    """
+
+    severity: str
+    kind: str
+    where: str
+    summary: str
+    details: tuple[tuple[str, str], ...]
+    figure: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong, worst first."""
+
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What figures and tables are about and a reader can pick: the layers of a run, or runs.
+
+    Attributes
+    ----------
+    name : str
+        Unique in a report.
+    kind : str
+        "layer" or "run".
+    names : tuple of str
+        In figures, lines of the i-th have the gid ``layer-i`` or ``run-i``; in tables, see `Table.picks`.
+    steps : tuple of int
+        Snapshots that a reader can go through; empty where there is nothing to go through.
+    drawn : int
+        Which of the steps figures and words are of.
+    """
+
+    name: str
+    kind: str
+    names: tuple[str, ...]
+    steps: tuple[int, ...] = ()
+    drawn: int = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """Formatted cells under column heads; the first ``labels`` columns are words, the others numbers.
+
+    Where ``subjects`` are given, row i is about the ``picks[i]``-th of them.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    labels: int = 1
+    subjects: Subjects | None = None
+    picks: tuple[int, ...] = ()
+
+
+Frames = Mapping[str, NDArray[np.float64]]
+"""By the gid of a line, its values at every step of the subjects: (step, point)."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One or more panels under one caption.
+
+    ``alt`` states the result in words for those who do not see the panels; ``data`` holds the numbers drawn.
+
+    Attributes
+    ----------
+    name : str
+        Unique in a report: where findings point to.
+    measures : tuple of str
+        Variables of the analysis that are drawn.
+    subjects : Subjects, optional
+        What the panels' gids count.
+    frames : tuple of mappings
+        For each panel that can show other steps than the one drawn, what its lines are there; may be empty.
+    """
+
+    panels: tuple[Panel, ...]
+    caption: str
+    alt: str
+    data: Table
+    name: str
+    measures: tuple[str, ...] = ()
+    subjects: Subjects | None = None
+    frames: tuple[Frames, ...] = field(default=(), compare=False)
+
+    @cached_property
+    def svgs(self) -> tuple[str, ...]:
+        """The panels as SVG documents, drawn once for all page formats."""
+        return tuple(to_svg(panel) for panel in self.panels)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term and its labelled explanations."""
+
+    name: str
+    details: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A list of terms explained."""
+
+    terms: tuple[Term, ...]
+
+
+Block = Text | Code | Numbers | Findings | Table | Figure | Terms
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed sequence of blocks."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+HEALTH = {
+    "high": "Not healthy",
+    "medium": "It learns, but at a cost",
+    "low": "Healthy, with something worth knowing",
+    "none": "Healthy",
+    "": "",
+}
+"""What the severity of the worst finding says of a run; "" for a run that was not diagnosed."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report.
+
+    Attributes
+    ----------
+    title : str
+        What it is on.
+    verdict : str
+        Its result, in a sentence or two.
+    sections : tuple of Section
+        Its content.
+    health : str
+        A key of `HEALTH`; what that says stands before the verdict.
+    """
+
+    title: str
+    verdict: str
+    sections: tuple[Section, ...]
+    health: str = ""
+
+    @property
+    def headline(self) -> str:
+        """Whether all is well, in a few words; "" where nothing was diagnosed."""
+        return HEALTH[self.health]

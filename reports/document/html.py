@@ -1,0 +1,103 @@
+"""A report as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from importlib import resources
+from typing import Any
+from xml.etree import ElementTree
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from wtdiag.reports.figures.panels.style import BAND, GRID, INK, MISSING, MUTED
+
+from wtdiag.reports.document.content import Block, Figure, Report, Subjects, Table
+from wtdiag.reports.document.interaction import SUBJECT, Arrays, charts
+
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_THEMED = {INK: "ink", MUTED: "muted", GRID: "grid", BAND: "band", MISSING: "missing"}
+_THEMED_STYLE = re.compile("|".join(_THEMED))
+_FINE = re.compile(r"(\.\d\d)\d+")  # a hundredth of a point is more than any screen shows
+_GENERATED = re.compile(r"_\d+$|^(?:image|m|p)[0-9a-f]{8,}$")  # ids that matplotlib gives of itself
+
+ElementTree.register_namespace("", _SVG)
+ElementTree.register_namespace("xlink", _XLINK)
+
+
+def render(report: Report) -> str:
+    """Render a report as HTML that asks the network for nothing.
+
+    Text is escaped by the template engine; the figures are inlined with the theme's colours as CSS variables. The
+    page is whole without its script, which is the only one that its policy allows.
+    """
+    environment = Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["of"] = lambda block, kind: type(block).__name__ == kind
+    environment.filters["inline"] = inline
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    script = resources.files("reports").joinpath("templates", "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("report.html.j2").render(
+        report=report, script=script, digest=digest, data=_data(report)
+    )
+
+
+def _data(report: Report) -> dict[str, Any]:
+    """Gather what the script answers with: subjects, and the charts of each figure by its name."""
+    blocks: list[Block] = [block for section in report.sections for block in section.blocks]
+    arrays = Arrays()
+    subjects: dict[str, Subjects] = {}
+    figures = {}
+    for block in blocks:
+        if isinstance(block, Figure | Table) and block.subjects:
+            subjects[block.subjects.name] = block.subjects
+        if isinstance(block, Figure):
+            assert block.svgs  # drawn: the layout is settled
+            about = block.subjects.name if block.subjects else None
+            figures[block.name] = {"subjects": about, "charts": charts(block, arrays)}
+    return {
+        "subjects": {name: vars(each) for name, each in subjects.items()},
+        "figures": figures,
+        "arrays": arrays.lists,
+        "theme": {f"--{name}": color for color, name in _THEMED.items()},
+    }
+
+
+def inline(svg: str, prefix: str) -> str:
+    """Prepare an SVG document to stand inside a page: unique ids, themed colours, no metadata.
+
+    What the document marks as of a layer or run keeps its index as ``data-subject``; other ids are kept as
+    ``data-id`` or, where the document refers to them, made unique.
+    """
+    root = ElementTree.fromstring(svg)
+    for child in root.findall(f"{{{_SVG}}}metadata"):
+        root.remove(child)
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
+    for element in root.iter():
+        name = element.attrib.pop("id", None)
+        if name in used:
+            element.set("id", f"{prefix}-{name}")
+        elif name is not None and (subject := SUBJECT.fullmatch(name)):
+            element.set("data-subject", subject[1])
+        elif name is not None and not _GENERATED.search(name):
+            element.set("data-id", name)
+        for key, value in element.attrib.items():
+            if key in ("d", "x", "y"):
+                value = _FINE.sub(r"\1", value)
+            if key == "style":
+                value = _THEMED_STYLE.sub(lambda match: f"var(--{_THEMED[match[0]]})", value)
+            if key == f"{{{_XLINK}}}href" and value.startswith("#"):
+                value = f"#{prefix}-{value[1:]}"
+            element.set(key, value.replace("url(#", f"url(#{prefix}-"))
+    width, height = (float(root.get(side, "0").removesuffix("pt")) for side in ("width", "height"))
+    for side in ("width", "height"):
+        root.attrib.pop(side, None)
+    root.set("viewBox", f"0 0 {width:g} {height:g}")
+    root.set("aria-hidden", "true")
+    return ElementTree.tostring(root, encoding="unicode")

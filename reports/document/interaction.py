@@ -1,0 +1,144 @@
+"""What a drawn panel says to a hand that points at it: where its values lie, read from the panel itself.
+
+Artists tell by their gid what they show, as `reports.figures.panels` says. Positions are in the units of the panel's SVG.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Panel
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike, NDArray
+from wtdiag.reports.figures.panels.axes import spread
+
+from wtdiag.reports.document.content import Figure, Frames
+
+SUBJECT = re.compile(r"(?:layer|run)-(\d+)(?::\w+)?")
+"""Gid of what is of one layer or run; the group is its index."""
+
+_SVG_DPI = 72.0
+_MOST = {"step": 400, "mode": 120}  # points of a line that can be pointed at, unless it is of one layer or run
+_MOST_MOVING = 6000  # the same for a line that moves, over all its steps
+
+_Points = NDArray[np.float64]
+
+
+class Arrays:
+    """Lists of numbers, each held once: charts share their steps and many of their values."""
+
+    def __init__(self) -> None:
+        self.lists: list[list[float | None]] = []
+        self._index: dict[tuple[float | None, ...], int] = {}
+
+    def put(self, values: ArrayLike, form: str = ".6g") -> int:
+        """Give the place of some numbers, rounded as the format says; None stands for what is not finite."""
+        rounded = (float(format(value, form)) for value in np.asarray(values, dtype=float).tolist())
+        key = tuple(value if np.isfinite(value) else None for value in rounded)
+        if key not in self._index:
+            self._index[key] = len(self.lists)
+            self.lists.append(list(key))
+        return self._index[key]
+
+
+def charts(figure: Figure, arrays: Arrays) -> list[dict[str, Any] | None]:
+    """Describe each panel of a figure; None where there is nothing to point at.
+
+    The figure must have been drawn (`Figure.svgs`), for only then its layout is settled.
+    """
+    frames: Sequence[Frames] = figure.frames or ({},) * len(figure.panels)
+    return [_chart(panel, moves, arrays) for panel, moves in zip(figure.panels, frames, strict=True)]
+
+
+def _chart(panel: Panel, frames: Frames, arrays: Arrays) -> dict[str, Any] | None:
+    """Describe the first axes of a panel that hold anything; keys to colours do not count."""
+    read = (_Reader(axes, frames, arrays).chart() for axes in panel.axes if axes.get_label() != "<colorbar>")
+    return next((chart for chart in read if chart["lines"] or chart["rows"]), None)
+
+
+@dataclass
+class _Reader:
+    """Reads what one pair of axes shows; ``frames`` hold its lines' values at other steps than the one drawn."""
+
+    axes: Axes
+    frames: Frames
+    arrays: Arrays
+
+    def __post_init__(self) -> None:
+        across, down = self.axes.xaxis.get_gid(), self.axes.yaxis.get_gid()
+        self.upright = across is not None or down is None  # positions run along x, values along y
+        self.along = (across if self.upright else down) or ""
+
+    def chart(self) -> dict[str, Any]:
+        axes = self.axes
+        box = self._to_svg(axes.transAxes.transform([(0, 1), (1, 0)]))
+        return {
+            "box": [round(float(value), 1) for value in box.ravel()],
+            "title": axes.get_title(loc="left"),
+            "along": self.along,
+            "label": axes.get_xlabel() if self.upright else axes.get_ylabel(),
+            "upright": self.upright,
+            "subject": _subject(axes.get_gid()),
+            "lines": list(self._lines()),
+            "rows": [self.arrays.put(np.ma.filled(row, np.nan)) for row in self._image()],
+        }
+
+    def _image(self) -> Any:
+        return np.ma.asarray(self.axes.images[0].get_array()) if self.axes.images else ()
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        for line in self.axes.lines:
+            if gid := line.get_gid():
+                x, y = (np.asarray(values, dtype=float) for values in line.get_data())
+                label = str(line.get_label())
+                yield self._line(gid, "" if label.startswith("_") else label, *((x, y) if self.upright else (y, x)))
+        bars = [bar for bar in self.axes.patches if isinstance(bar, Rectangle) and _subject(bar.get_gid()) is not None]
+        if bars:
+            places = np.array([_subject(bar.get_gid()) for bar in bars], dtype=float)
+            lengths = [bar.get_height() if self.upright else bar.get_width() for bar in bars]
+            yield self._line("bars", "", places, np.array(lengths, dtype=float))
+
+    def _line(self, gid: str, name: str, at: _Points, values: _Points) -> dict[str, Any]:
+        subject = _subject(gid)
+        most = _MOST.get(self.along, len(at)) if subject is None else len(at)
+        if self.along == "mode" and gid in self.frames:
+            most = min(most, max(16, _MOST_MOVING // len(self.frames[gid])))
+        kept = spread(len(at), most)
+        told: dict[str, Any] = {
+            "id": gid,
+            "subject": subject,
+            "name": name,
+            "part": gid.partition(":")[2],
+            "at": self.arrays.put(at[kept]),
+            "px": self._put_places(at[kept], 0 if self.upright else 1),
+            "values": self.arrays.put(values[kept]),
+            "py": self._put_places(values[kept], 1 if self.upright else 0),
+        }
+        if gid in self.frames:
+            moves = np.asarray(self.frames[gid], dtype=float)[:, kept]
+            told["frames"] = [self.arrays.put(row) for row in moves]
+            told["frames_py"] = [self._put_places(row, 1 if self.upright else 0) for row in moves]
+        return told
+
+    def _put_places(self, values: _Points, axis: int) -> int:
+        """Put where values lie along one axis of the SVG; None for those that a logarithmic axis lacks."""
+        pairs = np.tile(np.asarray(self.axes.viewLim.min, dtype=float), (len(values), 1))
+        pairs[:, axis] = values
+        with np.errstate(all="ignore"):
+            return self.arrays.put(self._to_svg(self.axes.transData.transform(pairs))[:, axis], ".1f")
+
+    def _to_svg(self, pixels: NDArray[Any]) -> _Points:
+        figure = self.axes.get_figure(root=True)
+        assert figure is not None
+        scaled = np.asarray(pixels, dtype=float) * _SVG_DPI / figure.dpi
+        return np.column_stack([scaled[:, 0], figure.get_figheight() * _SVG_DPI - scaled[:, 1]])
+
+
+def _subject(gid: str | None) -> int | None:
+    found = SUBJECT.fullmatch(gid or "")
+    return int(found[1]) if found else None

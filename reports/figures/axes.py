@@ -1,0 +1,221 @@
+"""Axes: how steps, layers and numbers are laid out along them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import ArrayLike, NDArray
+from wtdiag.reports.figures.panels.style import DIVERGED, MUTED, context, printable, short
+
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.reports.run.facts import carrying, last_measured
+from wtdiag.reports.run.sources import Event
+
+_UNITS = {"degree": "°", "1": ""}
+_NAMES = {"step_size_number": "step-size number S"}  # where the variable's own name would not do
+_MAX_NAMES = 26  # layer names that one axis has room for
+
+
+@contextmanager
+def canvas(ax: Axes | None) -> Iterator[Axes]:
+    """Give axes to draw on: those given, as they are, or new ones in the reports' style."""
+    if ax is not None:
+        yield ax
+        return
+    from matplotlib import pyplot  # only where a figure is to be shown: it looks for a display
+
+    with context():
+        yield pyplot.subplots(figsize=(5, 3.4), layout="constrained")[1]
+
+
+def need(analysis: xr.Dataset, *measures: str, dims: Sequence[str] = ()) -> xr.DataArray:
+    """Return the first of some measures, its dims in the given order, having checked that all are there.
+
+    Raises
+    ------
+    InputError
+        If this is no analysis, one is missing, or the first has other dims.
+    """
+    if not isinstance(analysis, xr.Dataset):
+        raise InputError(f"analysis: {analysis!r:.60} is no analysis; expected a Dataset, as wtdiag.analyze gives it")
+    for measure in measures:
+        check_one_of("measure", measure, [str(name) for name in analysis.data_vars])
+    first = analysis[measures[0]]
+    if dims and set(first.dims) != set(dims):
+        found = ", ".join(map(str, first.dims))
+        raise InputError(f"measure: {measures[0]!r} is over ({found}); expected ({', '.join(dims)})")
+    return first.transpose(*dims) if dims else first
+
+
+def at_step(analysis: xr.Dataset, step: int | None) -> xr.Dataset:
+    """Select a snapshot; by default the last that holds any measure.
+
+    Raises
+    ------
+    InputError
+        If there is no snapshot of that step.
+    """
+    if step is None:
+        return analysis.isel(step=last_measured(analysis))
+    check_one_of("step", str(step), [str(each) for each in analysis.step.values])
+    return analysis.sel(step=step)
+
+
+def measure_title(measure: xr.DataArray) -> str:
+    """Name a measure and its unit, briefly enough for a panel.
+
+    Examples
+    --------
+    >>> measure_title(xr.DataArray(0.0, name="weight_angle", attrs={"units": "degree"}))
+    'weight angle (°)'
+    """
+    name = _NAMES.get(str(measure.name), str(measure.name).replace("_", " "))
+    units = str(measure.attrs.get("units", "1"))
+    sign = _UNITS.get(units, units)
+    return printable(f"{name} ({sign})" if sign else name)
+
+
+def layers_axis(axes: Axes, analysis: xr.Dataset) -> None:
+    """Name the layers along the vertical axis, the first at the top, as many as fit."""
+    shown = every(analysis.sizes["layer"], _MAX_NAMES)
+    axes.set_yticks(shown, [layer_name(analysis, i, 16) for i in shown], parse_math=False)
+    axes.yaxis.set_gid("layer")
+
+
+def layer_name(analysis: xr.Dataset, index: int, length: int) -> str:
+    """Give a layer's name, cut to a length and marked with a star if the layer carries no error."""
+    mark = "" if carrying(analysis)[index] else " *"
+    return short(str(analysis.layer.values[index]), length) + mark
+
+
+def names_key(axes: Axes, columns: int) -> None:
+    """Draw the key below the axes if the figure is theirs alone and makes room, else in them."""
+    figure = axes.figure
+    if len(figure.axes) == 1 and figure.get_layout_engine() is not None:
+        figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2, handlelength=1.8)
+    else:
+        axes.legend()
+
+
+def steps_axis(axes: Axes, steps: NDArray[Any]) -> None:
+    """Stretch early training where the snapshots are denser there."""
+    axes.xaxis.set_gid("step")
+    positive = steps[steps > 0]
+    if len(steps) == 1:
+        axes.xaxis.set_major_locator(FixedLocator(steps.tolist()))
+    elif len(steps) > 4 and np.median(steps) < 0.25 * steps[-1]:
+        start = float(positive[0])
+        axes.set_xscale("symlog", linthresh=start, linscale=0.3)
+        decades = 10.0 ** np.arange(np.ceil(np.log10(start)), np.floor(np.log10(steps[-1])) + 1)
+        ticks = decades if len(decades) > 1 else (start, steps[-1])
+        axes.xaxis.set_major_locator(FixedLocator([0.0, *ticks]))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+
+
+def mark(axes: Axes, events: Sequence[Event], place: Callable[[int], float] = float) -> None:
+    """Draw a dashed line at each event's step, or where ``place`` puts it; divergence stands out."""
+    for step, text in events:
+        color, width = (DIVERGED, 1.2) if text.startswith("diverged") else (MUTED, 0.8)
+        axes.axvline(place(step), color=color, lw=width, ls=(0, (3, 2)))
+
+
+def log_axis(axis: Axis, values: ArrayLike, *, floor: float = 0.0) -> bool:
+    """Make an axis logarithmic if its values span a factor 30, down to ``floor`` of the largest; tell whether it is."""
+    reach = _decades(values)
+    if reach is None:
+        return False
+    high = reach[1]
+    low = max(reach[0], high + np.log10(floor)) if floor else reach[0]
+    margin = max(0.1, 0.05 * (high - low))  # in decades, so that a marker at an end is whole
+    upright = axis is axis.axes.yaxis
+    (axis.axes.set_yscale if upright else axis.axes.set_xscale)("log")
+    (axis.axes.set_ylim if upright else axis.axes.set_xlim)(10 ** (low - margin), 10 ** (high + margin))
+    plain_numbers(axis)
+    axis.set_minor_locator(NullLocator())
+    return True
+
+
+def left_out(*drawn: ArrayLike) -> str:
+    """Say that values are left out, if one of some charts has a logarithmic axis and values that it cannot show.
+
+    Examples
+    --------
+    >>> left_out([1.0, 100.0, -2.0])
+    ' A logarithmic axis leaves out values of 0 or less.'
+    >>> left_out([1.0, 2.0, -2.0], [1.0, 100.0])
+    ''
+    """
+    hidden = any(_decades(values) is not None and np.less_equal(values, 0).any() for values in drawn)
+    return " A logarithmic axis leaves out values of 0 or less." if hidden else ""
+
+
+def _decades(values: ArrayLike) -> tuple[float, float] | None:
+    """Return the logarithms of the least and the largest positive value, None if they span less than a factor 30."""
+    found = np.asarray(values, dtype=float)
+    found = found[(found > 1e-280) & (found < 1e280)]  # leaves room for the margins
+    if not found.size or found.max() / 30 < found.min():
+        return None
+    return float(np.log10(found.min())), float(np.log10(found.max()))
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Write 0.01 and 1e-5, not powers of ten, which would need mathematical type."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+
+
+def plain(value: float) -> str:
+    """Write a number without padding.
+
+    Examples
+    --------
+    >>> plain(0.01), plain(1e8), plain(1e-5)
+    ('0.01', '1e8', '1e-5')
+    """
+    return re.sub(r"e([+-])0*", lambda found: f"e{found[1].strip('+')}", f"{value:g}")
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Give at most ``most`` indices out of ``count``, evenly spread, ends included.
+
+    Examples
+    --------
+    >>> spread(3, 8), spread(10, 4)
+    ([0, 1, 2], [0, 3, 6, 9])
+    """
+    return [int(index) for index in np.linspace(0, count - 1, min(count, most)).round()]
+
+
+def every(count: int, most: int) -> range:
+    """Give at most ``most`` evenly spaced indices out of ``count``, from the first on.
+
+    Examples
+    --------
+    >>> list(every(9, 6))
+    [0, 2, 4, 6, 8]
+    """
+    return range(0, count, -(-count // most))
+
+
+def compact(value: float) -> str:
+    """Write a step number briefly.
+
+    Examples
+    --------
+    >>> compact(0), compact(2500), compact(1e6)
+    ('0', '2.5k', '1M')
+    """
+    for size, sign in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{sign}"
+    return f"{value:g}"

@@ -1,0 +1,130 @@
+"""Named curves: of several runs over training or depth, with their spread over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike
+from wtdiag.reports.figures.panels.axes import canvas, compact, log_axis, mark, measure_title, names_key, need, spread
+from wtdiag.reports.figures.panels.style import Look, look, short
+
+from wtdiag.probes.errors import InputError
+from wtdiag.reports.run.facts import meaningful
+from wtdiag.reports.run.sources import Event
+
+
+class Curve(NamedTuple):
+    """A line of a panel: its name in the key, look, points, gid and band; several may share a name."""
+
+    name: str
+    look: Look
+    x: ArrayLike
+    y: ArrayLike
+    dashed: bool = False
+    gid: str | None = None
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+
+
+def average(name: str, drawn: Look, series: Sequence[pd.Series[Any]], *, gid: str | None = None) -> list[Curve]:
+    """Join series of one kind into their mean, in a band of one standard deviation.
+
+    Where they have no place in common, and where there is but one, each is a curve by itself; a series without
+    values is left out.
+    """
+    found = [values for each in series if len(values := each.dropna())]
+    common = pd.concat(found, axis=1, join="inner") if len(found) > 1 else pd.DataFrame()
+    if common.empty:
+        return [Curve(name, drawn, each.index, each.values, gid=gid) for each in found]
+    mean, sd = common.mean(axis=1), common.std(axis=1, ddof=0)
+    return [Curve(name, drawn, common.index, mean.values, gid=gid, low=mean - sd, high=mean + sd)]
+
+
+def compare(analyses: Sequence[xr.Dataset], measure: str, *, ax: Axes | None = None) -> Axes:
+    """Draw a measure over training by rule, averaged over the layers in which it means something.
+
+    One line per rule: the mean over its runs, in a band of one standard deviation over runs. Colours and markers
+    are those of the rule in every figure.
+
+    Parameters
+    ----------
+    analyses : sequence of Dataset
+        As `wtdiag.analyze` gives them; ``attrs["rule"]`` tells the rule.
+    measure : str
+        A variable over step and layer that all have.
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        If there is no list of analyses, it is empty, or one lacks the measure.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import xarray as xr
+    >>> from wtdiag import plot
+    >>> paths = sorted(Path("docs/gallery").glob("compare-*.nc"))
+    >>> ax = plot.compare([xr.load_dataset(path, engine="h5netcdf") for path in paths], "weight_angle")
+    """
+    if hasattr(analyses, "data_vars"):
+        raise InputError("analyses: a Dataset; expected a list of them, as wtdiag.analyze gives them")
+    if not analyses:
+        raise InputError("analyses: none given; expected at least one, as wtdiag.analyze gives them")
+    by_rule: dict[str, list[pd.Series[Any]]] = {}
+    for analysis in analyses:
+        values = need(analysis, measure, dims=("step", "layer"))
+        rows = pd.DataFrame(values.values[:, meaningful(analysis, measure)], index=analysis.step.values)
+        by_rule.setdefault(str(analysis.attrs.get("rule", "unknown")), []).append(rows.mean(axis=1))
+    lines = [line for rule, series in by_rule.items() for line in average(rule, look(rule), series)]
+    return curves(lines, title=f"Mean {measure_title(analyses[0][measure])}", ax=ax)
+
+
+def curves(
+    lines: Sequence[Curve],
+    *,
+    title: str,
+    x_label: str = "training step",
+    log: bool = False,
+    events: Sequence[Event] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw named curves, their key below; on a logarithmic axis without what is not positive."""
+    with canvas(ax) as axes:
+        named: set[str] = set()
+        every = np.concatenate([np.ravel(line.y) for line in lines]) if log else np.empty(0)
+        positive = log_axis(axes.yaxis, every)
+        for line in lines:
+            x, y = np.asarray(line.x, dtype=float), np.asarray(line.y, dtype=float)
+            y = np.where(y > 0, y, np.nan) if positive else y
+            known = np.flatnonzero(np.isfinite(y))
+            axes.plot(
+                x, y, "--" if line.dashed else "-", color=line.look.color, marker=line.look.marker,
+                markevery=known[spread(len(known), 9)].tolist(), ms=0 if len(x) > 60 and line.dashed else 3.5,
+                label=short(line.name, 24) if line.name not in named else None, gid=line.gid,
+            )  # fmt: skip
+            named.add(line.name)
+            if line.low is not None and line.high is not None:
+                low, high = (np.asarray(edge, dtype=float) for edge in (line.low, line.high))
+                axes.fill_between(x, low, high, color=line.look.color, alpha=0.18, lw=0)
+        mark(axes, events)
+        if len(named) > 1:
+            names_key(axes, 4 if max(map(len, named)) < 10 else 3)
+        axes.set_title(title, parse_math=False)
+        axes.set_xlabel(x_label)
+        axes.xaxis.set_gid("step" if x_label == "training step" else None)
+        places = sorted({float(x) for line in lines for x in np.ravel(line.x)})
+        axes.xaxis.set_major_locator(FixedLocator(places) if len(places) == 1 else MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    return axes

@@ -1,0 +1,214 @@
+"""Curves over training, one per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Normalize
+from numpy.typing import NDArray
+from wtdiag.reports.figures.panels.axes import (
+    canvas,
+    layer_name,
+    left_out,
+    log_axis,
+    mark,
+    measure_title,
+    need,
+    spread,
+    steps_axis,
+)
+from wtdiag.reports.figures.panels.style import BAND, DEPTH, DIVERGED, capital
+
+from wtdiag.reports.run.facts import meaningful
+from wtdiag.reports.run.sources import Event
+
+
+def layer_curves(
+    analysis: xr.Dataset,
+    measure: str,
+    *,
+    log: bool = False,
+    chance: bool = False,
+    predicted: str | None = None,
+    limit: float | None = None,
+    events: Sequence[Event] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a measure over training, one curve per layer, coloured by depth.
+
+    Layers in which the measure means nothing are dotted.
+
+    Parameters
+    ----------
+    analysis : Dataset
+        As `wtdiag.analyze` gives it.
+    measure : str
+        A variable over step and layer.
+    log : bool
+        Draw a logarithmic axis where the values span a factor 30; what is not positive is then left out.
+    chance : bool
+        Draw a band of two standard deviations around the null expectation, widest over the layers.
+    predicted : str, optional
+        A variable that holds where theory sees each curve come to rest, dashed.
+    limit : float, optional
+        What lies above it is shaded.
+    events : sequence of (step, text)
+        Marked; a text that begins with "diverged" stands out.
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        If the analysis lacks a variable.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from wtdiag import plot
+    >>> analysis = xr.load_dataset("docs/gallery/ia.nc", engine="h5netcdf")
+    >>> ax = plot.layer_curves(analysis, "weight_angle", chance=True, predicted="predicted_angle")
+    """
+    values = need(analysis, measure, *([predicted] if predicted else []), dims=("layer", "step"))
+    steps = analysis.step.values
+    solid = meaningful(analysis, measure)
+    key = BoundaryNorm(np.arange(len(solid) + 1) - 0.5, 256) if len(solid) > 1 else Normalize(-0.5, 0.5)
+    band = null_band(analysis, measure) if chance else None
+    alone = np.isfinite(values.values).any(axis=0).sum() < 2  # then there is no line to see
+    with canvas(ax) as axes:
+        reach = [] if limit is None else [limit / 30, limit]
+        positive = log and log_axis(axes.yaxis, np.append(_drawn(analysis, measure, predicted), reach))
+        if band is not None:
+            _chance(axes, steps, *band)
+        if predicted:
+            for layer, curve in enumerate(_shown(analysis, predicted, positive)):
+                if solid[layer]:
+                    color, gid = DEPTH(key(layer)), f"layer-{layer}:predicted"
+                    axes.plot(steps, curve, "--", marker="_" if alone else "", color=color, lw=0.7, alpha=0.7, gid=gid)
+        width = 1.2 if len(solid) < 30 else 0.7
+        for layer, curve in enumerate(_shown(analysis, measure, positive)):
+            style = "-" if solid[layer] else ":"
+            axes.plot(
+                steps,
+                curve,
+                style,
+                marker="o" if alone else "",
+                color=DEPTH(key(layer)),
+                lw=width,
+                gid=f"layer-{layer}",
+            )
+        _depth_key(axes, analysis, key)
+        axes.set_title(capital(measure_title(values)), pad=16 if band is not None else 6, parse_math=False)
+        axes.set_xlabel("training step")
+        steps_axis(axes, steps)
+        if limit is not None:
+            low, high = axes.get_ylim()
+            high = max(high, 2 * limit)
+            axes.set_ylim(low, high)
+            axes.axhspan(limit, high, color=DIVERGED, alpha=0.1, lw=0)
+            axes.axhline(limit, color=DIVERGED, lw=1)
+        mark(axes, events)
+    return axes
+
+
+def stability(analysis: xr.Dataset, *, events: Sequence[Event] = (), ax: Axes | None = None) -> Axes:
+    """Draw the step-size number of every layer over training.
+
+    S = η·λmax(H)/2 with plain gradient descent, η·λmax(H)/(2(1+μ)) with momentum. Above 1, where it is shaded, the
+    feedback of that layer grows without bound; events tell when it was seen to.
+
+    Parameters
+    ----------
+    analysis : Dataset
+        As `wtdiag.analyze` gives it, with ``step_size_number``.
+    events : sequence of (step, text)
+        Marked; a text that begins with "diverged" stands out.
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        If the analysis has no step-size numbers.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from wtdiag import plot
+    >>> analysis = xr.load_dataset("docs/gallery/ia-diverged.nc", engine="h5netcdf")
+    >>> ax = plot.stability(analysis, events=[(57, "diverged")])
+    """
+    return layer_curves(analysis, "step_size_number", log=True, limit=1.0, events=events, ax=ax)
+
+
+def not_drawn(analysis: xr.Dataset, measures: Mapping[str, str | None]) -> str:
+    """Say, for a caption, whether `layer_curves` on a logarithmic axis leaves values out.
+
+    ``measures`` names for each measure what is predicted of it, or None.
+    """
+    return left_out(*(_drawn(analysis, measure, predicted) for measure, predicted in measures.items()))
+
+
+def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Lowest and highest value at each step that chance explains in some layer, if the analysis says so."""
+    if f"{measure}_null" not in analysis or f"{measure}_null_sd" not in analysis:
+        return None
+    null = analysis[f"{measure}_null"].broadcast_like(analysis[measure])
+    reach = 2 * analysis[f"{measure}_null_sd"].broadcast_like(analysis[measure])
+    shown = meaningful(analysis, measure)
+    if shown.any():  # the band of a feedback that carries nothing would hide what the others have learned
+        null, reach = null.isel(layer=shown), reach.isel(layer=shown)
+    low, high = null - reach, null + reach
+    if measure.endswith("norm_ratio"):
+        low = low.clip(min=1e-3)  # drawn on a logarithmic axis
+    return low.min("layer").values, high.max("layer").values
+
+
+def _shown(analysis: xr.Dataset, measure: str, positive: bool) -> NDArray[np.float64]:
+    """Return a measure by layer and step, NaN for what is not positive where the axis has no place for it."""
+    values = np.asarray(analysis[measure].transpose("layer", "step").values, dtype=np.float64)
+    return np.where(values > 0, values, np.nan) if positive else values
+
+
+def _drawn(analysis: xr.Dataset, measure: str, predicted: str | None) -> NDArray[np.float64]:
+    """Return all values that curves of a measure go through, and what is predicted of it."""
+    curves = [_shown(analysis, measure, positive=False)]
+    if predicted:
+        curves.append(_shown(analysis, predicted, positive=False)[meaningful(analysis, measure)])
+    return np.concatenate(curves).ravel()
+
+
+def _chance(axes: Axes, steps: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> None:
+    """Draw what chance gives as a band, also at one step alone, and name it."""
+    known = np.flatnonzero(np.isfinite(low) & np.isfinite(high))
+    if not len(known):
+        return
+    if len(known) > 1:
+        axes.fill_between(steps, low, high, color=BAND, lw=0, zorder=0.5, label="chance ± 2 sd")
+    else:
+        axes.axhspan(low[known[0]], high[known[0]], color=BAND, lw=0, zorder=0.5, label="chance ± 2 sd")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), borderaxespad=0, handlelength=1.2)
+
+
+def _depth_key(axes: Axes, analysis: xr.Dataset, colors: Normalize) -> None:
+    """Name the layers beside their colours, first at the top."""
+    bar = axes.figure.colorbar(ScalarMappable(colors, DEPTH), ax=axes, pad=0.02, aspect=25)
+    bar.outline.set_visible(False)
+    shown = spread(analysis.sizes["layer"], 8)
+    bar.set_ticks(shown, labels=[layer_name(analysis, i, 12) for i in shown], parse_math=False)
+    bar.ax.tick_params(length=0)
+    bar.ax.minorticks_off()
+    bar.ax.invert_yaxis()

@@ -1,0 +1,153 @@
+"""Maps by step and layer, and the colours that say how a measure's values are to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.ticker import FixedLocator, NullLocator
+from numpy.typing import NDArray
+from wtdiag.reports.figures.panels.axes import (
+    canvas,
+    compact,
+    every,
+    layers_axis,
+    mark,
+    measure_title,
+    need,
+    plain_numbers,
+)
+from wtdiag.reports.figures.panels.style import ALIGNMENT, INK, MAGNITUDE, MISSING, RATIO, capital
+
+from wtdiag.reports.run.sources import Event
+
+_TICKS = {  # of keys that reach from 1/reach to reach, by the reach up to which they serve
+    2.5: (0.5, 0.7, 1.0, 1.4, 2.0),
+    10.0: (0.1, 0.3, 1.0, 3.0, 10.0),
+    np.inf: (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
+}
+_MOST = {  # measures that are read against 1, and the largest value with a colour of its own
+    "norm_ratio": 1000.0,
+    "error_norm_ratio": 1000.0,
+    "weight_gain": 10.0,
+    "predicted_gain": 10.0,
+    "step_size_number": 10.0,
+    "tracking_lag": 10.0,
+}
+_LIMITED = ("step_size_number", "tracking_lag")  # what lies above 1 is bad, not only large
+
+
+def heatmap(analysis: xr.Dataset, measure: str, *, events: Sequence[Event] = (), ax: Axes | None = None) -> Axes:
+    """Map a measure by step and layer.
+
+    Colours tell from what chance gives (angles, sign agreement) or from 1 (ratios, gains, step-size numbers, whose
+    limit 1 is drawn as a contour); other measures run from their smallest to their largest value. Every snapshot
+    has one column, whatever its distance to the next; missing values are grey.
+
+    Parameters
+    ----------
+    analysis : Dataset
+        As `wtdiag.analyze` gives it.
+    measure : str
+        A variable over step and layer.
+    events : sequence of (step, text)
+        Marked before the first snapshot that follows them; a text that begins with "diverged" stands out.
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        If the analysis has no such measure.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from wtdiag import plot
+    >>> analysis = xr.load_dataset("docs/gallery/ia-diverged.nc", engine="h5netcdf")
+    >>> ax = plot.heatmap(analysis, "step_size_number", events=[(57, "diverged")])
+    """
+    values = need(analysis, measure, dims=("layer", "step"))
+    norm, colors = _scale(measure, values)
+    with canvas(ax) as axes:
+        axes.set_facecolor(MISSING)
+        finite = np.ma.masked_invalid(values.values.astype(float))
+        image = axes.imshow(finite, aspect="auto", cmap=colors, norm=norm)
+        axes.grid(visible=False)
+        if measure in _LIMITED:
+            _limit(axes, np.ma.filled(finite, 0.0) > 1)
+        _key(axes, measure, image, finite)
+        axes.set_title(capital(measure_title(values)), parse_math=False)
+        axes.set_xlabel("training step (one column per snapshot)")
+        shown = every(len(analysis.step), 6)
+        axes.set_xticks(shown, [compact(analysis.step.values[i]) for i in shown])
+        axes.xaxis.set_gid("step")
+        layers_axis(axes, analysis)
+        mark(axes, events, lambda step: float(np.searchsorted(analysis.step.values, step)) - 0.5)
+    return axes
+
+
+def _limit(axes: Axes, above: NDArray[np.bool_]) -> None:
+    """Draw the border of the cells that lie above a limit."""
+    upright = [[(x + 0.5, y - 0.5), (x + 0.5, y + 0.5)] for y, x in np.argwhere(np.diff(above, axis=1))]
+    level = [[(x - 0.5, y + 0.5), (x + 0.5, y + 0.5)] for y, x in np.argwhere(np.diff(above, axis=0))]
+    axes.add_collection(LineCollection(upright + level, colors=INK, linewidths=0.9), autolim=False)
+
+
+def _key(axes: Axes, measure: str, image: ScalarMappable, values: np.ma.MaskedArray[Any, Any]) -> None:
+    """Draw the colour key."""
+    reach = image.norm.vmax if isinstance(image.norm, LogNorm) and image.norm.vmax else 0.0
+    beyond = "both" if measure in _MOST and reach == _MOST[measure] else "neither"
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=25, extend=beyond)
+    bar.outline.set_visible(False)
+    if measure in _LIMITED:
+        bar.ax.axhline(1, color=INK, lw=0.9)
+    if measure in _MOST:
+        bar.ax.yaxis.set_major_locator(FixedLocator(next(ticks for most, ticks in _TICKS.items() if reach <= most)))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+        plain_numbers(bar.ax.yaxis)
+    elif _chance(measure) is not None:
+        # The colours stay those of the whole range, so that maps compare; the key shows what occurs.
+        low, high = (0.5, 1.0) if "sign_agreement" in measure else (0.0, 90.0)
+        shown = values.compressed()
+        bar.ax.set_ylim(shown.min(initial=low), shown.max(initial=high))
+
+
+class _RatioNorm(LogNorm):
+    """Logarithmic; what is not positive counts as smallest."""
+
+    def __call__(self, value: Any, clip: bool | None = None) -> Any:
+        found = np.ma.asarray(value)
+        smallest = self.vmin or 1.0
+        return super().__call__(np.ma.masked_array(np.where(found.data > 0, found.data, smallest), found.mask), clip)
+
+
+def _chance(measure: str) -> Normalize | None:
+    """Whole range of a measure in whose middle chance lies, if it is such a one."""
+    if "sign_agreement" in measure:
+        return Normalize(0, 1)
+    return Normalize(0, 180) if "angle" in measure and not measure.startswith(("attribution", "predicted")) else None
+
+
+def _scale(measure: str, values: xr.DataArray) -> tuple[Normalize, Colormap]:
+    found = values.values[np.isfinite(values.values)]
+    if measure in _MOST:
+        logs = np.abs(np.log(found[found > 0]))
+        # Symmetric about 1 and at least a factor 2; one exploded layer must not hide the others.
+        reach = float(np.exp(min(logs.max(initial=np.log(2)), np.log(_MOST[measure]))))
+        return _RatioNorm(1 / reach, reach), ALIGNMENT if measure in _LIMITED else RATIO
+    if (norm := _chance(measure)) is not None:
+        return norm, ALIGNMENT.reversed() if "sign_agreement" in measure else ALIGNMENT
+    if found.size and 0 < found.min() <= found.max() / 30:
+        return LogNorm(found.min(), found.max()), MAGNITUDE
+    return Normalize(*((found.min(), found.max()) if found.size else (0, 1))), MAGNITUDE

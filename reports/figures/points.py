@@ -1,0 +1,131 @@
+"""Panels of studies: means with their intervals over levels, in groups and by method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import ArrayLike
+from wtdiag.reports.figures.panels.axes import canvas, names_key, plain, spread
+from wtdiag.reports.figures.panels.curves import Curve, curves
+from wtdiag.reports.figures.panels.style import GRID, INK, Look, short
+
+Triple = tuple[float, float, float]
+"""A mean and the ends of its interval; NaN where there is none."""
+
+
+def levels(lines: Sequence[Curve], *, title: str, x_label: str, ax: Axes | None = None) -> Axes:
+    """Draw curves over the levels of a factor, each level marked; far apart, they stand on a logarithmic axis."""
+    with canvas(ax) as axes:
+        curves(lines, title=title, x_label=x_label, ax=axes)
+        places = np.unique(np.concatenate([np.asarray(line.x, dtype=float) for line in lines]))
+        positive = places[places > 0]
+        if len(places) > 2 and len(positive) > 1 and places[0] >= 0 and positive[-1] >= 6 * positive[0]:
+            if places[0] > 0:
+                axes.set_xscale("log")
+            else:
+                axes.set_xscale("symlog", linthresh=float(positive[0]), linscale=0.6)
+        axes.xaxis.set_major_locator(FixedLocator([float(places[i]) for i in spread(len(places), 8)]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(float(f"{value:.3g}"))))
+    return axes
+
+
+def groups(
+    found: Mapping[str, Sequence[Triple]],
+    looks: Sequence[Look],
+    gids: Sequence[str],
+    *,
+    names: Sequence[str],
+    title: str,
+    x_label: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw means and intervals at named levels, the methods side by side; their key below."""
+    with canvas(ax) as axes:
+        offsets = (np.arange(len(found)) - (len(found) - 1) / 2) * min(0.12, 0.72 / len(found))
+        for (name, triples), drawn, gid, offset in zip(found.items(), looks, gids, offsets, strict=True):
+            mean, low, high = np.array(triples, dtype=float).T
+            places = np.arange(len(names)) + offset
+            axes.vlines(places, low, high, colors=drawn.color, lw=1.1)
+            axes.plot(places, mean, ls="", color=drawn.color, marker=drawn.marker, label=short(name, 24), gid=gid)
+        if len(found) > 1:
+            names_key(axes, 4 if max(map(len, found)) < 10 else 3)
+        axes.set_title(title, parse_math=False)
+        axes.set_xlabel(x_label, parse_math=False)
+        length = max(5, 44 // max(1, len(names)))
+        axes.set_xticks(range(len(names)), [short(name, length) for name in names], parse_math=False)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.grid(visible=False, axis="x")
+    return axes
+
+
+def dots(
+    found: Mapping[str, Triple],
+    single: Mapping[str, ArrayLike],
+    looks: Sequence[Look],
+    *,
+    title: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one row for each name, the first at the top: mean with its interval, and small, what it is the mean of."""
+    with canvas(ax) as axes:
+        for row, ((name, (mean, low, high)), drawn) in enumerate(zip(found.items(), looks, strict=True)):
+            values = np.asarray(single[name], dtype=float)
+            if np.isfinite(values).sum() > 1:
+                axes.plot(values, np.full(len(values), row + 0.25), ls="", marker=".", ms=2.5, color=drawn.color)
+            axes.hlines(row, low, high, colors=drawn.color, lw=1.3)
+            axes.plot(mean, row, ls="", marker=drawn.marker, ms=5, color=drawn.color)
+        rows(axes, list(found))
+        axes.set_title(title, parse_math=False)
+    return axes
+
+
+def by_row(
+    found: Mapping[str, ArrayLike],
+    looks: Sequence[Look],
+    *,
+    names: Sequence[str],
+    title: str,
+    x_label: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one row for each of ``names``, and in it a mark for each method; their key below."""
+    with canvas(ax) as axes:
+        offsets = (np.arange(len(found)) - (len(found) - 1) / 2) * min(0.2, 0.7 / len(found))
+        for (name, values), drawn, offset in zip(found.items(), looks, offsets, strict=True):
+            places = np.arange(len(names)) + offset
+            axes.plot(values, places, ls="", color=drawn.color, marker=drawn.marker, label=short(name, 24))
+        if len(found) > 1:
+            names_key(axes, 4 if max(map(len, found)) < 10 else 3)
+        rows(axes, names)
+        for edge in range(1, len(names)):
+            axes.axhline(edge - 0.5, color=GRID, lw=0.6)
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+        axes.set_title(title, parse_math=False)
+        axes.set_xlabel(x_label, parse_math=False)
+    return axes
+
+
+def key(found: Mapping[str, Look], *, ax: Axes | None = None) -> Axes:
+    """Draw a key alone, for panels too small to hold it."""
+    with canvas(ax) as axes:
+        handles: list[Any] = [
+            axes.plot([], [], color=drawn.color, marker=drawn.marker, label=short(name, 18))[0]
+            for name, drawn in found.items()
+        ]
+        axes.set_axis_off()
+        columns = 1 if len(handles) < 8 else 2
+        axes.legend(handles=handles, loc="upper left", ncols=columns, borderaxespad=0, columnspacing=1.0)
+        axes.set_title("Key", parse_math=False)
+    return axes
+
+
+def rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name rows along the vertical axis, the first at the top."""
+    axes.set_yticks(range(len(names)), [short(name, 20) for name in names], parse_math=False, color=INK)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")

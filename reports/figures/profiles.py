@@ -1,0 +1,245 @@
+"""Profiles: values by layer at one snapshot, the first layer at the top, as errors come from the bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from wtdiag.reports.figures.panels.axes import at_step, canvas, layers_axis, log_axis, measure_title, names_key, need
+from wtdiag.reports.figures.panels.style import BAND, FEEDBACK, INHERITED, INK, MUTED, capital
+
+from wtdiag.probes.errors import check_one_of
+from wtdiag.reports.run.facts import carrying
+
+COSTS = {  # what is drawn as the cost of a layer's feedback, and in what
+    "attribution_angle": "degrees at the first layer",
+    "attribution_loss": "share of the loss's decrease",
+}
+
+
+class _Part(NamedTuple):
+    """A line of a profile."""
+
+    measure: str
+    label: str
+    color: str
+    marker: str
+
+
+def error_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draw by layer how far the error that it sends down is from exact backpropagation's.
+
+    *Local* is what the layer's own feedback adds, *inherited* what reached it, *total* both.
+
+    Parameters
+    ----------
+    analysis : Dataset
+        As `wtdiag.analyze` gives it, with ``error_angle_total`` and, where there are, its two parts.
+    step : int, optional
+        Of which snapshot; default: the last that holds any measure.
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        If the analysis has no error angles, or no snapshot of that step.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from wtdiag import plot
+    >>> analysis = xr.load_dataset("docs/gallery/ia.nc", engine="h5netcdf")
+    >>> ax = plot.error_profile(analysis)
+    """
+    need(analysis, "error_angle_total")
+    parts = (
+        _Part("error_angle_local", "local", FEEDBACK, "o"),
+        _Part("error_angle_inherited", "inherited", INHERITED, "s"),
+        _Part("error_angle_total", "total", INK, "D"),
+    )
+    return _angles(analysis, step, parts, "Error sent down (°)", ax)
+
+
+def product_law(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draw by layer the angle of the error that trains it: measured, and as the local angles above predict it.
+
+    The product law takes the local deviations for independent: cos(angle) = Π cos(local angle).
+
+    Parameters
+    ----------
+    analysis : Dataset
+        As `wtdiag.analyze` gives it, with ``error_angle`` and ``error_angle_product``.
+    step : int, optional
+        Of which snapshot; default: the last that holds any measure.
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        If the analysis lacks either angle, or a snapshot of that step.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from wtdiag import plot
+    >>> analysis = xr.load_dataset("docs/gallery/ia.nc", engine="h5netcdf")
+    >>> ax = plot.product_law(analysis)
+    """
+    need(analysis, "error_angle", "error_angle_product")
+    parts = _Part("error_angle", "measured", INK, "D"), _Part("error_angle_product", "product law", FEEDBACK, "o")
+    return _angles(analysis, step, parts, "Error that trains (°)", ax)
+
+
+def attribution(
+    analysis: xr.Dataset, measure: str = "attribution_angle", *, step: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw as bars what the feedback of each layer costs.
+
+    Parameters
+    ----------
+    analysis : Dataset
+        As `wtdiag.analyze` gives it.
+    measure : {"attribution_angle", "attribution_loss"}
+        Degrees of the error angle at the first layer, or share of the loss that one step of backpropagation takes off.
+    step : int, optional
+        Of which snapshot; default: the last that holds any measure.
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        If the measure is another, or the analysis lacks it or a snapshot of that step.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from wtdiag import plot
+    >>> analysis = xr.load_dataset("docs/gallery/ia.nc", engine="h5netcdf")
+    >>> ax = plot.attribution(analysis, "attribution_loss")
+    """
+    check_one_of("measure", measure, COSTS)
+    need(analysis, measure)
+    values = at_step(analysis, step)[measure]
+    with canvas(ax) as axes:
+        bars = axes.barh(np.arange(len(values)), values.values, color=FEEDBACK, height=0.7)
+        for layer, bar in enumerate(bars):
+            bar.set_gid(f"layer-{layer}")
+        axes.axvline(0, color=MUTED, lw=0.8)
+        axes.set_title(capital(measure_title(values)), parse_math=False)
+        axes.set_xlabel(COSTS[measure])
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(visible=False, axis="y")
+        axes.set_ylim(len(values) - 0.5, -0.5)
+        layers_axis(axes, analysis)
+    return axes
+
+
+def gain_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draw by layer how feedback scales the error on its way down, and how large the layer's input is.
+
+    *This layer* is ‖B‖/‖W‖, *from the output down* the product over this and all layers above that carry error, *error*
+    the rule's error at the layer over the exact one, and *activation* the root mean square of the layer's input.
+
+    Parameters
+    ----------
+    analysis : Dataset
+        As `wtdiag.analyze` gives it, with ``norm_ratio`` and, where there are, ``error_norm_ratio`` and
+        ``activation_norm``.
+    step : int, optional
+        Of which snapshot; default: the last that holds any measure.
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        If the analysis has no norm ratios, or no snapshot of that step.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from wtdiag import plot
+    >>> analysis = xr.load_dataset("docs/gallery/ia.nc", engine="h5netcdf")
+    >>> ax = plot.gain_profile(analysis)
+    """
+    need(analysis, "norm_ratio")
+    now = at_step(analysis, step)
+    ratio = np.where(carrying(now), now.norm_ratio.values.astype(float), np.nan)
+    drawn = [
+        ("norm_ratio", "this layer", ratio, FEEDBACK, "o"),
+        ("", "from the output down", _product(ratio), INK, "D"),
+    ]
+    for measure, label, color, marker in (
+        ("error_norm_ratio", "error", INHERITED, "s"),
+        ("activation_norm", "activation", MUTED, "^"),
+    ):
+        if measure in now:
+            drawn.append((measure, label, now[measure].values.astype(float), color, marker))
+    with canvas(ax) as axes:
+        axes.axvline(1, color=BAND, lw=3, zorder=0.5)
+        for measure, label, values, color, marker in drawn:
+            _line(axes, values, label, color, marker, measure or "norm_ratio_product")
+        log_axis(axes.xaxis, np.concatenate([values for _, _, values, _, _ in drawn]))
+        axes.set_xlabel("ratio, or root mean square")
+        _rows(axes, now, "Gain of feedback, activations", columns=2)
+    return axes
+
+
+def _product(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Multiply ratios from the last layer up to each; layers without one pass the error on as it is."""
+    with np.errstate(over="ignore"):
+        product = np.nancumprod(ratio[::-1])[::-1]
+    return np.where(np.isfinite(ratio) & np.isfinite(product), product, np.nan)
+
+
+def _angles(analysis: xr.Dataset, step: int | None, parts: Sequence[_Part], title: str, ax: Axes | None) -> Axes:
+    """Draw angles by layer."""
+    now = at_step(analysis, step)
+    shown = [part for part in parts if part.measure in now]
+    everything = np.concatenate([[90.0], *(analysis[part.measure].values.ravel() for part in shown)])
+    with canvas(ax) as axes:
+        axes.axvline(90, color=BAND, lw=3, zorder=0.5)
+        for part in shown:
+            _line(axes, now[part.measure].values, part.label, part.color, part.marker, part.measure)
+        axes.set_xlim(-2, 5 + np.nanmax(everything))  # one scale for all snapshots
+        axes.xaxis.set_major_locator(MaxNLocator(steps=[3, 4.5, 9], nbins=6))
+        axes.set_xlabel("angle to the exact one (°)")
+        _rows(axes, now, title, columns=3)
+    return axes
+
+
+def _line(axes: Axes, values: NDArray[np.float64], label: str, color: str, marker: str, gid: str) -> None:
+    size = 3.5 if len(values) < 40 else 1.5
+    axes.plot(values, np.arange(len(values)), color=color, marker=marker, ms=size, lw=1, label=label, gid=gid)
+
+
+def _rows(axes: Axes, analysis: xr.Dataset, title: str, *, columns: int) -> None:
+    """Lay the layers out as rows, between a title and a key."""
+    axes.set_ylim(analysis.sizes["layer"] - 0.5, -0.5)
+    layers_axis(axes, analysis)
+    names_key(axes, columns)
+    axes.set_title(title)

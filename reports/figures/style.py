@@ -1,0 +1,203 @@
+"""How reports look: colours, fonts, labels and numbers, and the way from a figure to an SVG."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+from zlib import crc32
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+HALF, THIRD = 3.35, 2.2  # panel widths in inches: two or three to a line of A4
+
+# Colours that a page may replace to suit its theme; see `reports.document.html`.
+INK, MUTED, GRID, BAND, MISSING = "#1f2430", "#667085", "#e2e5ea", "#d3d7de", "#c3c8d1"
+
+
+class Look(NamedTuple):
+    """How a rule is drawn, in every figure of every report."""
+
+    color: str
+    marker: str
+
+
+# Contrast at least 3:1 on white and on the dark page; the markers carry the difference where hues may not.
+LOOKS = {
+    "bp": Look("#7f7f7f", "o"),
+    "fa": Look("#d55e00", "s"),
+    "usf": Look("#009e73", "^"),
+    "brsf": Look("#6f9a00", "v"),
+    "frsf": Look("#b8860b", "<"),
+    "dfa": Look("#d6456b", ">"),
+    "drtp": Look("#a0694f", "D"),
+    "kp": Look("#0072b2", "P"),
+    "wm": Look("#1f9ac9", "X"),
+    "wm-reg": Look("#5b6ee1", "h"),
+    "ia": Look("#8a5cd6", "p"),
+    "sa": Look("#c564b0", "d"),
+    "aa": Look("#00939c", "*"),
+}
+TRAINING = Look(MUTED, "")  # what the training batch gives, beside the rule's own colour for the test set
+_OTHERS = (Look("#8c8436", "o"), Look("#a55a7e", "s"), Look("#5d86a3", "^"))
+
+# First to last layer; even lightness, so that every layer shows in both themes.
+DEPTH = LinearSegmentedColormap.from_list("depth", ["#2a80c9", "#8a5cd6", "#cf4f8f", "#d9730d"])
+# Pale is what chance gives, blue is aligned, red is opposed; purple is B too small, green is B too large.
+ALIGNMENT = mpl.colormaps["RdBu_r"]
+RATIO = mpl.colormaps["PRGn"]
+FEEDBACK, INHERITED = "#d9730d", "#2a80c9"  # of B wherever W (ink) and B share a panel; of what came from above
+MAGNITUDE = mpl.colormaps["cividis"]  # of measures without a value to be read against
+DIVERGED = "#c4384b"  # what went wrong: events, and the side of a limit on which things break
+
+
+def look(rule: str) -> Look:
+    """Return the one look of a rule; rules we do not know get theirs from their name.
+
+    Examples
+    --------
+    >>> look("fa")
+    Look(color='#d55e00', marker='s')
+    >>> look("mine") == look("mine")
+    True
+    """
+    return LOOKS.get(rule) or _OTHERS[crc32(rule.encode()) % len(_OTHERS)]
+
+
+def context() -> AbstractContextManager[None]:
+    """Matplotlib's settings for building and drawing a panel."""
+    return mpl.rc_context(
+        {
+            **sns.axes_style("whitegrid"),
+            "axes.edgecolor": MUTED,
+            "axes.labelcolor": INK,
+            "axes.labelsize": 8,
+            "axes.linewidth": 0.6,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.titlelocation": "left",
+            "axes.titlesize": 8.5,
+            "axes.titleweight": "bold",
+            "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "font.family": "sans-serif",
+            "font.sans-serif": ["DejaVu Sans"],
+            "font.size": 8,
+            "grid.color": GRID,
+            "grid.linewidth": 0.6,
+            "image.interpolation": "none",
+            "legend.fontsize": 7,
+            "legend.frameon": False,
+            "lines.linewidth": 1.2,
+            "lines.markersize": 3.5,
+            "svg.fonttype": "none",  # text stays text: searchable, and drawn by the reader's own fonts
+            "svg.hashsalt": "wtdiag",  # the same figure gives the same bytes
+            "text.color": INK,
+            "text.parse_math": False,  # a "$" in a layer's name is a dollar
+            "xtick.color": MUTED,
+            "xtick.labelcolor": INK,
+            "xtick.labelsize": 7,
+            "ytick.color": MUTED,
+            "ytick.labelcolor": INK,
+            "ytick.labelsize": 7,
+        }
+    )
+
+
+def to_svg(figure: Figure) -> str:
+    """Draw a figure as an SVG document, the same bytes for the same figure."""
+    buffer = io.StringIO()
+    with context(), warnings.catch_warnings():
+        # A script that matplotlib's font lacks is drawn by the fonts of whoever reads the page.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def printable(text: str) -> str:
+    """Replace what no page can show (control characters, lone surrogates).
+
+    Examples
+    --------
+    >>> printable("fc1")
+    'fc1'
+    >>> printable("a" + chr(7) + "b") == "a" + chr(0xFFFD) + "b"
+    True
+    """
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def short(text: str, length: int = 20) -> str:
+    """Cut a long name in its middle: its ends are what tells layers apart.
+
+    Examples
+    --------
+    >>> short("layer1.0.conv1")
+    'layer1.0.conv1'
+    >>> short("encoder.blocks.11.attention.output.dense")
+    'encoder.bl…put.dense'
+    """
+    if len(text) <= length:
+        return text
+    head = length // 2
+    return f"{text[:head]}…{text[head + 1 - length :]}"
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital and end with a full stop.
+
+    Examples
+    --------
+    >>> sentence("loss is NaN")
+    'Loss is NaN.'
+    """
+    return f"{capital(text)}."
+
+
+def capital(text: str) -> str:
+    """Begin with a capital.
+
+    Examples
+    --------
+    >>> capital("weight angle (°)")
+    'Weight angle (°)'
+    """
+    return text[:1].upper() + text[1:]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Format a number to some significant digits, a dash where there is none.
+
+    Examples
+    --------
+    >>> number(0.123456), number(1.0), number(1234567.0), number(float("nan"))
+    ('0.123', '1.00', '1.23e+06', '–')
+    """
+    return f"{value:#.{digits}g}".rstrip(".") if np.isfinite(value) else "–"
+
+
+def fixed(value: float, decimals: int = 1, suffix: str = "") -> str:
+    """Format a number with fixed decimals and its unit's sign, a dash where there is none.
+
+    Examples
+    --------
+    >>> fixed(12.345, suffix="°"), fixed(float("inf"))
+    ('12.3°', '–')
+    """
+    return f"{value:.{decimals}f}{suffix}" if np.isfinite(value) else "–"
+
+
+def percent(fraction: float) -> str:
+    """Format a fraction as a percentage.
+
+    Examples
+    --------
+    >>> percent(0.9649) == "96.5" + chr(0xA0) + "%"
+    True
+    """
+    return fixed(100 * fraction, suffix="\N{NO-BREAK SPACE}%")

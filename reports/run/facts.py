@@ -1,0 +1,167 @@
+"""The numbers that sum a run up, taken from its analysis and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wtdiag.reports.run.sources import Source
+
+NAN = float("nan")
+_EVERYWHERE = {  # measures that are not about the feedback of the layer itself
+    *("error_angle", "error_angle_product", "error_norm", "error_norm_exact", "error_norm_ratio"),
+    *("weight_gradient_angle", "activation_norm", "activation_dimension", "dead_units", "below_floor"),
+    *("relative_update", "radial_cosine"),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run in numbers; NaN or None where it has none. Angles in degrees, accuracies as fractions.
+
+    Attributes
+    ----------
+    rule, status : str
+        Name of the rule; how the run ended.
+    diverged_step, diverged_what : int or None, str
+        Where a diverged run broke, and what became of it.
+    test_accuracy, test_step : float
+        The last evaluation and its step.
+    step, last_step : int
+        The snapshot that the numbers below are of: the last one that holds any; and the last one.
+    weight_angle, weight_angle_median : float
+        Over the layers that carry error and have an angle.
+    chance, chance_sd : float
+        Mean null expectation of these angles, and the largest of their standard deviations.
+    aligned, measured : int
+        Layers whose angle lies more than two standard deviations below chance; layers with an angle.
+    norm_ratio : float
+        Geometric mean over the layers that carry error.
+    first_layer, error_angle : str, float
+        The first layer, and the angle of the error that trains it to exact backpropagation's.
+    sender, local, inherited, total : str, float
+        The lowest layer that sends error down, and the three angles of what it sends.
+    largest_s, largest_s_layer : float, str
+        The largest step-size number of all snapshots, and its layer.
+    """
+
+    rule: str
+    status: str
+    diverged_step: int | None
+    diverged_what: str
+    test_accuracy: float
+    test_step: float
+    step: int
+    last_step: int
+    weight_angle: float
+    weight_angle_median: float
+    chance: float
+    chance_sd: float
+    aligned: int
+    measured: int
+    norm_ratio: float
+    first_layer: str
+    error_angle: float
+    sender: str
+    local: float
+    inherited: float
+    total: float
+    largest_s: float
+    largest_s_layer: str
+
+
+def facts(source: Source) -> Facts:
+    """Sum a run up."""
+    analysis, config = source.analysis, source.config
+    index = last_measured(analysis)
+    now = analysis.isel(step=index)
+    carries = carrying(analysis)
+    angle = _values(now, "weight_angle")
+    chance, chance_sd = _values(now, "weight_angle_null"), _values(now, "weight_angle_null_sd")
+    measured = carries & np.isfinite(angle)
+    ratio = _values(now, "norm_ratio")[carries]
+    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+    sender = int(np.argmax(np.isfinite(_values(now, "error_angle_total"))))
+    test = source.metric("test_accuracy")
+    diverged = config.get("diverged")
+    diverged = diverged if isinstance(diverged, dict) else {}
+    broke = diverged.get("step")
+    largest, where = _largest(analysis, "step_size_number")
+    return Facts(
+        rule=source.rule,
+        status=str(config.get("status", "unknown")),
+        diverged_step=broke if isinstance(broke, int) else None,
+        diverged_what=str(diverged.get("what", "")),
+        test_accuracy=float(test.iloc[-1]) if len(test) else NAN,
+        test_step=float(test.index[-1]) if len(test) else NAN,
+        step=int(analysis.step[index]),
+        last_step=int(analysis.step[-1]),
+        weight_angle=_mean(angle[measured]),
+        weight_angle_median=float(np.median(angle[measured])) if measured.any() else NAN,
+        chance=_mean(chance[measured]),
+        chance_sd=float(chance_sd[measured].max()) if measured.any() else NAN,
+        aligned=int(np.sum(angle[measured] < chance[measured] - 2 * chance_sd[measured])),
+        measured=int(measured.sum()),
+        norm_ratio=float(np.exp(np.mean(np.log(ratio)))) if len(ratio) else NAN,
+        first_layer=str(analysis.layer.values[0]),
+        error_angle=float(_values(now, "error_angle")[0]),
+        sender=str(analysis.layer.values[sender]),
+        local=float(_values(now, "error_angle_local")[sender]),
+        inherited=float(_values(now, "error_angle_inherited")[sender]),
+        total=float(_values(now, "error_angle_total")[sender]),
+        largest_s=largest,
+        largest_s_layer=where,
+    )
+
+
+def _largest(analysis: xr.Dataset, measure: str) -> tuple[float, str]:
+    """Give the largest value of a measure over steps and layers, and its layer; NaN and "" if there is none."""
+    if measure not in analysis or not np.isfinite(analysis[measure].values).any():
+        return NAN, ""
+    by_layer = analysis[measure].max("step").values  # passes over NaN
+    index = int(np.nanargmax(by_layer))
+    return float(by_layer[index]), str(analysis.layer.values[index])
+
+
+def carrying(analysis: xr.Dataset) -> NDArray[np.bool_]:
+    """Which layers carry error: all, where the analysis does not say."""
+    if "carries_error" not in analysis.coords:
+        return np.ones(analysis.sizes["layer"], dtype=bool)
+    return np.asarray(analysis.carries_error.values).astype(bool)
+
+
+def meaningful(analysis: xr.Dataset, measure: str) -> NDArray[np.bool_]:
+    """In which layers a measure means something: where it is about feedback, in those that carry error."""
+    if measure.startswith("forward") or measure in _EVERYWHERE:
+        return np.ones(analysis.sizes["layer"], dtype=bool)
+    return carrying(analysis)
+
+
+def measures(analysis: xr.Dataset) -> list[str]:
+    """Names of the measures in an analysis, without their null expectations."""
+    return [str(name) for name in analysis.data_vars if not str(name).endswith(("_null", "_null_sd"))]
+
+
+def last_measured(analysis: xr.Dataset) -> int:
+    """Index of the last snapshot with any finite measure, or of the last one: a diverged run ends in NaN."""
+    finite = np.zeros(analysis.sizes["step"], dtype=bool)
+    for name in measures(analysis):
+        measure = analysis[name]
+        if "step" in measure.dims and measure.dtype.kind == "f":
+            finite |= np.isfinite(measure.transpose("step", ...).values).reshape(len(finite), -1).any(axis=1)
+    return int(np.flatnonzero(finite)[-1]) if finite.any() else len(finite) - 1
+
+
+def _values(now: xr.Dataset, name: str) -> NDArray[np.float64]:
+    """One value per layer, NaN where the analysis lacks the variable."""
+    if name not in now:
+        return np.full(now.sizes["layer"], NAN)
+    values = now[name].broadcast_like(now.layer).transpose("layer").values
+    return np.asarray(values, dtype=np.float64)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else NAN

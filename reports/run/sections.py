@@ -1,0 +1,242 @@
+"""The sections of the report on one run; each is built from the run alone and may have nothing to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure as Panel
+from wtdiag.reports.figures.panels.axes import left_out, spread
+from wtdiag.reports.figures.panels.lines import not_drawn
+from wtdiag.reports.figures.panels.style import TRAINING, look, number, percent, sentence
+
+from wtdiag.reports.document.content import Block, Figure, Frames, Section, Subjects, Text
+from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.run.facts import Facts, carrying, last_measured
+from wtdiag.reports.run.figure_tables import UNUSED, evaluations, history, layer_table, layers_of, spectra_table
+from wtdiag.reports.run.sources import Source
+from wtdiag.reports.run.summary import meanings, trend
+
+_CURVES = ("weight_angle", "weight_gain", "norm_ratio", "error_angle")
+_ALIGNMENT = ("weight_angle", "sign_agreement", "weight_gain", "norm_ratio", "error_angle")
+_MAPS = ("weight_angle", "sign_agreement", "weight_gain", "step_size_number")
+_ERROR = ("error_angle_local", "error_angle_inherited", "error_angle_total")
+_COSTS = ("attribution_angle", "attribution_loss")
+_SPECTRAL = ("forward_spectral_norm", "feedback_spectral_norm", "forward_stable_rank", "feedback_stable_rank")
+_CEILINGS = {"weight_angle": "predicted_angle", "weight_gain": "predicted_gain"}
+_LOGARITHMIC = ("norm_ratio", "weight_gain")
+
+
+def training(source: Source, run: Facts) -> Section | None:
+    """Show accuracy and loss over training."""
+    panels, said = [], []
+    for name, title, scale in (("accuracy", "Accuracy (%)", 100.0), ("loss", "Loss", 1.0)):
+        lines = []
+        for prefix, label, drawn in (
+            ("", "training batch", TRAINING),
+            ("test_", "test set", look(source.rule)),
+        ):
+            series = source.metric(prefix + name)
+            if len(series):
+                gid = label.split()[0]
+                lines.append(figures.Curve(label, drawn, series.index, scale * series, dashed=not prefix, gid=gid))
+                value = percent(series.iloc[-1]) if name == "accuracy" else number(series.iloc[-1])
+                said.append(f"{label} {name} ends at {value} (step {series.index[-1]:.0f})")
+        if lines:
+            panels.append(figures.curves(lines, title=title, log=name == "loss", events=source.events))
+    if not panels:
+        return None
+    losses = np.concatenate([source.metric(name) for name in ("loss", "test_loss")])
+    caption = (
+        f"Accuracy and loss of {source.name} (rule {source.rule}) over training steps, on the training batch "
+        f"of each logged step and on the test set.{left_out(losses)}{events_said(source)}"
+    )
+    alt, data = sentence("; ".join(said)), evaluations(source)
+    figure = Figure(tuple(panels), caption, alt, data, name="training", measures=("loss", "accuracy"))
+    return Section("Accuracy and loss", (figure,))
+
+
+def maps(source: Source, run: Facts) -> Section | None:
+    """Show alignment by step and layer."""
+    figure = alignment_maps(source, _MAPS, layers_of(source.analysis))
+    return Section("Alignment by step and layer", (figure,)) if figure else None
+
+
+def alignment_maps(source: Source, measures: Sequence[str], subjects: Subjects) -> Figure | None:
+    """Map by step and layer those of the measures that the run has."""
+    names = _present(source.analysis, measures)
+    if not names:
+        return None
+    keys = [text for name, text in _COLORS.items() if name in names]
+    caption = (
+        f"Alignment of every layer of {source.name} at every snapshot, the first layer at the top. "
+        f"{meanings(source.analysis, names)} {' '.join(keys)} Grey: no value.{events_said(source)} {UNUSED}"
+    )
+    panels = [figures.heatmap(source.analysis, name, events=source.events) for name in names]
+    return _figure(source.analysis, names, panels, caption, f"{subjects.name}-maps", subjects)
+
+
+_COLORS = {
+    "weight_angle": "Pale is what chance gives; blue is aligned, red is opposed.",
+    "weight_gain": "For the gain, pale is 1: purple is feedback too small, green too large.",
+    "norm_ratio": "For the norm ratio, purple is feedback smaller than the weights, green larger.",
+    "step_size_number": "For S, pale is 1, the limit: blue is stable, red unstable.",
+}
+
+
+def layers(source: Source, run: Facts) -> Section | None:
+    """Show every layer's alignment over training, and its numbers at the last snapshot."""
+    analysis = source.analysis
+    names = _present(analysis, _CURVES)
+    if not names:
+        return None
+    ceilings = {name: _CEILINGS[name] for name in names if _CEILINGS.get(name) in analysis}
+    hidden = not_drawn(analysis, {name: ceilings.get(name) for name in names if name in _LOGARITHMIC})
+    predicted = " Dashed: where theory predicts that the feedback comes to rest." if ceilings else ""
+    caption = (
+        f"Alignment of {source.name} over training, one curve per layer, coloured from the first layer (top of "
+        "the key) to the last. The grey band is what chance gives: the null expectation ± two standard "
+        f"deviations, widest over the layers.{predicted}{hidden}{events_said(source)} {UNUSED} Where a measure is "
+        "about feedback, their curves are dotted."
+    )
+    panels = [
+        figures.layer_curves(
+            analysis, name, log=name in _LOGARITHMIC, chance=True, predicted=ceilings.get(name), events=source.events
+        )
+        for name in names
+    ]
+    figure = _figure(analysis, names, panels, caption, "curves", layers_of(analysis), also=tuple(ceilings.values()))
+    return Section("Layer by layer", (figure, layer_table(analysis, _present(analysis, (*_ALIGNMENT, *_ERROR)))))
+
+
+def spectra(source: Source, run: Facts) -> Section | None:
+    """Show the singular values of both matrices, their largest and their stable rank."""
+    analysis, blocks = source.analysis, list[Block]()
+    if {"forward_singular_values", "feedback_singular_values"} <= set(analysis):
+        blocks.append(_singular_values(analysis))
+    names = _present(analysis, _SPECTRAL)
+    if names:
+        panels = [figures.layer_curves(analysis, name, log=name.endswith("norm")) for name in names]
+        caption = (
+            "Spectral norm (largest singular value) and stable rank (squared Frobenius over squared spectral "
+            "norm) of forward and feedback weights over training, one curve per layer, coloured by depth."
+        )
+        blocks.append(_figure(analysis, names, panels, caption, "ranks", layers_of(analysis)))
+    return Section("Spectra", tuple(blocks)) if blocks else None
+
+
+def error_signal(source: Source, run: Facts) -> Section | None:
+    """Show the error's angle to exact backpropagation by depth, split into its causes, and what each layer costs."""
+    analysis = source.analysis
+    names = _present(analysis, _ERROR)
+    if "error_angle_total" not in names:
+        return None
+    meaning = (
+        "The error that a layer sends down deviates from exact backpropagation because of its own feedback "
+        "(local: the same error sent through B and through W), because of the error that reached it "
+        "(inherited: the rule's and the exact error, both sent through W), or both (total). Read from the "
+        "bottom, where the error starts."
+    )
+    subjects = layers_of(analysis)
+    panels = [figures.error_profile(analysis, step=run.step)]
+    shown, product = [names], ""
+    if {"error_angle", "error_angle_product"} <= set(analysis):
+        shown.append(["error_angle", "error_angle_product"])
+        panels.append(figures.product_law(analysis, step=run.step))
+        product = (
+            " Right: the error that trains each layer, as measured, and as the product law gives it from the local "
+            "angles above (the product of their cosines, as if they were independent)."
+        )
+    frames = tuple({name: analysis[name].transpose("step", "layer").values for name in part} for part in shown)
+    caption = (
+        f"Angle between the error each layer of {source.name} sends down and the exact one, at step "
+        f"{run.step}. The grey line is 90°, where the error tells nothing of the gradient's direction.{product}"
+    )
+    names = [name for part in shown for name in part]
+    blocks: list[Block] = [Text(meaning), _figure(analysis, names, panels, caption, "errors", subjects, frames)]
+    costs = _present(analysis, _COSTS)
+    if len(costs) == len(_COSTS):
+        blocks.append(_attribution(source, costs, subjects))
+    return Section("Where the error signal turns", tuple(blocks))
+
+
+def _attribution(source: Source, names: list[str], subjects: Subjects) -> Figure:
+    analysis, index = source.analysis, _last(source.analysis, names[0])
+    caption = (
+        f"What the feedback of each layer of {source.name} costs at step {int(analysis.step[index])}, found by "
+        "replacing B by W from the top down: degrees of the error angle at the first layer, and share of the "
+        "decrease of the loss that one step of exact backpropagation would give."
+    )
+    panels = [figures.attribution(analysis, name, step=int(analysis.step[index])) for name in names]
+    return _figure(analysis, names, panels, caption, "attribution", subjects)
+
+
+def _singular_values(analysis: xr.Dataset) -> Figure:
+    """Draw the spectra of up to six layers that carry error, at snapshots from the first to the last."""
+    last = last_measured(analysis)
+    finite = np.isfinite(analysis.forward_singular_values.isel(step=last)).any("mode").values
+    usable = np.flatnonzero(finite & carrying(analysis))
+    usable = usable if len(usable) else np.arange(analysis.sizes["layer"])
+    chosen = [int(usable[i]) for i in spread(len(usable), 6)]
+    which = f"{len(chosen)} layers across the depth" if len(chosen) < len(usable) else "every layer that carries error"
+    steps = [int(analysis.step[i]) for i in spread(last + 1, 4)]
+    dotted = f", dotted at step{'s' if len(steps) > 2 else ''} {', '.join(map(str, steps[:-1]))}" if last else ""
+    data = spectra_table(analysis, chosen)
+    return Figure(
+        panels=tuple(figures.spectrum(analysis, layer, steps=steps) for layer in chosen),
+        caption=f"Singular values of {which}, in descending order: forward weights W dark, feedback weights "
+        f"B orange; solid at step {int(analysis.step[last])}{dotted}. The shaded bands are what Gaussian "
+        "matrices of the same shape and norm give (± two standard deviations). Values below 1e-4 of the "
+        "panel's largest are not drawn.",
+        alt=sentence("; ".join(f"{layer} {matrix}: largest {largest}" for layer, matrix, largest, *_ in data.rows)),
+        data=data,
+        name="spectra",
+        measures=("forward_singular_values", "feedback_singular_values"),
+        subjects=layers_of(analysis),
+        frames=tuple(_moves(analysis, layer, last) for layer in chosen),
+    )
+
+
+def _moves(analysis: xr.Dataset, layer: int, drawn: int) -> Frames:
+    """Give the singular values of a layer at every step, as many as the drawn snapshot has."""
+    frames = {}
+    for side in ("forward", "feedback"):
+        values = analysis[f"{side}_singular_values"].isel(layer=layer).transpose("step", "mode").values
+        frames[side] = values[:, np.isfinite(values[drawn])]
+    return frames
+
+
+def _figure(
+    analysis: xr.Dataset,
+    names: list[str],
+    panels: Sequence[Panel],
+    caption: str,
+    name: str,
+    subjects: Subjects,
+    frames: tuple[Frames, ...] = (),
+    also: tuple[str, ...] = (),
+) -> Figure:
+    """Join panels that show measures over step and layer, and ``also`` others, with their words and numbers."""
+    words = " ".join(trend(analysis, each) for each in names)
+    return Figure(tuple(panels), caption, words, history(analysis, names), name, (*names, *also), subjects, frames)
+
+
+def events_said(source: Source) -> str:
+    """Say what the marks are, where there are any."""
+    if not source.events:
+        return ""
+    said = "; ".join(f"{event.text} at step {event.step}" for event in source.events[:3])
+    more = f"; and {len(source.events) - 3} more" if len(source.events) > 3 else ""
+    return f" Dashed lines mark events: {said}{more}."
+
+
+def _last(analysis: xr.Dataset, measure: str) -> int:
+    """Index of the last snapshot at which a measure has a value, or of the last one."""
+    found = np.isfinite(analysis[measure].transpose("step", "layer").values).any(axis=1)
+    return int(np.flatnonzero(found)[-1]) if found.any() else len(found) - 1
+
+
+def _present(analysis: xr.Dataset, names: Sequence[str]) -> list[str]:
+    """Choose the measures that have a value somewhere: a chart of none says nothing."""
+    return [name for name in names if name in analysis and np.isfinite(analysis[name].values).any()]

@@ -1,0 +1,44 @@
+"""The report on one run."""
+
+from __future__ import annotations
+
+from wtdiag.reports.document.content import Block, Figure, Report, Section, Text
+from wtdiag.reports.run import sections
+from wtdiag.reports.run.appendix import methods, settings
+from wtdiag.reports.run.facts import facts
+from wtdiag.reports.run.findings_section import entries, health, verdict
+from wtdiag.reports.run.sources import NO_FINDINGS, UNDIAGNOSED, Source
+from wtdiag.reports.run.stability_section import stability
+from wtdiag.reports.run.summary import glance, sentences
+
+_PARTS = (
+    sections.training, sections.maps, sections.layers, stability, sections.error_signal, sections.spectra,
+)  # fmt: skip
+
+
+def single(source: Source) -> Report:
+    """Build the report on one run: what is wrong first, then what shows it."""
+    run = facts(source)
+    body = [section for part in _PARTS if (section := part(source, run)) is not None]
+    figures = [block for section in body for block in section.blocks if isinstance(block, Figure)]
+    result, findings = verdict(source, run), tuple[Block, ...]()
+    if source.findings:
+        findings = (entries(source.findings, figures),)
+    else:
+        result = f"{UNDIAGNOSED}: {NO_FINDINGS} {result}"
+    texts = tuple(Text(sentence) for sentence in (*sentences(run), *_shown(source)))
+    summary = Section("Summary", (glance(run), *findings, *texts))
+    return Report(
+        title=source.name,
+        verdict=result,
+        sections=(summary, *body, settings(source), methods([source.analysis])),
+        health=health(source),
+    )
+
+
+def _shown(source: Source) -> list[str]:
+    """Say how many of a long run's snapshots the report shows."""
+    shown = source.analysis.sizes["step"]
+    if shown == source.snapshots:
+        return []
+    return [f"This report shows {shown} of {source.snapshots} snapshots, spread evenly; analysis.nc holds all."]

@@ -1,0 +1,169 @@
+"""What a report is built from: a run's analysis, findings, settings and metrics, checked and cleaned once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from wtdiag.reports.figures.panels.style import printable
+
+from wtdiag.diagnostics.analysis.analyze import read_analysis
+from wtdiag.diagnostics.findings.finding import Finding, read_findings
+from wtdiag.diagnostics.findings.instability import stability
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, METRICS, open_run
+
+UNDIAGNOSED = "Not diagnosed"
+NO_FINDINGS = "the run has no findings; `wtdiag analyze` writes them into findings.json."
+T = TypeVar("T")
+
+
+class Event(NamedTuple):
+    """Something that happened at a step, briefly."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """One analysed run.
+
+    Attributes
+    ----------
+    name : str
+        What the report calls it.
+    path : Path
+        Its directory.
+    config : dict
+        ``config.json``; text in it is printable.
+    metrics : DataFrame
+        ``metrics.jsonl``, numeric columns only; empty for a run recorded without them.
+    analysis : Dataset
+        ``analysis.nc``; layer names are printable.
+    findings : tuple of Finding, or None
+        ``findings.json``; None for a run that was not diagnosed.
+    events : tuple of Event
+        Jumps that the metrics note, and where the run diverged.
+    snapshots : int
+        How many snapshots ``analysis.nc`` holds.
+    stability : DataFrame
+        What was predicted and what was seen of each layer's stability, as `diagnostics.findings.instability` has it.
+    """
+
+    name: str
+    path: Path
+    config: dict[str, Any]
+    metrics: pd.DataFrame
+    analysis: xr.Dataset
+    findings: tuple[Finding, ...] | None
+    events: tuple[Event, ...]
+    snapshots: int
+    stability: pd.DataFrame
+
+    @property
+    def rule(self) -> str:
+        """Name of the rule, "unknown" where nothing tells."""
+        rule = self.config.get("rule")
+        return str((rule.get("name") if isinstance(rule, dict) else rule) or "unknown")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings, empty for a run recorded from someone's own loop."""
+        settings = self.config.get("settings")
+        return settings if isinstance(settings, dict) else {}
+
+    def metric(self, name: str) -> pd.Series:
+        """Finite values of a metric by step, empty where it was not logged."""
+        if name not in self.metrics or "step" not in self.metrics:
+            return pd.Series(dtype=float)
+        series = self.metrics.set_index("step")[name].astype(float)
+        return series[np.isfinite(series) & np.isfinite(series.index)]
+
+
+def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
+    """Read what a report needs of the run directory ``path``; its snapshots stay closed.
+
+    Raises
+    ------
+    InputError
+        If ``path`` is no run directory, is not analysed yet, or its files are not what they should be.
+    """
+    run = open_run(path)
+    metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
+    config = _clean(run.config)
+    findings, measured = run.path / FINDINGS, _read(read_analysis, run.path / ANALYSIS)
+    analysis = _clean_analysis(measured)
+    return Source(
+        name=printable(name or run.path.resolve().name),
+        path=run.path,
+        config=config,
+        metrics=metrics.map(_number),
+        analysis=analysis,
+        findings=tuple(map(_printable, _read(read_findings, findings))) if findings.exists() else None,
+        events=_events(metrics, config),
+        snapshots=int(analysis.sizes["step"]),
+        stability=stability(measured, run.config, metrics).set_axis(analysis.layer.values),
+    )
+
+
+def _read(read: Callable[[Path], T], path: Path) -> T:
+    """Read a file that the analysis left; where it is not whole, say what makes it anew."""
+    try:
+        return read(path)
+    except InputError as error:
+        if "wtdiag analyze" in str(error):
+            raise
+        raise InputError(f"{error}; `wtdiag analyze {path.parent}` writes it anew") from error
+
+
+def _printable(finding: Finding) -> Finding:
+    words = {field.name: getattr(finding, field.name) for field in dataclasses.fields(finding)}
+    words = {name: printable(text) for name, text in words.items() if isinstance(text, str)}
+    evidence = tuple(
+        dataclasses.replace(
+            number,
+            measure=printable(number.measure),
+            relation=printable(number.relation),
+            units=printable(number.units),
+        )
+        for number in finding.evidence
+    )
+    return dataclasses.replace(finding, **words, evidence=evidence)
+
+
+def _events(metrics: pd.DataFrame, config: dict[str, Any]) -> tuple[Event, ...]:
+    found: list[Event] = []
+    if {"step", "event"} <= set(metrics):
+        for step, text in zip(metrics["step"].map(_number), metrics["event"], strict=True):
+            if isinstance(text, str) and np.isfinite(step):
+                found.append(Event(int(step), printable(text)))
+    match config.get("diverged"):
+        case {"step": int(step), **rest}:
+            found.append(Event(step, f"diverged ({rest['what']})" if "what" in rest else "diverged"))
+    return tuple(sorted(found))
+
+
+def _clean_analysis(analysis: xr.Dataset) -> xr.Dataset:
+    """Take infinities for no value, and make the names of layers printable."""
+    analysis = analysis.where(np.isfinite(analysis))
+    return analysis.assign_coords(layer=[printable(str(name)) for name in analysis.layer.values])
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {printable(str(key)): _clean(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    return printable(value) if isinstance(value, str) else value

@@ -1,0 +1,186 @@
+"""The section that holds what theory predicts of the feedback against what was observed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from wtdiag.reports.figures.panels.style import fixed, look, number, short
+
+from wtdiag.reports.document.content import Figure, Section, Table, Text
+from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.run.facts import Facts, last_measured
+from wtdiag.reports.run.figure_tables import degrees, history, layers_of
+from wtdiag.reports.run.sections import events_said
+from wtdiag.reports.run.sources import Source
+from wtdiag.reports.run.summary import trend
+
+_PREDICTED = {"weight_angle": "predicted_angle", "weight_gain": "predicted_gain"}
+
+
+_EXPLAINED = {
+    "largest S": "Largest S: over all snapshots before training broke, if it did.",
+    "safe feedback lr": "No learning rate of the feedback above the safe one keeps S below 1 in all snapshots "
+    "before training broke.",
+    "safe coefficients ×": "No factor on all of the rule's coefficients above the safe one keeps S below 1 in all "
+    "snapshots before training broke.",
+    "ran away at step": "A layer ran away when its feedback was ten times its first size.",
+    "relaxation time": "Relaxation time in steps.",
+}
+
+
+def stability(source: Source, run: Facts) -> Section | None:
+    """Show predicted against observed stability, and the predicted resting point against the reached one."""
+    analysis = source.analysis
+    found = [Text(_said(source, run))] if "step_size_number" in analysis else []
+    blocks = [block for block in (*found, _figure(source), _gains(source, run), _table(source)) if block is not None]
+    return Section("Stability: predicted and observed", tuple(blocks)) if blocks else None
+
+
+def _figure(source: Source) -> Figure | None:
+    analysis = source.analysis
+    panels, captions, words, measures = [], [], [], []
+    if "step_size_number" in analysis and np.isfinite(analysis.step_size_number).any():
+        panels.append(figures.stability(analysis, events=source.events))
+        captions.append(
+            f"Step-size number S of every layer of {source.name}: the alignment step over the largest stable one. "
+            "Above the line at 1 the feedback of that layer grows without bound."
+        )
+        words.append(trend(analysis, "step_size_number"))
+        measures.append("step_size_number")
+    if "log_gain_sum" in analysis and np.isfinite(analysis.log_gain_sum).any():
+        sums = analysis.log_gain_sum.values
+        line = figures.Curve("sum of log gains", look(source.rule), analysis.step.values, sums, gid="sum")
+        panels.append(figures.curves([line], title="Sum of log gains", events=source.events))
+        captions.append(
+            f"Sum of log gains of {source.name}: the logarithms of ‖B‖/‖W‖ summed over the layers that carry error. "
+            "Above 0 the error grows on its way down, below 0 it fades, whatever the angles."
+        )
+        words.append(f"The sum of log gains is {number(sums[last_measured(analysis)])} at the end.")
+        measures.append("log_gain_sum")
+    if not panels:
+        return None
+    return Figure(
+        panels=tuple(panels),
+        caption=" ".join(captions) + events_said(source),
+        alt=" ".join(words),
+        data=history(analysis, measures),
+        name="stability",
+        measures=tuple(measures),
+        subjects=layers_of(analysis),
+    )
+
+
+def _gains(source: Source, run: Facts) -> Figure | None:
+    """Show how the errors' size changes on their way down, if errors were measured."""
+    analysis = source.analysis
+    measures = [
+        name for name in ("norm_ratio", "error_norm_ratio", "activation_norm")
+        if name in analysis and np.isfinite(analysis[name]).any()
+    ]  # fmt: skip
+    if not {"norm_ratio", "error_norm_ratio"} <= set(measures):
+        return None
+    activations = "; activation: root mean square of the layer's input" if "activation_norm" in measures else ""
+    return Figure(
+        panels=(
+            figures.gain_profile(analysis, step=run.step),
+            figures.heatmap(analysis, "error_norm_ratio", events=source.events),
+        ),
+        caption=f"Size of the errors of {source.name}. Left, at step {run.step}, this layer: ‖B‖/‖W‖; from the output "
+        "down: the product of these over this and all layers above that carry error; error: the norm of the error that "
+        f"trains the layer over the exact one's{activations}. Right: the errors' norm ratio at every snapshot; purple "
+        f"is smaller than the exact error, green larger.{events_said(source)}",
+        alt=" ".join(trend(analysis, name) for name in measures),
+        data=history(analysis, measures),
+        name="gains",
+        measures=tuple(measures),
+        subjects=layers_of(analysis),
+    )
+
+
+def _said(source: Source, run: Facts) -> str:
+    """Say in which layer S first passes 1, which layer first runs away, and what became of the run."""
+    table = source.stability
+    known = table.step_size_number.dropna()
+    if not len(known) and table.unstable_step.isna().all():
+        return (
+            "No layer has a step-size number S: it is known where the feedback learns by a rule with a linear theory, "
+            "by gradient descent with or without momentum."
+        )
+    unstable, gone = table.unstable_step.dropna(), table.runaway_step.dropna()
+    if len(unstable):
+        predicted = (
+            f"Predicted: unstable from step {unstable.min():.0f}, first in {short(unstable.idxmin(), 40)}; "
+            f"S passes 1 in {len(unstable)} of {len(table)} layers."
+        )
+    else:
+        predicted = (
+            f"Predicted: stable. The largest S is {number(known.max())}, in {short(known.idxmax(), 40)}; below 1 the "
+            "feedback settles."
+        )
+    observed = f"{short(gone.idxmin(), 40)} was the first to run away, at step {gone.min():.0f}; " if len(gone) else ""
+    if run.status == "diverged":
+        observed += "the run diverged" + ("" if run.diverged_step is None else f" at step {run.diverged_step}")
+        lead = table.lead_time.max()
+        observed += f", {lead:.0f} steps after the first warning" if lead > 0 else ""
+    else:
+        observed += "the run did not diverge"
+    return f"{predicted} Observed: {observed}."
+
+
+def _table(source: Source) -> Table | None:
+    """Tabulate, for each layer, predictions beside measurements at the last snapshot that holds any."""
+    analysis, found = source.analysis, source.stability
+    index = last_measured(analysis)
+    columns: dict[str, tuple[Callable[[float], str], NDArray[np.float64]]] = {
+        "largest S": (number, found.step_size_number.to_numpy()),
+        "S > 1 from step": (_step, found.unstable_step.to_numpy()),
+        "ran away at step": (_step, found.runaway_step.to_numpy()),
+        "safe feedback lr": (number, found.largest_feedback_lr.to_numpy()),
+    }
+    if np.isnan(found.largest_feedback_lr).all():
+        columns["safe coefficients ×"] = number, found.largest_coefficient_scale.to_numpy()
+    for name in ("relaxation_time", "tracking_lag"):
+        columns |= _column(analysis, name, name.replace("_", " "), index)
+    for measure, predicted in _PREDICTED.items():
+        if predicted in analysis:
+            columns |= _column(analysis, predicted, f"predicted {_brief(measure)}", index)
+            columns |= _column(analysis, measure, _brief(measure), index)
+    columns |= _column(analysis, "predicted_noise_angle", "angle by noise alone", index)
+    columns = {head: each for head, each in columns.items() if np.isfinite(each[1]).any()}
+    if not columns:
+        return None
+    explained = (f" {text}" for head, text in _EXPLAINED.items() if head in columns)
+    cells = [[show(value) for value in values] for show, values in columns.values()]
+    subjects = layers_of(analysis)
+    caption = (
+        "What theory predicts beside what was measured, by layer, at step "
+        f"{int(analysis.step[index])}.{''.join(explained)}"
+    )
+    return Table(
+        caption=caption,
+        columns=("layer", *columns),
+        rows=tuple(zip(subjects.names, *cells, strict=True)),
+        subjects=subjects,
+        picks=tuple(range(len(subjects.names))),
+    )
+
+
+def _step(value: float) -> str:
+    return fixed(value, 0)
+
+
+def _column(
+    analysis: xr.Dataset, name: str, head: str, index: int
+) -> dict[str, tuple[Callable[[float], str], NDArray[np.float64]]]:
+    if name not in analysis:
+        return {}
+    measure = analysis[name].transpose("step", "layer")
+    show = degrees if measure.attrs.get("units") == "degree" else number
+    return {head: (show, np.asarray(measure.values[index], dtype=np.float64))}
+
+
+def _brief(measure: str) -> str:
+    return measure.removeprefix("weight_").replace("_", " ")

@@ -1,0 +1,149 @@
+"""Sentences computed from a run's facts and measures."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from wtdiag.reports.figures.panels.style import number, percent, sentence, short
+
+from wtdiag.reports.document.content import Number, Numbers
+from wtdiag.reports.run.facts import Facts, last_measured, meaningful
+from wtdiag.reports.run.figure_tables import degrees, formatter
+
+
+def outcome(run: Facts) -> str:
+    """State the result of a run in one sentence.
+
+    Parts for which the run holds no numbers are left out. Where the angles are of another step than the accuracy, each
+    says of which.
+    """
+    parts = []
+    if run.status == "diverged":
+        parts.append(_divergence(run))
+    at = f"at step {run.step} " if _apart(run) else ""
+    if np.isfinite(run.test_accuracy):
+        last = "last " if run.status == "diverged" else ""
+        parts.append(f"{last}test accuracy {percent(run.test_accuracy)}{f' at step {run.test_step:.0f}' if at else ''}")
+    if np.isfinite(run.weight_angle):
+        parts.append(f"{at}feedback on average {degrees(run.weight_angle)} from the forward weights")
+    if np.isfinite(run.error_angle):
+        parts.append(f"{at}the first layer's error {degrees(run.error_angle)} from exact backpropagation")
+    return f"{run.rule}: " + (", ".join(parts) or "no accuracy and no angle were recorded") + "."
+
+
+def sentences(run: Facts) -> list[str]:
+    """Say what happened: outcome, alignment of the weights, alignment of the error signal."""
+    return [text for text in (_ending(run), _weights(run), _error(run)) if text]
+
+
+def glance(run: Facts) -> Numbers:
+    """Give the few numbers to see first; those that the run lacks are left out."""
+    at = f"at step {run.step}; " if _apart(run) else ""
+    numbers = (
+        (run.test_accuracy, percent, "test accuracy", f"at step {run.test_step:.0f}"),
+        (
+            run.weight_angle,
+            degrees,
+            "weight angle",
+            f"{at}mean of {run.measured} layers; {degrees(run.chance)} by chance",
+        ),
+        (run.error_angle, degrees, "error angle, first layer", f"{at}0° is backpropagation; 90° tells nothing"),
+        (run.norm_ratio, number, "norm ratio ‖B‖/‖W‖", f"{at}geometric mean over the layers"),
+        (run.largest_s, number, "largest step-size number S", f"in {short(run.largest_s_layer)}; unstable above 1"),
+    )
+    shown = [Number(label, show(value), note) for value, show, label, note in numbers if np.isfinite(value)]
+    return Numbers(tuple(shown))
+
+
+def trend(analysis: xr.Dataset, measure: str) -> str:
+    """Say where a measure started, where it ended and in which layers it is extreme."""
+    index = last_measured(analysis)
+    values = analysis[measure].transpose("step", "layer").values.astype(float)
+    values = np.where(meaningful(analysis, measure) & np.isfinite(values), values, np.nan)
+    now, name = values[index], measure.replace("_", " ")
+    if np.isnan(now).all():
+        return sentence(f"{name}: no finite value")
+    show = formatter(analysis[measure])
+    lowest, highest = int(np.nanargmin(now)), int(np.nanargmax(now))
+    text = f"{name}: mean {show(_mean(now))} at step {int(analysis.step[index])}"
+    if index and not np.isnan(values[0]).all():
+        text += f" ({show(_mean(values[0]))} at step {int(analysis.step[0])})"
+    text += f", lowest {show(now[lowest])} in {analysis.layer.values[lowest]}"
+    return sentence(f"{text}, highest {show(now[highest])} in {analysis.layer.values[highest]}")
+
+
+def meanings(analysis: xr.Dataset, names: list[str]) -> str:
+    """Say what measures are, in their own words."""
+    said = (f"{name.replace('_', ' ')}: {analysis[name].attrs.get('long_name', name)}" for name in names)
+    return sentence("; ".join(said))
+
+
+def _apart(run: Facts) -> bool:
+    """Whether the last evaluation and the last measured snapshot are of different steps."""
+    return bool(np.isfinite(run.test_accuracy)) and run.test_step != run.step
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    with np.errstate(over="ignore"):  # a diverged run's numbers may sum to more than a float holds
+        return float(np.nanmean(values))
+
+
+def _divergence(run: Facts) -> str:
+    where = "" if run.diverged_step is None else f" at step {run.diverged_step}"
+    what = f" ({run.diverged_what})" if run.diverged_what else ""
+    return f"diverged{where}{what}"
+
+
+def _ending(run: Facts) -> str:
+    endings = {
+        "finished": "The run finished",
+        "interrupted": "The run was interrupted",
+        "running": "The run had not ended when it was read",
+        "diverged": f"The run {_divergence(run)}",
+    }
+    text = endings.get(run.status, "How the run ended is not recorded") + "."
+    if np.isfinite(run.test_accuracy):
+        text += f" The last evaluation, at step {run.test_step:.0f}: {percent(run.test_accuracy)} test accuracy."
+    else:
+        text += " No test accuracy was recorded."
+    if run.step != run.last_step:
+        text += f" Snapshots after step {run.step} hold no finite measure; what follows is of step {run.step}."
+    return text
+
+
+def _weights(run: Facts) -> str:
+    if not run.measured:
+        return "No layer that carries error has a weight angle."
+    layers = "the one layer that carries" if run.measured == 1 else f"the {run.measured} layers that carry"
+    text = (
+        f"At step {run.step}, over {layers} error and can be compared, the feedback lies "
+        f"{degrees(run.weight_angle)} from the forward weights "
+        f"(mean; median {degrees(run.weight_angle_median)})."
+    )
+    if np.isfinite(run.chance_sd):
+        text += (
+            f" Chance would give {degrees(run.chance)} ± {degrees(2 * run.chance_sd)} (two standard "
+            f"deviations in the smallest layer); {run.aligned} of {run.measured} lie below their layer's "
+            "own band."
+        )
+    if np.isfinite(run.norm_ratio):
+        ratio = number(run.norm_ratio)
+        text += f" The norm of the feedback is {ratio} times that of the weights (geometric mean)."
+    return text
+
+
+def _error(run: Facts) -> str:
+    text = ""
+    if np.isfinite(run.error_angle):
+        text = (
+            f"The error that trains the first layer ({short(run.first_layer, 40)}) lies "
+            f"{degrees(run.error_angle)} from exact backpropagation's."
+        )
+    if np.isfinite(run.total):
+        text += (
+            f" What {short(run.sender, 40)} sends down is off by {degrees(run.local)} through its own "
+            f"feedback alone (local), by {degrees(run.inherited)} through the error that reached it "
+            f"(inherited) and by {degrees(run.total)} through both (total); angles do not add."
+        )
+    return text.strip()

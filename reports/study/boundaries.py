@@ -1,0 +1,124 @@
+"""Where a search went wrong, against where theory says it must: the map of each method, and what it proves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from wtdiag.reports.figures.panels.style import sentence, short
+from wtdiag.reports.figures.panels.trial_map import GAIN, STEP, beyond
+from wtdiag.reports.study.study_page.robustness_section import parameters, space
+from wtdiag.reports.study.study_page.shared import Methods, counted, listed, words
+
+from wtdiag.diagnostics.comparison.robustness import reached
+from wtdiag.reports.document.content import Block, Figure, Table, Text
+from wtdiag.reports.figures.panels import panels as figures
+
+_TRIED = ("finished", "diverged", "pruned")
+_MAPS = 4  # in one figure: with its heading it fits on a page
+
+
+def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
+    """Draw the map of each method for which there is a prediction, and count what lies on its two sides."""
+    if (pair := _mapped(search)) is None:
+        return
+    x, y = pair
+    searched = space(search)
+    log = bool(searched[x].get("log")), bool(searched[y].get("log"))
+    if not (_is_axis(search, "map_x", log[0]) and _is_axis(search, "map_y", log[1])):
+        return
+    best = float(reached(search, [1.0])["best"])
+    relative = search["validation_accuracy"] / (best if np.isfinite(best) else 1.0)
+    to = f" relative to {search.attrs['reference']}'s best" if np.isfinite(best) else ""
+    found = search.assign(relative=relative.assign_attrs(long_name=f"accuracy{short(to, 24)}"))
+    panels, counts, of_words = [], {}, False
+    for name in methods.among(search):
+        one = found.sel(rule=name)
+        there = one["status"].isin(_TRIED) & np.isfinite(one[x]) & np.isfinite(one[y])
+        words_at = {each: at for each, at in _stands(search, name).items() if one[each].dtype.kind not in "fiub"}
+        for each, at in words_at.items():  # between words there is no middle: the prediction is for one of them
+            there &= one[each].astype(str) == at
+            of_words = True
+        one = one.isel(trial=np.flatnonzero(there))
+        one = one.drop_vars([each for each in (STEP, GAIN) if each in one and not np.isfinite(one[each]).any()])
+        if one.sizes["trial"] and (STEP in one or GAIN in one):
+            title = ", ".join([name, *(f"{words(each)} {at}" for each, at in words_at.items())])
+            panels.append((name, figures.trial_map(one, x=x, y=y, log=log, title=short(title, 40))))
+            counts[name] = _split(one, beyond(one, x=x, y=y, log=log))
+    if not panels:
+        return
+    yield Text(_tested("", {end: np.sum([each[end] for each in counts.values()], axis=0) for end in _TRIED}))
+    sides = ("rule", *(f"{end}, {side}" for end in _TRIED for side in ("inside", "beyond")))
+    for start in range(0, len(panels), _MAPS):
+        shown = panels[start : start + _MAPS]
+        numbers = {name: [count for end in _TRIED for count in counts[name][end]] for name, _ in shown}
+        yield Figure(
+            panels=tuple(panel for _, panel in shown),
+            caption=f"Trials over {words(x)} and {words(y)}, coloured by validation accuracy{to}. "
+            "Lines: boundaries predicted from the network before its first step, "
+            "with the other parameters in the middle of their ranges; where one is missing, it does not cross the map. "
+            "Shaded: predicted unstable. A pruned trial was "
+            "stopped because of such a prediction and is no test of it."
+            + (" Only trials of the kind that the panel's title names are drawn." if of_words else ""),
+            alt=" ".join(_tested(f"{name}: ", counts[name]) for name, _ in shown),
+            data=Table(
+                "Trials inside the predicted boundaries and beyond.",
+                sides,
+                tuple((name, *map(str, each)) for name, each in numbers.items()),
+            ),
+            name=f"stability-map{start // _MAPS or ''}{tag}",
+            measures=("validation_accuracy", STEP, GAIN),
+        )
+
+
+def _mapped(search: xr.Dataset) -> tuple[str, str] | None:
+    """Name the two parameters of the map, where both are numbers."""
+    try:
+        x, y = json.loads(search.attrs.get("map", "null"))
+    except (TypeError, ValueError):
+        return None
+    known = [name for name in parameters(search) if search[name].dtype.kind in "fiu"]
+    return (x, y) if x in known and y in known else None
+
+
+def _stands(search: xr.Dataset, rule: str) -> dict[str, str]:
+    """Return where the parameters that are not on the map stand for its prediction."""
+    try:
+        at = json.loads(search.attrs.get("map_at", "{}"))[rule]
+    except (TypeError, ValueError, KeyError):
+        return {}
+    known = parameters(search)
+    return {name: str(value) for name, value in at.items() if name in known} if isinstance(at, dict) else {}
+
+
+def _is_axis(search: xr.Dataset, name: str, log: bool) -> bool:
+    """Whether the predictions have numbers along an axis between which one can interpolate."""
+    if name not in search.coords or search[name].dtype.kind not in "fiu" or search.sizes[name] < 2:
+        return False
+    values = search[name].values.astype(float)
+    return bool(np.isfinite(values).all() and (np.diff(values) > 0).all() and not (log and values[0] <= 0))
+
+
+def _split(one: xr.Dataset, outside: NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
+    """Count how trials ended, inside and beyond."""
+    status = one["status"].values.astype(str)
+    return {end: (int(((status == end) & ~outside).sum()), int(((status == end) & outside).sum())) for end in _TRIED}
+
+
+def _tested(head: str, counts: Mapping[str, Sequence[int]]) -> str:
+    """Say how the prediction did."""
+    finished, diverged, pruned = (tuple(map(int, counts[end])) for end in _TRIED)
+    parts = [
+        f"{out} of {counted(inside + out, 'trial')} that {end}"
+        for end, (inside, out) in (("diverged", diverged), ("finished", finished))
+        if inside + out
+    ]
+    text = f"{listed(parts)} lie beyond a predicted boundary" if parts else "no trial ran to its end"
+    if not sum(diverged):
+        text = f"no trial diverged; {text}"
+    if sum(pruned):
+        text += f"; of {counted(sum(pruned), 'trial')} pruned, {pruned[1]}"
+    return sentence(text) if not head else f"{head}{text}."

@@ -1,0 +1,55 @@
+"""The papers' claims as a table: what was measured of each, what it decides, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wtdiag.reports.figures.panels.style import printable
+from wtdiag.reports.study.study_page.shared import counted, listed
+
+from wtdiag.diagnostics.claims import CLAIMS, VERDICTS, Result
+from wtdiag.diagnostics.claims.table import numbers
+from wtdiag.reports.document.content import Block, Section, Table, Term, Terms
+
+_MARKS = dict(zip(VERDICTS, "✓✗?–", strict=True))  # told apart by their shapes
+
+
+def blocks(results: Sequence[Result]) -> tuple[Block, ...]:
+    """Tabulate claims with what was measured and the verdict, then explain each; nothing for none."""
+    if not results:
+        return ()
+    rows = tuple((printable(each.claim), f"{_MARKS[each.verdict]} {each.verdict}", *numbers(each)) for each in results)
+    table = Table(
+        "What the papers claim, and what was seen here. Each claim is decided by one statistic, in percentage points "
+        "of accuracy or of configurations, with its 95 % interval over seeds, configurations or trials. A verdict "
+        "holds for this task and scale.",
+        ("claim", "verdict", "points", "95 % interval", "seeds or trials"),
+        rows,
+        labels=2,
+    )
+    return table, Terms(tuple(Term(f"{_MARKS[each.verdict]} {printable(each.claim)}", _why(each)) for each in results))
+
+
+def decisions(results: Sequence[Result]) -> tuple[Section, ...]:
+    """Tell for each claim how it is decided, and whose it is; nothing for none."""
+    known = [(each, CLAIMS[each.name]) for each in results if each.name in CLAIMS]
+    if not known:
+        return ()
+    terms = tuple(
+        Term(claim.sentence, (("decision", claim.decision), ("threshold", claim.reason), ("claimed by", claim.paper)))
+        for _, claim in known
+    )
+    return (Section("How claims are decided", (Terms(terms),)),)
+
+
+def said(results: Sequence[Result]) -> str:
+    """Count the verdicts in a sentence; "" without claims."""
+    if not results:
+        return ""
+    counts = {verdict: sum(each.verdict == verdict for each in results) for verdict in VERDICTS}
+    parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
+    return f"Of {counted(len(results), 'claim')} of the papers, {listed(parts)}."
+
+
+def _why(result: Result) -> tuple[tuple[str, str], ...]:
+    return ("why", printable(result.why)), ("statistic", printable(result.statistic))

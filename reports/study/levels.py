@@ -1,0 +1,120 @@
+"""A grid as tables: its factors, its cells taken together over seeds, and what tuning found for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from wtdiag.reports.figures.panels.style import fixed
+from wtdiag.reports.study.study_page.shared import Methods, estimate, listed, tidy, without_blanks, words
+
+from wtdiag.reports.document.content import Table
+
+Levels = Mapping[str, Any]
+
+
+def prepared(grid: xr.Dataset) -> xr.Dataset:
+    """Add accuracy in percent, and the points that backpropagation with the same seed and levels is above it."""
+    accuracy = 100 * grid["test_accuracy"]
+    gap = xr.full_like(accuracy, np.nan)
+    if "bp" in grid["rule"].values:
+        gap = (accuracy.sel(rule="bp", drop=True) - accuracy).where(grid["rule"] != "bp").transpose(*accuracy.dims)
+    return grid.assign(accuracy=accuracy, gap=gap)
+
+
+def factors(grid: xr.Dataset) -> list[str]:
+    """Name the factors that have several levels, rules and seeds apart."""
+    dims = grid["status"].dims
+    return [str(name) for name in dims if name not in ("rule", "seed") and grid.sizes[name] > 1]
+
+
+def conditions(grid: xr.Dataset, *but: str) -> list[Levels]:
+    """Give the combinations of the levels of all factors ``but`` some at which there is a cell."""
+    names = [name for name in factors(grid) if name not in but]
+    found: list[Levels] = []
+    for levels in product(*(grid[name].values for name in names)):
+        here = dict(zip(names, levels, strict=True))
+        if (grid["status"].sel(here) != "absent").any():
+            found.append(here)
+    return found
+
+
+def levels_table(grid: xr.Dataset, methods: Methods) -> Table:
+    """Tabulate every method at every combination of levels, its seeds taken together."""
+    rows, picks = [], []
+    names = factors(grid)
+    for here in conditions(grid):
+        for name in methods.among(grid):
+            cell = grid.sel(here).sel(rule=name)
+            status = [str(each) for each in cell["status"].values.ravel() if each != "absent"]
+            if not status:
+                continue
+            accuracy, gap = estimate(cell["accuracy"]), estimate(cell["gap"])
+            angles = (fixed(estimate(cell[each]).mean, suffix="°") for each in ("weight_angle", "error_angle"))
+            diverged = status.count("diverged")
+            missing = len(status) - status.count("finished") - diverged
+            numbers = (fixed(accuracy.mean), accuracy.ends, fixed(gap.mean), gap.ends, *angles)
+            lost = [f"{count} {what}" for count, what in ((diverged, "diverged"), (missing, "missing")) if count]
+            seeds = f"{accuracy.n}{f' ({listed(lost)})' if lost else ''}"
+            rows.append((name, *(tidy(here[each]) for each in names), *numbers, seeds))
+            picks.append(name)
+    heads = ("test accuracy (%)", "95 % interval", "gap to bp (points)", "95 % interval", "weight angle", "error angle")
+    table = Table(
+        caption="Every method at every level, at the last step: means over seeds and their 95 % bootstrap intervals. "
+        "The gap is paired by seed. A cell that diverged counts as answering at chance; one that has not finished is "
+        "missing.",
+        columns=("rule", *map(words, names), *heads, "seeds"),
+        rows=tuple(rows),
+        labels=1 + len(names),
+        subjects=methods.subjects,
+        picks=methods.picks(picks),
+    )
+    return without_blanks(table)
+
+
+def tuned_table(grid: xr.Dataset, methods: Methods) -> Table | None:
+    """Tabulate what tuning found, once for each method and level that it differs by."""
+    names = [str(name) for name in grid.data_vars if str(name).startswith("tuned_")]
+    if not names:
+        return None
+    dims = [name for name in factors(grid) if any(_varies(grid[each], name) for each in names)]
+    found = grid[names].isel({name: 0 for name in grid["status"].dims if name not in ("rule", *dims)})
+    caption = "by accuracy on held-out training examples; every method had the same budget. "
+    caption += "–: not in the grid, or none of its trials finished and the settings of the file were kept."
+    stacked = found.stack(level=dims) if dims else found.expand_dims("level")
+    levels = [stacked.isel(level=at) for at in range(stacked.sizes["level"])]
+    if len(names) == 1 and dims:  # a column for each method
+        tuned = words(names[0].removeprefix("tuned_"))
+        among = methods.among(grid)
+        wide = [
+            (*(tidy(here[dim].item()) for dim in dims), *(tidy(here[names[0]].sel(rule=name).item()) for name in among))
+            for here in levels
+        ]
+        wide = [row for row in wide if any(cell != "–" for cell in row[len(dims) :])]
+        return Table(
+            f"The {tuned} that tuning found best, {caption}", (*map(words, dims), *among), tuple(wide), len(dims)
+        )
+    rows, picks = [], []
+    for name in methods.among(grid):
+        for here in (each.sel(rule=name) for each in levels):
+            values = [tidy(here[each].item()) for each in names]
+            if any(value != "–" for value in values):
+                rows.append((name, *(tidy(here[dim].item()) for dim in dims), *values))
+                picks.append(name)
+    if not rows:
+        return None
+    return Table(
+        f"What tuning found best, {caption}",
+        ("rule", *map(words, dims), *(words(name.removeprefix("tuned_")) for name in names)),
+        tuple(rows),
+        labels=1 + len(dims),
+        subjects=methods.subjects,
+        picks=methods.picks(picks),
+    )
+
+
+def _varies(values: xr.DataArray, dim: str) -> bool:
+    return dim in values.dims and bool((values.max(dim) > values.min(dim)).any())

@@ -1,0 +1,180 @@
+"""The page of a study: what it claims and what was seen, then all that shows it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from wtdiag.reports.figures.panels.style import printable
+from wtdiag.reports.study.study_page.factors import over_factors, ranking
+from wtdiag.reports.study.study_page.levels import factors, levels_table, prepared, tuned_table
+from wtdiag.reports.study.study_page.shared import (
+    Methods,
+    listed,
+    load,
+    methods_of,
+    not_done,
+    settings_table,
+    tally,
+    words,
+)
+from wtdiag.reports.study.study_page.training_section import training
+
+from wtdiag.diagnostics.claims import read_claims
+from wtdiag.diagnostics.comparison.results import RESULTS
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.files import read_json
+from wtdiag.reports.document.content import Block, Code, Number, Numbers, Report, Section, Table, Text
+from wtdiag.reports.publish import FORMATS, publish
+from wtdiag.reports.study.study_page import claims_section as claims
+from wtdiag.reports.study.study_page import robustness_section as robustness
+from wtdiag.reports.study.study_page import sweep_page as sweep
+from wtdiag.reports.study.study_page import transfer_page as transfer
+
+CLAIMS = "claims.json"
+PLAN = "study.json"
+
+
+def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS, paper: str = "a4") -> list[Path]:
+    """Write ``study.html`` and ``study.pdf`` into the folder of a study.
+
+    Parameters
+    ----------
+    folder : path
+        With ``results.nc`` or those of sweeps and transfers, and where there are, ``claims.json`` and ``study.json``.
+    formats : collection of {"html", "pdf"}
+        Which to write.
+    paper : {"a4", "letter"}
+        What the PDF is set for.
+
+    Returns
+    -------
+    list of Path
+        The files written; earlier ones are replaced.
+
+    Raises
+    ------
+    InputError
+        If there are no results, files are not what they should be, or the page cannot be written.
+
+    Examples
+    --------
+    >>> write("runs/none")
+    Traceback (most recent call last):
+    ...
+    wtdiag.probes.errors.InputError: runs/none: holds no results; expected results.nc or those of sweeps or transfers
+    """
+    folder = Path(folder)
+    return publish(report(folder), folder, "study", formats, paper)
+
+
+def report(folder: Path) -> Report:
+    """Build the report of a study from the files in its folder."""
+    grid = prepared(load(folder, "grid")) if (folder / RESULTS).exists() else None
+    sweeps = _parts(folder, "sweep")
+    transfers = _parts(folder, "transfer")
+    every = [*([grid] if grid is not None else []), *sweeps.values(), *transfers.values()]
+    if not every:
+        raise InputError(f"{folder}: holds no results; expected {RESULTS} or those of sweeps or transfers")
+    plan = _plan(folder / PLAN)
+    methods = methods_of(*every)
+    decided = read_claims(folder / CLAIMS) if (folder / CLAIMS).exists() else ()
+    body: list[Section] = []
+    if grid is not None:
+        body += _grid(folder, grid, methods)
+    for name, each in sweeps.items():
+        body += sweep.sections(each, methods, name)
+    for name, each in transfers.items():
+        body += transfer.sections(each, methods, name)
+    if grid is not None:
+        body += not_done(grid)
+    for name, each in transfers.items():
+        body += not_done(each, name)
+    said = [text for text in (claims.said(decided), ranking(grid) if grid is not None else "") if text]
+    about = [Text(printable(plan["about"]))] if isinstance(plan.get("about"), str) and plan["about"] else []
+    tuned = (folder / "tuning").exists()
+    summary = Section("Result", (*about, _numbers(every, tuned=tuned), *claims.blocks(decided)))
+    return Report(
+        title=printable(str(plan.get("title") or every[0].attrs["title"] or folder.resolve().name)),
+        verdict=" ".join(said) or _first_said(sweeps, transfers),
+        sections=(summary, *body, *claims.decisions(decided), _done(plan, every[0])),
+    )
+
+
+def _parts(folder: Path, kind: str) -> dict[str, xr.Dataset]:
+    """Read the results of all sweeps or transfers of a study, by their printable names."""
+    places = sorted(folder.glob(f"{kind}s/*/{RESULTS}"))
+    return {printable(path.parent.name): load(path.parent, kind) for path in places}
+
+
+def _plan(path: Path) -> Mapping[str, Any]:
+    """Read the record of the study, empty where there is none."""
+    return read_json(path) if path.exists() else {}
+
+
+def _grid(folder: Path, grid: xr.Dataset, methods: Methods) -> tuple[Section, ...]:
+    """Say what the study's own cells show."""
+    tuned = tuned_table(grid, methods)
+    drawn = tuple(over_factors(grid, methods))
+    title = f"Over {listed(list(map(words, factors(grid))))}" if factors(grid) else "Methods compared"
+    return (
+        *((Section(title, drawn),) if drawn else ()),
+        *training(folder, grid, methods),
+        Section("All levels", (levels_table(grid, methods), *([tuned] if tuned else []))),
+    )
+
+
+def _numbers(every: list[xr.Dataset], *, tuned: bool) -> Numbers:
+    """Count all trainings but those of the tuning by how they ended, and their time."""
+    counts: dict[str, int] = {}
+    for found in every:
+        for end, count in tally(found["status"]).items():
+            counts[end] = counts.get(end, 0) + count
+    seconds = float(sum(np.nansum(found["seconds"]) for found in every))
+    total = sum(counts.values())
+    but = ", without tuning" if tuned else ""
+    numbers = [Number(end, str(count), f"of {total} cells{but}") for end, count in counts.items()]
+    return Numbers((*numbers, Number("training time", duration(seconds), f"of all cells together{but}")))
+
+
+def duration(seconds: float) -> str:
+    """Write a time.
+
+    Examples
+    --------
+    >>> duration(12.3), duration(754), duration(9000)
+    ('12 s', '12.6 min', '2.5 h')
+    """
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _first_said(sweeps: Mapping[str, xr.Dataset], transfers: Mapping[str, xr.Dataset]) -> str:
+    for found in sweeps.values():
+        return robustness.verdict(found)
+    for found in transfers.values():
+        return transfer.verdict(found)
+    return ""
+
+
+def _done(plan: Mapping[str, Any], first: xr.Dataset) -> Section:
+    """Say what was done: command, study file, settings and versions."""
+    blocks: list[Block] = []
+    for key, label in (("command", "The command that made this study:"), ("file", "The study file:")):
+        if isinstance(plan.get(key), str) and plan[key]:
+            text = "\n".join(printable(line) for line in plan[key].splitlines())
+            blocks.append(Code(label, text))
+    blocks.append(settings_table(first))
+    versions = plan.get("versions")
+    rows = [("wtdiag", plan.get("wtdiag_version")), ("git commit", plan.get("git_commit"))]
+    rows += list(versions.items()) if isinstance(versions, dict) else []
+    shown = tuple((printable(str(name)), printable(str(value))) for name, value in rows if value)
+    if shown:
+        blocks.append(Table("Versions.", ("what", "version"), shown, labels=2))
+    return Section("What was done", tuple(blocks))
