@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from wtdiag.studies.cell import Cell, outcome_of
-from wtdiag.studies.grid import Grid
-from wtdiag.studies.plan import read_plan
+from wtdiag.studies.engine.cell import Cell, outcome_of
+from wtdiag.studies.file.plan import read_plan
+from wtdiag.studies.parts.grid import Grid
 from wtdiag.trainers.loop.fit import Training, load_data
 
 STUDY = """

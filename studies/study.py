@@ -13,14 +13,14 @@ from wtdiag.diagnostics.comparison.results import RESULTS, Evidence, gather
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import write_json
-from wtdiag.studies.architectures import check_architectures
-from wtdiag.studies.cell import Cell
-from wtdiag.studies.grid import Grid, tunings
-from wtdiag.studies.plan import Level, Plan, SweepPlan, TransferPlan, TunePlan, joined
-from wtdiag.studies.pool import Pool
-from wtdiag.studies.results import write
-from wtdiag.studies.sweep import Sweep
-from wtdiag.studies.transfer import Transfer
+from wtdiag.studies.engine.cell import Cell
+from wtdiag.studies.engine.pool import Pool
+from wtdiag.studies.file.architectures import check_architectures
+from wtdiag.studies.file.plan import Level, Plan, SweepPlan, TransferPlan, TunePlan, joined
+from wtdiag.studies.parts.dataset import write
+from wtdiag.studies.parts.grid import Grid, tunings
+from wtdiag.studies.parts.sweep import Sweep
+from wtdiag.studies.parts.transfer import Transfer
 from wtdiag.trainers.config.settings import from_mapping
 from wtdiag.trainers.record.provenance import environment
 
@@ -36,7 +36,7 @@ class Study:
     out
         New folder, or that of the same study, which is then gone on with.
     plan
-        As `studies.plan.read_plan` gives it.
+        As `studies.file.plan.read_plan` gives it.
     command
         How it was called, for the record.
 

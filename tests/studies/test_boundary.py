@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from wtdiag.probes.errors import InputError
-from wtdiag.studies.boundary import predict
-from wtdiag.studies.plan import joined
-from wtdiag.studies.stability import stability
+from wtdiag.studies.file.plan import joined
+from wtdiag.studies.predict.boundary import predict
+from wtdiag.studies.predict.live_stability import stability
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.observe.open_run import open_run

@@ -10,8 +10,8 @@ import xarray as xr
 from wtdiag.diagnostics.claims import CLAIMS, decide
 from wtdiag.diagnostics.claims.verdicts import NOT_TESTED
 from wtdiag.diagnostics.comparison.results import Evidence, check_results, gather
-from wtdiag.studies.plan import built_in, read_plan
-from wtdiag.studies.pool import Pool
+from wtdiag.studies.engine.pool import Pool
+from wtdiag.studies.file.plan import built_in, read_plan
 from wtdiag.studies.study import Study
 
 NAMES = ("depth-gap", "metaparameters", "noisy-updates", "transfer", "two-routes", "weight-transport")

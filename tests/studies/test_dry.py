@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 
 from wtdiag.probes.errors import InputError
-from wtdiag.studies import dry
-from wtdiag.studies.cell import Cell
-from wtdiag.studies.dry import dry_run, rehearse, show
-from wtdiag.studies.plan import read_plan
+from wtdiag.studies import estimate as dry
+from wtdiag.studies.engine.cell import Cell
+from wtdiag.studies.estimate import dry_run, rehearse, show
+from wtdiag.studies.file.plan import read_plan
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.data import batches
 from wtdiag.trainers.data.synthetic import synthetic

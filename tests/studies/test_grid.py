@@ -7,9 +7,9 @@ import pytest
 
 from wtdiag.diagnostics.comparison.results import read_results
 from wtdiag.probes.errors import InputError
-from wtdiag.studies.cell import Outcome
-from wtdiag.studies.grid import Grid, tunings
-from wtdiag.studies.plan import read_plan
+from wtdiag.studies.engine.cell import Outcome
+from wtdiag.studies.file.plan import read_plan
+from wtdiag.studies.parts.grid import Grid, tunings
 
 TWO = """
 title = "A <b>"

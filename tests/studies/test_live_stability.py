@@ -12,7 +12,7 @@ import torch
 from wtdiag.trainers.layers.layers.convert import synapses
 
 from wtdiag.diagnostics.analysis.analyze import analyze
-from wtdiag.studies.stability import Stability, stability
+from wtdiag.studies.predict.live_stability import Stability, stability
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.observe.open_run import open_run, signals_of

@@ -13,8 +13,8 @@ import pytest
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import CONFIG, read_json
-from wtdiag.studies.cell import Cell, is_done, outcome_of
-from wtdiag.studies.pool import Pool
+from wtdiag.studies.engine.cell import Cell, is_done, outcome_of
+from wtdiag.studies.engine.pool import Pool
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.fit import Training
 
@@ -155,8 +155,8 @@ import sys
 sys.path[:0] = [{root!r}, {here!r}]
 from pathlib import Path
 from test_pool import LONG, Listed
-from wtdiag.studies.cell import Cell
-from wtdiag.studies.pool import Pool
+from wtdiag.studies.engine.cell import Cell
+from wtdiag.studies.engine.pool import Pool
 from wtdiag.trainers.config.settings import Settings
 
 if __name__ == "__main__":

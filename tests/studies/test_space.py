@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from wtdiag.probes.errors import InputError
-from wtdiag.studies.methods import divided, searched
-from wtdiag.studies.space import Range, grid, parse_search, parse_space
+from wtdiag.studies.file.methods import divided, searched
+from wtdiag.studies.file.space import Range, grid, parse_search, parse_space
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.rules import RULES
 

@@ -3,7 +3,7 @@
 import pytest
 
 from wtdiag.probes.errors import InputError
-from wtdiag.studies.plan import joined, read_plan
+from wtdiag.studies.file.plan import joined, read_plan
 
 GOOD = """
 title = "A"

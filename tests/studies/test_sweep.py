@@ -20,14 +20,14 @@ from click.testing import CliRunner
 
 from wtdiag.diagnostics.comparison.results import check_results, read_results
 from wtdiag.probes.errors import InputError
-from wtdiag.studies.cell import Cell, Outcome, State
-from wtdiag.studies.found import read_found
-from wtdiag.studies.prune import StepSizePruner
-from wtdiag.studies.results import write
-from wtdiag.studies.space import Range, parse_search
-from wtdiag.studies.storage import open_storage, shown_url
-from wtdiag.studies.sweep import Sweep
-from wtdiag.studies.trials import importances
+from wtdiag.studies.engine.cell import Cell, Outcome, State
+from wtdiag.studies.engine.storage import open_storage, shown_url
+from wtdiag.studies.file.space import Range, parse_search
+from wtdiag.studies.parts.dataset import write
+from wtdiag.studies.parts.found import read_found
+from wtdiag.studies.parts.sweep import Sweep
+from wtdiag.studies.parts.trials import importances
+from wtdiag.studies.predict.pruner import StepSizePruner
 
 SPACE = {"lr": Range(0.005, 0.5, log=True), "amp": Range(0.001, 1.0, log=True), "null": Range(0.0, 1.0)}
 METHODS = {"ia": {"rule": "ia"}, "wm": {"rule": "wm-reg"}}
@@ -36,7 +36,7 @@ Train = Callable[[Cell], Outcome]
 
 @pytest.fixture(autouse=True)
 def _no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wtdiag.studies.storage._SYNCHRONOUS", "OFF")  # nobody pulls the plug here
+    monkeypatch.setattr("wtdiag.studies.engine.storage._SYNCHRONOUS", "OFF")  # nobody pulls the plug here
 
 
 def make(out: Path, **given: Any) -> Sweep:
@@ -54,7 +54,7 @@ def outcome(cell: Cell) -> Outcome:
 
 
 def drain(sweep: Sweep, train: Train = outcome, step_size_number: float = 0.5) -> list[Cell]:
-    """Do what `studies.pool.Pool` does with one job."""
+    """Do what `studies.engine.pool.Pool` does with one job."""
     cells = []
     for source in sweep.sources():
         while (cell := source.next()) is not None:
@@ -451,10 +451,10 @@ def test_numbers_among_words_come_back_as_numbers(tmp_path: Path) -> None:
 
 
 def test_the_predicted_map_is_of_the_middle_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wtdiag.studies import boundary
+    from wtdiag.studies.predict import boundary
     from wtdiag.trainers.config.settings import Settings
 
-    monkeypatch.setattr("wtdiag.studies.sweep.MAP_POINTS", 3)
+    monkeypatch.setattr("wtdiag.studies.parts.sweep.MAP_POINTS", 3)
     settings = {"width": 8, "depth": 2, "epochs": 1}
     space = {"lr": Range(0.01, 1.0, log=True), "self": Range(0.1, 0.3), "decay": Range(0.01, 1.0, log=True)}
     methods = {"sa": {"rule": "sa"}, "kp": {"rule": "kp"}}
@@ -472,7 +472,7 @@ def test_the_predicted_map_is_of_the_middle_of_the_others(tmp_path: Path, monkey
 
 
 def test_the_command_trains_and_goes_on(tmp_path: Path) -> None:
-    from wtdiag.studies.cli_sweep import sweep
+    from wtdiag.cli.sweep import sweep
 
     out = tmp_path / "s"
     words = [

@@ -9,17 +9,17 @@ import xarray as xr
 from click.testing import CliRunner
 from rich.console import Console
 
+from wtdiag.cli.transfer import tables, transfer
 from wtdiag.diagnostics.comparison.results import check_results, read_results
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, write_json
-from wtdiag.studies.architectures import parse_architectures, require_trainable
-from wtdiag.studies.cell import Outcome
-from wtdiag.studies.cli_transfer import tables, transfer
-from wtdiag.studies.pool import Pool
-from wtdiag.studies.results import write
-from wtdiag.studies.space import Range
-from wtdiag.studies.sweep import Sweep
-from wtdiag.studies.transfer import Transfer
+from wtdiag.studies.engine.cell import Outcome
+from wtdiag.studies.engine.pool import Pool
+from wtdiag.studies.file.architectures import parse_architectures, require_trainable
+from wtdiag.studies.file.space import Range
+from wtdiag.studies.parts.dataset import write
+from wtdiag.studies.parts.sweep import Sweep
+from wtdiag.studies.parts.transfer import Transfer
 from wtdiag.trainers.config.settings import Settings
 
 SHARED = {"model": "mlp", "depth": 2, "width": 16, "data": "digits", "epochs": 0.2, "snapshots": 2, "holdout": 0.2}

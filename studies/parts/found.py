@@ -17,7 +17,7 @@ import xarray as xr
 from wtdiag.diagnostics.comparison.results import RESULTS, read_results
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import read_json
-from wtdiag.studies.sweep import SWEEP, Sweep
+from wtdiag.studies.parts.sweep import SWEEP, Sweep
 from wtdiag.trainers.config.settings import Settings, from_mapping
 
 _UNFINISHED = ("pending", "running", "interrupted")

@@ -18,12 +18,12 @@ from optuna.storages import RDBStorage
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import read_json, write_json
-from wtdiag.studies.methods import searched
-from wtdiag.studies.plan import joined
-from wtdiag.studies.search import SAMPLERS, Search
-from wtdiag.studies.space import Space
-from wtdiag.studies.storage import open_storage, shown_url
-from wtdiag.studies.trials import dataset
+from wtdiag.studies.engine.storage import open_storage, shown_url
+from wtdiag.studies.file.methods import searched
+from wtdiag.studies.file.plan import joined
+from wtdiag.studies.file.space import Space
+from wtdiag.studies.parts.search import SAMPLERS, Search
+from wtdiag.studies.parts.trials import dataset
 from wtdiag.trainers.config.settings import from_mapping
 from wtdiag.trainers.loop.launch import WHEREABOUTS
 
@@ -41,7 +41,7 @@ class Sweep:
 
     Every trial is a training with some of the training examples held out; its value is the accuracy on these at the
     last step. One that diverged answers at chance, and the sampler learns from it; one that the pruner stopped
-    (`studies.prune.StepSizePruner`) has no value. Started again, a sweep goes on: trials that were cut off in this
+    (`studies.predict.pruner.StepSizePruner`) has no value. Started again, a sweep goes on: trials that were cut off in this
     folder, or failed on a full disk and the like, are taken up where they stood.
 
     Parameters
@@ -113,7 +113,7 @@ class Sweep:
         self._check_folder(None if storage is None else shown_url(storage))
 
     def sources(self) -> list[Search]:
-        """Return the trials of each method, ready for `studies.pool.Pool.run`; until `close` ``out`` is held.
+        """Return the trials of each method, ready for `studies.engine.pool.Pool.run`; until `close` ``out`` is held.
 
         Raises
         ------
@@ -264,7 +264,7 @@ class Sweep:
 
     def _predicted(self, names: tuple[str, str]) -> xr.Dataset:
         """Predict the plane of two parameters, with the others in the middle of their ranges; NaN for rules without."""
-        from wtdiag.studies.boundary import predict  # brings torch
+        from wtdiag.studies.predict.boundary import predict  # brings torch
 
         x, y = (list[Any](self._ranges[name].points(MAP_POINTS)) for name in names)
         found = {}

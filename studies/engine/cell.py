@@ -28,7 +28,7 @@ class Cell:
     probes : tuple of str
         What to measure into ``analysis.nc`` when it has ended.
     watch : bool
-        Whether its source is asked at watch points whether to go on; see `studies.pool.Source.reported`.
+        Whether its source is asked at watch points whether to go on; see `studies.engine.pool.Source.reported`.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class State:
     evaluated : float
         Accuracy of the last evaluation on test or held-out examples; NaN before the first.
     step_size_number, log_gain : float
-        As `studies.stability.stability` gives them, at the watch points of a watched cell; otherwise NaN.
+        As `studies.predict.live_stability.stability` gives them, at the watch points of a watched cell; otherwise NaN.
     """
 
     step: int

@@ -11,9 +11,9 @@ import optuna
 import xarray as xr
 from optuna.trial import FrozenTrial, TrialState
 
-from wtdiag.studies.results import texts
-from wtdiag.studies.search import Search, status_of
-from wtdiag.studies.space import Range, Space
+from wtdiag.studies.file.space import Range, Space
+from wtdiag.studies.parts.dataset import texts
+from wtdiag.studies.parts.search import Search, status_of
 
 _MEASURED = {
     "validation_accuracy": ("1", "accuracy at the last step on held-out training examples"),

@@ -50,14 +50,14 @@ def transfer(
     wtdiag transfer runs/map --to model=conv,data=glyphs --top 3 --seed 0 --seed 1 --jobs 2
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
-    from wtdiag.reports.study.study_page.transfer_page import write as write_report
 
     from wtdiag.diagnostics.findings.tables import WIDTH
     from wtdiag.reports import FORMATS
-    from wtdiag.studies.architectures import parse_architectures
-    from wtdiag.studies.pool import Pool
-    from wtdiag.studies.results import write
-    from wtdiag.studies.transfer import Transfer
+    from wtdiag.reports.study.study_page.transfer_page import write as write_report
+    from wtdiag.studies.engine.pool import Pool
+    from wtdiag.studies.file.architectures import parse_architectures
+    from wtdiag.studies.parts.dataset import write
+    from wtdiag.studies.parts.transfer import Transfer
 
     folder = out or sweep_dir.parent / f"{sweep_dir.resolve().name}-transfer"
     whole = Transfer(folder, sweep=sweep_dir, architectures=parse_architectures(targets), top=top, seeds=seeds)

@@ -15,17 +15,17 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from wtdiag.probes.errors import InputError
-from wtdiag.studies.cell import Cell, Outcome, State
-from wtdiag.studies.plan import joined
-from wtdiag.studies.prune import LOG_GAIN, STEP_SIZE_NUMBER, StepSizePruner, why
-from wtdiag.studies.space import Space, grid
+from wtdiag.studies.engine.cell import Cell, Outcome, State
+from wtdiag.studies.file.plan import joined
+from wtdiag.studies.file.space import Space, grid
+from wtdiag.studies.predict.pruner import LOG_GAIN, STEP_SIZE_NUMBER, StepSizePruner, why
 from wtdiag.trainers.config.settings import from_mapping
 
 SAMPLERS = ("tpe", "random", "grid")
 
 
 class Search:
-    """The trials of one method: a `studies.pool.Source`, one of any number on any machines that share the storage.
+    """The trials of one method: a `studies.engine.pool.Source`, one of any number on any machines that share the storage.
 
     Trials are numbered from 0 in the order in which they are made; those numbered ``trials`` and above are never begun,
     so that however many processes take part, there are no more. The sampler of a trial is seeded by the sweep's seed
@@ -34,7 +34,7 @@ class Search:
     Parameters
     ----------
     storage
-        As `studies.storage.open_storage` gives it.
+        As `studies.engine.storage.open_storage` gives it.
     label
         Of the method, and name of the Optuna study.
     settings
@@ -200,7 +200,7 @@ class Search:
 
 
 def status_of(trial: FrozenTrial) -> str:
-    """Return how a trial stands: in the words of `studies.cell.Outcome`, "running" or "pending"."""
+    """Return how a trial stands: in the words of `studies.engine.cell.Outcome`, "running" or "pending"."""
     said = str(trial.user_attrs.get("status", "running"))
     match trial.state:
         case TrialState.COMPLETE:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from rich.table import Table
 
-    from wtdiag.studies.sweep import Sweep
+    from wtdiag.studies.parts.sweep import Sweep
 
 LEVEL = 0.95
 """Share of backprop's best accuracy that a configuration is asked to reach."""
@@ -84,15 +84,15 @@ def sweep(
     wtdiag sweep ... --storage postgresql://me@host/sweeps --out runs/here  # on each of many machines
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
-    from wtdiag.reports.study.study_page.sweep_page import write as write_report
 
     from wtdiag.diagnostics.findings.tables import WIDTH
     from wtdiag.reports import FORMATS
-    from wtdiag.studies.methods import divided
-    from wtdiag.studies.pool import Pool
-    from wtdiag.studies.results import write
-    from wtdiag.studies.space import parse_search
-    from wtdiag.studies.sweep import REFERENCE, Sweep
+    from wtdiag.reports.study.study_page.sweep_page import write as write_report
+    from wtdiag.studies.engine.pool import Pool
+    from wtdiag.studies.file.methods import divided
+    from wtdiag.studies.file.space import parse_search
+    from wtdiag.studies.parts.dataset import write
+    from wtdiag.studies.parts.sweep import REFERENCE, Sweep
     from wtdiag.trainers.config.settings import read_config
     from wtdiag.trainers.loop.launch import parse_coefficients
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.studies.plan import joined
-from wtdiag.studies.space import SETTINGS, Range, Space, Value, check_known, coefficients_of
+from wtdiag.studies.file.plan import joined
+from wtdiag.studies.file.space import SETTINGS, Range, Space, Value, check_known, coefficients_of
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.rules import RULES
 
@@ -26,7 +26,7 @@ def searched(methods: Mapping[str, Mapping[str, Any]], space: Space) -> dict[str
 
     Examples
     --------
-    >>> from wtdiag.studies.space import parse_search
+    >>> from wtdiag.studies.file.space import parse_search
     >>> methods = {"bp": {"rule": "bp"}, "sa": {"rule": "sa"}}
     >>> {label: list(each) for label, each in searched(methods, parse_search(["lr=0.1,0.2", "self=0.1,0.2"])).items()}
     {'bp': ['lr'], 'sa': ['lr', 'self']}

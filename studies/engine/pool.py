@@ -17,8 +17,8 @@ from typing import Any, Protocol, Self
 from rich.console import Console
 
 from wtdiag.probes.errors import InputError
-from wtdiag.studies.board import Board
-from wtdiag.studies.cell import Cell, Outcome, State, is_done, outcome_of
+from wtdiag.studies.engine.board import Board
+from wtdiag.studies.engine.cell import Cell, Outcome, State, is_done, outcome_of
 from wtdiag.trainers.config.device import gpus
 
 PATIENCE = 20.0
@@ -215,7 +215,7 @@ class _Worker:
 def _work(connection: Connection, index: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of it, and says what is to be done
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from wtdiag.studies.worker import work
+    from wtdiag.studies.engine.worker import work
 
     work(connection, index, threads)
 

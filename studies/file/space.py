@@ -36,7 +36,7 @@ class Range:
     choices : tuple
         In place of bounds.
     whole : bool
-        Whether only whole numbers between the bounds are meant; `studies.methods.searched` sees to it.
+        Whether only whole numbers between the bounds are meant; `studies.file.methods.searched` sees to it.
 
     Raises
     ------

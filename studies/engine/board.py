@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from wtdiag.studies.cell import Cell, Outcome, State
+from wtdiag.studies.engine.cell import Cell, Outcome, State
 
 
 class Board:

@@ -17,12 +17,12 @@ import xarray as xr
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import read_json, write_json
-from wtdiag.studies.architectures import check_architectures, require_trainable
-from wtdiag.studies.cell import Cell, Outcome, State, is_done, outcome_of
-from wtdiag.studies.found import read_found
-from wtdiag.studies.plan import joined
-from wtdiag.studies.results import texts
-from wtdiag.studies.sweep import REFERENCE, Sweep
+from wtdiag.studies.engine.cell import Cell, Outcome, State, is_done, outcome_of
+from wtdiag.studies.file.architectures import check_architectures, require_trainable
+from wtdiag.studies.file.plan import joined
+from wtdiag.studies.parts.dataset import texts
+from wtdiag.studies.parts.found import read_found
+from wtdiag.studies.parts.sweep import REFERENCE, Sweep
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.loop.launch import WHEREABOUTS
 
@@ -30,7 +30,7 @@ TRANSFER = "transfer.json"
 
 
 class Transfer:
-    """The best settings of a sweep, unchanged, on other architectures and on their own: a `studies.pool.Source`.
+    """The best settings of a sweep, unchanged, on other architectures and on their own: a `studies.engine.pool.Source`.
 
     Each of a method's k best configurations, by accuracy on held-out examples, is trained anew on the whole training
     set of each architecture and evaluated on its test set. Seeds are paired: those of one seed see the same data in the
@@ -41,7 +41,7 @@ class Transfer:
     out
         New folder, or that of the same transfer, which is then gone on with.
     sweep
-        A finished `studies.sweep.Sweep`, or its folder.
+        A finished `studies.parts.sweep.Sweep`, or its folder.
     architectures
         By label, the settings that make it another than the source, which is there in any case.
     top
@@ -106,7 +106,7 @@ class Transfer:
         self._held: weakref.finalize[[int], Transfer] | None = None
 
     def sources(self) -> list[Transfer]:
-        """Return what `studies.pool.Pool.run` is to train; from here on ``out`` is held.
+        """Return what `studies.engine.pool.Pool.run` is to train; from here on ``out`` is held.
 
         Raises
         ------

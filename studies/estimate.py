@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from wtdiag.probes.errors import InputError
-from wtdiag.studies.cell import Cell
-from wtdiag.studies.describe import describe
-from wtdiag.studies.plan import Plan
-from wtdiag.studies.pool import cores
+from wtdiag.studies.engine.cell import Cell
+from wtdiag.studies.engine.pool import cores
+from wtdiag.studies.file.describe import describe
+from wtdiag.studies.file.plan import Plan
 from wtdiag.studies.study import Study
 from wtdiag.trainers.config.device import gpus, threads
 from wtdiag.trainers.config.settings import Settings

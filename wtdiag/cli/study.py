@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from wtdiag.studies.grid import Grid
+    from wtdiag.studies.parts.grid import Grid
 
 
 @click.command("study")
@@ -47,23 +47,23 @@ def study(
     wtdiag study full/weight-transport --data-dir /data --dry-run
     wtdiag study mine.toml --out runs/mine --jobs 4
     """  # noqa: D301  (click wants the character itself)
-    from wtdiag.studies.plan import built_in, read_plan
+    from wtdiag.studies.file.plan import built_in, read_plan
 
     plan = read_plan(file)
     places = {"data_dir": data_dir, "device": device}
     plan = dataclasses.replace(plan, settings=plan.settings | {name: value for name, value in places.items() if value})
     if dry_run:
-        from wtdiag.studies.dry import rehearse
+        from wtdiag.studies.estimate import rehearse
 
         sys.exit(rehearse(plan, jobs))
 
     from rich.console import Console
-    from wtdiag.reports.study.study_page.study_page import write
 
     from wtdiag.diagnostics.claims import claims_table
     from wtdiag.diagnostics.findings.tables import WIDTH, grid_table
     from wtdiag.reports import FORMATS
-    from wtdiag.studies.pool import Pool
+    from wtdiag.reports.study.study_page.study_page import write
+    from wtdiag.studies.engine.pool import Pool
     from wtdiag.studies.study import Study
 
     command = shlex.join(["wtdiag", *sys.argv[1:]])
@@ -86,7 +86,7 @@ def study(
 @click.command("studies")
 def studies() -> None:
     """List the studies that come with wtdiag: what each does, how long it takes, what to expect."""
-    from wtdiag.studies.plan import built_in
+    from wtdiag.studies.file.plan import built_in
 
     for name, path in built_in().items():
         click.echo(click.style(name, bold=True))

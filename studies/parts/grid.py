@@ -17,9 +17,9 @@ import xarray as xr
 from wtdiag.diagnostics.comparison.outcome import angles
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
-from wtdiag.studies.cell import Cell, Outcome, State, outcome_of
-from wtdiag.studies.plan import GridPlan, Level, Plan, joined
-from wtdiag.studies.results import UNITS, labels, texts, write
+from wtdiag.studies.engine.cell import Cell, Outcome, State, outcome_of
+from wtdiag.studies.file.plan import GridPlan, Level, Plan, joined
+from wtdiag.studies.parts.dataset import UNITS, labels, texts, write
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.loop.launch import stored
 
@@ -30,7 +30,7 @@ _TAKEN = {*UNITS, "status", "reason", "run", "accuracy", "gap"}
 
 
 class Grid:
-    """The cells of a study's grids: a `studies.pool.Source`.
+    """The cells of a study's grids: a `studies.engine.pool.Source`.
 
     The dims of its results are the factors of all grids together, with ``rule`` and ``seed`` always among them. A grid
     that does not vary a factor that another does stands at the level that its settings give it.

@@ -14,8 +14,8 @@ from wtdiag.diagnostics.analysis.analyze import analyze, write_analysis
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
-from wtdiag.studies.cell import Cell, Outcome, State, is_done, outcome_of
-from wtdiag.studies.stability import stability
+from wtdiag.studies.engine.cell import Cell, Outcome, State, is_done, outcome_of
+from wtdiag.studies.predict.live_stability import stability
 from wtdiag.trainers import data
 from wtdiag.trainers.config.device import take_share
 from wtdiag.trainers.config.settings import Settings
@@ -37,7 +37,7 @@ def work(connection: Connection, index: int, threads: int) -> None:
     Parameters
     ----------
     connection
-        The other end is `studies.pool.Pool`'s.
+        The other end is `studies.engine.pool.Pool`'s.
     index
         Which of the workers this is: of several GPUs each takes its own.
     threads

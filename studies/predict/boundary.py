@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.studies.plan import joined
-from wtdiag.studies.stability import Descent, Laws, Stability
+from wtdiag.studies.file.plan import joined
+from wtdiag.studies.predict.live_stability import Descent, Laws, Stability
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.loop.learner import Learner
@@ -49,7 +49,7 @@ def predict(
 ) -> xr.Dataset:
     """Predict step-size number and gain for each pair of values of two parameters, without training.
 
-    At each pair they are what `studies.stability.stability` measures of a training of these settings before its first
+    At each pair they are what `studies.predict.live_stability.stability` measures of a training of these settings before its first
     step: S = η λmax(H) / (2(1 + μ)), where S = 1 is the predicted boundary of stability, and the log gain
     Σ log |⟨B*, W⟩ / ⟨W, W⟩| of the feedback B* = H⁻¹ T at rest. The learning rate is that of the first step: for a
     rule whose feedback takes the forward weights' steps (``kp``), the first of the warm-up.
@@ -67,7 +67,7 @@ def predict(
     -------
     Dataset
         ``step_size_number`` and ``log_gain``, both pure numbers, over the dims (map_x, map_y), whose coordinates are
-        the values. NaN as for `studies.stability.stability`.
+        the values. NaN as for `studies.predict.live_stability.stability`.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.studies.space import Range, parse_space
+from wtdiag.studies.file.space import Range, parse_space
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.rules import RULES
 
@@ -38,7 +38,7 @@ class GridPlan:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A search: which methods, over what, with which budget. See `studies.sweep.Sweep`."""
+    """A search: which methods, over what, with which budget. See `studies.parts.sweep.Sweep`."""
 
     name: str
     rules: tuple[str, ...]
@@ -65,7 +65,7 @@ class TunePlan:
 
 @dataclass(frozen=True)
 class TransferPlan:
-    """What a sweep found best, on other architectures. See `studies.transfer.Transfer`."""
+    """What a sweep found best, on other architectures. See `studies.parts.transfer.Transfer`."""
 
     name: str
     sweep: str
