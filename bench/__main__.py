@@ -12,23 +12,23 @@ from importlib import import_module
 import torch
 
 SPEED = {
-    "steps": ("bench.steps", "run"),
-    "compiled": ("bench.steps", "run_compiled"),
-    "snapshots": ("bench.snapshots", "run"),
-    "probes": ("bench.probes", "run"),
-    "studies": ("bench.studies", "run"),
+    "steps": ("bench.speed.steps", "run"),
+    "compiled": ("bench.speed.steps", "run_compiled"),
+    "snapshots": ("bench.speed.snapshots", "run"),
+    "probes": ("bench.speed.probes", "run"),
+    "studies": ("bench.speed.studies", "run"),
 }
 EVIDENCE = {
-    "theory": ("bench.theory", "run"),
-    "faults": ("bench.faults", "run"),
-    "early_warning": ("bench.early_warning", "run"),
+    "theory": ("bench.evidence.theory", "run"),
+    "faults": ("bench.evidence.faults", "run"),
+    "early_warning": ("bench.evidence.early_warning", "run"),
 }
 
 if __name__ == "__main__":  # not in the processes that a bench starts
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if sys.argv[1:2] == ["claims"]:
-        import_module("bench.claims").run(sys.argv[2:])
+        import_module("bench.evidence.claims").run(sys.argv[2:])
         sys.exit()
     for name in sys.argv[1:] or SPEED:
         module, function = (SPEED | EVIDENCE)[name]

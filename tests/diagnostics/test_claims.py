@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from bench import claims as bench_claims
+from bench.evidence import claims as bench_claims
 from wtdiag.diagnostics.claims import CLAIMS, VERDICTS, Result, claims_table, decide, read_claims, write_claims
 from wtdiag.diagnostics.comparison import intervals
 from wtdiag.diagnostics.comparison.results import Evidence, check_results

@@ -7,8 +7,8 @@ from synthetic import CONFIG, metrics, plant
 from synthetic import healthy as fine
 
 import wtdiag
-from bench.faults import FAULTS, HEALTHY, SEEDS, Outcome, faulty, healthy, records, thresholds_table
-from bench.page import DOCS
+from bench.evidence.faults import FAULTS, HEALTHY, SEEDS, Outcome, faulty, healthy, records, thresholds_table
+from bench.evidence.page import DOCS
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.thresholds import RECORDS, Record
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.theory import BATCH, LIMITS, REGULARISED, Case, critical_rate, noise_angle, resting_angle
+from bench.evidence.theory import BATCH, LIMITS, REGULARISED, Case, critical_rate, noise_angle, resting_angle
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
-from bench.memory import peak_bytes
-from bench.timing import paired_ratios
+from bench.speed.memory import peak_bytes
+from bench.speed.timing import paired_ratios
 from wtdiag.trainers import models
 from wtdiag.trainers.observe.tracer import error_signals
 

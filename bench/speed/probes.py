@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from bench.timing import paired_ratios
+from bench.speed.timing import paired_ratios
 from wtdiag.probes import PROBES, Quantities
 from wtdiag.probes.measures.spectra.singular_values import decompose
 

@@ -24,7 +24,7 @@ import torch
 import xarray as xr
 
 import wtdiag
-from bench.page import fill, table
+from bench.evidence.page import fill, table
 from wtdiag.diagnostics.analysis.derive import derive
 from wtdiag.diagnostics.analysis.view import View
 from wtdiag.diagnostics.findings.diagnose import diagnose
@@ -41,7 +41,7 @@ DEPTHS = (4, 8, 16)
 RATES = (1.0, 2.0, 4.0)
 SEEDS = (0, 1, 2)
 TUNED_ON = (100, 101)
-"""Seeds on which thresholds were chosen; ``python -m bench.early_warning`` with them shows those tables."""
+"""Seeds on which thresholds were chosen; ``python -m bench.evidence.early_warning`` with them shows those tables."""
 
 PROBES = (
     "weight_angle", "sign_agreement", "norm_ratio", "weight_gain", "forward_norm", "feedback_norm",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.page import fill, table
+from bench.evidence.page import fill, table
 from wtdiag.diagnostics.claims import CLAIMS, Result, decide
 from wtdiag.diagnostics.claims.table import numbers
 from wtdiag.diagnostics.claims.verdicts import NOT_TESTED

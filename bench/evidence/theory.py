@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
-from bench.page import fill, table
+from bench.evidence.page import fill, table
 from wtdiag.probes import Quantities
 from wtdiag.trainers import models
 from wtdiag.trainers.observe.tracer import error_signals

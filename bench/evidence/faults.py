@@ -24,7 +24,7 @@ from wtdiag.trainers.layers.layers.convert import synapses
 from wtdiag.trainers.layers.layers.layers import Synaptic
 
 import wtdiag
-from bench.page import fill, table
+from bench.evidence.page import fill, table
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.finding import Finding
 from wtdiag.diagnostics.findings.thresholds import THRESHOLDS, Record
