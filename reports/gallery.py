@@ -1,4 +1,4 @@
-"""The gallery: every figure of `reports.figures.panels.panels.plot` as its own example draws it. ``python -m wtdiag.reports.gallery`` writes it."""
+"""The gallery: every figure of `reports.figures.panels.panels.panels.plot` as its own example draws it. ``python -m wtdiag.reports.gallery`` writes it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a drawn panel says to a hand that points at it: where its values lie, read from the panel itself.
 
-Artists tell by their gid what they show, as `reports.figures.panels.panels.panels` says. Positions are in the units of the panel's SVG.
+Artists tell by their gid what they show, as `reports.figures.panels.panels.panels.panels` says. Positions are in the units of the panel's SVG.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The panels of reports: the figures of `reports.figures.panels.panels.plot`, sized to stand two or three to a line."""
+"""The panels of reports: the figures of `reports.figures.panels.panels.panels.plot`, sized to stand two or three to a line."""
 
 from __future__ import annotations
 

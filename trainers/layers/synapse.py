@@ -105,7 +105,7 @@ class Synapse(torch.autograd.Function):
 class DirectSynapse(torch.autograd.Function):
     """Like `Synapse`, but dx = Bᵀ e with e a signal from the network's output.
 
-    The second output, silent and in the shape of the network's output, is tied to that output by `trainers.layers.layers.layers.layers.layers.error_path`:
+    The second output, silent and in the shape of the network's output, is tied to that output by `trainers.layers.layers.layers.layers.layers.layers.error_path`:
     so autograd itself brings e here as its gradient, with no state beside the graph.
     """
 

@@ -40,7 +40,7 @@ class Recorder:
     Parameters
     ----------
     model
-        A model with layers from `trainers.layers.layers.layers.layers.layers.convert.transport_free`.
+        A model with layers from `trainers.layers.layers.layers.layers.layers.layers.convert.transport_free`.
     path
         The run directory to make.
     config

@@ -1,4 +1,4 @@
-"""What a rule is: data and at most four short methods; all mechanics are shared by `trainers.layers.layers.layers.layers.layers.synapse`."""
+"""What a rule is: data and at most four short methods; all mechanics are shared by `trainers.layers.layers.layers.layers.layers.layers.synapse`."""
 
 from __future__ import annotations
 
