@@ -1,1 +1,1 @@
-"""Ratios against native PyTorch, always measured side by side in one process: ``python -m bench``."""
+"""What wtdiag costs (`bench.speed`) and how right it is (`bench.evidence`): ``python -m bench``."""

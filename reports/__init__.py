@@ -1,4 +1,10 @@
-"""Show: reads the analysis dataset and the run's settings and metrics, nothing else."""
+"""Show: reads the analysis dataset and the run's settings and metrics, nothing else.
+
+- ``document``: what a report holds, and its renderings as HTML and PDF.
+- ``figures``: charts, and how they look.
+- ``run``, ``comparison``, ``study``: the pages.
+- ``publish``: writes them; ``gallery`` draws docs/gallery.md.
+"""
 
 from wtdiag.reports.publish import FORMATS, write
 

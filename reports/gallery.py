@@ -1,4 +1,4 @@
-"""The gallery: every figure of `reports.figures.panels.panels.panels.plot` as its own example draws it. ``python -m wtdiag.reports.gallery`` writes it."""
+"""The gallery: every figure of ``wtdiag.plot`` as its example draws it, by ``python -m wtdiag.reports.gallery``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from types import FunctionType
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from wtdiag.reports.figures.panels.style import context
 
-from wtdiag.reports.figures.panels import plot
+from wtdiag.reports.figures import plot
+from wtdiag.reports.figures.style import context
 
-FOLDER = Path(__file__).parents[1] / "docs"
+FOLDER = Path(__file__).resolve().parents[1] / "docs"
 
 _HEAD = """\
 # Gallery

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from wtdiag.diagnostics.findings.finding import Finding as Finding
     from wtdiag.probes import PROBES as PROBES
     from wtdiag.probes.errors import InputError as InputError
-    from wtdiag.reports.figures.panels import plot
+    from wtdiag.reports.figures import plot as plot
     from wtdiag.trainers.config.settings import Settings as Settings
-    from wtdiag.trainers.layers.layers.convert import summary as summary
-    from wtdiag.trainers.layers.layers.convert import transport_free as transport_free
+    from wtdiag.trainers.layers.convert import summary as summary
+    from wtdiag.trainers.layers.convert import transport_free as transport_free
     from wtdiag.trainers.loop.fit import Training as Training
     from wtdiag.trainers.observe.open_run import open_run as open_run
     from wtdiag.trainers.observe.tracer import error_signals as error_signals
@@ -45,7 +45,7 @@ _PUBLIC = {
     "error_signals": "wtdiag.trainers.observe.tracer",
     "main": "wtdiag.cli",
     "open_run": "wtdiag.trainers.observe.open_run",
-    "plot": "wtdiag.reports",
+    "plot": "wtdiag.reports.figures",
     "report": "wtdiag.workflow",
     "rule": "wtdiag.trainers.rules",
     "summary": "wtdiag.trainers.layers.convert",

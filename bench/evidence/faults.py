@@ -20,8 +20,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from wtdiag.trainers.layers.layers.convert import synapses
-from wtdiag.trainers.layers.layers.layers import Synaptic
 
 import wtdiag
 from bench.evidence.page import fill, table
@@ -29,6 +27,8 @@ from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.finding import Finding
 from wtdiag.diagnostics.findings.thresholds import THRESHOLDS, Record
 from wtdiag.trainers import data, models
+from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.layers.layers import Synaptic
 
 SEEDS = (3, 4, 5)
 """Thresholds were chosen on 100 and 101; 0 to 2 showed that silence spreads upwards too."""

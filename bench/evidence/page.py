@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wtdiag.probes.records.files import write_aside
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -23,11 +23,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
-from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
 from bench.evidence.page import fill, table
 from wtdiag.probes import Quantities
 from wtdiag.trainers import models
+from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.observe.tracer import error_signals
 
 BATCH = 32

@@ -17,10 +17,10 @@ from statistics import median
 import torch
 import torchvision
 from torch import nn
-from wtdiag.trainers.layers.layers.convert import transport_free
 
 from bench.speed.timing import paired_ratios
 from wtdiag.probes.records.schema import write_snapshot
+from wtdiag.trainers.layers.convert import transport_free
 from wtdiag.trainers.record.recorder import Recorder
 from wtdiag.trainers.record.staging import Staging
 

@@ -12,11 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
 from bench.speed.memory import peak_bytes
 from bench.speed.timing import paired_ratios
 from wtdiag.trainers import models
+from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.observe.tracer import error_signals
 
 RULES = ("bp", "fa", "usf", "frsf", "brsf", "dfa", "kp", "sa", "wm-reg", "wm", "aa", "ia")

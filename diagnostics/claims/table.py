@@ -10,7 +10,7 @@ from rich.text import Text
 
 from wtdiag.diagnostics.claims.base import points
 from wtdiag.diagnostics.claims.verdicts import NOT_SEEN, SEEN, Result
-from wtdiag.diagnostics.findings.tables import plain
+from wtdiag.diagnostics.comparison.tables import plain
 
 _STYLES = {SEEN: "green", NOT_SEEN: "red"}
 

@@ -1,0 +1,1 @@
+"""Several runs against each other: what may be paired, what differs, and how sure that is."""

@@ -26,6 +26,8 @@ from wtdiag.probes.records.schema import (
     write_json,
 )
 
+ENDED = ("finished", "diverged", "pruned")
+"""Statuses of a run that has nothing left to do."""
 _INPUT_DIMS = {2: ["feature"], 3: ["channel", "w"], 4: ["channel", "h", "w"], 5: ["channel", "d", "h", "w"]}
 _REPLACED = (METRICS, PROBE_BATCH, ANALYSIS, "findings.json", "report.html", "report.pdf")
 

@@ -1,0 +1,1 @@
+"""The page on several runs side by side."""

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from wtdiag.reports.figures.panels.curves import Curve
-from wtdiag.reports.figures.panels.curves import average as join
-from wtdiag.reports.figures.panels.style import look
 
 from wtdiag.diagnostics.comparison.pairing import pair
 from wtdiag.probes.records.schema import Run
+from wtdiag.reports.figures.curves import Curve
+from wtdiag.reports.figures.curves import average as join
+from wtdiag.reports.figures.style import look
 from wtdiag.reports.run.facts import last_measured, meaningful
 from wtdiag.reports.run.sources import Source
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from wtdiag.reports.figures.panels.style import fixed, look, number, percent, sentence
 
 from wtdiag.diagnostics.comparison.compare import compare
 from wtdiag.diagnostics.findings.finding import SEVERITIES
 from wtdiag.reports.comparison.groups import Group, average, depth, gaps, groups, mean_angle, opened, profile
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Subjects, Table, Text
-from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.figures import sized
+from wtdiag.reports.figures.style import fixed, look, number, percent, sentence
 from wtdiag.reports.run.appendix import methods, repeat
 from wtdiag.reports.run.facts import Facts, facts
 from wtdiag.reports.run.figure_tables import degrees, layers_of
@@ -167,7 +167,7 @@ def _curves(compared: _Compared) -> Figure | None:
     ):
         lines = [line for i, group in enumerate(compared.groups) for line in average(group, i, series)]
         if lines:
-            panels.append(figures.curves(lines, title=title))
+            panels.append(sized.curves(lines, title=title))
     if not panels:
         return None
     return Figure(
@@ -194,11 +194,11 @@ def _gap(compared: _Compared) -> Figure | None:
         values = [[gap for source, gap in found if (source.rule, depth(source)) == (rule, at)] for at in depths]
         mean, sd = ([float(do(each)) for each in values] for do in (np.mean, np.std))
         band = (np.subtract(mean, sd), np.add(mean, sd)) if max(map(len, values)) > 1 else (None, None)
-        lines.append(figures.Curve(rule, look(rule), depths, mean, gid=rule, low=band[0], high=band[1]))
+        lines.append(sized.Curve(rule, look(rule), depths, mean, gid=rule, low=band[0], high=band[1]))
         rows += [(rule, str(at), fixed(m), fixed(s)) for at, m, s in zip(depths, mean, sd, strict=True)]
     said = (f"{rule} is {gap} points below backpropagation at {at} layers" for rule, at, gap, _ in rows)
     return Figure(
-        panels=(figures.curves(lines, title="Gap to backpropagation (points)", x_label="layers"),),
+        panels=(sized.curves(lines, title="Gap to backpropagation (points)", x_label="layers"),),
         caption="How many points of test accuracy backpropagation with the same seed and settings is above each rule, "
         "over the number of layers. Bands: ± one standard deviation over seeds.",
         alt=sentence("; ".join(said)),
@@ -219,7 +219,7 @@ def _depth(compared: _Compared) -> Figure | None:
     ]
     said = [f"{source.name}: {degrees(run.error_angle)} at the first layer" for source, run in compared.runs]
     return Figure(
-        panels=(figures.curves(lines, title="Error angle by depth (°)", x_label="layer, counted from the input"),),
+        panels=(sized.curves(lines, title="Error angle by depth (°)", x_label="layer, counted from the input"),),
         caption="Angle between the error that trains each layer and exact backpropagation's, at each run's "
         f"last snapshot with values; {_lines(compared)}",
         alt="; ".join(said) + ".",

@@ -1,4 +1,4 @@
-"""What a report says, free of any page format: built once, rendered by `reports.document.html` and `reports.document.pdf`."""
+"""What a report says, free of any page format: built once, rendered by its neighbours `html` and `pdf`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from matplotlib.figure import Figure as Panel
 from numpy.typing import NDArray
-from wtdiag.reports.figures.panels.style import to_svg
+
+from wtdiag.reports.figures.style import to_svg
 
 
 @dataclass(frozen=True)

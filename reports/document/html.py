@@ -10,10 +10,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from wtdiag.reports.figures.panels.style import BAND, GRID, INK, MISSING, MUTED
 
 from wtdiag.reports.document.content import Block, Figure, Report, Subjects, Table
 from wtdiag.reports.document.interaction import SUBJECT, Arrays, charts
+from wtdiag.reports.figures.style import BAND, GRID, INK, MISSING, MUTED
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _THEMED = {INK: "ink", MUTED: "muted", GRID: "grid", BAND: "band", MISSING: "missing"}
@@ -32,7 +32,7 @@ def render(report: Report) -> str:
     page is whole without its script, which is the only one that its policy allows.
     """
     environment = Environment(
-        loader=PackageLoader("reports"),
+        loader=PackageLoader(__package__),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -41,7 +41,7 @@ def render(report: Report) -> str:
     environment.tests["of"] = lambda block, kind: type(block).__name__ == kind
     environment.filters["inline"] = inline
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    script = resources.files("reports").joinpath("templates", "report.js").read_text(encoding="utf-8")
+    script = resources.files(__package__).joinpath("templates", "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
         report=report, script=script, digest=digest, data=_data(report)

@@ -1,6 +1,7 @@
 """What a drawn panel says to a hand that points at it: where its values lie, read from the panel itself.
 
-Artists tell by their gid what they show, as `reports.figures.panels.panels.panels.panels` says. Positions are in the units of the panel's SVG.
+Artists tell by their gid what they show, as `reports.figures.sized` says. Positions are in the units of the panel's
+SVG.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Panel
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
-from wtdiag.reports.figures.panels.axes import spread
 
 from wtdiag.reports.document.content import Figure, Frames
+from wtdiag.reports.figures.axes import spread
 
 SUBJECT = re.compile(r"(?:layer|run)-(\d+)(?::\w+)?")
 """Gid of what is of one layer or run; the group is its index."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import matplotlib as mpl
 import typst
-from wtdiag.reports.figures.panels.style import short
 
 from wtdiag.probes.errors import check_one_of
 from wtdiag.reports.document.content import Block, Code, Figure, Findings, Numbers, Report, Table, Terms, Text
+from wtdiag.reports.figures.style import short
 
 _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSansMono.ttf")
 
@@ -49,7 +49,7 @@ def typeset(report: Report, paper: str, **options: Any) -> Any:
             for section in report.sections
         ],
     }
-    template = resources.files("reports").joinpath("templates", "report.typ").read_bytes()
+    template = resources.files(__package__).joinpath("templates", "report.typ").read_bytes()
     folder = Path(mpl.get_data_path(), "fonts", "ttf")  # the fonts that the figures were laid out with
     fonts = typst.Fonts(font_paths=[folder / name for name in _FONTS])
     return typst.compile(

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
-from wtdiag.reports.figures.panels.style import DIVERGED, MUTED, context, printable, short
 
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.reports.figures.style import DIVERGED, MUTED, context, printable, short
 from wtdiag.reports.run.facts import carrying, last_measured
 from wtdiag.reports.run.sources import Event
 

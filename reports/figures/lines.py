@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Normalize
 from numpy.typing import NDArray
-from wtdiag.reports.figures.panels.axes import (
+
+from wtdiag.reports.figures.axes import (
     canvas,
     layer_name,
     left_out,
@@ -22,8 +23,7 @@ from wtdiag.reports.figures.panels.axes import (
     spread,
     steps_axis,
 )
-from wtdiag.reports.figures.panels.style import BAND, DEPTH, DIVERGED, capital
-
+from wtdiag.reports.figures.style import BAND, DEPTH, DIVERGED, capital
 from wtdiag.reports.run.facts import meaningful
 from wtdiag.reports.run.sources import Event
 

@@ -13,7 +13,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
-from wtdiag.reports.figures.panels.axes import (
+
+from wtdiag.reports.figures.axes import (
     canvas,
     compact,
     every,
@@ -23,8 +24,7 @@ from wtdiag.reports.figures.panels.axes import (
     need,
     plain_numbers,
 )
-from wtdiag.reports.figures.panels.style import ALIGNMENT, INK, MAGNITUDE, MISSING, RATIO, capital
-
+from wtdiag.reports.figures.style import ALIGNMENT, INK, MAGNITUDE, MISSING, RATIO, capital
 from wtdiag.reports.run.sources import Event
 
 _TICKS = {  # of keys that reach from 1/reach to reach, by the reach up to which they serve

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
-from wtdiag.reports.figures.panels.axes import canvas
-from wtdiag.reports.figures.panels.style import MAGNITUDE, MISSING, short
+
+from wtdiag.reports.figures.axes import canvas
+from wtdiag.reports.figures.style import MAGNITUDE, MISSING, short
 
 _DARK, _LIGHT = "#101216", "#fbfcfe"  # on a cell's colour, which is the same in both themes
 

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
-from wtdiag.reports.figures.panels.axes import canvas, names_key, plain, spread
-from wtdiag.reports.figures.panels.curves import Curve, curves
-from wtdiag.reports.figures.panels.style import GRID, INK, Look, short
+
+from wtdiag.reports.figures.axes import canvas, names_key, plain, spread
+from wtdiag.reports.figures.curves import Curve, curves
+from wtdiag.reports.figures.style import GRID, INK, Look, short
 
 Triple = tuple[float, float, float]
 """A mean and the ends of its interval; NaN where there is none."""

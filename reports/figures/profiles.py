@@ -10,10 +10,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from wtdiag.reports.figures.panels.axes import at_step, canvas, layers_axis, log_axis, measure_title, names_key, need
-from wtdiag.reports.figures.panels.style import BAND, FEEDBACK, INHERITED, INK, MUTED, capital
 
 from wtdiag.probes.errors import check_one_of
+from wtdiag.reports.figures.axes import at_step, canvas, layers_axis, log_axis, measure_title, names_key, need
+from wtdiag.reports.figures.style import BAND, FEEDBACK, INHERITED, INK, MUTED, capital
 from wtdiag.reports.run.facts import carrying
 
 COSTS = {  # what is drawn as the cost of a layer's feedback, and in what

@@ -11,10 +11,10 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
-from wtdiag.reports.figures.panels.axes import canvas, plain_numbers
-from wtdiag.reports.figures.panels.style import DIVERGED, INK, MAGNITUDE, MUTED
 
 from wtdiag.diagnostics.findings.thresholds import limit
+from wtdiag.reports.figures.axes import canvas, plain_numbers
+from wtdiag.reports.figures.style import DIVERGED, INK, MAGNITUDE, MUTED
 
 GAIN, STEP = "predicted_log_gain", "predicted_step_size_number"
 BOUNDARIES = {  # what is predicted: the value at its boundary, and how the boundary is drawn

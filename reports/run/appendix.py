@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from wtdiag.reports.figures.panels.style import capital, number, printable
 
 from wtdiag.reports.document.content import Block, Code, Section, Table, Term, Terms, Text
+from wtdiag.reports.figures.style import capital, number, printable
 from wtdiag.reports.run.facts import measures
 from wtdiag.reports.run.sources import Source
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import xarray as xr
-from wtdiag.reports.figures.panels.axes import measure_title, spread
-from wtdiag.reports.figures.panels.style import fixed, number, percent
 
 from wtdiag.reports.document.content import Subjects, Table
+from wtdiag.reports.figures.axes import measure_title, spread
+from wtdiag.reports.figures.style import fixed, number, percent
 from wtdiag.reports.run.facts import carrying, last_measured
 from wtdiag.reports.run.sources import Source
 

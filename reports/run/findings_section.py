@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from wtdiag.reports.figures.panels.style import capital, fixed, number
-
 from wtdiag.diagnostics.findings.finding import SEVERITIES, Evidence, Finding
 from wtdiag.reports.document.content import Entry, Figure, Findings
+from wtdiag.reports.figures.style import capital, fixed, number
 from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.figure_tables import degrees
 from wtdiag.reports.run.sources import Source

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure as Panel
-from wtdiag.reports.figures.panels.axes import left_out, spread
-from wtdiag.reports.figures.panels.lines import not_drawn
-from wtdiag.reports.figures.panels.style import TRAINING, look, number, percent, sentence
 
 from wtdiag.reports.document.content import Block, Figure, Frames, Section, Subjects, Text
-from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.figures import sized
+from wtdiag.reports.figures.axes import left_out, spread
+from wtdiag.reports.figures.lines import not_drawn
+from wtdiag.reports.figures.style import TRAINING, look, number, percent, sentence
 from wtdiag.reports.run.facts import Facts, carrying, last_measured
 from wtdiag.reports.run.figure_tables import UNUSED, evaluations, history, layer_table, layers_of, spectra_table
 from wtdiag.reports.run.sources import Source
@@ -40,11 +40,11 @@ def training(source: Source, run: Facts) -> Section | None:
             series = source.metric(prefix + name)
             if len(series):
                 gid = label.split()[0]
-                lines.append(figures.Curve(label, drawn, series.index, scale * series, dashed=not prefix, gid=gid))
+                lines.append(sized.Curve(label, drawn, series.index, scale * series, dashed=not prefix, gid=gid))
                 value = percent(series.iloc[-1]) if name == "accuracy" else number(series.iloc[-1])
                 said.append(f"{label} {name} ends at {value} (step {series.index[-1]:.0f})")
         if lines:
-            panels.append(figures.curves(lines, title=title, log=name == "loss", events=source.events))
+            panels.append(sized.curves(lines, title=title, log=name == "loss", events=source.events))
     if not panels:
         return None
     losses = np.concatenate([source.metric(name) for name in ("loss", "test_loss")])
@@ -73,7 +73,7 @@ def alignment_maps(source: Source, measures: Sequence[str], subjects: Subjects) 
         f"Alignment of every layer of {source.name} at every snapshot, the first layer at the top. "
         f"{meanings(source.analysis, names)} {' '.join(keys)} Grey: no value.{events_said(source)} {UNUSED}"
     )
-    panels = [figures.heatmap(source.analysis, name, events=source.events) for name in names]
+    panels = [sized.heatmap(source.analysis, name, events=source.events) for name in names]
     return _figure(source.analysis, names, panels, caption, f"{subjects.name}-maps", subjects)
 
 
@@ -101,7 +101,7 @@ def layers(source: Source, run: Facts) -> Section | None:
         "about feedback, their curves are dotted."
     )
     panels = [
-        figures.layer_curves(
+        sized.layer_curves(
             analysis, name, log=name in _LOGARITHMIC, chance=True, predicted=ceilings.get(name), events=source.events
         )
         for name in names
@@ -117,7 +117,7 @@ def spectra(source: Source, run: Facts) -> Section | None:
         blocks.append(_singular_values(analysis))
     names = _present(analysis, _SPECTRAL)
     if names:
-        panels = [figures.layer_curves(analysis, name, log=name.endswith("norm")) for name in names]
+        panels = [sized.layer_curves(analysis, name, log=name.endswith("norm")) for name in names]
         caption = (
             "Spectral norm (largest singular value) and stable rank (squared Frobenius over squared spectral "
             "norm) of forward and feedback weights over training, one curve per layer, coloured by depth."
@@ -139,11 +139,11 @@ def error_signal(source: Source, run: Facts) -> Section | None:
         "bottom, where the error starts."
     )
     subjects = layers_of(analysis)
-    panels = [figures.error_profile(analysis, step=run.step)]
+    panels = [sized.error_profile(analysis, step=run.step)]
     shown, product = [names], ""
     if {"error_angle", "error_angle_product"} <= set(analysis):
         shown.append(["error_angle", "error_angle_product"])
-        panels.append(figures.product_law(analysis, step=run.step))
+        panels.append(sized.product_law(analysis, step=run.step))
         product = (
             " Right: the error that trains each layer, as measured, and as the product law gives it from the local "
             "angles above (the product of their cosines, as if they were independent)."
@@ -168,7 +168,7 @@ def _attribution(source: Source, names: list[str], subjects: Subjects) -> Figure
         "replacing B by W from the top down: degrees of the error angle at the first layer, and share of the "
         "decrease of the loss that one step of exact backpropagation would give."
     )
-    panels = [figures.attribution(analysis, name, step=int(analysis.step[index])) for name in names]
+    panels = [sized.attribution(analysis, name, step=int(analysis.step[index])) for name in names]
     return _figure(analysis, names, panels, caption, "attribution", subjects)
 
 
@@ -184,7 +184,7 @@ def _singular_values(analysis: xr.Dataset) -> Figure:
     dotted = f", dotted at step{'s' if len(steps) > 2 else ''} {', '.join(map(str, steps[:-1]))}" if last else ""
     data = spectra_table(analysis, chosen)
     return Figure(
-        panels=tuple(figures.spectrum(analysis, layer, steps=steps) for layer in chosen),
+        panels=tuple(sized.spectrum(analysis, layer, steps=steps) for layer in chosen),
         caption=f"Singular values of {which}, in descending order: forward weights W dark, feedback weights "
         f"B orange; solid at step {int(analysis.step[last])}{dotted}. The shaded bands are what Gaussian "
         "matrices of the same shape and norm give (± two standard deviations). Values below 1e-4 of the "

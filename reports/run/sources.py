@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 import xarray as xr
-from wtdiag.reports.figures.panels.style import printable
 
 from wtdiag.diagnostics.analysis.analyze import read_analysis
 from wtdiag.diagnostics.findings.finding import Finding, read_findings
 from wtdiag.diagnostics.findings.instability import stability
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, METRICS, open_run
+from wtdiag.reports.figures.style import printable
 
 UNDIAGNOSED = "Not diagnosed"
 NO_FINDINGS = "the run has no findings; `wtdiag analyze` writes them into findings.json."

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from wtdiag.reports.figures.panels.style import fixed, look, number, short
 
 from wtdiag.reports.document.content import Figure, Section, Table, Text
-from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.figures import sized
+from wtdiag.reports.figures.style import fixed, look, number, short
 from wtdiag.reports.run.facts import Facts, last_measured
 from wtdiag.reports.run.figure_tables import degrees, history, layers_of
 from wtdiag.reports.run.sections import events_said
@@ -43,7 +43,7 @@ def _figure(source: Source) -> Figure | None:
     analysis = source.analysis
     panels, captions, words, measures = [], [], [], []
     if "step_size_number" in analysis and np.isfinite(analysis.step_size_number).any():
-        panels.append(figures.stability(analysis, events=source.events))
+        panels.append(sized.stability(analysis, events=source.events))
         captions.append(
             f"Step-size number S of every layer of {source.name}: the alignment step over the largest stable one. "
             "Above the line at 1 the feedback of that layer grows without bound."
@@ -52,8 +52,8 @@ def _figure(source: Source) -> Figure | None:
         measures.append("step_size_number")
     if "log_gain_sum" in analysis and np.isfinite(analysis.log_gain_sum).any():
         sums = analysis.log_gain_sum.values
-        line = figures.Curve("sum of log gains", look(source.rule), analysis.step.values, sums, gid="sum")
-        panels.append(figures.curves([line], title="Sum of log gains", events=source.events))
+        line = sized.Curve("sum of log gains", look(source.rule), analysis.step.values, sums, gid="sum")
+        panels.append(sized.curves([line], title="Sum of log gains", events=source.events))
         captions.append(
             f"Sum of log gains of {source.name}: the logarithms of ‖B‖/‖W‖ summed over the layers that carry error. "
             "Above 0 the error grows on its way down, below 0 it fades, whatever the angles."
@@ -85,8 +85,8 @@ def _gains(source: Source, run: Facts) -> Figure | None:
     activations = "; activation: root mean square of the layer's input" if "activation_norm" in measures else ""
     return Figure(
         panels=(
-            figures.gain_profile(analysis, step=run.step),
-            figures.heatmap(analysis, "error_norm_ratio", events=source.events),
+            sized.gain_profile(analysis, step=run.step),
+            sized.heatmap(analysis, "error_norm_ratio", events=source.events),
         ),
         caption=f"Size of the errors of {source.name}. Left, at step {run.step}, this layer: ‖B‖/‖W‖; from the output "
         "down: the product of these over this and all layers above that carry error; error: the norm of the error that "

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from wtdiag.reports.figures.panels.style import number, percent, sentence, short
 
 from wtdiag.reports.document.content import Number, Numbers
+from wtdiag.reports.figures.style import number, percent, sentence, short
 from wtdiag.reports.run.facts import Facts, last_measured, meaningful
 from wtdiag.reports.run.figure_tables import degrees, formatter
 

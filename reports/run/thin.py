@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from wtdiag.reports.figures.panels.axes import spread
 
+from wtdiag.reports.figures.axes import spread
 from wtdiag.reports.run.facts import last_measured
 from wtdiag.reports.run.sources import Source
 

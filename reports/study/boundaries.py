@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from wtdiag.reports.figures.panels.style import sentence, short
-from wtdiag.reports.figures.panels.trial_map import GAIN, STEP, beyond
-from wtdiag.reports.study.study_page.robustness_section import parameters, space
-from wtdiag.reports.study.study_page.shared import Methods, counted, listed, words
 
 from wtdiag.diagnostics.comparison.robustness import reached
 from wtdiag.reports.document.content import Block, Figure, Table, Text
-from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.figures import sized
+from wtdiag.reports.figures.style import sentence, short
+from wtdiag.reports.figures.trial_map import GAIN, STEP, beyond
+from wtdiag.reports.study.robustness_section import parameters, space
+from wtdiag.reports.study.shared import Methods, counted, listed, words
 
 _TRIED = ("finished", "diverged", "pruned")
 _MAPS = 4  # in one figure: with its heading it fits on a page
@@ -46,7 +46,7 @@ def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
         one = one.drop_vars([each for each in (STEP, GAIN) if each in one and not np.isfinite(one[each]).any()])
         if one.sizes["trial"] and (STEP in one or GAIN in one):
             title = ", ".join([name, *(f"{words(each)} {at}" for each, at in words_at.items())])
-            panels.append((name, figures.trial_map(one, x=x, y=y, log=log, title=short(title, 40))))
+            panels.append((name, sized.trial_map(one, x=x, y=y, log=log, title=short(title, 40))))
             counts[name] = _split(one, beyond(one, x=x, y=y, log=log))
     if not panels:
         return

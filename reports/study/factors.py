@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from wtdiag.reports.figures.panels.axes import spread
-from wtdiag.reports.figures.panels.style import capital, fixed, short
-from wtdiag.reports.study.study_page.levels import Levels, conditions, factors
-from wtdiag.reports.study.study_page.shared import Estimate, Methods, estimate, level, listed, slug, tidy, words
 
 from wtdiag.reports.document.content import Figure, Table
-from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.figures import sized
+from wtdiag.reports.figures.axes import spread
+from wtdiag.reports.figures.style import capital, fixed, short
+from wtdiag.reports.study.levels import Levels, conditions, factors
+from wtdiag.reports.study.shared import Estimate, Methods, estimate, level, listed, slug, tidy, words
 
 _MOST = 4  # combinations of other factors' levels that one factor is drawn at
 _ONE = "one seed each: no interval"
@@ -116,7 +116,7 @@ def _panel(
 ) -> Any:
     numeric = np.issubdtype(np.asarray(levels).dtype, np.number)
     if not numeric:
-        return figures.groups(
+        return sized.groups(
             {name: [(at.mean, at.low, at.high) for at in each] for name, each in found.items()},
             [methods.look(name) for name in found],
             [methods.gid(name) for name in found],
@@ -131,9 +131,9 @@ def _panel(
         places = np.asarray(levels, dtype=float)[kept]
         band = (low, high) if np.isfinite(low).any() else (None, None)
         lines.append(
-            figures.Curve(name, methods.look(name), places, mean, gid=methods.gid(name), low=band[0], high=band[1])
+            sized.Curve(name, methods.look(name), places, mean, gid=methods.gid(name), low=band[0], high=band[1])
         )
-    return figures.levels(lines, title=measure.title, x_label=words(factor))
+    return sized.levels(lines, title=measure.title, x_label=words(factor))
 
 
 def _by_method(grid: xr.Dataset, methods: Methods) -> Iterator[Figure]:
@@ -150,7 +150,7 @@ def _by_method(grid: xr.Dataset, methods: Methods) -> Iterator[Figure]:
                 continue
             shown.append(measure)
             panels.append(
-                figures.dots(
+                sized.dots(
                     {name: (at.mean, at.low, at.high) for name, at in found.items()},
                     values,
                     [methods.look(name) for name in found],

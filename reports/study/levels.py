@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from wtdiag.reports.figures.panels.style import fixed
-from wtdiag.reports.study.study_page.shared import Methods, estimate, listed, tidy, without_blanks, words
 
 from wtdiag.reports.document.content import Table
+from wtdiag.reports.figures.style import fixed
+from wtdiag.reports.study.shared import Methods, estimate, listed, tidy, without_blanks, words
 
 Levels = Mapping[str, Any]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from wtdiag.reports.figures.panels.style import fixed, number, percent, short
-from wtdiag.reports.study.study_page.shared import Methods, counted, listed, share, tally, tidy, words
 
 from wtdiag.diagnostics.comparison.robustness import reached
 from wtdiag.reports.document.content import Figure, Table
-from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.figures import sized
+from wtdiag.reports.figures.style import fixed, number, percent, short
+from wtdiag.reports.study.shared import Methods, counted, listed, share, tally, tidy, words
 
 _MARK = 0.9  # the share of the reference's accuracy that sentences are about
 _NOTED = 4  # methods that a sentence names
@@ -45,7 +45,7 @@ def curve(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
         if not np.isfinite(shares).any():
             continue
         lines.append(
-            figures.Curve(name, methods.look(name), 100 * marks, shares, gid=methods.gid(name), low=low, high=high)
+            sized.Curve(name, methods.look(name), 100 * marks, shares, gid=methods.gid(name), low=low, high=high)
         )
         picked = found.sel(rule=name).isel(level=slice(None, None, 10))
         rows += [
@@ -57,7 +57,7 @@ def curve(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
     reference = search.attrs["reference"]
     return Figure(
         panels=(
-            figures.curves(lines, title="Configurations that reach it (%)", x_label=f"share of {reference}'s best (%)"),
+            sized.curves(lines, title="Configurations that reach it (%)", x_label=f"share of {reference}'s best (%)"),
         ),
         caption=f"Robustness: share of all configurations tried that reach a share of {reference}'s best validation "
         "accuracy, with its exact 95 % interval. One that diverged or was pruned "
@@ -86,7 +86,7 @@ def importance(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
     ]
     return Figure(
         panels=(
-            figures.by_row(
+            sized.by_row(
                 found,
                 [methods.look(name) for name in found],
                 names=[words(each) for each in parameters],

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
-from wtdiag.reports.figures.panels.axes import plain
-from wtdiag.reports.figures.panels.style import LOOKS, Look, fixed, look, printable, short
 
 from wtdiag.diagnostics.comparison.intervals import of_mean
 from wtdiag.diagnostics.comparison.results import RESULTS, STATUSES, read_results, settings_of
 from wtdiag.probes.errors import InputError
 from wtdiag.reports.document.content import Section, Subjects, Table
+from wtdiag.reports.figures.axes import plain
+from wtdiag.reports.figures.style import LOOKS, Look, fixed, look, printable, short
 
 _NAMES = ("title", "reference", "sampler", "source")  # attributes that pages show
 

@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from wtdiag.reports.figures.panels.style import printable
-from wtdiag.reports.study.study_page.factors import over_factors, ranking
-from wtdiag.reports.study.study_page.levels import factors, levels_table, prepared, tuned_table
-from wtdiag.reports.study.study_page.shared import (
+
+from wtdiag.diagnostics.claims import read_claims
+from wtdiag.diagnostics.comparison.results import RESULTS
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.files import read_json
+from wtdiag.reports.document.content import Block, Code, Number, Numbers, Report, Section, Table, Text
+from wtdiag.reports.figures.style import printable
+from wtdiag.reports.publish import FORMATS, publish
+from wtdiag.reports.study import claims_section, robustness_section, sweep_page, transfer_page
+from wtdiag.reports.study.factors import over_factors, ranking
+from wtdiag.reports.study.levels import factors, levels_table, prepared, tuned_table
+from wtdiag.reports.study.shared import (
     Methods,
     listed,
     load,
@@ -22,18 +30,7 @@ from wtdiag.reports.study.study_page.shared import (
     tally,
     words,
 )
-from wtdiag.reports.study.study_page.training_section import training
-
-from wtdiag.diagnostics.claims import read_claims
-from wtdiag.diagnostics.comparison.results import RESULTS
-from wtdiag.probes.errors import InputError
-from wtdiag.probes.records.files import read_json
-from wtdiag.reports.document.content import Block, Code, Number, Numbers, Report, Section, Table, Text
-from wtdiag.reports.publish import FORMATS, publish
-from wtdiag.reports.study.study_page import claims_section as claims
-from wtdiag.reports.study.study_page import robustness_section as robustness
-from wtdiag.reports.study.study_page import sweep_page as sweep
-from wtdiag.reports.study.study_page import transfer_page as transfer
+from wtdiag.reports.study.training_section import training
 
 CLAIMS = "claims.json"
 PLAN = "study.json"
@@ -87,21 +84,21 @@ def report(folder: Path) -> Report:
     if grid is not None:
         body += _grid(folder, grid, methods)
     for name, each in sweeps.items():
-        body += sweep.sections(each, methods, name)
+        body += sweep_page.sections(each, methods, name)
     for name, each in transfers.items():
-        body += transfer.sections(each, methods, name)
+        body += transfer_page.sections(each, methods, name)
     if grid is not None:
         body += not_done(grid)
     for name, each in transfers.items():
         body += not_done(each, name)
-    said = [text for text in (claims.said(decided), ranking(grid) if grid is not None else "") if text]
+    said = [text for text in (claims_section.said(decided), ranking(grid) if grid is not None else "") if text]
     about = [Text(printable(plan["about"]))] if isinstance(plan.get("about"), str) and plan["about"] else []
     tuned = (folder / "tuning").exists()
-    summary = Section("Result", (*about, _numbers(every, tuned=tuned), *claims.blocks(decided)))
+    summary = Section("Result", (*about, _numbers(every, tuned=tuned), *claims_section.blocks(decided)))
     return Report(
         title=printable(str(plan.get("title") or every[0].attrs["title"] or folder.resolve().name)),
         verdict=" ".join(said) or _first_said(sweeps, transfers),
-        sections=(summary, *body, *claims.decisions(decided), _done(plan, every[0])),
+        sections=(summary, *body, *claims_section.decisions(decided), _done(plan, every[0])),
     )
 
 
@@ -157,9 +154,9 @@ def duration(seconds: float) -> str:
 
 def _first_said(sweeps: Mapping[str, xr.Dataset], transfers: Mapping[str, xr.Dataset]) -> str:
     for found in sweeps.values():
-        return robustness.verdict(found)
+        return robustness_section.verdict(found)
     for found in transfers.values():
-        return transfer.verdict(found)
+        return transfer_page.verdict(found)
     return ""
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from wtdiag.reports.figures.panels.style import capital
-from wtdiag.reports.study.study_page.boundaries import maps
-from wtdiag.reports.study.study_page.robustness_section import best, curve, ends, importance, space, verdict
-from wtdiag.reports.study.study_page.shared import (
+
+from wtdiag.reports.document.content import Block, Number, Numbers, Report, Section, Table, Text
+from wtdiag.reports.figures.style import capital
+from wtdiag.reports.publish import FORMATS, publish
+from wtdiag.reports.study.boundaries import maps
+from wtdiag.reports.study.robustness_section import best, curve, ends, importance, space, verdict
+from wtdiag.reports.study.shared import (
     Methods,
     counted,
     load,
@@ -22,9 +25,6 @@ from wtdiag.reports.study.study_page.shared import (
     tidy,
     words,
 )
-
-from wtdiag.reports.document.content import Block, Number, Numbers, Report, Section, Table, Text
-from wtdiag.reports.publish import FORMATS, publish
 
 
 def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS, paper: str = "a4") -> list[Path]:

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from wtdiag.reports.figures.panels.axes import spread
-from wtdiag.reports.figures.panels.curves import average
-from wtdiag.reports.figures.panels.style import Look, capital, fixed, printable, short
-from wtdiag.reports.study.study_page.levels import conditions
-from wtdiag.reports.study.study_page.shared import Methods, counted, level, slug
 
 from wtdiag.diagnostics.analysis.analyze import read_analysis
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, METRICS, open_run
 from wtdiag.reports.document.content import Block, Figure, Section, Table, Text
-from wtdiag.reports.figures.panels import panels as figures
+from wtdiag.reports.figures import sized
+from wtdiag.reports.figures.axes import spread
+from wtdiag.reports.figures.curves import average
+from wtdiag.reports.figures.style import Look, capital, fixed, printable, short
 from wtdiag.reports.run.facts import carrying, meaningful
+from wtdiag.reports.study.levels import conditions
+from wtdiag.reports.study.shared import Methods, counted, level, slug
 
 _MOST = 4  # combinations of levels whose training is drawn
 _LAYERS = 6  # of the largest network that is drawn layer by layer
@@ -125,12 +125,12 @@ def _drawn(cells: Mapping[str, list[_Trained]], place: str, methods: Methods) ->
                 drawn[rule] = methods.look(rule)
                 ends = [float(each.iloc[-1]) for each in runs]
                 rows.append((title, rule, fixed(float(np.mean(ends))), fixed(float(np.std(ends))), str(len(ends))))
-        panels.append((figures.small_curves if layers else figures.curves)(lines, title=title))
+        panels.append((sized.small_curves if layers else sized.curves)(lines, title=title))
         said.append(f"{title}, last: {', '.join(f'{row[1]} {row[2]}' for row in rows if row[0] == title)}.")
     if not panels:
         return None
     if layers:
-        panels.append(figures.key(drawn))
+        panels.append(sized.key(drawn))
     bands = "means over seeds; bands: ± one standard deviation" if any(row[-1] != "1" for row in rows) else "one seed"
     at = f" at {place}" if place else ""
     return Figure(

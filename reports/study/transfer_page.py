@@ -8,8 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from wtdiag.reports.figures.panels.style import fixed, short
-from wtdiag.reports.study.study_page.shared import (
+
+from wtdiag.diagnostics.comparison.robustness import relative
+from wtdiag.reports.document.content import Block, Figure, Report, Section, Table, Text
+from wtdiag.reports.figures import sized
+from wtdiag.reports.figures.style import fixed, short
+from wtdiag.reports.publish import FORMATS, publish
+from wtdiag.reports.study.shared import (
     Estimate,
     Methods,
     counted,
@@ -25,11 +30,6 @@ from wtdiag.reports.study.study_page.shared import (
     tidy,
     words,
 )
-
-from wtdiag.diagnostics.comparison.robustness import relative
-from wtdiag.reports.document.content import Block, Figure, Report, Section, Table, Text
-from wtdiag.reports.figures.panels import panels as figures
-from wtdiag.reports.publish import FORMATS, publish
 
 
 def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS, paper: str = "a4") -> list[Path]:
@@ -133,7 +133,7 @@ def _matrix(found: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) ->
     seeds = "" if found.sizes["seed"] > 1 else " One seed: no interval."
     return Figure(
         panels=(
-            figures.matrix(
+            sized.matrix(
                 values,
                 texts,
                 rows=rules,

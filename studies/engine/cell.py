@@ -10,9 +10,10 @@ import pandas as pd
 
 from wtdiag.diagnostics.analysis.analyze import read_analysis
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG, METRICS, Run, open_run
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.loop.launch import ENDED, status, stored
+from wtdiag.trainers.loop.launch import status, stored
 
 
 @dataclass(frozen=True)

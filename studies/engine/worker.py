@@ -13,6 +13,7 @@ from pathlib import Path
 from wtdiag.diagnostics.analysis.analyze import analyze, write_analysis
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import rundir
+from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
 from wtdiag.studies.engine.cell import Cell, Outcome, State, is_done, outcome_of
 from wtdiag.studies.predict.live_stability import stability
@@ -20,7 +21,6 @@ from wtdiag.trainers import data
 from wtdiag.trainers.config.device import take_share
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.fit import Progress, Training, load_data
-from wtdiag.trainers.loop.launch import ENDED
 from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
 
 REPORT_SECONDS = 0.25

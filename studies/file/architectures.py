@@ -7,11 +7,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from wtdiag.trainers.config.build import build_network
-
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.studies.file.describe import describe
 from wtdiag.trainers import data
+from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.fit import load_data
 from wtdiag.trainers.loop.launch import WHEREABOUTS

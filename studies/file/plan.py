@@ -14,7 +14,7 @@ from wtdiag.studies.file.space import Range, parse_space
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.rules import RULES
 
-BUILT_IN = Path(__file__).parent
+BUILT_IN = Path(__file__).parents[1]
 """Folder of the studies that come with wtdiag: ``small/`` and ``full/``."""
 Level = str | int | float | bool
 _FIELDS = tuple(each.name for each in dataclasses.fields(Settings))

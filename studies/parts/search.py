@@ -25,7 +25,7 @@ SAMPLERS = ("tpe", "random", "grid")
 
 
 class Search:
-    """The trials of one method: a `studies.engine.pool.Source`, one of any number on any machines that share the storage.
+    """The trials of one method: a `studies.engine.pool.Source`, one of many on any machines that share the storage.
 
     Trials are numbered from 0 in the order in which they are made; those numbered ``trials`` and above are never begun,
     so that however many processes take part, there are no more. The sampler of a trial is seeded by the sweep's seed

@@ -41,8 +41,8 @@ class Sweep:
 
     Every trial is a training with some of the training examples held out; its value is the accuracy on these at the
     last step. One that diverged answers at chance, and the sampler learns from it; one that the pruner stopped
-    (`studies.predict.pruner.StepSizePruner`) has no value. Started again, a sweep goes on: trials that were cut off in this
-    folder, or failed on a full disk and the like, are taken up where they stood.
+    (`studies.predict.pruner.StepSizePruner`) has no value. Started again, a sweep goes on: trials that were cut off
+    in this folder, or failed on a full disk and the like, are taken up where they stood.
 
     Parameters
     ----------

@@ -153,7 +153,7 @@ class Transfer:
         self._outcomes[cell.path] = outcome
 
     def results(self) -> xr.Dataset:
-        """Return what was found so far; see the module `diagnostics.comparison.results`. Cells not yet trained are "pending"."""
+        """Return the results so far, as `diagnostics.comparison.results` has them; untrained cells are "pending"."""
         dims: dict[str, list[Any]] = {
             "rule": list(self.configurations),
             "configuration": list(range(max(map(len, self.configurations.values())))),

@@ -49,7 +49,8 @@ def predict(
 ) -> xr.Dataset:
     """Predict step-size number and gain for each pair of values of two parameters, without training.
 
-    At each pair they are what `studies.predict.live_stability.stability` measures of a training of these settings before its first
+    At each pair they are what `studies.predict.live_stability.stability` measures of a training of these settings
+    before its first
     step: S = η λmax(H) / (2(1 + μ)), where S = 1 is the predicted boundary of stability, and the log gain
     Σ log |⟨B*, W⟩ / ⟨W, W⟩| of the feedback B* = H⁻¹ T at rest. The learning rate is that of the first step: for a
     rule whose feedback takes the forward weights' steps (``kp``), the first of the warm-up.

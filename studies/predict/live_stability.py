@@ -1,6 +1,7 @@
 """What the early warning of a collapse looks at, of a training where it stands: step-size number and predicted gain.
 
-Measured as `diagnostics.analysis.analyze` measures them of a snapshot, but on the live network, and nothing else beside.
+Measured as `diagnostics.analysis.analyze` measures them of a snapshot, but on the live network, and nothing else
+beside.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from wtdiag.trainers.layers.layers.convert import synapses
 
 from wtdiag.probes import Quantities
 from wtdiag.trainers.config.device import RandomState
+from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.loop.learner import Learner
 from wtdiag.trainers.observe.tracer import error_signals
@@ -83,7 +84,7 @@ def stability(training: Training) -> Stability:
 
 @dataclass(frozen=True)
 class Descent:
-    """How B descends its gradient: what the step-size number depends on beside the rule; see `trainers.observe.laws.Law`."""
+    """How B descends its gradient: what the step-size number needs beside the rule; see `trainers.observe.laws.Law`."""
 
     lr: float = math.nan
     optimizer: str = "sgd"

@@ -5,9 +5,9 @@ import sys
 import click
 import numpy as np
 import pytest
-from conftest import analysis, finding, write_run
 
 import wtdiag
+from tests.reports.runs import analysis, finding, write_run
 from wtdiag import reports
 from wtdiag.diagnostics.analysis.analyze import analyze, write_analysis
 from wtdiag.probes.errors import InputError

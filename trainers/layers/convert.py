@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
-from wtdiag.trainers.layers.layers.error_path import ErrorPath
-from wtdiag.trainers.layers.layers.layers import SYNAPTIC, Synaptic
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.layers.error_path import ErrorPath
+from wtdiag.trainers.layers.layers import SYNAPTIC, Synaptic
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
 from wtdiag.trainers.rules.direct import Direct

@@ -13,17 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
-from wtdiag.trainers.layers.layers.operations import Convolution, Dense, Operation
-from wtdiag.trainers.layers.layers.synapse import DirectSynapse, Synapse
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.layers.operations import Convolution, Dense, Operation
+from wtdiag.trainers.layers.synapse import DirectSynapse, Synapse
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
 from wtdiag.trainers.rules.direct import Direct
 
 if TYPE_CHECKING:
-    from wtdiag.trainers.layers.layers.error_path import ErrorPath
-
+    from wtdiag.trainers.layers.error_path import ErrorPath
     from wtdiag.trainers.observe.tracer import Probe
 
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from wtdiag.trainers.layers.layers.operations import Operation
-
+    from wtdiag.trainers.layers.operations import Operation
     from wtdiag.trainers.rules.base import Rule
     from wtdiag.trainers.rules.direct import Direct
 
@@ -105,8 +104,8 @@ class Synapse(torch.autograd.Function):
 class DirectSynapse(torch.autograd.Function):
     """Like `Synapse`, but dx = Bᵀ e with e a signal from the network's output.
 
-    The second output, silent and in the shape of the network's output, is tied to that output by `trainers.layers.layers.layers.layers.layers.layers.error_path`:
-    so autograd itself brings e here as its gradient, with no state beside the graph.
+    The second output, silent and in the shape of the network's output, is tied to that output by
+    `trainers.layers.error_path`: so autograd itself brings e here as its gradient, with no state beside the graph.
     """
 
     @staticmethod

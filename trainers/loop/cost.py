@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
-from wtdiag.trainers.layers.layers.convert import set_rule
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.data import Data
 from wtdiag.trainers.data.synthetic import SyntheticSplit
+from wtdiag.trainers.layers.convert import set_rule
 from wtdiag.trainers.loop.fit import Training
 
 STEP_SECONDS = 0.5

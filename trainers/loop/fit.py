@@ -16,16 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from wtdiag.trainers.config.build import DTYPES, build_network
-from wtdiag.trainers.layers.layers.convert import set_rule, synapses
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import rundir
+from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import CHECKPOINT, CONFIG, open_run
 from wtdiag.trainers import data
+from wtdiag.trainers.config.build import DTYPES, build_network
 from wtdiag.trainers.config.device import RandomState, choose_device
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.loop.launch import ENDED, check_modes, status
+from wtdiag.trainers.layers.convert import set_rule, synapses
+from wtdiag.trainers.loop.launch import check_modes, status
 from wtdiag.trainers.loop.learner import Learner
 from wtdiag.trainers.record import checkpoint
 from wtdiag.trainers.record.provenance import describe

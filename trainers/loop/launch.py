@@ -11,8 +11,6 @@ from wtdiag.probes.records.schema import CONFIG, read_json
 from wtdiag.trainers.config.schedules import Coefficient
 from wtdiag.trainers.config.settings import Settings, from_mapping, read_config
 
-ENDED = ("finished", "diverged", "pruned")
-"""Status of a run that has nothing left to do."""
 WHEREABOUTS = ("device", "data_dir", "download")
 """Settings that a run may change when it goes on: where it is made is not what it is."""
 
@@ -30,7 +28,7 @@ def check_modes(*, resume: bool, force: bool) -> None:
     >>> check_modes(resume=True, force=True)
     Traceback (most recent call last):
     ...
-    wtdiag.probes.errors.InputError: resume, force: expected one of them, got both; the first keeps a run, the second ...
+    wtdiag.probes.errors.InputError: resume, force: expected one of them, got both; the first keeps a run, the ...
     """
     if resume and force:
         raise InputError("resume, force: expected one of them, got both; the first keeps a run, the second replaces it")

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from wtdiag.trainers.layers.layers.convert import synapses
 
 from wtdiag.trainers.config.schedules import learning_rate
 from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.rules import Rule
 
 Phase = Literal["both", "task", "feedback"]

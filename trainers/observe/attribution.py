@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from wtdiag.trainers.layers.layers.convert import synapses
 
+from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.observe.tracer import Error, Loss, Probe, attached, forked, probing
 
 if TYPE_CHECKING:
-    from wtdiag.trainers.layers.layers.layers import Synaptic
+    from wtdiag.trainers.layers.layers import Synaptic
 
 _APART = 1e12  # norms further apart have no angle
 _RELATIVE_STEP = 1e-3
@@ -59,7 +59,7 @@ def attribution(
 
     Examples
     --------
-    >>> from wtdiag.trainers.layers.layers.convert import transport_free
+    >>> from wtdiag.trainers.layers.convert import transport_free
     >>> net = transport_free(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), "fa")
     >>> costs = attribution(net, torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
     >>> costs["0"], costs["2"][0] > 0

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from wtdiag.trainers.layers.layers.operations import Convolution, Operation
-from wtdiag.trainers.layers.layers.synapse import Local
 
 from wtdiag.trainers.config.device import RandomState
+from wtdiag.trainers.layers.operations import Convolution, Operation
+from wtdiag.trainers.layers.synapse import Local
 from wtdiag.trainers.rules import Rule
 
 Array = NDArray[Any]
@@ -34,7 +34,7 @@ class LayerOperator:
 
     Examples
     --------
-    >>> from wtdiag.trainers.layers.layers.operations import Dense
+    >>> from wtdiag.trainers.layers.operations import Dense
     >>> operator = LayerOperator(Dense(), (2,), torch.device("cpu"))
     >>> operator.apply(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 1.0]]))
     array([[3.], [4.]])
@@ -228,7 +228,7 @@ class Law:
     --------
     Symmetric alignment descends ∂B = decay · B − self · W:
 
-    >>> from wtdiag.trainers.layers.layers.operations import Dense
+    >>> from wtdiag.trainers.layers.operations import Dense
     >>> from wtdiag.trainers.rules import rule
     >>> use = Use(rule("sa", decay=0.5, self=1.0), Dense(), torch.zeros(7, 2), torch.ones(1, 2), 1)
     >>> law = Law((use,), examples=7)

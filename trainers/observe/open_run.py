@@ -1,4 +1,4 @@
-"""From settings to a converted network, and from a recorded run back to the network of any step."""
+"""A recorded run whose networks can be rebuilt: from its directory back to the network of any step."""
 
 from __future__ import annotations
 
@@ -13,48 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from wtdiag.trainers.layers.layers.convert import set_rule, synapses, transport_free
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import schema
-from wtdiag.trainers import models
+from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings, from_mapping
+from wtdiag.trainers.layers.convert import set_rule, synapses
 from wtdiag.trainers.observe.attribution import attribution
 from wtdiag.trainers.observe.rates import Rates
 from wtdiag.trainers.observe.tracer import Loss, Signals, error_signals
 
 _T = TypeVar("_T")
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
-"""What weights are kept in; "bfloat16" computes in it by autocast over float32 weights."""
-
-
-def build_network(settings: Settings, *, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Return the converted network of a run, with the initial weights of its seed.
-
-    W is drawn before B, so runs of one seed start from the same W whatever their rule. The global random state is
-    left as it was, on every device: all is drawn on the CPU.
-
-    Raises
-    ------
-    InputError
-        If the model, its size or the rule cannot be had, or the network does not fit into memory.
-    """
-    dtype = DTYPES[settings.precision]
-    sizes = {"depth": settings.depth, "width": settings.width}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(settings.seed)
-            model = models.build(settings.model, classes=classes, shape=shape, batch_norm=settings.batch_norm, **sizes)
-            sample = torch.zeros(2, *shape, dtype=dtype)
-            return transport_free(model.to(dtype), settings.rule_at(0.0, 0.0), sample=sample, classes=classes)
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # torch's for sizes and seeds out of reach
-        asked = {"seed": settings.seed, "shape": shape, "classes": classes, **sizes}
-        given = ", ".join(f"{name}={value}" for name, value in asked.items() if value is not None)
-        reason = str(error).split("\n")[0]
-        raise InputError(f"model: {settings.model!r} cannot be built with {given} ({reason})") from error
 
 
 class Run(schema.Run):
@@ -127,8 +96,8 @@ class Run(schema.Run):
 def signals_of(run: Run, model: nn.Module | None = None, loss: Loss | None = None) -> Callable[[int], Signals] | None:
     """Return the signals of a run as a function of the step; None without batch, snapshots or a known network.
 
-    Beside what `trainers.observe.tracer.error_signals` gives, each layer has ``forward_lr``, and its law knows its rates: of
-    the step that leaves the snapshot, as far as the run says (see `trainers.observe.rates.Rates`).
+    Beside what `trainers.observe.tracer.error_signals` gives, each layer has ``forward_lr``, and its law knows its
+    rates: of the step that leaves the snapshot, as far as the run says (see `trainers.observe.rates.Rates`).
 
     Parameters
     ----------
@@ -163,7 +132,8 @@ def attribution_of(
 ) -> Callable[[int], dict[str, tuple[float, float]]] | None:
     """Return what each layer's feedback costs as a function of the step; None where `signals_of` gives None.
 
-    As `trainers.observe.attribution.attribution` has it, with the forward learning rate of the step that leaves the snapshot.
+    As `trainers.observe.attribution.attribution` has it, with the forward learning rate of the step that leaves the
+    snapshot.
 
     Parameters
     ----------

@@ -20,8 +20,8 @@ class Rates:
     """Learning rates, optimisers and rule of a run as functions of the step.
 
     The rates are those that it logged as ``lr`` and ``feedback_lr``. The rest comes from its settings; of a run from a
-    loop of one's own, from those entries of ``config["settings"]`` that are named as `trainers.config.settings.Settings` names
-    them and valid, and is plain SGD where there are none.
+    loop of one's own, from those entries of ``config["settings"]`` that are named as
+    `trainers.config.settings.Settings` names them and valid, and is plain SGD where there are none.
 
     Parameters
     ----------

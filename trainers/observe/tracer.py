@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from wtdiag.trainers.layers.layers.convert import synapses
-from wtdiag.trainers.layers.layers.synapse import project
 
+from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.layers.synapse import project
 from wtdiag.trainers.observe.laws import Law, LayerOperator, Use
 
 if TYPE_CHECKING:
-    from wtdiag.trainers.layers.layers.layers import Synaptic
-    from wtdiag.trainers.layers.layers.operations import Operation
+    from wtdiag.trainers.layers.layers import Synaptic
+    from wtdiag.trainers.layers.operations import Operation
 
 Signals = dict[str, dict[str, Any]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -43,12 +43,12 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
         - where the layer sends error down, ``sent`` = B(delta), ``sent_local`` = W(delta) and ``sent_exact`` =
           W(delta_exact) with W and B as adjoints;
 
-        and of ``operator``, a `trainers.observe.laws.LayerOperator` of the size of the layer's first use, and, if the rule
-        learns B, ``law``, a `trainers.observe.laws.Law`.
+        and of ``operator``, a `trainers.observe.laws.LayerOperator` of the size of the layer's first use, and, if the
+        rule learns B, ``law``, a `trainers.observe.laws.Law`.
 
     Examples
     --------
-    >>> from wtdiag.trainers.layers.layers.convert import transport_free
+    >>> from wtdiag.trainers.layers.convert import transport_free
     >>> net = transport_free(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), "fa")
     >>> signals = error_signals(net, torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
     >>> {layer: sorted(kind for kind in found if "t_" in kind) for layer, found in signals.items()}

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from wtdiag.trainers.layers.layers.convert import synapses
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import CHECKPOINT, write_aside
+from wtdiag.trainers.layers.convert import synapses
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 """What reading and taking up a damaged checkpoint may raise."""

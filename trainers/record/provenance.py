@@ -75,7 +75,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
     try:

@@ -19,12 +19,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from wtdiag.trainers.layers.layers.convert import synapses
 
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records import rundir
+from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import CONFIG, open_run, snapshot_path, write_json
-from wtdiag.trainers.loop.launch import ENDED
+from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.record.provenance import environment
 from wtdiag.trainers.record.staging import Staging, is_finite, plain_name, to_numpy, unwrap
 from wtdiag.trainers.record.writer import BackgroundWriter
@@ -40,7 +40,7 @@ class Recorder:
     Parameters
     ----------
     model
-        A model with layers from `trainers.layers.layers.layers.layers.layers.layers.convert.transport_free`.
+        A model with layers from `trainers.layers.convert.transport_free`.
     path
         The run directory to make.
     config
@@ -62,7 +62,7 @@ class Recorder:
     Examples
     --------
     >>> import tempfile
-    >>> from wtdiag.trainers.layers.layers.convert import transport_free
+    >>> from wtdiag.trainers.layers.convert import transport_free
     >>> model = transport_free(nn.Sequential(nn.Linear(3, 2)), "kp")
     >>> with Recorder(model, Path(tempfile.mkdtemp(), "mine")) as recorder:
     ...     for step in range(3):

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from wtdiag.trainers.layers.layers.convert import synapses
-from wtdiag.trainers.layers.layers.layers import Synaptic
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import LayerArrays, Snapshot
+from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.layers.layers import Synaptic
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules.direct import Direct
 
@@ -30,7 +30,7 @@ class Staging:
 
     Examples
     --------
-    >>> from wtdiag.trainers.layers.layers.convert import transport_free
+    >>> from wtdiag.trainers.layers.convert import transport_free
     >>> model = transport_free(nn.Sequential(nn.Linear(3, 2)), "fa")
     >>> staging = Staging()
     >>> staging.fill(7, model)

@@ -10,7 +10,8 @@ from wtdiag.trainers.rules.regularised import Regularised
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from wtdiag.trainers.layers.layers.synapse import Local
+
+    from wtdiag.trainers.layers.synapse import Local
 
 _AKROUT = "Akrout et al. 2019, NeurIPS, arXiv:1904.05391"
 

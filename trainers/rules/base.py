@@ -1,4 +1,4 @@
-"""What a rule is: data and at most four short methods; all mechanics are shared by `trainers.layers.layers.layers.layers.layers.layers.synapse`."""
+"""What a rule is: data and at most four short methods; all mechanics are shared by `trainers.layers.synapse`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from wtdiag.probes.errors import InputError, check_one_of
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from wtdiag.trainers.layers.layers.synapse import Local
+
+    from wtdiag.trainers.layers.synapse import Local
 
 RULES: dict[str, type[Rule]] = {}
 

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from wtdiag.trainers.layers.layers.synapse import Local
+
+    from wtdiag.trainers.layers.synapse import Local
 
 Term = Callable[["Local"], "Tensor"]
 

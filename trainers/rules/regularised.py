@@ -10,7 +10,8 @@ from wtdiag.trainers.rules.primitives import PRIMITIVES, gradient
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from wtdiag.trainers.layers.layers.synapse import Local
+
+    from wtdiag.trainers.layers.synapse import Local
 
 
 @dataclass(frozen=True, kw_only=True)

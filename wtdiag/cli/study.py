@@ -60,9 +60,9 @@ def study(
     from rich.console import Console
 
     from wtdiag.diagnostics.claims import claims_table
-    from wtdiag.diagnostics.findings.tables import WIDTH, grid_table
+    from wtdiag.diagnostics.comparison.tables import WIDTH, grid_table
     from wtdiag.reports import FORMATS
-    from wtdiag.reports.study.study_page.study_page import write
+    from wtdiag.reports.study.study_page import write
     from wtdiag.studies.engine.pool import Pool
     from wtdiag.studies.study import Study
 

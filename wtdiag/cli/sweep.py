@@ -85,9 +85,9 @@ def sweep(
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
 
-    from wtdiag.diagnostics.findings.tables import WIDTH
+    from wtdiag.diagnostics.comparison.tables import WIDTH
     from wtdiag.reports import FORMATS
-    from wtdiag.reports.study.study_page.sweep_page import write as write_report
+    from wtdiag.reports.study.sweep_page import write as write_report
     from wtdiag.studies.engine.pool import Pool
     from wtdiag.studies.file.methods import divided
     from wtdiag.studies.file.space import parse_search

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print the first finding of each kind and severity, and in how many other places there are such."""
-    from wtdiag.diagnostics.findings.tables import plain
+    from wtdiag.diagnostics.comparison.tables import plain
 
     kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
@@ -35,7 +35,7 @@ def print_comparison(table: pd.DataFrame) -> None:
     """Print a comparison, and why each run that is left out of it is."""
     from rich.console import Console
 
-    from wtdiag.diagnostics.findings.tables import WIDTH, comparison_tables
+    from wtdiag.diagnostics.comparison.tables import WIDTH, comparison_tables
 
     console = Console()
     for shown in comparison_tables(table):

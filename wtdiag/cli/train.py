@@ -42,7 +42,8 @@ def train(
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
 
-    from wtdiag.trainers.loop.launch import ENDED, check_modes, parse_coefficients, runs_to_train, status
+    from wtdiag.probes.records.rundir import ENDED
+    from wtdiag.trainers.loop.launch import check_modes, parse_coefficients, runs_to_train, status
 
     check_modes(resume=resume, force=force)
     wanted = given(options)

@@ -51,9 +51,9 @@ def transfer(
     """  # noqa: D301  (click wants the character itself)
     from rich.console import Console
 
-    from wtdiag.diagnostics.findings.tables import WIDTH
+    from wtdiag.diagnostics.comparison.tables import WIDTH
     from wtdiag.reports import FORMATS
-    from wtdiag.reports.study.study_page.transfer_page import write as write_report
+    from wtdiag.reports.study.transfer_page import write as write_report
     from wtdiag.studies.engine.pool import Pool
     from wtdiag.studies.file.architectures import parse_architectures
     from wtdiag.studies.parts.dataset import write
@@ -90,7 +90,7 @@ def tables(results: xr.Dataset) -> Iterator[Table]:
     from rich.text import Text
 
     from wtdiag.diagnostics.comparison.robustness import relative
-    from wtdiag.diagnostics.findings.tables import plain
+    from wtdiag.diagnostics.comparison.tables import plain
 
     found = relative(results)
     labels = [str(label) for label in found["architecture"].values]

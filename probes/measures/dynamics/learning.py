@@ -1,7 +1,7 @@
 """How B learns while W stands still: whether it is stable, how fast it is, and where it comes to rest.
 
-See `probes.measures.dynamics.recursion` for the recursion behind all of these. The steps of Adam do not scale with the gradient: what
-depends on the step, and not on the fixed point alone, is then NaN.
+See `probes.measures.dynamics.recursion` for the recursion behind all of these. The steps of Adam do not scale with
+the gradient: what depends on the step, and not on the fixed point alone, is then NaN.
 
 Examples
 --------

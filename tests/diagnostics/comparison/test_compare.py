@@ -12,7 +12,7 @@ from rich.console import Console
 
 from wtdiag.diagnostics.analysis.analyze import write_analysis
 from wtdiag.diagnostics.comparison.compare import COLUMNS, UNITS, compare
-from wtdiag.diagnostics.findings.tables import comparison_tables
+from wtdiag.diagnostics.comparison.tables import comparison_tables
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, write_json
 

@@ -10,9 +10,9 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import CONFIG, LAYERS, STEPS, healthy, metrics, plant
 
 import wtdiag
+from tests.diagnostics.synthetic import CONFIG, LAYERS, STEPS, healthy, metrics, plant
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.finding import SEVERITIES, read_findings, write_findings
 from wtdiag.diagnostics.findings.kinds import KINDS

@@ -3,12 +3,12 @@
 import re
 
 import pytest
-from synthetic import CONFIG, metrics, plant
-from synthetic import healthy as fine
 
 import wtdiag
 from bench.evidence.faults import FAULTS, HEALTHY, SEEDS, Outcome, faulty, healthy, records, thresholds_table
 from bench.evidence.page import DOCS
+from tests.diagnostics.synthetic import CONFIG, metrics, plant
+from tests.diagnostics.synthetic import healthy as fine
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.thresholds import RECORDS, Record
 

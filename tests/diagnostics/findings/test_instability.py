@@ -1,8 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import CONFIG, LAYERS, healthy, metrics, plant
 
+from tests.diagnostics.synthetic import CONFIG, LAYERS, healthy, metrics, plant
 from wtdiag.diagnostics.findings.instability import stability
 
 

@@ -2,10 +2,10 @@
 
 import math
 
-import brute_force
 import numpy as np
 import pytest
 
+from tests.probes import brute_force
 from wtdiag.probes import PROBES, Quantities
 
 GENERATOR = np.random.default_rng(7)

@@ -2,13 +2,13 @@
 
 import math
 
-import brute_force
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers_in_numpy import RULES, SumLaw, law_of
 
+from tests.probes import brute_force
+from tests.probes.layers_in_numpy import RULES, SumLaw, law_of
 from wtdiag.probes import PROBES, Quantities
 from wtdiag.probes.kernels.lanczos import lanczos
 from wtdiag.probes.measures.dynamics.recursion import resting_variance

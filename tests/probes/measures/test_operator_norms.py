@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from layers_in_numpy import Convolution
 
+from tests.probes.layers_in_numpy import Convolution
 from wtdiag.probes import Quantities
 
 GENERATOR = np.random.default_rng(6)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from brute_force import of_subspaces
 
+from tests.probes.brute_force import of_subspaces
 from wtdiag.probes import PROBES, Quantities
 from wtdiag.probes.measures.spectra.subspaces import principal_angles
 

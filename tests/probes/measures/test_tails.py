@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from brute_force import power_law
 
+from tests.probes.brute_force import power_law
 from wtdiag.probes.measures.spectra.tails import fit_power_law
 
 RNG = np.random.default_rng(0)

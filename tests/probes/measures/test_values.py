@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import scipy.linalg
-from brute_force import brute, of_both
 
+from tests.probes.brute_force import brute, of_both
 from wtdiag.probes import PROBES, Quantities
 from wtdiag.probes.kernels.comparison import compare
 from wtdiag.probes.measures.spectra.singular_values import decompose

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import analysis, finding, write_run
 
+from tests.reports.runs import analysis, finding, write_run
 from wtdiag import reports
 from wtdiag.reports.comparison.joint import joint
 from wtdiag.reports.document import html

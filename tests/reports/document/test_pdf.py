@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pypdf
 import pytest
-from conftest import analysis, finding, write_run
 from PIL import Image
 
+from tests.reports.runs import analysis, finding, write_run
 from wtdiag.probes.errors import InputError
 from wtdiag.reports import write
 from wtdiag.reports.comparison.joint import joint

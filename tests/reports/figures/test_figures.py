@@ -4,14 +4,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import analysis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
-from wtdiag.reports.figures.panels.axes import spread
-from wtdiag.reports.figures.panels.lines import not_drawn, null_band
-from wtdiag.reports.figures.panels.style import BAND, LOOKS, context, look, to_svg
 
-from wtdiag.reports.figures.panels import panels as figures
+from tests.reports.runs import analysis
+from wtdiag.reports.figures import sized
+from wtdiag.reports.figures.axes import spread
+from wtdiag.reports.figures.lines import not_drawn, null_band
+from wtdiag.reports.figures.style import BAND, LOOKS, context, look, to_svg
 from wtdiag.reports.run.sources import Event
 
 NAMES = ["x" * 80, "<script>alert(1)</script>", "重み $α$", "encoder.layers.11.attention.output.dense", "fc"]
@@ -29,17 +29,17 @@ DATA = {
 
 def panels(data):
     for name in ("weight_angle", "sign_agreement", "norm_ratio", "error_angle"):
-        yield figures.heatmap(data, name)
-        yield figures.layer_curves(data, name, log=name == "norm_ratio", chance=True)
-    yield figures.layer_curves(data, "feedback_spectral_norm", log=True)
-    yield figures.layer_curves(data, "weight_gain", log=True, predicted="predicted_gain", events=EVENTS)
-    yield figures.heatmap(data, "step_size_number", events=EVENTS)
-    yield figures.stability(data, events=EVENTS)
-    yield figures.error_profile(data)
-    yield figures.product_law(data)
-    yield figures.gain_profile(data)
-    yield figures.attribution(data, "attribution_angle")
-    yield figures.spectrum(data, data.sizes["layer"] - 1)
+        yield sized.heatmap(data, name)
+        yield sized.layer_curves(data, name, log=name == "norm_ratio", chance=True)
+    yield sized.layer_curves(data, "feedback_spectral_norm", log=True)
+    yield sized.layer_curves(data, "weight_gain", log=True, predicted="predicted_gain", events=EVENTS)
+    yield sized.heatmap(data, "step_size_number", events=EVENTS)
+    yield sized.stability(data, events=EVENTS)
+    yield sized.error_profile(data)
+    yield sized.product_law(data)
+    yield sized.gain_profile(data)
+    yield sized.attribution(data, "attribution_angle")
+    yield sized.spectrum(data, data.sizes["layer"] - 1)
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
@@ -80,22 +80,22 @@ def test_panels_are_legible(kind):
 
 
 def test_names_are_drawn_as_they_are():
-    drawn = to_svg(figures.heatmap(DATA["odd names"], "weight_angle"))
+    drawn = to_svg(sized.heatmap(DATA["odd names"], "weight_angle"))
     words = "".join(ElementTree.fromstring(drawn).itertext())  # comments, which hold the names too, are left out
     assert "重み $α$" in words
     assert "<script" in words
 
 
 def test_every_panel_names_its_measure_and_unit():
-    panel = figures.heatmap(DATA["three layers"], "weight_angle")
+    panel = sized.heatmap(DATA["three layers"], "weight_angle")
     assert panel.axes[0].get_title(loc="left") == "Weight angle (°)"
     assert panel.axes[0].get_xlabel() == "training step (one column per snapshot)"
-    assert figures.layer_curves(DATA["three layers"], "norm_ratio").axes[0].get_xlabel() == "training step"
+    assert sized.layer_curves(DATA["three layers"], "norm_ratio").axes[0].get_xlabel() == "training step"
 
 
 def test_heatmap_shows_the_dataset():
     data = DATA["three layers"]
-    drawn = figures.heatmap(data, "weight_angle").axes[0].images[0]
+    drawn = sized.heatmap(data, "weight_angle").axes[0].images[0]
     np.testing.assert_array_equal(drawn.get_array(), data.weight_angle.transpose("layer", "step"))
     assert drawn.norm(90.0) == 0.5  # chance in the middle of the colours
 
@@ -103,7 +103,7 @@ def test_heatmap_shows_the_dataset():
 def test_one_exploded_layer_does_not_hide_the_ratios_of_others():
     data = analysis(4, 6)
     data.norm_ratio[2, 1] = 1e30
-    norm = figures.heatmap(data, "norm_ratio").axes[0].images[0].norm
+    norm = sized.heatmap(data, "norm_ratio").axes[0].images[0].norm
     assert (norm.vmin, norm.vmax) == (pytest.approx(1e-3), pytest.approx(1e3))
 
 
@@ -111,18 +111,16 @@ def test_ratios_are_coloured_around_one_whatever_their_sign():
     data = analysis(3, 4)
     data.weight_gain[1, 1], data.weight_gain[2, 1] = -2.0, 1.0
     data.step_size_number[:] = [[0.5, 1.0, 2.0]] * 4
-    gain = figures.heatmap(data, "weight_gain").axes[0].images[0]
+    gain = sized.heatmap(data, "weight_gain").axes[0].images[0]
     assert gain.get_array()[1, 1] == -2.0  # what is drawn is what is there, to be read off
     assert gain.norm(np.array([-2.0, 1.0])).tolist() == [0.0, 0.5]
-    s = figures.heatmap(data, "step_size_number").axes[0].images[0]
+    s = sized.heatmap(data, "step_size_number").axes[0].images[0]
     np.testing.assert_allclose(s.norm(s.get_array()[:, 0]), [0, 0.5, 1], atol=1e-12)
 
 
 def test_events_stand_before_the_snapshot_that_follows_them():
     data = analysis(3, 4, log_steps=False)  # snapshots at 0, 100, 200, 300
-    line, diverged = (
-        figures.heatmap(data, "weight_angle", events=[Event(100, "a"), Event(250, "diverged")]).axes[0].lines
-    )
+    line, diverged = sized.heatmap(data, "weight_angle", events=[Event(100, "a"), Event(250, "diverged")]).axes[0].lines
     assert (line.get_xdata()[0], diverged.get_xdata()[0]) == (0.5, 2.5)
     assert line.get_color() != diverged.get_color()
 
@@ -131,7 +129,7 @@ def test_what_is_predicted_is_on_the_axis():
     data = analysis(3, 9)
     data.predicted_gain[:] = 700.0
     data.predicted_gain[:, 0] = 1e9  # of the layer that carries no error nothing is drawn
-    axes = figures.layer_curves(data, "weight_gain", log=True, predicted="predicted_gain").axes[0]
+    axes = sized.layer_curves(data, "weight_gain", log=True, predicted="predicted_gain").axes[0]
     low, high = axes.get_ylim()
     drawn = np.concatenate([line.get_ydata() for line in axes.lines])
     assert low < np.nanmin(drawn) <= np.nanmax(drawn) == 700.0
@@ -142,24 +140,24 @@ def test_what_a_logarithmic_axis_cannot_show_is_left_out():
     data = analysis(3, 9)
     data.weight_gain[:] = 10.0
     data.weight_gain[0, :], data.weight_gain[3, :] = 0.1, -0.5
-    line = figures.layer_curves(data, "weight_gain", log=True).axes[0].lines[1]
+    line = sized.layer_curves(data, "weight_gain", log=True).axes[0].lines[1]
     np.testing.assert_array_equal(np.isnan(line.get_ydata()), np.arange(9) == 3)
     assert not_drawn(data, {"weight_gain": None}) == " A logarithmic axis leaves out values of 0 or less."
     assert not_drawn(data, {"norm_ratio": None}) == not_drawn(data.weight_gain[4:].to_dataset(), {}) == ""
     data.weight_gain[0, :] = 9.0  # now the axis is linear
-    line = figures.layer_curves(data, "weight_gain", log=True).axes[0].lines[1]
+    line = sized.layer_curves(data, "weight_gain", log=True).axes[0].lines[1]
     assert line.get_ydata()[3] == -0.5
     assert not_drawn(data, {"weight_gain": None}) == ""
-    falling = figures.Curve("loss", look("fa"), [0, 1, 2], [100.0, 1.0, -1.0])
+    falling = sized.Curve("loss", look("fa"), [0, 1, 2], [100.0, 1.0, -1.0])
     np.testing.assert_array_equal(
-        figures.curves([falling], title="", log=True).axes[0].lines[0].get_ydata(), [100, 1, np.nan]
+        sized.curves([falling], title="", log=True).axes[0].lines[0].get_ydata(), [100, 1, np.nan]
     )
 
 
 @pytest.mark.parametrize("decades", [2, 12])
 def test_a_marker_at_the_end_of_a_logarithmic_axis_is_whole(decades):
-    rising = figures.Curve("loss", look("fa"), [0, 1, 2], 10.0 ** np.linspace(0, decades, 3))
-    panel = figures.curves([rising], title="", log=True)
+    rising = sized.Curve("loss", look("fa"), [0, 1, 2], 10.0 ** np.linspace(0, decades, 3))
+    panel = sized.curves([rising], title="", log=True)
     FigureCanvasAgg(panel).draw()
     axes = panel.axes[0]
     radius = axes.lines[0].get_markersize() / 2 * panel.dpi / 72
@@ -171,7 +169,7 @@ def test_a_marker_at_the_end_of_a_logarithmic_axis_is_whole(decades):
 @pytest.mark.parametrize("count", [1, 5, 9, 10, 50, 100])
 def test_the_first_and_the_last_point_of_a_curve_are_marked(count):
     values = np.r_[np.arange(count, dtype=float), np.nan]
-    (line,) = figures.curves([figures.Curve("a", look("fa"), np.arange(count + 1), values)], title="").axes[0].lines
+    (line,) = sized.curves([sized.Curve("a", look("fa"), np.arange(count + 1), values)], title="").axes[0].lines
     marked = line.get_markevery()
     assert (marked[0], marked[-1]) == (0, count - 1)
     assert len(marked) == min(count, 9)
@@ -179,22 +177,22 @@ def test_the_first_and_the_last_point_of_a_curve_are_marked(count):
 
 def test_chance_is_shown_at_one_snapshot_too_or_not_named():
     one = analysis(3, 1)
-    axes = figures.layer_curves(one, "weight_angle", chance=True).axes[0]
+    axes = sized.layer_curves(one, "weight_angle", chance=True).axes[0]
     (band,) = axes.patches
     low, high = null_band(one, "weight_angle")
     assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((low[0], high[0]))
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chance ± 2 sd"]
-    axes = figures.layer_curves(one * np.nan, "weight_angle", chance=True).axes[0]
+    axes = sized.layer_curves(one * np.nan, "weight_angle", chance=True).axes[0]
     assert axes.get_legend() is None
     ended = analysis(3, 6)
     ended.weight_angle[1:] = np.nan
-    axes = figures.layer_curves(ended, "weight_angle").axes[0]
+    axes = sized.layer_curves(ended, "weight_angle").axes[0]
     assert {line.get_marker() for line in axes.lines} == {"o"}  # there is no line to see
 
 
 def test_stability_shades_what_is_above_one():
     data = DATA["three layers"]
-    axes = figures.stability(data).axes[0]
+    axes = sized.stability(data).axes[0]
     (shade,) = axes.patches
     assert shade.get_extents().transformed(axes.transData.inverted()).y0 == pytest.approx(1)
     assert axes.get_ylim()[1] >= 1.5
@@ -202,7 +200,7 @@ def test_stability_shades_what_is_above_one():
 
 def test_predictions_are_drawn_for_layers_that_carry_error():
     data = DATA["three layers"]
-    axes = figures.layer_curves(data, "weight_angle", predicted="predicted_angle").axes[0]
+    axes = sized.layer_curves(data, "weight_angle", predicted="predicted_angle").axes[0]
     drawn = {line.get_gid(): line.get_ydata() for line in axes.lines}
     assert set(drawn) == {"layer-0", "layer-1", "layer-2", "layer-1:predicted", "layer-2:predicted"}
     np.testing.assert_array_equal(drawn["layer-2:predicted"], data.predicted_angle[:, 2])
@@ -211,16 +209,16 @@ def test_predictions_are_drawn_for_layers_that_carry_error():
 def test_attribution_bars_are_the_costs():
     data = analysis(3, 4)
     data.attribution_angle[1, 0] = np.nan
-    bars = figures.attribution(data, "attribution_angle", step=int(data.step[1])).axes[0].patches
+    bars = sized.attribution(data, "attribution_angle", step=int(data.step[1])).axes[0].patches
     np.testing.assert_array_equal([bar.get_width() for bar in bars], data.attribution_angle[1])
 
 
 def test_layer_curves_show_the_dataset_and_dot_what_carries_no_error():
     data = DATA["three layers"]
-    lines = figures.layer_curves(data, "weight_angle").axes[0].lines
+    lines = sized.layer_curves(data, "weight_angle").axes[0].lines
     np.testing.assert_array_equal([line.get_ydata() for line in lines], data.weight_angle.T)
     assert [line.get_linestyle() for line in lines] == [":", "-", "-"]
-    assert {line.get_linestyle() for line in figures.layer_curves(data, "error_angle").axes[0].lines} == {"-"}
+    assert {line.get_linestyle() for line in sized.layer_curves(data, "error_angle").axes[0].lines} == {"-"}
     assert len({line.get_color() for line in lines}) == 3
 
 
@@ -238,7 +236,7 @@ def test_null_band_spans_two_standard_deviations_of_every_layer_that_carries_err
 
 def test_spectrum_draws_both_matrices_and_skips_the_padding():
     data = analysis(3, 4, modes=10)
-    axes = figures.spectrum(data, 0, steps=[int(data.step[0]), int(data.step[3])]).axes[0]
+    axes = sized.spectrum(data, 0, steps=[int(data.step[0]), int(data.step[3])]).axes[0]
     assert [len(line.get_ydata()) for line in axes.lines] == [5] * 4  # the generator pads layer 0 after 5
     np.testing.assert_array_equal(axes.lines[1].get_ydata(), data.forward_singular_values[3, 0, :5])
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["W", "B"]
@@ -246,7 +244,7 @@ def test_spectrum_draws_both_matrices_and_skips_the_padding():
 
 def test_error_profile_shows_the_three_angles():
     data = DATA["three layers"]
-    axes = figures.error_profile(data).axes[0]
+    axes = sized.error_profile(data).axes[0]
     drawn = {line.get_label(): line.get_xdata() for line in axes.lines if line.get_color() != BAND}
     assert set(drawn) == {"local", "inherited", "total"}
     for part, values in drawn.items():
@@ -255,16 +253,14 @@ def test_error_profile_shows_the_three_angles():
 
 def test_product_law_stands_beside_the_error_that_trains():
     data = DATA["three layers"]
-    drawn = {
-        line.get_gid(): line.get_xdata() for line in figures.product_law(data, step=int(data.step[1])).axes[0].lines
-    }
+    drawn = {line.get_gid(): line.get_xdata() for line in sized.product_law(data, step=int(data.step[1])).axes[0].lines}
     for name in ("error_angle", "error_angle_product"):
         np.testing.assert_array_equal(drawn[name], data[name][1])
 
 
 def test_curves_name_each_rule_once():
-    lines = [figures.Curve(rule, look(rule), [0, 1], [0, 1]) for rule in ("fa", "fa", "kp")]
-    panel = figures.curves(lines, title="Loss", events=[Event(1, "diverged")])
+    lines = [sized.Curve(rule, look(rule), [0, 1], [0, 1]) for rule in ("fa", "fa", "kp")]
+    panel = sized.curves(lines, title="Loss", events=[Event(1, "diverged")])
     assert [text.get_text() for text in panel.legends[0].get_texts()] == ["fa", "kp"]
     assert panel.axes[0].lines[-1].get_xdata()[0] == 1
 

@@ -5,15 +5,14 @@ import inspect
 import matplotlib as mpl
 import numpy as np
 import pytest
-from conftest import analysis
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 import wtdiag
+from tests.reports.runs import analysis
 from wtdiag.probes.errors import InputError
 from wtdiag.reports import gallery
-from wtdiag.reports.figures.panels import panels as figures
-from wtdiag.reports.figures.panels import plot
+from wtdiag.reports.figures import plot, sized
 
 DATA = analysis(4, 8)
 CALLS = {
@@ -59,9 +58,9 @@ def test_what_is_optional_is_named(name):
     assert (ax.name, ax.kind) == ("ax", inspect.Parameter.KEYWORD_ONLY)
 
 
-@pytest.mark.parametrize("name", sorted(set(CALLS) & set(figures.__all__)))
+@pytest.mark.parametrize("name", sorted(set(CALLS) & set(sized.__all__)))
 def test_reports_show_the_same_figures(name):
-    panel = getattr(figures, name)(*CALLS[name])
+    panel = getattr(sized, name)(*CALLS[name])
     own = getattr(plot, name)(*CALLS[name])
     assert pyplot.get_fignums() == [own.figure.number]  # a report opens no window
     for one, other in zip(panel.axes[0].lines, own.lines, strict=True):

@@ -2,8 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import analysis, finding, write_run
 
+from tests.reports.runs import analysis, finding, write_run
 from wtdiag.reports.run.facts import facts, last_measured, meaningful
 from wtdiag.reports.run.findings_section import entries, health, verdict
 from wtdiag.reports.run.single import single

@@ -11,8 +11,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pypdf
 import pytest
-from conftest import analysis, finding, write_run
 
+from tests.reports.runs import analysis, finding, write_run
 from wtdiag import reports
 from wtdiag.reports.comparison.joint import joint
 from wtdiag.reports.document import html, pdf

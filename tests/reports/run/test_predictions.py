@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import analysis, write_run
 
+from tests.reports.runs import analysis, write_run
 from wtdiag.reports.comparison.groups import average, gaps, groups, mean_angle
 from wtdiag.reports.comparison.joint import joint
 from wtdiag.reports.run.facts import facts

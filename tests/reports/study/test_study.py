@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pypdf
 import pytest
-from conftest import analysis, write_run
-from studied import EVIL, blocks, ended, grid, put, sweep, transfer
-from wtdiag.reports.study.study_page.factors import over_factors, ranking
-from wtdiag.reports.study.study_page.levels import levels_table, prepared
-from wtdiag.reports.study.study_page.shared import load, methods_of
 
+from tests.reports.runs import analysis, write_run
+from tests.reports.studied import EVIL, blocks, ended, grid, put, sweep, transfer
 from wtdiag.diagnostics.claims import VERDICTS, decide, write_claims
 from wtdiag.diagnostics.comparison.intervals import of_mean
 from wtdiag.diagnostics.comparison.results import gather
 from wtdiag.probes.errors import InputError
 from wtdiag.reports.document import html, pdf
 from wtdiag.reports.document.content import Code, Figure, Numbers, Table, Terms, Text
-from wtdiag.reports.study.study_page import study_page as study
+from wtdiag.reports.study import study_page as study
+from wtdiag.reports.study.factors import over_factors, ranking
+from wtdiag.reports.study.levels import levels_table, prepared
+from wtdiag.reports.study.shared import load, methods_of
 
 
 def drawn(panel):

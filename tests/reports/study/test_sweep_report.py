@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.contour import QuadContourSet
-from studied import EVIL, blocks, put, sweep
-from wtdiag.reports.figures.panels.trial_map import GAIN, STEP, beyond, trial_map
-from wtdiag.reports.study.study_page.boundaries import maps
-from wtdiag.reports.study.study_page.shared import load, methods_of
 
+from tests.reports.studied import EVIL, blocks, put, sweep
 from wtdiag.diagnostics.comparison.robustness import reached
 from wtdiag.diagnostics.findings.thresholds import limit
 from wtdiag.probes.errors import InputError
 from wtdiag.reports.document import html, pdf
 from wtdiag.reports.document.content import Figure, Table, Text
-from wtdiag.reports.study.study_page import robustness_section as robustness
-from wtdiag.reports.study.study_page import sweep_page as page
+from wtdiag.reports.figures.trial_map import GAIN, STEP, beyond, trial_map
+from wtdiag.reports.study import robustness_section as robustness
+from wtdiag.reports.study import sweep_page as page
+from wtdiag.reports.study.boundaries import maps
+from wtdiag.reports.study.shared import load, methods_of
 
 
 def figure_named(found, name):

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from studied import EVIL, blocks, ended, put, transfer
-from wtdiag.reports.study.study_page.shared import methods_of
 
+from tests.reports.studied import EVIL, blocks, ended, put, transfer
 from wtdiag.diagnostics.comparison.intervals import of_crossed_mean
 from wtdiag.probes.errors import InputError
 from wtdiag.reports.document.content import Figure, Table
-from wtdiag.reports.study.study_page import transfer_page as page
+from wtdiag.reports.study import transfer_page as page
+from wtdiag.reports.study.shared import methods_of
 
 
 def matrix(found):

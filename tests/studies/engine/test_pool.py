@@ -174,8 +174,8 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_when_the_study_ends_its_workers_end_and_leave_runs_that_go_on(tmp_path, how):
     script = tmp_path / "script.py"
-    here = Path(__file__).parent
-    script.write_text(textwrap.dedent(SCRIPT).format(root=str(here.parents[1]), here=str(here), out=str(tmp_path)))
+    here, root = Path(__file__).parent, Path(__file__).parents[3]
+    script.write_text(textwrap.dedent(SCRIPT).format(root=str(root), here=str(here), out=str(tmp_path)))
     process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, start_new_session=True)
     metrics = [tmp_path / rule / "metrics.jsonl" for rule in ("bp", "fa")]
     wait_for(lambda: all(path.exists() and path.stat().st_size for path in metrics))

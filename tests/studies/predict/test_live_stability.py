@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from wtdiag.trainers.layers.layers.convert import synapses
 
 from wtdiag.diagnostics.analysis.analyze import analyze
 from wtdiag.studies.predict.live_stability import Stability, stability
 from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.observe.open_run import open_run, signals_of
 from wtdiag.trainers.observe.tracer import error_signals

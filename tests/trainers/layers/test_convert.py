@@ -8,9 +8,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
-from wtdiag.trainers.layers.layers.convert import summary, synapses, transport_free
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.layers.convert import summary, synapses, transport_free
 from wtdiag.trainers.rules import RULES, rule
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
-from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
+from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.rules import RULES, rule
 
 LEARNED = [name for name in RULES if RULES[name].learned]

@@ -5,7 +5,8 @@ from itertools import product
 import pytest
 import torch
 from torch import Tensor
-from wtdiag.trainers.layers.layers.operations import Convolution, Dense, Operation
+
+from wtdiag.trainers.layers.operations import Convolution, Dense, Operation
 
 OPERATIONS: dict[str, tuple[Operation, tuple[int, ...], tuple[int, ...]]] = {
     "dense": (Dense(), (2, 3), (4, 3)),

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
 from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.loop.learner import Learner
 
 X, Y = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).double(), torch.arange(16) % 3

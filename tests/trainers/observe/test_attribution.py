@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
+from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.observe.attribution import attribution
 from wtdiag.trainers.rules import RULES
 

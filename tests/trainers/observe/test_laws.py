@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from layer_cases import CASES, seen
 from torch import nn
-from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
+from tests.trainers.layer_cases import CASES, seen
+from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.observe.tracer import error_signals
 from wtdiag.trainers.rules import RULES, rule
 

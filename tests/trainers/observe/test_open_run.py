@@ -9,12 +9,12 @@ import torch
 import xarray as xr
 from torch import nn
 from torch.nn import functional as F
-from wtdiag.trainers.config.build import build_network
-from wtdiag.trainers.layers.layers.convert import transport_free
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import write_json
+from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.layers.convert import transport_free
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.observe.attribution import attribution
 from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from wtdiag.trainers.layers.layers.convert import transport_free
 
 from wtdiag.probes.records.schema import write_json
 from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.layers.convert import transport_free
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
 from wtdiag.trainers.record.recorder import Recorder

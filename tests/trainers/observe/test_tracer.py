@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
+from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.observe.attribution import attribution
 from wtdiag.trainers.observe.tracer import error_signals
 from wtdiag.trainers.rules import RULES

@@ -7,11 +7,11 @@ import pytest
 import torch
 import xarray as xr
 from torch import nn
-from wtdiag.trainers.layers.layers.convert import synapses, transport_free
 
 import wtdiag.trainers.record.writer
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, open_snapshot, read_layer, snapshot_path
+from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.record.recorder import Recorder
 from wtdiag.trainers.record.staging import snapshot_bytes
 from wtdiag.trainers.rules import RULES

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from wtdiag.trainers.layers.layers.convert import transport_free
 
 import wtdiag.trainers.record.writer
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, snapshot_path
+from wtdiag.trainers.layers.convert import transport_free
 from wtdiag.trainers.record.recorder import Recorder
 
 
@@ -299,7 +299,7 @@ def test_one_recorder_at_a_time_and_none_after_a_kill(tmp_path):
     script = """
         import os, signal, sys, torch
         from wtdiag.probes.errors import InputError
-        from wtdiag.trainers.layers.layers.convert import transport_free
+        from wtdiag.trainers.layers.convert import transport_free
         from wtdiag.trainers.record.recorder import Recorder
         model = transport_free(torch.nn.Linear(3, 3), "kp")
         try:
@@ -339,7 +339,7 @@ def test_resuming_what_is_no_run_is_refused(tmp_path):
 def test_a_program_that_ends_without_close_loses_nothing(tmp_path):
     script = """
         import sys, torch
-        from wtdiag.trainers.layers.layers.convert import transport_free
+        from wtdiag.trainers.layers.convert import transport_free
         from wtdiag.trainers.record.recorder import Recorder
         model = transport_free(torch.nn.Linear(500, 500), "kp")
         recorder = Recorder(model, sys.argv[1])
@@ -353,7 +353,7 @@ def test_a_program_that_ends_without_close_loses_nothing(tmp_path):
 
 KILLED = """
     import os, signal, sys, time, torch
-    from wtdiag.trainers.layers.layers.convert import transport_free
+    from wtdiag.trainers.layers.convert import transport_free
     from wtdiag.trainers.record.recorder import Recorder
 
     torch.set_num_threads(1)

@@ -6,12 +6,12 @@ from itertools import product
 
 import pytest
 import torch
-from layer_cases import CASES, Case, adjoint, seen, uses
 from torch import Tensor, nn
-from wtdiag.trainers.layers.layers.convert import transport_free
-from wtdiag.trainers.layers.layers.operations import Dense
-from wtdiag.trainers.layers.layers.synapse import Local
 
+from tests.trainers.layer_cases import CASES, Case, adjoint, seen, uses
+from wtdiag.trainers.layers.convert import transport_free
+from wtdiag.trainers.layers.operations import Dense
+from wtdiag.trainers.layers.synapse import Local
 from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.direct import Direct
 from wtdiag.trainers.rules.primitives import PRIMITIVES

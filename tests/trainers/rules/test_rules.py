@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from wtdiag.trainers.layers.layers.convert import set_rule, synapses, transport_free
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.layers.convert import set_rule, synapses, transport_free
 from wtdiag.trainers.rules import RULES, Recipe, Rule, rule
 from wtdiag.trainers.rules.direct import Direct
 

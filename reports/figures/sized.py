@@ -1,4 +1,4 @@
-"""The panels of reports: the figures of `reports.figures.panels.panels.panels.plot`, sized to stand two or three to a line."""
+"""The panels of reports: the figures of `reports.figures.plot`, sized to stand two or three to a line."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from wtdiag.reports.figures.panels.curves import Curve
-from wtdiag.reports.figures.panels.curves import curves as named_curves
-from wtdiag.reports.figures.panels.style import HALF, THIRD, context
 
-from wtdiag.reports.figures.panels import matrix as matrices
-from wtdiag.reports.figures.panels import plot, points
-from wtdiag.reports.figures.panels import trial_map as trials
+from wtdiag.reports.figures import plot, points
+from wtdiag.reports.figures.curves import Curve
+from wtdiag.reports.figures.curves import curves as named_curves
+from wtdiag.reports.figures.matrix import matrix as draw_matrix
+from wtdiag.reports.figures.style import HALF, THIRD, context
+from wtdiag.reports.figures.trial_map import trial_map as draw_trial_map
 
 __all__ = [
     "Curve", "attribution", "by_row", "curves", "dots", "error_profile", "gain_profile", "groups", "heatmap", "key",
@@ -83,7 +83,7 @@ groups = _panel(points.groups, _named)
 key = _panel(points.key, lambda _: _SMALL, width=THIRD)
 levels = _panel(points.levels, _keyed)
 small_curves = _panel(named_curves, lambda _: _SMALL, width=THIRD)
-trial_map = _panel(trials.trial_map, lambda _: 2.9)
+trial_map = _panel(draw_trial_map, lambda _: 2.9)
 
 
 def by_row(found: Mapping[str, Any], *args: Any, names: Sequence[str], **options: Any) -> Figure:
@@ -96,4 +96,4 @@ def matrix(values: NDArray[np.float64], *args: Any, **options: Any) -> Figure:
     """Size a panel with a row and a column for each of a matrix."""
     rows, columns = values.shape
     width = float(np.clip(1.4 + 0.95 * columns, HALF, 2 * HALF))
-    return _panel(matrices.matrix, lambda _: min(_TALLEST, 0.75 + 0.36 * rows), width)(values, *args, **options)
+    return _panel(draw_matrix, lambda _: min(_TALLEST, 0.75 + 0.36 * rows), width)(values, *args, **options)

@@ -1,0 +1,42 @@
+"""From settings to a converted network."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers import models
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.layers.convert import transport_free
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+"""What weights are kept in; "bfloat16" computes in it by autocast over float32 weights."""
+
+
+def build_network(settings: Settings, *, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Return the converted network of a run, with the initial weights of its seed.
+
+    W is drawn before B, so runs of one seed start from the same W whatever their rule. The global random state is
+    left as it was, on every device: all is drawn on the CPU.
+
+    Raises
+    ------
+    InputError
+        If the model, its size or the rule cannot be had, or the network does not fit into memory.
+    """
+    dtype = DTYPES[settings.precision]
+    sizes = {"depth": settings.depth, "width": settings.width}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(settings.seed)
+            model = models.build(settings.model, classes=classes, shape=shape, batch_norm=settings.batch_norm, **sizes)
+            sample = torch.zeros(2, *shape, dtype=dtype)
+            return transport_free(model.to(dtype), settings.rule_at(0.0, 0.0), sample=sample, classes=classes)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # torch's for sizes and seeds out of reach
+        asked = {"seed": settings.seed, "shape": shape, "classes": classes, **sizes}
+        given = ", ".join(f"{name}={value}" for name, value in asked.items() if value is not None)
+        reason = str(error).split("\n")[0]
+        raise InputError(f"model: {settings.model!r} cannot be built with {given} ({reason})") from error
