@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import typst
+from matplotlib.ft2font import FT2Font
 
 from wtdiag.probes.errors import check_one_of
 from wtdiag.reports.document.content import Block, Code, Figure, Findings, Numbers, Report, Table, Terms, Text
 from wtdiag.reports.figures.style import short
 
+_FOLDER = Path(mpl.get_data_path(), "fonts", "ttf")  # the fonts that the figures were laid out with
 _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSansMono.ttf")
 
 
@@ -24,7 +28,9 @@ PAPERS = {"a4": "a4", "letter": "us-letter"}
 def render(report: Report, paper: str = "a4") -> bytes:
     """Typeset a report; the same report gives the same bytes.
 
-    Everything a run says travels as JSON and is set as text: no word of it is read as typst markup.
+    Everything a run says travels as JSON and is set as text: no word of it is read as typst markup. The fonts are those
+    that come with typst and matplotlib, whatever the machine has, and stand in for one another; a character that they
+    lack is printed as `drawable` writes it.
 
     Raises
     ------
@@ -50,14 +56,39 @@ def typeset(report: Report, paper: str, **options: Any) -> Any:
         ],
     }
     template = resources.files(__package__).joinpath("templates", "report.typ").read_bytes()
-    folder = Path(mpl.get_data_path(), "fonts", "ttf")  # the fonts that the figures were laid out with
-    fonts = typst.Fonts(font_paths=[folder / name for name in _FONTS])
+    fonts = typst.Fonts(include_system_fonts=False, font_paths=[_FOLDER / name for name in _FONTS])
     return typst.compile(
         template,
         font_paths=fonts,
-        sys_inputs={"report": json.dumps(content)},
+        # Also in the figures: their text travels as SVG.
+        sys_inputs={"report": _escape(json.dumps(content, ensure_ascii=False), r"\\")},
         **options,
     )
+
+
+def drawable(text: str) -> str:
+    r"""Return a text with those characters escaped, as Python does, that the PDF's fonts cannot draw.
+
+    Examples
+    --------
+    >>> drawable("fc1 ⟨B, W⟩ ≤ 90°"), drawable("重み")
+    ('fc1 ⟨B, W⟩ ≤ 90°', '\\u91cd\\u307f')
+    """
+    return _escape(text, "\\")
+
+
+def _escape(text: str, backslash: str) -> str:
+    def written(match: re.Match[str]) -> str:
+        return match[0].encode("unicode_escape").decode("ascii").replace("\\", backslash)
+
+    return _missing().sub(written, text)
+
+
+@cache
+def _missing() -> re.Pattern[str]:
+    """Return the pattern of a character that the font which stands in for all others lacks."""
+    known = "".join(map(chr, FT2Font(str(_FOLDER / _FONTS[0])).get_charmap()))
+    return re.compile(f"[^{re.escape(known)}\\s]")
 
 
 def _block(block: Block) -> dict[str, Any]:

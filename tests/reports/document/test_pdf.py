@@ -105,7 +105,7 @@ def test_tables_that_fit_on_a_page_are_not_split(reports, documents, kind):
     for table in tables:
         caption = squeezed(table.caption)
         (page,) = (text for text in pages if caption in text)
-        rows = [all(squeezed(cell) in page for cell in row[: table.labels]) for row in table.rows]
+        rows = [all(squeezed(pdf.drawable(cell)) in page for cell in row[: table.labels]) for row in table.rows]
         assert all(rows) or len(rows) > 30, table.caption
 
 
@@ -140,6 +140,23 @@ def test_fonts_are_embedded_and_figures_are_vectors_with_text(documents, kind):
     assert all(fonts.values())
     assert "Weightangle(°)" in squeezed(" ".join(texts))  # the title of a panel
     assert all(min(size) <= 256 for size in pictures)  # cells of maps and keys, not drawn figures
+
+
+def test_the_pdf_needs_no_font_of_the_machine(documents):
+    document, texts = documents["odd names"]
+    text = squeezed("".join(texts))
+    assert r"\u91cd\u307f$α$" in text  # a name that no font which comes with typst or matplotlib can draw
+    assert not re.search("[重み]", text)
+    used = [font.get_object()["/BaseFont"] for page in document.pages for font in page["/Resources"]["/Font"].values()]
+    assert {name.partition("+")[2].split("-")[0] for name in used} <= {
+        *("LibertinusSerif", "NewCM10", "NewCMMath"),  # of typst
+        *("DejaVuSans", "DejaVuSansMono"),  # of matplotlib
+    }
+
+
+def test_what_the_fonts_have_is_not_escaped(documents):
+    for kind in ("plain", "110 layers", "one snapshot"):
+        assert not re.search(r"\\[xuU][0-9a-f]{2}", "".join(documents[kind][1])), kind
 
 
 def test_pages_are_numbered(documents):
