@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder, ImageNet
-from torchvision.datasets.folder import pil_loader
+from torchvision.datasets.folder import is_image_file
 from torchvision.datasets.imagenet import META_FILE, load_meta_file
 from torchvision.transforms import functional
 
@@ -51,7 +54,7 @@ class FolderSplit(Split):
     def _decode(self, index: int, seed: int | None) -> Tensor:
         path = self.paths[index]
         with reading(path, "a whole image file"):
-            image = pil_loader(path)
+            image = read_rgb(path)
         if seed is None:
             image = functional.resize(image, [round(self.size * 8 / 7)])
             image = functional.center_crop(image, [self.size])
@@ -63,6 +66,28 @@ class FolderSplit(Split):
                 image = functional.hflip(image)
         pixels: Tensor = functional.pil_to_tensor(image)
         return pixels
+
+
+def read_rgb(path: str | Path) -> Image.Image:
+    """Return the image in ``path`` as RGB with 8 bits a channel; more bits are scaled by the range of their type.
+
+    Pillow itself cuts grey values above 255 off.
+
+    Raises
+    ------
+    InputError
+        If it holds 32-bit whole numbers or floating-point numbers: what is white in them is not known.
+    """
+    with open(path, "rb") as file:
+        image: Image.Image = Image.open(file)
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+            bits_per_sample = 258  # TIFF's tag
+            white = 4095 if getattr(image, "tag_v2", {}).get(bits_per_sample) == (12,) else 65535
+            image = Image.fromarray((np.asarray(image, np.float64) * 255 / white).round().astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            numbers = "floating-point numbers" if image.mode == "F" else "signed or 32-bit whole numbers"
+            raise InputError(f"{path}: holds {numbers}, whose range is not known; expected 8 or 16 bits a channel")
+        return image.convert("RGB")
 
 
 def random_resized_crop(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
@@ -86,13 +111,16 @@ def random_resized_crop(height: int, width: int, generator: torch.Generator) -> 
 
 
 def read_imagefolder(data_dir: Path, image_size: int) -> Data:
-    """Read ``data_dir/{train,val}/<class>/*``, in any image format that torchvision lists."""
+    """Read ``data_dir/{train,val}/<class>/*``, in any image format that torchvision lists.
+
+    Hidden files and folders, and those that systems and programs leave, are passed over.
+    """
     found = []
     for part in ("train", "val"):
         folder = data_dir / part
         require(folder.is_dir(), folder, "a folder with one folder of images per class")
         with reading(folder, "images in one folder per class"):
-            found.append(ImageFolder(str(folder)))
+            found.append(_Folder(str(folder), is_valid_file=_is_image_of(folder)))
     train, test = found
     return _data("imagefolder", data_dir, train, test, image_size)
 
@@ -111,9 +139,32 @@ def read_imagenet(data_dir: Path, image_size: int) -> Data:
         # Looked for here, because torchvision starts to unpack archives into data_dir where it is missing.
         require(folder.is_dir(), folder, f"the {part} images, {unpacked}")
         with reading(folder, f"one folder of images for each class of {META_FILE}, {unpacked}"):
-            found.append(ImageNet(str(data_dir), part))
+            found.append(_ImageNet(str(data_dir), part, is_valid_file=_is_image_of(folder)))
     train, test = found
     return _data("imagenet", data_dir, train, test, image_size)
+
+
+class _Folder(ImageFolder):  # type: ignore[misc]  # torchvision is not typed
+    """A folder of images whose classes are the folders that a person made."""
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        names = [name for name in super().find_classes(directory)[0] if not _is_junk(name)]
+        if not names:
+            raise FileNotFoundError(f"no class folder in {directory}")
+        return names, {name: index for index, name in enumerate(names)}
+
+
+class _ImageNet(_Folder, ImageNet):  # type: ignore[misc]
+    """ImageNet, read in the same way."""
+
+
+def _is_image_of(folder: Path) -> Callable[[str], bool]:
+    return lambda path: is_image_file(path) and not any(map(_is_junk, Path(path).relative_to(folder).parts))
+
+
+def _is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or one of those that archivers, file servers and Python make."""
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir", "__pycache__")
 
 
 def _data(name: str, data_dir: Path, train: ImageFolder, test: ImageFolder, size: int) -> Data:
@@ -122,6 +173,8 @@ def _data(name: str, data_dir: Path, train: ImageFolder, test: ImageFolder, size
     if inside[0] != inside[1]:
         odd = min(set(inside[0]) ^ set(inside[1]))
         raise InputError(f"{data_dir}: class {odd!r} is in only one of train and val; expected it in both")
+    if len(inside[0]) < 2:
+        raise InputError(f"{data_dir}: holds one class, {inside[0][0]!r}; expected at least two to tell apart")
     splits = [
         FolderSplit(torch.tensor(part.targets), MEAN, STD, tuple(path for path, _ in part.samples), size)
         for part in (train, test)

@@ -22,7 +22,7 @@ from torchvision.transforms import RandomResizedCrop
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.data import batch_count, batches, evaluation_batches, load, names
 from wtdiag.trainers.data.archives import crop_and_flip
-from wtdiag.trainers.data.folders import random_resized_crop
+from wtdiag.trainers.data.folders import random_resized_crop, read_rgb
 from wtdiag.trainers.data.splits import ArraySplit
 
 
@@ -492,6 +492,67 @@ def test_imagenet_that_is_incomplete(imagenet):
     for part in ("train", "val"):
         (imagenet / part / "n02").rename(imagenet / part / "n77")
     fails(f"{imagenet}/train: cannot be read; .*n77", name="imagenet", data_dir=imagenet)
+
+
+WIDE = np.repeat([[0, 1, 128, 255]], 4, axis=0)  # grey values of 8 bits
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("8.png", WIDE.astype(np.uint8)),
+        ("16.png", (WIDE * 257).astype(np.uint16)),
+        ("16.tiff", (WIDE * 257).astype(np.uint16)),
+        ("16-big-endian.tif", (WIDE * 257).astype(">u2")),
+        ("16.pgm", b"P5 4 4 65535\n" + (WIDE * 257).astype(">u2").tobytes()),
+        ("12-in-16.pgm", b"P5 4 4 4095\n" + (WIDE * 4095 / 255).round().astype(">u2").tobytes()),
+    ],
+)
+def test_deep_images_are_those_of_8_bits(tmp_path, name, values):
+    path = tmp_path / name
+    path.write_bytes(values) if isinstance(values, bytes) else Image.fromarray(values).save(path)
+    image = np.asarray(read_rgb(path))
+    assert image.shape == (4, 4, 3)
+    np.testing.assert_array_equal(image, np.stack([WIDE] * 3, axis=-1))
+
+
+def test_12_bits_of_16_are_scaled_by_16(tmp_path):
+    Image.fromarray(np.full((2, 2), 4095, np.uint16)).save(tmp_path / "dark.png")
+    assert np.unique(read_rgb(tmp_path / "dark.png")).tolist() == [16]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_images_without_a_range_are_refused_by_name(folder, dtype):
+    path = folder / "train" / "n01" / "0.tiff"
+    Image.fromarray(np.ones((4, 4), dtype)).save(path)
+    split = load("imagefolder", data_dir=folder, image_size=8).train
+    index = split.paths.index(str(path))
+    with pytest.raises(InputError, match=rf"^{path}: holds .* whose range is not known; expected 8 or 16 bits"):
+        split.batch(torch.tensor([index]))
+
+
+@pytest.mark.parametrize("name", ["imagefolder", "imagenet"])
+def test_hidden_and_junk_folders_are_no_classes(imagenet, name):
+    image = (imagenet / "train" / "n01" / "0.png").read_bytes()
+    for junk in (".ipynb_checkpoints/0-checkpoint.png", "__MACOSX/n01/0.png", "@eaDir/0.png"):
+        for place in ("train", "train/n01", "val"):
+            path = imagenet / place / junk
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image)
+    (imagenet / "train" / "n01" / "._0.png").write_bytes(b"what macOS keeps beside a file")
+    data = load(name, data_dir=imagenet)
+    assert data.classes == 2
+    assert data.train.targets.tolist() == [0] * 5 + [1] * 5
+    assert data.test.targets.tolist() == [0] * 2 + [1] * 2
+
+
+def test_a_single_class_cannot_be_learned(folder):
+    for part in ("train", "val"):
+        (folder / part / "n02").rename(folder / part / ".hidden")
+    fails(f"^{folder}: holds one class, 'n01'; expected at least two", name="imagefolder", data_dir=folder)
+    for part in ("train", "val"):
+        (folder / part / "n01").rename(folder / part / ".too")
+    fails("train: cannot be read; .*no class folder", name="imagefolder", data_dir=folder)
 
 
 # ---- arguments ---------------------------------------------------------------------------------------
