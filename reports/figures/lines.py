@@ -81,7 +81,9 @@ def layer_curves(
     values = need(analysis, measure, *([predicted] if predicted else []), dims=("layer", "step"))
     steps = analysis.step.values
     solid = meaningful(analysis, measure)
-    key = BoundaryNorm(np.arange(len(solid) + 1) - 0.5, 256) if len(solid) > 1 else Normalize(-0.5, 0.5)
+    key = (
+        BoundaryNorm(np.arange(len(solid) + 1) - 0.5, max(256, len(solid))) if len(solid) > 1 else Normalize(-0.5, 0.5)
+    )
     band = null_band(analysis, measure) if chance else None
     alone = np.isfinite(values.values).any(axis=0).sum() < 2  # then there is no line to see
     with canvas(ax) as axes:

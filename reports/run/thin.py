@@ -11,7 +11,7 @@ from wtdiag.reports.run.facts import last_measured
 from wtdiag.reports.run.sources import Source
 
 _MOST = 6000  # layers times snapshots in one report
-_SNAPSHOTS = (50, 200)  # but no fewer snapshots than the first, and no more than the second
+_SNAPSHOTS = (25, 200)  # but no fewer snapshots than the first, and no more than the second
 
 
 def thin(source: Source) -> Source:

@@ -133,6 +133,15 @@ def test_gains_multiply_from_the_output_down():
     np.testing.assert_array_equal(lines["error_norm_ratio"], data.error_norm_ratio[-1])
 
 
+def test_every_one_of_many_layers_has_a_colour_of_its_own():
+    data = analysis(400, 3, modes=2)
+    axes = plot.layer_curves(data, "weight_angle")
+    colors = [line.get_color() for line in axes.lines if str(line.get_gid()).startswith("layer-")]
+    assert len(colors) == 400
+    assert len(set(colors)) >= 256
+    pyplot.close(axes.figure)
+
+
 def test_the_limit_is_drawn_around_the_cells_above_it():
     data = analysis(2, 3)
     data.step_size_number[:] = [[0.5, 0.5], [2.0, 0.5], [2.0, np.nan]]
