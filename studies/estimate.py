@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.engine.cell import Cell
 from wtdiag.studies.engine.pool import cores
 from wtdiag.studies.file.describe import describe
@@ -27,12 +28,6 @@ from wtdiag.trainers.data import Data
 from wtdiag.trainers.data.synthetic import files_found, synthetic
 from wtdiag.trainers.loop.cost import Cost, measure
 from wtdiag.trainers.loop.fit import load_data
-
-_NUMBERS = (
-    *("seed", "lr", "momentum", "nesterov", "weight_decay", "schedule", "warmup", "label_smoothing"),
-    *("feedback_lr", "feedback_momentum", "update_noise", "noise_on", "coefficients"),
-)
-"""Settings that change what a step does to the weights, and hardly what it costs."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +221,7 @@ def _labels(keys: list[dict[str, Any]]) -> list[str]:
 
 def _key(settings: Settings) -> dict[str, Any]:
     """Return what makes a run cost what it costs."""
-    key = {name: value for name, value in settings.as_dict().items() if name not in _NUMBERS}
+    key = {name: value for name, value in settings.as_dict().items() if name not in settings_with_role("number")}
     coefficients = {name: value if isinstance(value, str) else "" for name, value in settings.coefficients.items()}
     words = [f"{name}={value}" if value else name for name, value in sorted(coefficients.items())]
     return key | {"coefficients": " ".join(words) or None, "holdout": settings.holdout or None}

@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from wtdiag.probes.errors import check_one_of
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.probes.records.schema import Run
-
-# How a rule's feedback learns is the rule's own affair; one without learned feedback has none of it.
-_FEEDBACK = {"feedback_optimizer", "feedback_lr", "feedback_momentum", "delay", "alternate", "noise_on"}
-# Where a run was made and what was kept of it.
-_CIRCUMSTANCES = {"data_dir", "download", "device", "snapshots", "snapshot_every", "max_gb", "probe_size"}
 
 
 @dataclass(frozen=True)
@@ -162,8 +158,9 @@ def _entry(run: Run, settings: Mapping[str, Any]) -> Entry:
     name = str(rule.pop("name", settings.get("rule", "unknown")))
     given = settings.get("coefficients")  # a schedule is whole here, and in the rule no more than its first value
     variant = rule | (given if isinstance(given, dict) else {})
-    variant |= {setting: settings[setting] for setting in sorted(_FEEDBACK & settings.keys())}
-    own = _FEEDBACK | _CIRCUMSTANCES | {"rule", "coefficients", "seed"}
+    # How a rule's feedback learns is the rule's own affair; one without learned feedback has none of it.
+    variant |= {setting: settings[setting] for setting in sorted(settings.keys() & settings_with_role("feedback"))}
+    own = {"seed", *settings_with_role("method", "feedback", "location", "recording")}
     conditions = {setting: value for setting, value in settings.items() if setting not in own}
     if settings.get("noise_on") == "feedback" and "update_noise" in conditions:
         variant["update_noise"], conditions["update_noise"] = conditions["update_noise"], 0.0

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from wtdiag.diagnostics.comparison.pairing import pair
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.probes.records.schema import Run
 from wtdiag.reports.figures.curves import Curve
 from wtdiag.reports.figures.curves import average as join
@@ -18,7 +19,8 @@ from wtdiag.reports.figures.style import look
 from wtdiag.reports.run.facts import last_measured, meaningful
 from wtdiag.reports.run.sources import Source
 
-_NOT_COMPARED = ("seed", "out", "device")  # settings that may differ between runs of one kind
+_MAY_DIFFER = ("seed", *settings_with_role("location", "recording"))
+"""Settings that may differ between runs that are repetitions of one another."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def groups(sources: Sequence[Source]) -> tuple[Group, ...]:
     """Put runs together that differ by their seed alone; a run without a recorded seed stays alone."""
     found: dict[str, list[Source]] = {}
     for source in sources:
-        settings = {key: value for key, value in source.settings.items() if key not in _NOT_COMPARED}
+        settings = {key: value for key, value in source.settings.items() if key not in _MAY_DIFFER}
         alone = source.name if "seed" not in source.settings else ""
         key = json.dumps([alone, source.config.get("rule"), settings, source.analysis.sizes["layer"]], sort_keys=True)
         found.setdefault(key, []).append(source)

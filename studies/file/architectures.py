@@ -8,15 +8,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.file.describe import describe
 from wtdiag.trainers import data
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.fit import load_data
-from wtdiag.trainers.loop.launch import WHEREABOUTS
 
-FIXED = ("rule", "coefficients", "seed", "holdout")
+FIXED = settings_with_role("method", "protocol")
 """Settings that no architecture may change: the method, what seeds pair, and that it is tested on the test set."""
+_LOCATION = settings_with_role("location")
 
 
 def parse_architectures(words: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -42,7 +43,7 @@ def parse_architectures(words: Iterable[str]) -> dict[str, dict[str, Any]]:
                 raise InputError(f"to: expected NAME=VALUE[,NAME=VALUE...] with different names, got {word!r}")
             check_one_of("to: setting", name, names)
             settings[name] = _value(text)
-        label = describe({name: value for name, value in settings.items() if name not in WHEREABOUTS})
+        label = describe({name: value for name, value in settings.items() if name not in _LOCATION})
         if label in found:
             raise InputError(f"to: {label!r} is there twice")
         found[label] = settings
@@ -87,7 +88,7 @@ def check_architectures(
             if name in FIXED:
                 raise InputError(f"to: {label}: {name}={value!r} cannot be used; it is no part of an architecture")
             check_one_of(f"to: {label}: setting", name, free)
-    shown = {"model", "data", *(name for more in architectures.values() for name in more)} - set(WHEREABOUTS)
+    shown = {"model", "data", *(name for more in architectures.values() for name in more)}.difference(_LOCATION)
     settings = {name: getattr(Settings, name) for name in shown} | dict(next(iter(methods.values())))
     source = describe({name: settings[name] for name in shown})
     if source in architectures:

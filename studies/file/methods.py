@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.file.plan import joined
-from wtdiag.studies.file.space import SETTINGS, Range, Space, Value, check_known, coefficients_of
+from wtdiag.studies.file.space import SEARCHABLE, Range, Space, Value, coefficients_of, every_coefficient
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.rules import RULES
 
@@ -42,9 +43,8 @@ def searched(methods: Mapping[str, Mapping[str, Any]], space: Space) -> dict[str
             try:
                 _try(method, name, first)
             except InputError as error:
-                problem = (
-                    error if name in SETTINGS or name in coefficients_of(method.get("rule", Settings.rule)) else problem
-                )
+                if name in (*SEARCHABLE, *coefficients_of(method.get("rule", Settings.rule))):
+                    problem = error
                 continue
             for value in others:
                 _try(method, name, value)
@@ -82,12 +82,14 @@ def divided(
     values.pop("coefficients", None)
     for rule in rules:
         check_one_of("rule", rule, RULES)
+    order = [field.name for field in dataclasses.fields(Settings) if field.name not in settings_with_role("method")]
+    order += every_coefficient()
     for name in values:
-        check_known("setting", name)
+        check_one_of("setting", name, list(dict.fromkeys(order)))
     shared: dict[str, Any] = {}
     methods: dict[str, dict[str, Any]] = {rule: {"rule": rule} for rule in rules}
     left_out = []
-    for name in sorted(values, key=lambda name: SETTINGS.index(name) if name in SETTINGS else len(SETTINGS)):
+    for name in sorted(values, key=order.index):
         lacking: dict[str, InputError] = {}
         for rule, mine in methods.items():
             try:

@@ -10,15 +10,15 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.trainers.config.settings import Settings
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.trainers.rules import RULES
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 Value = str | int | float | bool
-SETTINGS = [field.name for field in dataclasses.fields(Settings) if field.name not in ("rule", "coefficients")]
-"""Names of all settings that may be searched."""
+SEARCHABLE = settings_with_role("architecture", "data", "training", "feedback")
+"""Settings that may be searched: those that change what is learnt, but for what a search itself sets."""
 _SCALES = ("log", "linear")
 _FORM = "NAME=log:LOW:HIGH, NAME=linear:LOW:HIGH or NAME=VALUE,VALUE,..."
 
@@ -205,20 +205,13 @@ def coefficients_of(rule: str) -> list[str]:
     return [field.name for field in dataclasses.fields(RULES[rule])]
 
 
-def check_known(what: str, name: str) -> None:
-    """Require a name to be that of a setting or of some rule's coefficient.
-
-    Raises
-    ------
-    InputError
-        If it is not.
-    """
-    known = [*SETTINGS, *(each for rule in RULES for each in coefficients_of(rule))]
-    check_one_of(what, name, list(dict.fromkeys(known)))
+def every_coefficient() -> list[str]:
+    """Return the names of all rules' coefficients and options, each once."""
+    return list(dict.fromkeys(name for rule in RULES for name in coefficients_of(rule)))
 
 
 def _range(name: str, given: Any) -> Range:
-    check_known("search: parameter", name)
+    check_one_of("search: parameter", name, [*SEARCHABLE, *every_coefficient()])
     try:
         match given:
             case [*choices] if all(isinstance(choice, Value) for choice in choices):

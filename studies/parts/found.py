@@ -16,6 +16,7 @@ import xarray as xr
 
 from wtdiag.diagnostics.comparison.results import RESULTS, read_results
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.probes.records.schema import read_json
 from wtdiag.studies.parts.sweep import SWEEP, Sweep
 from wtdiag.trainers.config.settings import Settings, from_mapping
@@ -86,9 +87,8 @@ def read_found(sweep: Sweep | str | os.PathLike[str]) -> Found:
     left = int(trials["status"].isin(_UNFINISHED).sum())
     if left:
         raise InputError(f"sweep: {name} is not finished, {left} of its trials are to come; go on with it first")
-    shared = {
-        key: value for key, value in json.loads(trials.attrs["settings"]).items() if key not in ("seed", "holdout")
-    }
+    own = settings_with_role("protocol")  # a search's own seed, and what it holds out
+    shared = {key: value for key, value in json.loads(trials.attrs["settings"]).items() if key not in own}
     full = {label: from_mapping(settings, f"{name}: {label}").as_dict() for label, settings in methods.items()}
     for label, mine in space.items():
         for parameter in mine:

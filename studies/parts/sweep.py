@@ -17,6 +17,7 @@ from optuna.storages import RDBStorage
 
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records import rundir
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.probes.records.schema import read_json, write_json
 from wtdiag.studies.engine.storage import open_storage, shown_url
 from wtdiag.studies.file.methods import searched
@@ -25,14 +26,13 @@ from wtdiag.studies.file.space import Space
 from wtdiag.studies.parts.search import SAMPLERS, Search
 from wtdiag.studies.parts.trials import dataset
 from wtdiag.trainers.config.settings import from_mapping
-from wtdiag.trainers.loop.launch import WHEREABOUTS
 
 SWEEP = "sweep.json"
 REFERENCE = "bp"
 HOLDOUT = 0.2
 MAP_POINTS = 25
 """Points along each axis of a predicted map."""
-_MAY_DIFFER = ("trials", "map", *WHEREABOUTS)
+_MAY_DIFFER = ("trials", "map", *settings_with_role("location"))
 """What a second start may change: how much is done, and where."""
 
 

@@ -16,6 +16,7 @@ import xarray as xr
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import rundir
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.probes.records.schema import read_json, write_json
 from wtdiag.studies.engine.cell import Cell, Outcome, State, is_done, outcome_of
 from wtdiag.studies.file.architectures import check_architectures, require_trainable
@@ -24,7 +25,6 @@ from wtdiag.studies.parts.dataset import texts
 from wtdiag.studies.parts.found import read_found
 from wtdiag.studies.parts.sweep import REFERENCE, Sweep
 from wtdiag.trainers.config.settings import Settings, from_mapping
-from wtdiag.trainers.loop.launch import WHEREABOUTS
 
 TRANSFER = "transfer.json"
 
@@ -217,7 +217,7 @@ class Transfer:
     @property
     def _plan(self) -> dict[str, Any]:
         def lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
-            return {name: value for name, value in settings.items() if name not in WHEREABOUTS}
+            return {name: value for name, value in settings.items() if name not in settings_with_role("location")}
 
         return {
             "methods": {label: lasting(settings) for label, settings in self._methods.items()},

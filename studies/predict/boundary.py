@@ -13,19 +13,15 @@ import numpy as np
 import xarray as xr
 
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.file.plan import joined
+from wtdiag.studies.file.space import SEARCHABLE, coefficients_of
 from wtdiag.studies.predict.live_stability import Descent, Laws, Stability
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.loop.learner import Learner
 from wtdiag.trainers.rules import RULES
-
-_DESCENT = ("lr", "momentum", "weight_decay", "feedback_lr", "feedback_momentum")
-"""Settings that change no more of a network than its steps."""
-_INITIAL = ("scale",)
-"""Coefficients that change where B begins."""
-_PULLS = ("amp", "self")
-"""Coefficients of terms without B: they move the fixed point of ∂B = H B − T, but are no part of H."""
+from wtdiag.trainers.rules.primitives import PRIMITIVES
 
 _DERIVED = "wtdiag: the linear recursion ∂B = H B − T of the rule at fixed W, see docs/theory.md"
 _ATTRS = {
@@ -124,7 +120,8 @@ class _Network:
         training = self._training
         learner = Learner(training.model, settings, total=training.total, epoch=training.epoch)
         rule, descent = learner.rule_at(0), Descent.of(learner, 0)
-        curved = dataclasses.replace(rule, **{name: 0.0 for name in _PULLS if hasattr(rule, name)})
+        pulls = [name for name, primitive in PRIMITIVES.items() if primitive.pulls]
+        curved = dataclasses.replace(rule, **{name: 0.0 for name in pulls if hasattr(rule, name)})
         unit = dataclasses.replace(descent, lr=float(descent.lr != 0))
         number = descent.lr * self._step_size_number(curved, unit)
         return Stability(number, self._log_gain(rule, descent.weight_decay))
@@ -132,24 +129,18 @@ class _Network:
 
 def _of_network(settings: Settings) -> frozenset[str]:
     """Name the parameters that make another network, or begin B elsewhere."""
-    return frozenset(_parameters(settings)) - set(_DESCENT) - (set(_coefficients(settings)) - set(_INITIAL))
-
-
-def _coefficients(settings: Settings) -> list[str]:
-    return [field.name for field in dataclasses.fields(RULES[settings.rule])]
-
-
-def _parameters(settings: Settings) -> list[str]:
-    fields = [field.name for field in dataclasses.fields(Settings)]
-    return [name for name in fields if name not in ("rule", "coefficients")] + _coefficients(settings)
+    coefficients = dataclasses.fields(RULES[settings.rule])
+    initial = {field.name for field in coefficients if field.metadata.get("initial")}
+    return frozenset(SEARCHABLE).difference(settings_with_role("number")) | initial
 
 
 def _checked(
     settings: Settings, parameters: tuple[str, str], values: tuple[Sequence[float], Sequence[float]]
 ) -> list[list[float]]:
     """Return the values as plain numbers."""
+    known = [*SEARCHABLE, *coefficients_of(settings.rule)]
     for name in parameters:
-        check_one_of("parameter", name, _parameters(settings))
+        check_one_of("parameter", name, known)
     if parameters[0] == parameters[1]:
         raise InputError(f"parameters: expected two, got {parameters[0]!r} twice")
     axes: list[list[float]] = [np.asarray(axis).tolist() for axis in values]

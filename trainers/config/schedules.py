@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable
 
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records.config import SCHEDULES, Coefficient
 
-SCHEDULES = ("cosine", "constant", "step")
-Coefficient = float | str
 Schedule = Callable[[float, float], float | str]
 
 

@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.config import Coefficient, settings_with_role
 from wtdiag.probes.records.schema import CONFIG, read_json
-from wtdiag.trainers.config.schedules import Coefficient
 from wtdiag.trainers.config.settings import Settings, from_mapping, read_config
-
-WHEREABOUTS = ("device", "data_dir", "download")
-"""Settings that a run may change when it goes on: where it is made is not what it is."""
 
 
 def check_modes(*, resume: bool, force: bool) -> None:
@@ -133,14 +130,14 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
     InputError
         If it does not, or there are none.
     """
-    stored = read_config(path / CONFIG)
+    stored, movable = read_config(path / CONFIG), settings_with_role("location")
     for name, value in wanted.items():
-        if name not in WHEREABOUTS and (name not in stored or stored[name] != value):
+        if name not in movable and (name not in stored or stored[name] != value):
             raise InputError(
                 f"resume: {path} was made with {name}={stored.get(name)!r}, not {value!r}; "
                 f"leave {name} out, or start another run"
             )
-    moved = {name: value for name, value in wanted.items() if name in WHEREABOUTS}
+    moved = {name: value for name, value in wanted.items() if name in movable}
     return from_mapping(stored | moved, str(path / CONFIG))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import schema
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.rules import Rule
 
@@ -96,7 +97,7 @@ def _own_settings(given: Any, examples: int) -> Settings:
     # Any rule with learned feedback, or settings for that would be refused.
     settings = Settings(rule="sum", momentum=0.0, batch_size=max(2, examples))
     for field in dataclasses.fields(Settings):
-        if field.name not in ("rule", "coefficients") and isinstance(given, dict) and field.name in given:
+        if field.name not in settings_with_role("method") and isinstance(given, dict) and field.name in given:
             with suppress(InputError):
                 settings = dataclasses.replace(settings, **{field.name: given[field.name]})
     return settings

@@ -79,7 +79,7 @@ class Rule:
 class RandomFeedback(Rule):
     """B begins as independent Gaussian weights, ``scale`` He deviations wide."""
 
-    scale: float = dataclasses.field(default=1.0, metadata={"check": lambda *given: _positive(*given)})
+    scale: float = dataclasses.field(default=1.0, metadata={"check": lambda *given: _positive(*given), "initial": True})
 
     def init_feedback(self, feedback: Tensor, std: float) -> None:
         feedback.normal_(0.0, self.scale * std)
@@ -129,9 +129,9 @@ def choice(default: str, *choices: str) -> Any:
     )
 
 
-def positive(default: float) -> Any:
-    """Declare a field that takes a positive number."""
-    return dataclasses.field(default=default, metadata={"check": _positive})
+def positive(default: float, *, initial: bool = False) -> Any:
+    """Declare a field that takes a positive number; ``initial`` says that it changes where B begins."""
+    return dataclasses.field(default=default, metadata={"check": _positive, "initial": initial})
 
 
 def _number(argument: str, value: Any) -> None:

@@ -19,7 +19,7 @@ class Direct(Rule):
     ``scale`` is B's standard deviation in units of √(1 / classes).
     """
 
-    scale: float = positive(1.0)
+    scale: float = positive(1.0, initial=True)
 
     def init_feedback(self, feedback: Tensor, std: float) -> None:
         feedback.normal_(0.0, self.scale * feedback.shape[0] ** -0.5)

@@ -39,7 +39,8 @@ class Primitive:
 
     ``matrix`` adds to B's gradient as it is, ``input`` as outer(term, y), ``output`` as outer(x, term). A product
     costs as much as the layer's own weight gradient, so all terms of one place are summed before it, and a
-    primitive that can enter at either end goes where a product is needed anyway.
+    primitive that can enter at either end goes where a product is needed anyway. ``pulls`` says that the term has no B:
+    it moves the fixed point of ∂B = H B − T, and is no part of H.
     """
 
     formula: str
@@ -48,14 +49,17 @@ class Primitive:
     matrix: Term | None = None
     input: Term | None = None
     output: Term | None = None
+    pulls: bool = False
 
 
 PRIMITIVES: dict[str, Primitive] = {
-    "amp": Primitive("− amp · E[y xᵀ]", frozenset({"output"}), sign=-1.0, input=lambda s: s.x, output=lambda s: s.y),
+    "amp": Primitive(
+        "− amp · E[y xᵀ]", frozenset({"output"}), sign=-1.0, input=lambda s: s.x, output=lambda s: s.y, pulls=True
+    ),
     "null": Primitive("+ null · E[y yᵀ] B", frozenset({"output"}), input=lambda s: s.adjoint(s.y)),
     "decay": Primitive("+ decay · B", frozenset(), matrix=lambda s: s.feedback),
     "sparse": Primitive("+ sparse · B E[x xᵀ]", frozenset(), output=lambda s: s.apply(s.x)),
-    "self": Primitive("− self · W", frozenset({"weight"}), sign=-1.0, matrix=lambda s: s.weight),
+    "self": Primitive("− self · W", frozenset({"weight"}), sign=-1.0, matrix=lambda s: s.weight, pulls=True),
 }
 
 

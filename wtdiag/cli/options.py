@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.trainers.config.settings import Settings
 
 
@@ -15,7 +16,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a click command an option for each field of `Settings` but the rule and its coefficients."""
     hints = get_type_hints(Settings)
     for field in reversed(dataclasses.fields(Settings)):
-        if field.name in ("rule", "coefficients"):
+        if field.name in settings_with_role("method"):
             continue
         kinds = get_args(hints[field.name]) or (hints[field.name],)
         name = "--" + field.name.replace("_", "-")

@@ -14,6 +14,7 @@ from wtdiag.diagnostics.analysis.analyze import write_analysis
 from wtdiag.diagnostics.comparison.compare import COLUMNS, UNITS, compare
 from wtdiag.diagnostics.comparison.tables import comparison_tables
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.config import ROLES, settings_with_role
 from wtdiag.probes.records.schema import open_run, write_json
 
 SETTINGS = {"model": "mlp", "depth": 4, "data": "digits", "lr": 0.05, "feedback_lr": None, "delay": 0.0,
@@ -106,6 +107,14 @@ def test_what_may_differ_and_what_may_not(make):
     assert unpaired(table) == {
         name: f"no run of bp has its settings and seed; {bp.path} differs in {name}" for name in other
     }
+
+
+@pytest.mark.parametrize("name", sorted(settings_with_role(*ROLES)))
+def test_the_role_of_a_setting_says_whether_runs_that_differ_in_it_pair(make, name):
+    free = settings_with_role("method", "feedback", "location", "recording")
+    values = {"rule": "fa", "coefficients": {"scale": 2.0}}
+    table = compare([make("bp"), make(values.get(name, "fa"), **({} if name in values else {name: 7}))])
+    assert (not unpaired(table)) == (name in free)
 
 
 def test_every_run_is_in_a_pair_or_told_of(make, tmp_path):

@@ -100,6 +100,18 @@ def test_runs_that_differ_by_their_seed_alone_belong_together(sweep):
     assert len({group.name for group in groups(sweep)}) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "together"), [("data_dir", True), ("snapshots", True), ("lr", False), ("feedback_lr", False)]
+)
+def test_where_runs_were_made_and_what_was_kept_sets_no_group_apart(tmp_path, name, together):
+    data = analysis(3, 6, rule="fa")[["weight_angle"]]
+    runs = [
+        load(write_run(tmp_path / str(seed), data, rule="fa", settings={"seed": seed, name: f"{seed}"}))
+        for seed in (0, 1)
+    ]
+    assert (len(groups(runs)) == 1) == together
+
+
 def test_means_and_bands_are_those_of_the_seeds(sweep):
     group = groups(sweep)[2]
     (line,) = average(group, 2, mean_angle)

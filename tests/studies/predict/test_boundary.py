@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.file.plan import joined
+from wtdiag.studies.file.space import SEARCHABLE
 from wtdiag.studies.predict.boundary import predict
 from wtdiag.studies.predict.live_stability import stability
 from wtdiag.trainers.config.settings import Settings
@@ -50,6 +53,19 @@ def test_each_pair_is_what_a_training_of_its_settings_is_found_to_be(
             pair = found.sel(map_x=a, map_y=b)
             assert pair.step_size_number.item() == pytest.approx(expected.step_size_number, rel=1e-6, nan_ok=True)
             assert pair.log_gain.item() == pytest.approx(expected.log_gain, rel=1e-6, abs=1e-9, nan_ok=True)
+
+
+def test_numbers_make_no_other_network(tmp_path: Path) -> None:
+    """What the role of a setting promises: those of numbers share one network, and predict what their own would."""
+    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    base = Settings(**SMALL, rule="ia", **SGD)
+    for name in set(settings_with_role("number")).intersection(SEARCHABLE):
+        choices = fields[name].metadata["choices"]
+        value = choices[-2] if choices else not fields[name].default if fields[name].type == "bool" else 0.3
+        found = predict(base, (name, "null"), ([value], [0.02]))
+        expected = stability(Training(Settings(**joined(base.as_dict(), {name: value, "null": 0.02})), tmp_path / "no"))
+        assert found.step_size_number.item() == pytest.approx(expected.step_size_number, rel=1e-6), name
+        assert found.log_gain.item() == pytest.approx(expected.log_gain, rel=1e-6), name
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.convert import set_rule, synapses, transport_free
 from wtdiag.trainers.rules import RULES, Recipe, Rule, rule
 from wtdiag.trainers.rules.direct import Direct
+from wtdiag.trainers.rules.primitives import PRIMITIVES
 
 LEARNED = [name for name in RULES if RULES[name].learned]
 FIXED = [name for name in RULES if not RULES[name].learned and not RULES[name].transports]
@@ -447,6 +448,19 @@ def settle(name: str, *, x: Tensor, lr: float, steps: int, **coefficients) -> tu
         layer(x).sum().backward()
         optimizer.step()
     return layer, first
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_a_primitive_says_whether_it_depends_on_the_feedback(name):
+    layer = transport_free(nn.Linear(5, 4).double(), build("sum", **dict.fromkeys(SUM, 0.0) | {name: 0.3}))
+    x, gradients = torch.randn(6, 5, dtype=torch.float64), []
+    for _ in range(2):
+        layer.feedback.grad = None
+        layer(x).sum().backward()
+        gradients.append(layer.feedback.grad.clone())
+        layer.feedback.data.normal_()
+    assert gradients[0].norm() > 0
+    assert torch.equal(*gradients) == PRIMITIVES[name].pulls
 
 
 def test_fixed_points_are_those_of_the_theory():

@@ -1,0 +1,200 @@
+"""The settings in a run's config.json: what each is for, and which values it may have.
+
+They are declared here, where no torch is needed, because those who read run directories ask for their roles: two runs
+pair if they share all settings but those of the method. What depends on the rule is checked by
+`trainers.config.settings.Settings`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType, UnionType
+from typing import Any, get_args, get_type_hints
+
+from wtdiag.probes.errors import InputError, check_one_of
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("cosine", "constant", "step")
+Coefficient = float | str
+ROLES = MappingProxyType(
+    {
+        "method": "the rule that carries the errors, with its coefficients",
+        "feedback": "how learned feedback weights are trained; part of the method in a comparison",
+        "architecture": "which network is trained",
+        "data": "what it is trained on",
+        "training": "how its forward weights are trained",
+        "number": "changes what a step does to the weights, and hardly what it costs",
+        "protocol": "which repetition of the experiment it is, and on what it is tested; searches set these themselves",
+        "location": "where the run is made; it may change when the run goes on",
+        "recording": "what is kept of the run",
+    }
+)
+"""What a setting may be for. Most settings have one role, some are also a number."""
+
+
+def _setting(default: Any, description: str, **known: Any) -> Any:
+    return dataclasses.field(default=default, metadata=_about(description, **known))
+
+
+def _about(
+    description: str,
+    *,
+    roles: str,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    below: float | None = None,
+) -> dict[str, Any]:
+    for role in roles.split():
+        check_one_of("role", role, ROLES)
+    return {"help": description, "roles": roles.split(), "choices": choices, "least": least, "below": below}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeclaredSettings:
+    """The settings of a run with what is known of each: its role, its help, its choices and its bounds.
+
+    Raises
+    ------
+    InputError
+        If a value is of the wrong kind, out of range or not among the choices.
+
+    Examples
+    --------
+    >>> DeclaredSettings(epochs=-1)
+    Traceback (most recent call last):
+    ...
+    wtdiag.probes.errors.InputError: epochs: expected a number ≥ 0, got -1
+    """
+
+    rule: str = _setting("fa", "Rule that carries the error; `wtdiag rules` lists them.", roles="method")
+    coefficients: dict[str, Coefficient] = dataclasses.field(
+        default_factory=dict, metadata=_about("Coefficients or options of the rule.", roles="method number")
+    )
+    model: str = _setting(
+        "mlp", "mlp, conv, resnet8/20/32/44/56/110 or any torchvision classification model.", roles="architecture"
+    )
+    depth: int | None = _setting(None, "Weight layers of the model.", roles="architecture", least=1)
+    width: int | None = _setting(None, "Width of the model.", roles="architecture", least=1)
+    batch_norm: bool = _setting(True, "Batch normalisation in the model.", roles="architecture")
+    data: str = _setting("digits", "Data set; digits and glyphs need no files.", roles="data")
+    data_dir: str | None = _setting(None, "Folder of the data set's files.", roles="location")
+    download: bool = _setting(False, "Fetch the data set into --data-dir if it is not there.", roles="location")
+    image_size: int | None = _setting(
+        None, "Side of the images in pixels, where there is a choice.", roles="data", least=1
+    )
+    holdout: float = _setting(
+        0.0, "Share of the training set to be tested on instead of the test set.", roles="protocol", least=0, below=1
+    )
+    epochs: float = _setting(10.0, "Passes over the training set.", roles="training", least=0)
+    batch_size: int = _setting(64, "Examples per step.", roles="training", least=2)
+    seed: int = _setting(0, "Seed of initial weights, data order and all noise.", roles="protocol number", least=0)
+    optimizer: str = _setting("sgd", "Optimiser of the forward weights.", roles="training", choices=OPTIMIZERS)
+    lr: float = _setting(0.05, "Learning rate of the forward weights.", roles="training number", least=0)
+    momentum: float = _setting(0.9, "Momentum of SGD.", roles="training number", least=0, below=1)
+    nesterov: bool = _setting(False, "Nesterov's form of momentum.", roles="training number")
+    weight_decay: float = _setting(
+        0.0, "Weight decay of the forward weights; adamw decouples it.", roles="training number", least=0
+    )
+    schedule: str = _setting(
+        "cosine", "Learning rate; step: ×0.1 at 1/3, 2/3 and 8/9.", roles="training number", choices=SCHEDULES
+    )
+    warmup: float = _setting(1.0, "Epochs of linear warm-up.", roles="training number", least=0)
+    label_smoothing: float = _setting(
+        0.0, "Label smoothing of the cross-entropy loss, from 0 to 1.", roles="training number", least=0, below=1
+    )
+    clip_norm: float | None = _setting(
+        None, "Largest norm of the forward weights' gradient.", roles="training", least=0
+    )
+    feedback_optimizer: str | None = _setting(
+        None,
+        "Optimiser of learned feedback weights; forward: the same one as for the forward weights.",
+        roles="feedback",
+        choices=("forward", *OPTIMIZERS),
+    )
+    feedback_lr: float | None = _setting(
+        None, "Learning rate of learned feedback weights.", roles="feedback number", least=0
+    )
+    feedback_momentum: float = _setting(
+        0.0, "Momentum of SGD on learned feedback weights.", roles="feedback number", least=0, below=1
+    )
+    delay: float = _setting(
+        0.0, "Epochs at the start in which the feedback weights alone learn.", roles="feedback", least=0
+    )
+    alternate: int = _setting(
+        0, "Task steps between two feedback steps; 0: both in each step.", roles="feedback", least=0
+    )
+    update_noise: float = _setting(
+        0.0, "Deviation of Gaussian noise on updates, times learning rate.", roles="training number", least=0
+    )
+    noise_on: str = _setting(
+        "both", "Which weights' updates are noisy.", roles="feedback number", choices=("forward", "feedback", "both")
+    )
+    device: str = _setting("auto", "auto, cpu, cuda or cuda:N.", roles="location")
+    precision: str = _setting("float32", "Arithmetic.", roles="training", choices=("float32", "bfloat16", "float64"))
+    snapshots: int = _setting(
+        20, "Snapshots, spaced logarithmically from first to last step.", roles="recording", least=2
+    )
+    snapshot_every: int | None = _setting(None, "Also a snapshot every so many steps.", roles="recording", least=1)
+    max_gb: float | None = _setting(
+        None, "Disk space for snapshots, in GB; fewer are taken if need be.", roles="recording", least=0
+    )
+    probe_size: int = _setting(
+        64, "Examples in the fixed batch that the signal probes use.", roles="recording", least=2
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(DeclaredSettings):
+            _check(field, _hints()[field.name], getattr(self, field.name))
+
+
+@cache
+def settings_with_role(*roles: str) -> tuple[str, ...]:
+    """Return the names of the settings that have any of the roles, in the order of their declaration.
+
+    Raises
+    ------
+    InputError
+        If a role is not one of `ROLES`.
+
+    Examples
+    --------
+    >>> settings_with_role("architecture", "data")
+    ('model', 'depth', 'width', 'batch_norm', 'data', 'image_size')
+    """
+    for role in roles:
+        check_one_of("role", role, ROLES)
+    fields = dataclasses.fields(DeclaredSettings)
+    return tuple(field.name for field in fields if not set(roles).isdisjoint(field.metadata["roles"]))
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(DeclaredSettings)
+
+
+def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> None:
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if value is None and type(None) in kinds:
+        return
+    kind = kinds[0]
+    if field.name == "coefficients":
+        if not isinstance(value, dict):
+            raise InputError(f"coefficients: expected a table of NAME = VALUE, got {value!r}")
+        return
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{field.name}: expected {_NAMES[kind]}, got {value!r}")
+    least = field.metadata["least"]
+    if least is not None and not (value >= least and math.isfinite(value)):
+        raise InputError(f"{field.name}: expected a number ≥ {least:g}, got {value!r}")
+    below = field.metadata["below"]
+    if below is not None and value >= below:
+        raise InputError(f"{field.name}: expected a number below {below:g}, got {value!r}")
+    if field.metadata["choices"]:
+        check_one_of(field.name, value, field.metadata["choices"])
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
