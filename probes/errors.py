@@ -14,6 +14,17 @@ class InputError(ValueError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of an error's message; its type's name if it has no message.
+
+    Examples
+    --------
+    >>> first_line(ValueError("shapes differ\n  at layer 3")), first_line(MemoryError())
+    ('shapes differ', 'MemoryError')
+    """
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def check_one_of(argument: str, value: Any, choices: Collection[str]) -> None:
     """Require ``value`` to be one of ``choices``.
 

@@ -22,12 +22,12 @@ from wtdiag.studies.engine.pool import cores
 from wtdiag.studies.file.describe import describe
 from wtdiag.studies.file.plan import Plan
 from wtdiag.studies.study import Study
+from wtdiag.trainers.config.datasets import DataCache, load_data
 from wtdiag.trainers.config.device import gpus, threads
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.data import Data
 from wtdiag.trainers.data.synthetic import files_found, synthetic
 from wtdiag.trainers.loop.cost import Cost, measure
-from wtdiag.trainers.loop.fit import load_data
 
 
 @dataclass(frozen=True)
@@ -126,20 +126,16 @@ def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> Estimate:
         raise InputError(f"jobs: expected a positive number of processes, got {jobs}")
     kinds = _kinds(cells)
     jobs = jobs or cores()
-    datasets: dict[tuple[Any, ...], Data | None] = {}
+    stand_in = DataCache(_stand_in)
     missing: dict[str, None] = {}
     problems: dict[str, None] = {}
     tried = []
     console = Console(stderr=True)
     with threads(max(1, cores() // jobs)):
         for kind in track(kinds, "dry run", console=console, disable=not console.is_terminal, transient=True):
-            settings = kind.settings
-            key = settings.data, settings.data_dir, settings.image_size
-            if key not in datasets:
-                datasets[key], absent, problem = _stand_in(settings)
-                missing |= dict.fromkeys(filter(None, [absent]))
-                problems |= dict.fromkeys(filter(None, [problem]))
-            dataset = datasets[key]
+            dataset, absent, problem = stand_in(kind.settings)
+            missing |= dict.fromkeys(filter(None, [absent]))
+            problems |= dict.fromkeys(filter(None, [problem]))
             tried.append(kind if dataset is None else _tried(kind, dataset))
     problems |= {f"{kind.label}: {kind.problem}": None for kind in tried if kind.problem}
     on_gpu = gpus() and any(not kind.settings.device.startswith("cpu") for kind in kinds)

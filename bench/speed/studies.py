@@ -20,7 +20,8 @@ import torch
 from wtdiag.studies.engine.cell import Cell, outcome_of
 from wtdiag.studies.file.plan import read_plan
 from wtdiag.studies.parts.grid import Grid
-from wtdiag.trainers.loop.fit import Training, load_data
+from wtdiag.trainers.config.datasets import load_data
+from wtdiag.trainers.loop.fit import Training
 
 STUDY = """
 title = "200 tiny cells"

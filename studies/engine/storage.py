@@ -11,7 +11,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, first_line
 
 _PATIENCE = 60.0
 """Seconds that a process waits for others to let go of an SQLite file."""
@@ -39,9 +39,11 @@ def open_storage(url: str) -> RDBStorage:
             if attempts_left:
                 time.sleep(0.2)  # another process may be making the tables at this very moment
                 continue
-            raise InputError(f"storage: {shown} cannot be opened ({_first_line(error)})") from None
+            raise InputError(f"storage: {shown} cannot be opened ({first_line(error.__cause__ or error)})") from None
         except ImportError as error:
-            raise InputError(f"storage: {shown} needs a driver that is not installed ({_first_line(error)})") from None
+            raise InputError(
+                f"storage: {shown} needs a driver that is not installed ({first_line(error.__cause__ or error)})"
+            ) from None
     if sqlite:
         _serialise(storage.engine)
     return storage
@@ -80,7 +82,3 @@ def _serialise(engine: sqlalchemy.Engine) -> None:
     @sqlalchemy.event.listens_for(engine, "begin")
     def begun(connection: sqlalchemy.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error.__cause__ or error).splitlines()[0]

@@ -11,16 +11,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from wtdiag.diagnostics.analysis.analyze import analyze, write_analysis
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, first_line
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
 from wtdiag.studies.engine.cell import Cell, Outcome, State, is_done, outcome_of
 from wtdiag.studies.predict.live_stability import stability
 from wtdiag.trainers import data
+from wtdiag.trainers.config.datasets import DataCache, load_data
 from wtdiag.trainers.config.device import take_share
-from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.loop.fit import Progress, Training, load_data
+from wtdiag.trainers.loop.fit import Training
+from wtdiag.trainers.loop.resume import TrainingProgress
 from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
 
 REPORT_SECONDS = 0.25
@@ -44,21 +45,21 @@ def work(connection: Connection, index: int, threads: int) -> None:
         Cores that it may use.
     """
     take_share(index, threads)
-    cache: dict[tuple[object, ...], data.Data] = {}
+    load = DataCache(load_data)
     try:
         while True:
             cell = connection.recv()
             if cell is not None:  # the cell that was to be interrupted has ended by itself
-                connection.send(("ended", _ended(cell, connection, cache)))
+                connection.send(("ended", _ended(cell, connection, load)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
 
 
-def _ended(cell: Cell, connection: Connection, cache: dict[tuple[object, ...], data.Data]) -> Outcome:
+def _ended(cell: Cell, connection: Connection, load: DataCache[data.Data]) -> Outcome:
     try:
         outcome = outcome_of(cell.path)
         if outcome is None or outcome.status not in ENDED:
-            outcome = _train(cell, connection, _load(cell.settings, cache))
+            outcome = _train(cell, connection, load(cell.settings))
         if outcome.status in ("finished", "diverged") and not is_done(cell):
             _measure(cell)
     except InputError as error:
@@ -66,15 +67,8 @@ def _ended(cell: Cell, connection: Connection, cache: dict[tuple[object, ...], d
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
         raise
     except Exception as error:  # out of memory, a full disk, whatever it is: the other cells go on
-        return Outcome("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        return Outcome("failed", f"{type(error).__name__}: {first_line(error)}")
     return outcome
-
-
-def _load(settings: Settings, cache: dict[tuple[object, ...], data.Data]) -> data.Data:
-    key = settings.data, settings.data_dir, settings.image_size
-    if key not in cache:
-        cache[key] = load_data(settings)
-    return cache[key]
 
 
 def _await(path: Path) -> None:
@@ -138,7 +132,7 @@ def _watch_epochs() -> Iterator[int]:
         epoch *= 2
 
 
-def _state(progress: Progress, step_size_number: float = math.nan, log_gain: float = math.nan) -> State:
+def _state(progress: TrainingProgress, step_size_number: float = math.nan, log_gain: float = math.nan) -> State:
     return State(
         progress.step,
         progress.total,

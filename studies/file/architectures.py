@@ -12,8 +12,8 @@ from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.file.describe import describe
 from wtdiag.trainers import data
 from wtdiag.trainers.config.build import build_network
+from wtdiag.trainers.config.datasets import DataCache, load_data
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.loop.fit import load_data
 
 FIXED = settings_with_role("method", "protocol")
 """Settings that no architecture may change: the method, what seeds pair, and that it is tested on the test set."""
@@ -116,14 +116,12 @@ def require_trainable(wanted: Mapping[str, Settings]) -> None:
     ...
     wtdiag.probes.errors.InputError: to: deeper: depth: 8 cannot be used, 'resnet20' fixes it; it is free in mlp, conv
     """
-    datasets: dict[tuple[Any, ...], data.Data] = {}
+    load = DataCache(load_data)
     for label, settings in wanted.items():
-        key = settings.data, settings.data_dir, settings.image_size
         try:
-            if key not in datasets:
-                datasets[key] = load_data(settings)
-            data.batch_count(datasets[key].train, settings.batch_size)
-            build_network(settings, shape=datasets[key].shape, classes=datasets[key].classes)
+            dataset = load(settings)
+            data.batch_count(dataset.train, settings.batch_size)
+            build_network(settings, shape=dataset.shape, classes=dataset.classes)
         except InputError as error:
             raise InputError(f"to: {label}: {error}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, first_line
 from wtdiag.trainers import models
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import transport_free
@@ -38,5 +38,4 @@ def build_network(settings: Settings, *, shape: tuple[int, int, int], classes: i
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # torch's for sizes and seeds out of reach
         asked = {"seed": settings.seed, "shape": shape, "classes": classes, **sizes}
         given = ", ".join(f"{name}={value}" for name, value in asked.items() if value is not None)
-        reason = str(error).split("\n")[0]
-        raise InputError(f"model: {settings.model!r} cannot be built with {given} ({reason})") from error
+        raise InputError(f"model: {settings.model!r} cannot be built with {given} ({first_line(error)})") from error

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, first_line
 
 
 def choose_device(name: str) -> torch.device:
@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: {name!r} cannot be used ({str(error).splitlines()[0]}); try auto or cpu") from None
+        raise InputError(f"device: {name!r} cannot be used ({first_line(error)}); try auto or cpu") from None
     return device
 
 

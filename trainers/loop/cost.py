@@ -11,13 +11,11 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn import functional as F
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, first_line
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.data import Data
 from wtdiag.trainers.data.synthetic import SyntheticSplit
-from wtdiag.trainers.layers.convert import set_rule
 from wtdiag.trainers.loop.fit import Training
 
 STEP_SECONDS = 0.5
@@ -77,7 +75,7 @@ def measure(settings: Settings, dataset: Data) -> Cost:
     except InputError:
         raise
     except (RuntimeError, MemoryError) as error:  # torch's, for shapes that do not fit and for memory
-        raise InputError(f"a training step fails ({str(error).splitlines()[0]})") from error
+        raise InputError(f"a training step fails ({first_line(error)})") from error
     return Cost(
         parameters=sum(parameter.numel() for parameter in training.learner.forward),
         memory=memory,
@@ -100,7 +98,7 @@ def _first_step(training: Training) -> int:
         return tensor.detach()
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _step(training, 0, _noise(training, 2))
+        loss = training.stepper.take(0, *_noise(training, 2), always=True).loss
     if not math.isfinite(loss):
         raise InputError(f"loss: {loss} at the first step, on noise; expected a finite number")
     state = [*training.model.state_dict().values()]
@@ -132,27 +130,11 @@ def _timed(training: Training) -> tuple[int, float]:
 
 def _clocked(training: Training, step: int, batch: tuple[Tensor, Tensor]) -> float:
     began = time.perf_counter()
-    _step(training, step, batch)  # its loss was read, so the device has done its work
+    training.stepper.take(step, *batch, always=True)  # the norms were read, so the device has done its work
     return time.perf_counter() - began
 
 
 def _noise(training: Training, examples: int) -> tuple[Tensor, Tensor]:
     data = training.dataset
     x, y = SyntheticSplit.of(examples, data.shape, data.classes).batch(torch.arange(examples))
-    return x.to(training.device, training.dtype), y.to(training.device)
-
-
-def _step(training: Training, step: int, batch: tuple[Tensor, Tensor]) -> float:
-    """Take a training step and nothing else: nothing is recorded."""
-    x, y = batch
-    settings, learner = training.settings, training.learner
-    set_rule(training.model, learner.rule_at(step))
-    training.model.train()
-    learner.begin(step)
-    with torch.autocast(training.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        loss = F.cross_entropy(training.model(x), y, label_smoothing=settings.label_smoothing)
-    loss.backward()  # type: ignore[no-untyped-call]
-    learner.step(step)
-    if training.device.type == "cuda":
-        torch.cuda.synchronize(training.device)
-    return float(loss.item())
+    return training.stepper.place(x, y)

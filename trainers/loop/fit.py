@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import os
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count, starmap
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.records import rundir
-from wtdiag.probes.records.rundir import ENDED
-from wtdiag.probes.records.schema import CHECKPOINT, CONFIG, open_run
+from wtdiag.probes.records.schema import CONFIG
 from wtdiag.trainers import data
 from wtdiag.trainers.config.build import DTYPES, build_network
+from wtdiag.trainers.config.datasets import DataCache, load_data
 from wtdiag.trainers.config.device import RandomState, choose_device
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.layers.convert import set_rule, synapses
-from wtdiag.trainers.loop.launch import check_modes, status
 from wtdiag.trainers.loop.learner import Learner
-from wtdiag.trainers.record import checkpoint
+from wtdiag.trainers.loop.resume import ResumableState, TrainingProgress, check_beginning
+from wtdiag.trainers.loop.step import Stepper, StepResult
 from wtdiag.trainers.record.provenance import describe
 from wtdiag.trainers.record.recorder import Recorder
 from wtdiag.trainers.record.snapshot_plan import SnapshotPlan, Trouble
@@ -37,27 +31,10 @@ from wtdiag.trainers.record.staging import snapshot_bytes
 STAGE = 10
 """Steps between two copies of the weights held in memory, to be written if trouble strikes after them."""
 CHECKPOINT_SECONDS = 20.0
-_KEPT = ("step", "loss", "accuracy", "test_accuracy")
-"""What of the progress a checkpoint holds."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands after a step."""
-
-    step: int
-    total: int
-    loss: float = math.nan
-    accuracy: float = math.nan
-    test_accuracy: float = math.nan
-    throughput: float = math.nan
-    tested_on: str = "test"
-    status: str = "running"
-    reason: str = ""
 
 
 class Training:
-    """One run: iterate over it to train, a `Progress` after each step.
+    """One run: iterate over it to train, a `TrainingProgress` after each step.
 
     Each run keeps its own random state, so several can be stepped in turn without touching each other or the
     caller. Making one checks all input and writes nothing; `begin`, or iterating over it, does.
@@ -100,10 +77,8 @@ class Training:
         resume: bool = False,
         force: bool = False,
     ) -> None:
-        check_modes(resume=resume, force=force)
         self.settings, self.out = settings, Path(out)
         self.device = choose_device(settings.device)
-        self.dtype = DTYPES[settings.precision]
         whole = dataset or load_data(settings)
         self.dataset = data.hold_out(whole, settings.holdout) if settings.holdout else whole
         shape, classes = self.dataset.shape, self.dataset.classes
@@ -111,6 +86,7 @@ class Training:
         self.total = round(settings.epochs * self.epoch)
         self.model = build_network(settings, shape=shape, classes=classes).to(self.device)
         self.learner = Learner(self.model, settings, total=self.total, epoch=self.epoch)
+        self.stepper = Stepper(self.model, self.learner, settings, self.device)
         self.plan = SnapshotPlan(
             self.total,
             count=settings.snapshots,
@@ -118,26 +94,14 @@ class Training:
             max_gb=settings.max_gb,
             snapshot_bytes=snapshot_bytes(self.model),
         )
-        self.trouble = Trouble(self.plan.reserve)
-        self.progress = Progress(0, self.total, tested_on="validation" if settings.holdout else "test")
+        self.progress = TrainingProgress(0, self.total, tested_on="validation" if settings.holdout else "test")
+        self._trouble = Trouble(self.plan.reserve)
         self._random = RandomState(self.device, settings.seed)
-        self._feedback_norm: float | None = None
-        self._forward_norm = math.nan
-        self._scheduled = any(isinstance(value, str) and ":" in value for value in settings.coefficients.values())
+        self._state = ResumableState(self.model, self.learner, self._trouble, self._random)
+        self._beginning = check_beginning(self.out, resume=resume, force=force)
+        if self._beginning == "resume":
+            self.progress = self._state.take_up(self.out, self.progress)
         self._begun = False
-        self._resumes = resume and (self.out / CHECKPOINT).exists()
-        restarts = resume and (self.out / CONFIG).exists() and not self._resumes
-        if resume and status(self.out) in ENDED:
-            raise InputError(f"resume: {self.out} is {status(self.out)} already; there is nothing left to do")
-        if self._resumes:
-            open_run(self.out)
-            os.close(rundir.hold(self.out))
-            self._take_up(checkpoint.load(self.out))
-            return
-        if restarts:  # it was killed before its first checkpoint
-            rundir.check_restart(self.out)
-        self._force = force or restarts
-        rundir.check(self.out, force=self._force)
 
     def begin(self) -> None:
         """Make the run directory, or take it up; nothing if that is done.
@@ -149,12 +113,16 @@ class Training:
         """
         if self._begun:
             return
-        if self._resumes:
+        if self._beginning == "resume":
             self.recorder = Recorder.resume(self.model, self.out, self.progress.step)
         else:
             config = describe(self.settings, shape=self.dataset.shape, classes=self.dataset.classes)
             self.recorder = Recorder(
-                self.model, self.out, config=config, probe_batch=self.probe_batch(), force=self._force
+                self.model,
+                self.out,
+                config=config,
+                probe_batch=self.probe_batch(),
+                force=self._beginning == "replace",
             )
         self._begun = True
 
@@ -163,7 +131,7 @@ class Training:
         generator = torch.Generator().manual_seed(self.settings.seed)
         indices = torch.randperm(len(self.dataset.train), generator=generator)[: self.settings.probe_size]
         x, y = self.dataset.train.batch(indices, None)
-        return x.to(self.dtype), y
+        return x.to(DTYPES[self.settings.precision]), y
 
     def close(self) -> None:
         """Leave off: a run that has begun and not ended is interrupted.
@@ -188,7 +156,7 @@ class Training:
         self._snapshot(self.progress.step)
         self._end("pruned", pruned={"step": self.progress.step, "why": reason})
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Iterator[TrainingProgress]:
         self.begin()
         steps = self._steps()
         try:
@@ -201,7 +169,7 @@ class Training:
             self.close()
 
     def _steps(self) -> Generator[None]:
-        if not self._resumes:
+        if self._beginning != "resume":
             if 0 in self.plan:
                 self._snapshot(0)
             self.recorder.stage(0)
@@ -211,13 +179,14 @@ class Training:
         for step in range(self.progress.step, self.total):
             began = time.monotonic()
             x, y = next(stream)
-            diverged = self._step(step, x, y)
-            if diverged:
-                self._end("diverged", diverged=diverged)
+            result = self.stepper.take(step, x, y)
+            if result.non_finite:
+                self._diverge(step, result)
                 yield
                 return
-            self._log(step + 1, len(y), began)
-            self._record(step + 1)
+            self.progress.step, self.progress.loss, self.progress.accuracy = step + 1, result.loss, result.accuracy
+            self._log(result, len(y), began)
+            self._record(result)
             if (step + 1) % STAGE == 0 and step + 1 < self.total:
                 self.recorder.stage(step + 1)
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -228,73 +197,47 @@ class Training:
         self._end("finished")
         yield
 
-    def _step(self, step: int, x: Tensor, y: Tensor) -> dict[str, Any] | None:
-        """Take one step; return what became non-finite, if anything did."""
-        settings, progress = self.settings, self.progress
-        if self._scheduled:
-            set_rule(self.model, self.learner.rule_at(step))
-        self.model.train()
-        self.learner.begin(step)
-        with self._autocast():
-            output = self.model(x)
-            loss = F.cross_entropy(output, y, label_smoothing=settings.label_smoothing)
-        progress.loss = loss.item()
-        if not math.isfinite(progress.loss):
+    def _diverge(self, step: int, result: StepResult) -> None:
+        """End a run in which a step gave what is not finite."""
+        self.progress.loss = result.loss
+        if result.non_finite == "loss":
             self._snapshot(step)  # the weights themselves are finite, or the step before would have ended the run
-            return {"step": step + 1, "what": "loss"}
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.learner.step(step)
-        progress.accuracy = (output.detach().argmax(1) == y).double().mean().item()
-        self._forward_norm = _norm(self.learner.weights)
-        self._feedback_norm = _norm(self.learner.feedback) if self.learner.feedback else None
-        if not math.isfinite(self._forward_norm + (self._feedback_norm or 0.0)):
+        else:
+            self.progress.accuracy = result.accuracy
             self.recorder.keep()
-            return {"step": step + 1, "what": self._first_non_finite()}
-        progress.step = step + 1
-        return None
+        self._end("diverged", diverged={"step": step + 1, "what": result.non_finite})
 
-    def _record(self, step: int) -> None:
-        """Snapshot what the plan or trouble asks for."""
-        event = self.trouble.update(step, loss=self.progress.loss, feedback_norm=self._feedback_norm)
+    def _record(self, result: StepResult) -> None:
+        """Take a snapshot if the plan or trouble asks for one."""
+        step = self.progress.step
+        event = self._trouble.update(step, loss=result.loss, feedback_norm=result.feedback_norm)
         if event:
             self.recorder.log(step, event=event)
             self.recorder.keep()
-        if step in self.plan or self.trouble.wants(step):
+        if step in self.plan or self._trouble.wants(step):
             self._snapshot(step)
 
-    def _log(self, step: int, examples: int, began: float) -> None:
-        progress = self.progress
+    def _log(self, result: StepResult, examples: int, began: float) -> None:
+        progress, step = self.progress, self.progress.step
         rate = examples / max(1e-9, time.monotonic() - began)
         progress.throughput = rate if math.isnan(progress.throughput) else 0.9 * progress.throughput + 0.1 * rate
         lr, feedback_lr = self.learner.rates(step - 1)
         metrics = {
             "epoch": step / self.epoch,
-            "loss": progress.loss,
-            "accuracy": progress.accuracy,
+            "loss": result.loss,
+            "accuracy": result.accuracy,
             "lr": lr,
             "feedback_lr": feedback_lr,
-            "forward_norm": self._forward_norm,
-            "feedback_norm": self._feedback_norm,
+            "forward_norm": result.forward_norm,
+            "feedback_norm": result.feedback_norm,
             "throughput": round(progress.throughput, 1),
         }
         if step % self.epoch == 0 or step == self.total:
-            loss, progress.test_accuracy = self._evaluate()
+            batches = data.evaluation_batches(self.dataset.test, max(256, self.settings.batch_size))
+            loss, progress.test_accuracy = self.stepper.evaluate(batches)
             tested = {"loss": loss, "accuracy": progress.test_accuracy}
             metrics |= {f"{progress.tested_on}_{name}": value for name, value in tested.items()}
         self.recorder.log(step, **metrics)
-
-    @torch.no_grad()
-    def _evaluate(self) -> tuple[float, float]:
-        self.model.eval()
-        loss, right, count = 0.0, 0, 0
-        for batch in data.evaluation_batches(self.dataset.test, max(256, self.settings.batch_size)):
-            x, y = self._place(*batch)
-            with self._autocast():
-                output = self.model(x)
-                loss += F.cross_entropy(output, y, reduction="sum").item()
-            right += int((output.argmax(1) == y).sum())
-            count += len(y)
-        return loss / count, right / count
 
     def _end(self, how: str, **what: Any) -> None:
         # The status comes last: a run killed before it takes its last steps again, to the same end. The weights of a
@@ -313,71 +256,18 @@ class Training:
 
     def _checkpoint(self) -> None:
         self.recorder.flush()  # everything up to this step is on disk before a checkpoint says so
-        checkpoint.save(
-            self.out,
-            {
-                **{name: getattr(self.progress, name) for name in _KEPT},
-                "model": self.model.state_dict(),
-                "learner": self.learner.state_dict(),
-                "trouble": self.trouble.state_dict(),
-                "random": self._random.now(),
-                "layers": checkpoint.forward_facts(self.model),
-            },
-        )
-
-    def _take_up(self, saved: dict[str, Any]) -> None:
-        try:
-            step, *numbers = (saved[name] for name in _KEPT)
-            if type(step) is not int or not 0 <= step <= self.total:
-                raise ValueError(f"step: expected a whole number from 0 to {self.total}, got {step!r}")
-            for name, number in zip(_KEPT[1:], numbers, strict=True):
-                if not isinstance(number, float):
-                    raise ValueError(f"{name}: expected a number, got {number!r}")
-            self.model.load_state_dict(saved["model"])
-            self.learner.load_state_dict(saved["learner"])
-            self._check_optimizers()
-            self.trouble.load_state_dict(saved["trouble"])
-            checkpoint.restore_forward_facts(self.model, saved["layers"])
-            # On a machine with more devices than the last one, the others' states are those of the seed.
-            self._random.state = [*saved["random"], *self._random.state[len(saved["random"]) :]]
-            with self._random.active():
-                pass
-            self.progress = dataclasses.replace(self.progress, step=step, **dict(zip(_KEPT[1:], numbers, strict=True)))
-        except checkpoint.DAMAGE as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise InputError(f"{self.out / CHECKPOINT}: does not fit the run's settings ({reason})") from None
-
-    def _check_optimizers(self) -> None:
-        """Require that the state of each parameter is one that a step can use."""
-        for name, optimizer in self.learner.optimizers.items():
-            for parameter, state in optimizer.state.items():
-                for key, value in state.items():
-                    if value is not None and value.shape not in (parameter.shape, torch.Size()):
-                        raise ValueError(f"{name}: {key} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
+        self._state.save(self.out, self.progress)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, skip = divmod(self.progress.step, self.epoch)
         for epoch in count(first):
             start = skip if epoch == first else 0
             yield from starmap(
-                self._place,
+                self.stepper.place,
                 data.batches(
                     self.dataset.train, self.settings.batch_size, seed=self.settings.seed, epoch=epoch, start=start
                 ),
             )
-
-    def _place(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return x.to(self.device, self.dtype, non_blocking=True), y.to(self.device, non_blocking=True)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
-
-    def _first_non_finite(self) -> str:
-        for name, layer in synapses(self.model):
-            for kind in ("weight", "feedback"):
-                if not math.isfinite(_norm([getattr(layer, kind)])):
-                    return f"norm of the {kind} of {name}"
-        return "norm of all weights"
 
 
 def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = False) -> dict[str, Training]:
@@ -391,13 +281,11 @@ def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = 
     taken = [str(path) for path in runs if (path / CONFIG).exists()]
     if taken and not (resume or force):
         raise InputError(f"out: {', '.join(taken)} holds a run already; --resume goes on with it, --force replaces it")
-    datasets: dict[tuple[object, ...], data.Data] = {}
-    trainings: dict[str, Training] = {}
-    for path, settings in runs.items():
-        key = settings.data, settings.data_dir, settings.image_size
-        if key not in datasets:
-            datasets[key] = load_data(settings)
-        trainings[str(path)] = Training(settings, path, dataset=datasets[key], resume=resume, force=force)
+    load = DataCache(load_data)
+    trainings = {
+        str(path): Training(settings, path, dataset=load(settings), resume=resume, force=force)
+        for path, settings in runs.items()
+    }
     try:
         for training in trainings.values():  # all folders and configs are there before the first run takes a step
             training.begin()
@@ -407,20 +295,3 @@ def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = 
                 training.close()
         raise
     return trainings
-
-
-def load_data(settings: Settings) -> data.Data:
-    """Load the data set of the settings.
-
-    Raises
-    ------
-    InputError
-        If it is unknown, missing or damaged.
-    """
-    return data.load(
-        settings.data, data_dir=settings.data_dir, download=settings.download, image_size=settings.image_size
-    )
-
-
-def _norm(tensors: list[Tensor]) -> float:
-    return torch.nn.utils.get_total_norm(tensors).item()

@@ -12,11 +12,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.loop.fit import Progress as State
 from wtdiag.trainers.loop.fit import Training
+from wtdiag.trainers.loop.resume import TrainingProgress
 
 
-def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, State]:
+def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, TrainingProgress]:
     """Train all runs to their end, a step of each in turn, and return where each ended.
 
     Bars are drawn only where ``console`` is a terminal.
@@ -58,7 +58,7 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Sta
     return {name: training.progress for name, training in trainings.items()}
 
 
-def _show(bars: Progress, task: TaskID, state: State) -> None:
+def _show(bars: Progress, task: TaskID, state: TrainingProgress) -> None:
     numbers = f"loss {state.loss:6.3f}  acc {state.accuracy:.2f}"
     if not math.isnan(state.test_accuracy):
         numbers += f"  {state.tested_on} {state.test_accuracy:.3f}"
@@ -68,7 +68,7 @@ def _show(bars: Progress, task: TaskID, state: State) -> None:
     bars.update(task, completed=state.step, numbers=numbers)
 
 
-def table(states: Mapping[str, State]) -> Table:
+def table(states: Mapping[str, TrainingProgress]) -> Table:
     """Return the final table: one row per run."""
     result = Table(box=None, pad_edge=False)
     for column, justify in (("run", "left"), ("status", "left"), ("steps", "right"), ("loss", "right")):

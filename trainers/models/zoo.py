@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torchvision import models
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, first_line
 
 __all__ = ["build", "names"]
 
@@ -48,7 +48,7 @@ def build(name: str, *, classes: int, shape: tuple[int, int, int], batch_norm: b
     except (RuntimeError, ValueError, AssertionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"model: {name!r} cannot take {image} ({str(error).splitlines()[0]})") from error
+        raise InputError(f"model: {name!r} cannot take {image} ({first_line(error)})") from error
     return model
 
 

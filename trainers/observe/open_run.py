@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, first_line
 from wtdiag.probes.records import schema
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings, from_mapping
@@ -185,7 +185,7 @@ def _probed(
         try:
             return measure(now, x, target, loss, rates, step)
         except (RuntimeError, IndexError, ValueError) as error:
-            reason = str(error).split("\n")[0]
+            reason = first_line(error)
             raise InputError(f"{source}: the network or its loss cannot take the batch ({reason})") from error
 
     return at

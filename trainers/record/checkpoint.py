@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, first_line
 from wtdiag.probes.records.schema import CHECKPOINT, write_aside
 from wtdiag.trainers.layers.convert import synapses
 
@@ -46,8 +46,7 @@ def load(run: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except (*DAMAGE, OSError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from None
+        raise InputError(f"{path}: cannot be read as a checkpoint ({first_line(error)})") from None
     if not isinstance(state, dict) or "step" not in state:
         raise InputError(f"{path}: is not a checkpoint of wtdiag")
     return state

@@ -9,7 +9,7 @@ import torch
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.loop import fit
+from wtdiag.trainers.loop import step as step_module
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.record.snapshot_plan import SnapshotPlan
 from wtdiag.trainers.record.staging import snapshot_bytes
@@ -99,7 +99,7 @@ def test_step_0_is_recorded_only_as_planned(tmp_path):
 
 def test_words_are_no_schedules(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(fit, "set_rule", lambda *_: calls.append(1))
+    monkeypatch.setattr(step_module, "set_rule", lambda *_: calls.append(1))
     train(tmp_path / "words", rule="wm-reg", epochs=0.2, coefficients={"inputs": "noise"})
     assert not calls
     _, progress = train(tmp_path / "schedule", rule="sa", epochs=0.2, coefficients={"self": "linear:0.1:0.2"})

@@ -1,0 +1,116 @@
+"""One step of a training, the same for a run and for the estimate of what a run costs; and evaluation between steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wtdiag.trainers.config.build import DTYPES
+from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.layers.convert import set_rule, synapses
+from wtdiag.trainers.loop.learner import Learner
+
+
+class StepResult(NamedTuple):
+    """What a step gave.
+
+    Attributes
+    ----------
+    loss, accuracy : float
+        On the batch, before the weights moved.
+    forward_norm : float
+        Norm of the weights of all converted layers, after they moved.
+    feedback_norm : float or None
+        Norm of all learned feedback weights; None if no feedback is learned.
+    non_finite : str
+        What is not finite any more: "loss", or which norm; "" if all is finite.
+    """
+
+    loss: float
+    accuracy: float = math.nan
+    forward_norm: float = math.nan
+    feedback_norm: float | None = None
+    non_finite: str = ""
+
+
+class Stepper:
+    """Takes the steps of one run.
+
+    Parameters
+    ----------
+    model
+        The converted network, on its device.
+    learner
+        Moves its weights.
+    settings
+        Loss, precision and coefficients.
+    device
+        Where to compute.
+    """
+
+    def __init__(self, model: nn.Module, learner: Learner, settings: Settings, device: torch.device) -> None:
+        self._model, self._learner, self._settings, self._device = model, learner, settings, device
+        self._scheduled = any(isinstance(value, str) and ":" in value for value in settings.coefficients.values())
+
+    def place(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a batch on the device, in the precision of the weights."""
+        dtype = DTYPES[self._settings.precision]
+        return x.to(self._device, dtype, non_blocking=True), y.to(self._device, non_blocking=True)
+
+    def take(self, step: int, x: Tensor, y: Tensor, *, always: bool = False) -> StepResult:
+        """Take the step from ``step`` to ``step + 1`` on a placed batch.
+
+        A loss that is not finite moves no weights, except with ``always``, by which the cost of a step is measured.
+        """
+        model, learner = self._model, self._learner
+        if self._scheduled:
+            set_rule(model, learner.rule_at(step))
+        model.train()
+        learner.begin(step)
+        with self._autocast():
+            output = model(x)
+            loss_tensor = F.cross_entropy(output, y, label_smoothing=self._settings.label_smoothing)
+        loss = loss_tensor.item()
+        if not (math.isfinite(loss) or always):
+            return StepResult(loss, non_finite="loss")
+        loss_tensor.backward()  # type: ignore[no-untyped-call]
+        learner.step(step)
+        accuracy = (output.detach().argmax(1) == y).double().mean().item()
+        forward_norm = _norm(learner.weights)
+        feedback_norm = _norm(learner.feedback) if learner.feedback else None
+        finite = math.isfinite(forward_norm + (feedback_norm or 0.0))
+        return StepResult(loss, accuracy, forward_norm, feedback_norm, "" if finite else _first_non_finite(model))
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+        """Return loss and accuracy over all examples of some batches."""
+        self._model.eval()
+        loss, right, count = 0.0, 0, 0
+        for batch in batches:
+            x, y = self.place(*batch)
+            with self._autocast():
+                output = self._model(x)
+                loss += F.cross_entropy(output, y, reduction="sum").item()
+            right += int((output.argmax(1) == y).sum())
+            count += len(y)
+        return loss / count, right / count
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16")
+
+
+def _first_non_finite(model: nn.Module) -> str:
+    for name, layer in synapses(model):
+        for kind in ("weight", "feedback"):
+            if not math.isfinite(_norm([getattr(layer, kind)])):
+                return f"norm of the {kind} of {name}"
+    return "norm of all weights"
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return torch.nn.utils.get_total_norm(tensors).item()
