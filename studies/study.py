@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 from wtdiag.diagnostics.claims import CLAIMS, Result, decide, write_claims
 from wtdiag.diagnostics.comparison.results import RESULTS, Evidence, gather
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.probes.records import rundir
-from wtdiag.probes.records.schema import write_json
 from wtdiag.studies.engine.cell import Cell
 from wtdiag.studies.engine.pool import Pool
 from wtdiag.studies.file.architectures import check_architectures
 from wtdiag.studies.file.plan import Level, Plan, SweepPlan, TransferPlan, TunePlan, joined
 from wtdiag.studies.parts.dataset import write
+from wtdiag.studies.parts.folder import PartFolder
 from wtdiag.studies.parts.grid import Grid, tunings
 from wtdiag.studies.parts.sweep import Sweep
 from wtdiag.studies.parts.transfer import Transfer
@@ -57,8 +55,8 @@ class Study:
         self.out, self.plan, self.command = out, plan, command
         for name in plan.claims:
             check_one_of("claims", name, CLAIMS)
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / STUDY).exists())):
-            raise InputError(f"out: {out} holds something else than a study; choose another folder")
+        self._folder = PartFolder(out, "study", STUDY)
+        self._folder.record()
         self.grid = Grid(out, plan)
         self.grid.check(but=plan.tune.search if plan.tune else ())
         self._looked = False
@@ -77,13 +75,8 @@ class Study:
         InputError
             If another process works in the folder, or what it holds is of another plan.
         """
+        self._folder.hold(self._record())
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"out: {self.out} cannot be made ({error.strerror})") from None
-        held = rundir.hold(self.out)
-        try:
-            write_json(self.out / STUDY, self._record())
             try:
                 self._train(pool)
             finally:
@@ -92,7 +85,7 @@ class Study:
             write_claims(claims, self.out / DECIDED)
             return claims
         finally:
-            os.close(held)
+            self._folder.close()
 
     def cells(self) -> list[Cell]:
         """Return every cell that it will train, those of searches and transfers at the settings of the file."""

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import weakref
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +15,12 @@ import xarray as xr
 from optuna.storages import RDBStorage
 
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.probes.records import rundir
 from wtdiag.probes.records.config import settings_with_role
-from wtdiag.probes.records.schema import read_json, write_json
 from wtdiag.studies.engine.storage import open_storage, shown_url
 from wtdiag.studies.file.methods import searched
 from wtdiag.studies.file.plan import joined
 from wtdiag.studies.file.space import Space
+from wtdiag.studies.parts.folder import PartFolder
 from wtdiag.studies.parts.search import SAMPLERS, Search
 from wtdiag.studies.parts.trials import dataset
 from wtdiag.trainers.config.settings import from_mapping
@@ -105,12 +103,17 @@ class Sweep:
             raise InputError("search: expected at least one parameter with its range, got none")
         self.space = searched(self.methods, space)
         self.sampler, self.trials, self.seed, self.prune, self.map = sampler, trials, seed, prune, map
+        if storage is not None:
+            shown_url(storage)  # refuses what is no URL
         self._url = storage or f"sqlite:///{self.out.resolve() / 'trials.db'}"
         self._alone = storage is None
-        self._held: weakref.finalize[[int], Sweep] | None = None
+        self._folder = PartFolder(
+            self.out, "sweep", SWEEP, "; to share a search give each an out of its own and all the same storage"
+        )
         self._ranges = {name: next(mine[name] for mine in self.space.values() if name in mine) for name in space}
         self._check_map()
-        self._check_folder(None if storage is None else shown_url(storage))
+        if (stored := self._folder.record()) is not None:
+            _check_same(f"out: {self.out}", stored, self._plan)
 
     def sources(self) -> list[Search]:
         """Return the trials of each method, ready for `studies.engine.pool.Pool.run`; until `close` ``out`` is held.
@@ -120,31 +123,17 @@ class Sweep:
         InputError
             If another process works in ``out``, or the storage cannot be used or holds another sweep.
         """
-        if self._held is None:
-            if not self._alone:
-                _ = self._searches  # before the folder is made: what cannot be used leaves none behind
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"out: {self.out} cannot be made ({error.strerror})") from None
-            try:
-                held = rundir.hold(self.out)
-            except InputError:
-                raise InputError(
-                    f"out: another process works in {self.out}; to share a search give each an out of its own "
-                    "and all the same storage"
-                ) from None
-            self._held = weakref.finalize(self, os.close, held)
-            write_json(self.out / SWEEP, self._plan)
+        if not self._alone:
+            _ = self._searches  # before the folder is made: what cannot be used leaves none behind
+        if not self._folder.held:
+            self._folder.hold(self._plan)
             for search in self._searches:
                 search.take_up()
         return self._searches
 
     def close(self) -> None:
         """Let other processes work in ``out``; the end of this one does so too."""
-        if self._held is not None:
-            self._held()
-            self._held = None
+        self._folder.close()
 
     def best(self, rule: str, k: int = 1) -> list[dict[str, Any]]:
         """Return the parameters of the k best trials of a method that finished, the best first.
@@ -245,15 +234,6 @@ class Sweep:
             raise InputError(f"map: expected two parameters, got {self.map[0]} twice")
         if not self._mapped(self.map):
             raise InputError(f"map: no rule has both {self.map[0]} and {self.map[1]}")
-
-    def _check_folder(self, storage: str | None) -> None:
-        """Require that the folder holds nothing, or this sweep."""
-        if (self.out / SWEEP).exists():
-            _check_same(f"out: {self.out}", read_json(self.out / SWEEP), self._plan)
-        elif self.out.exists() and (
-            not self.out.is_dir() or any(not p.name.startswith(".") for p in self.out.iterdir())
-        ):
-            raise InputError(f"out: {self.out} holds something else than a sweep; choose another folder")
 
     def _mapped(self, names: tuple[str, str]) -> list[str]:
         return [label for label, mine in self.space.items() if set(names) <= set(mine)]

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,12 @@ import numpy as np
 import xarray as xr
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.records import rundir
 from wtdiag.probes.records.config import settings_with_role
-from wtdiag.probes.records.schema import read_json, write_json
 from wtdiag.studies.engine.cell import Cell, Outcome, State, is_done, outcome_of
 from wtdiag.studies.file.architectures import check_architectures, require_trainable
 from wtdiag.studies.file.plan import joined
 from wtdiag.studies.parts.dataset import texts
+from wtdiag.studies.parts.folder import PartFolder
 from wtdiag.studies.parts.found import read_found
 from wtdiag.studies.parts.sweep import REFERENCE, Sweep
 from wtdiag.trainers.config.settings import Settings, from_mapping
@@ -100,10 +98,10 @@ class Transfer:
             for label, best in self.configurations.items()
             for rank in range(len(best))
         }
+        self._folder = PartFolder(self.out, "transfer", TRANSFER)
         self._check_folder()
         self._outcomes: dict[Path, Outcome] = {}
         self._waiting: list[Cell] = []
-        self._held: weakref.finalize[[int], Transfer] | None = None
 
     def sources(self) -> list[Transfer]:
         """Return what `studies.engine.pool.Pool.run` is to train; from here on ``out`` is held.
@@ -119,21 +117,13 @@ class Transfer:
             if not is_done(cell):
                 wanted.setdefault(f"{architecture}: {label}", cell.settings)
         require_trainable(wanted)
-        if self._held is None:
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"out: {self.out} cannot be made ({error.strerror})") from None
-            self._held = weakref.finalize(self, os.close, rundir.hold(self.out))
-            write_json(self.out / TRANSFER, self._plan)
+        self._folder.hold(self._plan)
         self._waiting = list(self.cells.values())[::-1]
         return [self]
 
     def close(self) -> None:
         """Let other processes work in ``out``."""
-        if self._held is not None:
-            self._held()
-            self._held = None
+        self._folder.close()
 
     @property
     def total(self) -> int:
@@ -231,12 +221,11 @@ class Transfer:
         paths = [cell.path for cell in self.cells.values()]
         if len(set(paths)) < len(paths):
             raise InputError("to: two architectures have names that are the same on the disk; rename one")
-        if (self.out / TRANSFER).exists():
-            stored, wanted = read_json(self.out / TRANSFER), json.loads(json.dumps(self._plan))
-            for name in wanted:
-                if stored.get(name) != wanted[name]:
-                    raise InputError(
-                        f"out: {self.out} holds a transfer with other {name}; go on with that, or choose another folder"
-                    )
-        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise InputError(f"out: {self.out} holds something else than a transfer; choose another folder")
+        if (stored := self._folder.record()) is None:
+            return
+        wanted = json.loads(json.dumps(self._plan))
+        for name in wanted:
+            if stored.get(name) != wanted[name]:
+                raise InputError(
+                    f"out: {self.out} holds a transfer with other {name}; go on with that, or choose another folder"
+                )

@@ -18,6 +18,7 @@ from wtdiag.trainers.data import batches
 from wtdiag.trainers.data.synthetic import synthetic
 from wtdiag.trainers.loop import cost
 from wtdiag.trainers.loop.fit import Training
+from wtdiag.trainers.loop.step import Stepper, StepResult
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +74,7 @@ def test_memory_grows_with_the_batch_by_what_is_kept_for_each_example(tmp_path):
 
 def test_a_step_is_timed_on_as_much_of_the_batch_as_there_is_time_for(tmp_path, monkeypatch):
     wanted = cells(tmp_path, {"rule": "bp", "batch_size": 512})
+    monkeypatch.setattr(cost, "STEP_SECONDS", 1e6)  # on a machine however busy
     (kind,) = dry_run(wanted, jobs=1).kinds
     assert kind.cost.examples == 512
     assert "scaled up" not in printed(dry_run(wanted, jobs=1))
@@ -165,12 +167,12 @@ def test_all_problems_are_told_after_a_whole_table(tmp_path):
 
 
 def test_a_step_that_fails_or_is_not_finite_is_a_problem(tmp_path, monkeypatch):
-    def fail(*args):
+    def fail(*args, **options):
         raise RuntimeError("out of memory\nby 1 byte")
 
-    monkeypatch.setattr(cost, "_step", fail)
+    monkeypatch.setattr(Stepper, "take", fail)
     assert dry_run(cells(tmp_path, {"rule": "bp"})).problems == ("bp, mlp: a training step fails (out of memory)",)
-    monkeypatch.setattr(cost, "_step", lambda *args: math.nan)
+    monkeypatch.setattr(Stepper, "take", lambda *args, **options: StepResult(math.nan))
     assert "loss: nan at the first step" in dry_run(cells(tmp_path, {"rule": "bp"})).problems[0]
 
 
