@@ -46,3 +46,14 @@ def check_one_of(argument: str, value: Any, choices: Collection[str]) -> None:
     near = get_close_matches(str(value), list(choices), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise InputError(f"{argument}: {value!r} is not known{hint} Choices: {', '.join(choices)}")
+
+
+def printable(text: str) -> str:
+    r"""Return text without characters that no page can show or that would steer a terminal: a run may come from anyone.
+
+    Examples
+    --------
+    >>> printable("fc1\x1b[2J")
+    'fc1�[2J'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

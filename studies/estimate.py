@@ -143,7 +143,7 @@ def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> Estimate:
     return Estimate(tuple(tried), at_once, tuple(missing), tuple(problems))
 
 
-def rehearse(plan: Plan, jobs: int | None = None) -> int:
+def rehearse(plan: Plan, jobs: int | None = None, console: Console | None = None) -> int:
     """Print what a study will cost and what is wrong with it; return the exit code, 2 if anything is.
 
     Raises
@@ -153,7 +153,7 @@ def rehearse(plan: Plan, jobs: int | None = None) -> int:
     """
     with TemporaryDirectory() as folder:
         estimate = dry_run(Study(Path(folder, "study"), plan).cells(), jobs)
-    show(estimate, Console())
+    show(estimate, console or Console())
     return 2 if estimate.problems else 0
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from wtdiag.diagnostics.claims.base import points
 from wtdiag.diagnostics.claims.verdicts import NOT_SEEN, SEEN, Result
-from wtdiag.diagnostics.comparison.tables import plain
+from wtdiag.probes.errors import printable
 
 _STYLES = {SEEN: "green", NOT_SEEN: "red"}
 
@@ -23,7 +23,7 @@ def claims_table(results: Iterable[Result]) -> Table:
         shown.add_column(column, justify="right", no_wrap=True)
     shown.add_column("verdict", no_wrap=True)
     for each in results:
-        name, verdict = Text(plain(each.name), overflow="fold"), Text(each.verdict, _STYLES.get(each.verdict, ""))
+        name, verdict = Text(printable(each.name), overflow="fold"), Text(each.verdict, _STYLES.get(each.verdict, ""))
         shown.add_row(name, *numbers(each), verdict)
     return shown
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wtdiag.diagnostics.comparison.intervals import of_mean
+from wtdiag.probes.errors import printable
 
 WIDTH = 80
 
@@ -20,14 +21,14 @@ WIDTH = 80
 def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
     """Yield one table for all rows of `diagnostics.comparison.compare.compare` under the same conditions."""
     for (conditions, reference), rows in table.groupby(["conditions", "reference"], sort=False):
-        title = Text(plain(f"{conditions}; reference: {reference}"), style="bold")
+        title = Text(printable(f"{conditions}; reference: {reference}"), style="bold")
         shown = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in ("rule", "measure"):
             shown.add_column(column)
         for column in ("mean", "reference", "difference", "95 % interval", "n"):
             shown.add_column(column, justify="right", no_wrap=True)
         for row in rows.itertuples():
-            names = Text(plain(row.rule), overflow="fold"), row.measure
+            names = Text(printable(row.rule), overflow="fold"), row.measure
             interval = "–" if math.isnan(row.low) else f"{_number(row.low, row)} to {_number(row.high, row)}"
             numbers = _number(row.mean, row), _number(row.reference_mean, row), _number(row.difference, row)
             shown.add_row(*names, *numbers, interval, f"{row.n}{'*' if row.diverged else ''}")
@@ -56,23 +57,12 @@ def grid_table(results: xr.Dataset) -> Table:
             f"{count} {status}" for status, count in statuses.items() if status not in ("finished", "absent")
         )
         table.add_row(
-            *(Text(plain(str(cell[name].item())), overflow="fold") for name in shown),
+            *(Text(printable(str(cell[name].item())), overflow="fold") for name in shown),
             f"{values.mean():.3f}" if len(values) else "–",
             "–" if math.isnan(low) else f"{low:.3f} to {high:.3f}",
-            *(str(len(values)), plain(rest)),
+            *(str(len(values)), printable(rest)),
         )
     return table
-
-
-def plain(text: str) -> str:
-    r"""Return text without characters that would steer a terminal; names in a run directory are anyone's.
-
-    Examples
-    --------
-    >>> plain("fc1\x1b[2J")
-    'fc1�[2J'
-    """
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def _number(value: float, row: pd.Series) -> str:

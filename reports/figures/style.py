@@ -14,6 +14,8 @@ import seaborn as sns
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from wtdiag.probes.errors import printable as printable
+
 HALF, THIRD = 3.35, 2.2  # panel widths in inches: two or three to a line of A4
 
 # Colours that a page may replace to suit its theme; see `reports.document.html`.
@@ -117,19 +119,6 @@ def to_svg(figure: Figure) -> str:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
-
-
-def printable(text: str) -> str:
-    """Replace what no page can show (control characters, lone surrogates).
-
-    Examples
-    --------
-    >>> printable("fc1")
-    'fc1'
-    >>> printable("a" + chr(7) + "b") == "a" + chr(0xFFFD) + "b"
-    True
-    """
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def short(text: str, length: int = 20) -> str:

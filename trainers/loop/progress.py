@@ -78,7 +78,7 @@ def table(states: Mapping[str, TrainingProgress]) -> Table:
     for name, state in states.items():
         status = f"{state.status}: {state.reason}" if state.reason else state.status
         accuracy = "" if math.isnan(state.test_accuracy) else f"{state.test_accuracy:.4f}"
-        result.add_row(Text(_tail(name, 32)), status, str(state.step), f"{state.loss:.4f}", accuracy)
+        result.add_row(Text(_tail(name, 32)), Text(status), str(state.step), f"{state.loss:.4f}", accuracy)
     return result
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
 
 import click
 
@@ -14,6 +17,7 @@ from wtdiag.cli.registries import probes, rules
 from wtdiag.cli.report import report
 from wtdiag.cli.study import studies, study
 from wtdiag.cli.sweep import sweep
+from wtdiag.cli.terminal import NobodyReads, complain
 from wtdiag.cli.train import train
 from wtdiag.cli.transfer import transfer
 from wtdiag.probes.errors import InputError
@@ -21,19 +25,49 @@ from wtdiag.probes.errors import InputError
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; input that cannot be used ends in one line on standard error and exit code 2."""
+    _open_streams()
     try:
         code = cli.main(args, prog_name="wtdiag", standalone_mode=False)
     except (InputError, click.ClickException) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"wtdiag: {message}", err=True)
-        code = 2
+        message, code = error.format_message() if isinstance(error, click.ClickException) else str(error), 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("wtdiag: interrupted; a run goes on with --resume, a study when it is called again", err=True)
-        code = 130
-    except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        message, code = "interrupted; a run goes on with --resume, a study when it is called again", 130
+    except NobodyReads:
+        message, code = "", 0
+    except OSError as error:
+        message, code = f"{error.filename}: {error.strerror}" if error.filename else str(error), 2
+    else:
+        message = ""
+    with suppress(OSError):
+        if message:
+            complain(message)
+    for stream in (sys.stdout, sys.stderr):
+        _discard_rest(stream)
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Let characters that the terminal's encoding lacks be escaped, and a stream that is closed refuse what is written.
+
+    A closed stream leaves its number to the next file that is opened, which could be a run's.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            while (descriptor := os.open(os.devnull, os.O_RDONLY)) < number:
+                pass
+            setattr(sys, name, open(descriptor, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_rest(stream: TextIO) -> None:
+    """Throw away what cannot be written, so that the interpreter does not try again at its end."""
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError):  # a stream without a file of the system's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
 
-from wtdiag.cli.terminal import print_comparison, print_findings
+from wtdiag.cli.terminal import complain, print_comparison, print_findings, say
 from wtdiag.workflow import analyze as measure
 from wtdiag.workflow import report as write_report
 from wtdiag.workflow import run_directories
@@ -37,9 +38,7 @@ def analyze(
     wtdiag analyze --probe descent_eigenvalue runs/ia8
     wtdiag analyze --scheduler tcp://head:8786 runs/large
     """  # noqa: D301  (click wants the character itself)
-    from rich.console import Console
-    from rich.progress import track
-
+    from wtdiag.cli.console import Screen, tracked
     from wtdiag.diagnostics.comparison.compare import compare as compare_runs
     from wtdiag.diagnostics.findings.finding import read_findings
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS
@@ -47,28 +46,26 @@ def analyze(
     from wtdiag.reports.publish import destination
     from wtdiag.trainers.observe.open_run import open_run
 
-    console = Console(stderr=True)
+    screen = Screen(stderr=True)
     wanted = FORMATS if formats == "both" else (formats,)
     opened = [open_run(path) for path in run_directories(run_dirs)]  # all of them, before the first is measured
     folder = destination([run.path for run in opened], out)
     for run in opened:
-        steps = lambda steps, run=run: track(  # noqa: E731
-            steps, f"{run.path}", console=console, disable=not console.is_terminal
-        )
+        steps = partial(tracked, name=str(run.path), screen=screen)
         more = measure(run, probes, progress=steps, scheduler=scheduler).data_vars if probes else {}
         analysis = measure(run, progress=steps, scheduler=scheduler)
         analysis = analysis.assign({name: value for name, value in more.items() if name not in analysis})
         for step, reason in json.loads(analysis.attrs.get("failures", "{}")).items():
-            click.echo(f"wtdiag: step {step} has no signals: {reason}", err=True)
+            complain(f"step {step} has no signals: {reason}")
         own = write_report(run, analysis, out=folder if len(opened) == 1 else None, formats=wanted)
         if len(opened) > 1:
-            click.echo(click.style(str(run.path), bold=True))
+            say("", lead=str(run.path))
         print_findings(read_findings(run.path / FINDINGS))
         for path in (run.path / ANALYSIS, run.path / FINDINGS, *own):
-            click.echo(path)
+            say(path)
     if len(opened) > 1:
-        with console.status("joint report"):
+        with screen.status("joint report"):
             paths = write([run.path for run in opened], out=folder, formats=wanted)
         print_comparison(compare_runs(opened))
         for path in paths:
-            click.echo(path)
+            say(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from wtdiag.cli.terminal import print_comparison
+from wtdiag.cli.terminal import print_comparison, say
 from wtdiag.probes.errors import InputError
 from wtdiag.workflow import compare as compare_runs
 from wtdiag.workflow import run_directories
@@ -37,4 +37,4 @@ def compare(run_dirs: tuple[Path, ...], reference: str | None, out: Path | None)
     if out is not None:
         with write_aside(out) as aside:
             table.to_csv(aside, index=False)
-        click.echo(out)
+        say(out)

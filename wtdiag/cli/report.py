@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from wtdiag.cli.terminal import say
 from wtdiag.workflow import run_directories
 
 
@@ -26,6 +27,6 @@ def report(run_dirs: tuple[Path, ...], formats: str, paper: str, out: Path | Non
 
     paths = write(run_directories(run_dirs), out=out, formats=FORMATS if formats == "both" else (formats,), paper=paper)
     for path in paths:
-        click.echo(path)
+        say(path)
     if show:
         click.launch(str(paths[0]))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wtdiag.cli.terminal import complain, say
+
 if TYPE_CHECKING:
     from wtdiag.studies.parts.grid import Grid
 
@@ -47,6 +49,7 @@ def study(
     wtdiag study full/weight-transport --data-dir /data --dry-run
     wtdiag study mine.toml --out runs/mine --jobs 4
     """  # noqa: D301  (click wants the character itself)
+    from wtdiag.cli.console import Screen
     from wtdiag.studies.file.plan import built_in, read_plan
 
     plan = read_plan(file)
@@ -55,9 +58,7 @@ def study(
     if dry_run:
         from wtdiag.studies.estimate import rehearse
 
-        sys.exit(rehearse(plan, jobs))
-
-    from rich.console import Console
+        sys.exit(rehearse(plan, jobs, Screen()))
 
     from wtdiag.diagnostics.claims import claims_table
     from wtdiag.diagnostics.comparison.tables import WIDTH, grid_table
@@ -68,19 +69,19 @@ def study(
 
     command = shlex.join(["wtdiag", *sys.argv[1:]])
     whole = Study(out or Path("runs", file if file in built_in() else plan.name), plan, command)
-    with Pool(jobs) as pool:
+    with Pool(jobs, Screen(stderr=True)) as pool:
         claims = whole.run(pool)
-    console = Console()
+    screen = Screen()
     if plan.grids:
-        console.print(grid_table(whole.grid.results()), width=min(WIDTH, console.width))
+        screen.print(grid_table(whole.grid.results()), width=min(WIDTH, screen.width))
         _failures(whole.grid)
     if claims:
-        console.print(claims_table(claims), width=min(WIDTH, console.width))
-    with Console(stderr=True).status("report"):
+        screen.print(claims_table(claims), width=min(WIDTH, screen.width))
+    with Screen(stderr=True).status("report"):
         paths = write(whole.out, formats=FORMATS if formats == "both" else (formats,))
     for path in (whole.out / "results.nc", whole.out / "claims.json", *paths):
         if path.exists():
-            click.echo(path)
+            say(path)
 
 
 @click.command("studies")
@@ -89,14 +90,14 @@ def studies() -> None:
     from wtdiag.studies.file.plan import built_in
 
     for name, path in built_in().items():
-        click.echo(click.style(name, bold=True))
+        say("", lead=name)
         head = path.read_text(encoding="utf-8").split("\n\n")[0]
         for line in head.splitlines():
-            click.echo(f"    {line.removeprefix('#').strip()}")
+            say(f"    {line.removeprefix('#').strip()}")
 
 
 def _failures(grid: Grid) -> None:
     """Say which cells failed, and why."""
     for path, outcome in grid.outcomes.items():
         if outcome.status == "failed":
-            click.echo(f"wtdiag: cell {path.name} failed: {outcome.reason}", err=True)
+            complain(f"cell {path.name} failed: {outcome.reason}")

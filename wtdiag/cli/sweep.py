@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wtdiag.cli.options import given, settings_options
+from wtdiag.cli.terminal import complain, say
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -83,8 +84,7 @@ def sweep(
     wtdiag sweep --rule ia --search lr=0.01,0.1 --search momentum=0,0.9 --sampler grid --out runs/grid
     wtdiag sweep ... --storage postgresql://me@host/sweeps --out runs/here  # on each of many machines
     """  # noqa: D301  (click wants the character itself)
-    from rich.console import Console
-
+    from wtdiag.cli.console import Screen
     from wtdiag.diagnostics.comparison.tables import WIDTH
     from wtdiag.reports import FORMATS
     from wtdiag.reports.study.sweep_page import write as write_report
@@ -103,7 +103,7 @@ def sweep(
     names = dict.fromkeys([REFERENCE, *(rules or ([named] if isinstance(named, str) else named))])
     settings, methods, left_out = divided(list(names), wanted)
     for line in left_out:
-        click.echo(f"wtdiag: {line}", err=True)
+        complain(line)
     whole = Sweep(
         out,
         methods=methods,
@@ -117,21 +117,21 @@ def sweep(
         map=plane,
     )
     try:
-        with Pool(jobs) as pool:
+        with Pool(jobs, Screen(stderr=True)) as pool:
             pool.run(*whole.sources())
     except KeyboardInterrupt:
-        click.echo(f"wtdiag: interrupted; the same command goes on with {out}", err=True)
+        complain(f"interrupted; the same command goes on with {out}")
         raise SystemExit(130) from None
-    with Console(stderr=True).status("report"):
+    with Screen(stderr=True).status("report"):
         results = whole.results()
         written = write(results, out)
         reports = write_report(out, formats=FORMATS if formats == "both" else (formats,))
-    console = Console()
-    console.print(table(results), width=min(WIDTH, console.width))
+    screen = Screen()
+    screen.print(table(results), width=min(WIDTH, screen.width))
     _print_best(whole)
     _tell_of_rest(results)
     for path in (written, *reports):
-        click.echo(path)
+        say(path)
 
 
 def table(results: xr.Dataset) -> Table:
@@ -165,19 +165,19 @@ def _print_best(whole: Sweep) -> None:
         try:
             (best,) = whole.best(rule)
         except InputError as error:
-            click.echo(f"wtdiag: {error}", err=True)
+            complain(str(error))
         else:
             values = (
                 f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in best.items()
             )
-            click.echo(f"best of {rule}: {' '.join(values) or 'nothing was searched'}")
+            say(f"best of {rule}: {' '.join(values) or 'nothing was searched'}")
 
 
 def _tell_of_rest(results: xr.Dataset) -> None:
     """Say what failed, and what is still to come."""
     for rule, trial in zip(*(results["status"].values == "failed").nonzero(), strict=True):
         failed = results.isel(rule=rule, trial=trial)
-        click.echo(f"wtdiag: trial {failed['rule'].item()}-{trial} failed: {failed['reason'].item()}", err=True)
+        complain(f"trial {failed['rule'].item()}-{trial} failed: {failed['reason'].item()}")
     left = int(results["status"].isin(["running", "interrupted", "pending"]).sum())
     if left:
-        click.echo(f"wtdiag: {left} trials are still to come, from processes that share the storage", err=True)
+        complain(f"{left} trials are still to come, from processes that share the storage")

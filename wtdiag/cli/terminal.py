@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
+
+from wtdiag.probes.errors import InputError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,10 +18,48 @@ if TYPE_CHECKING:
     from wtdiag.diagnostics.findings.finding import Finding
 
 
+_LONGEST = 2000
+"""Characters of a message: the choices of every argument fit, a file that was read by mistake does not."""
+
+
+class NobodyReads(Exception):
+    """Whoever read standard output has seen enough."""
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Tell what standard output refuses from all else that the operating system may refuse.
+
+    Raises
+    ------
+    NobodyReads
+        If it is a pipe that was closed at its other end; click would make an exit code 1 of a BrokenPipeError.
+    InputError
+        If it is full or closed.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise NobodyReads from None
+    except OSError as error:
+        raise InputError(f"standard output: cannot be written ({error.strerror})") from None
+
+
+def say(text: object, *, lead: str = "") -> None:
+    """Print one line, its ``lead`` in bold."""
+    with writing():
+        click.echo(click.style(printable(lead), bold=True) + printable(str(text)), file=sys.stdout)
+
+
+def complain(message: str) -> None:
+    """Print a message on standard error: one line, cut in its middle where it is very long."""
+    line = printable(" ".join(message.split()))
+    half = _LONGEST // 2
+    click.echo(f"wtdiag: {line if len(line) <= _LONGEST else f'{line[:half]} ... {line[-half:]}'}", file=sys.stderr)
+
+
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print the first finding of each kind and severity, and in how many other places there are such."""
-    from wtdiag.diagnostics.comparison.tables import plain
-
     kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         kinds.setdefault((finding.severity, finding.kind), []).append(finding)
@@ -28,26 +70,28 @@ def print_findings(findings: Iterable[Finding]) -> None:
         head = kind if severity == "none" else f"{severity}: {kind}"
         also = f" Also in {', '.join(other.layer or 'all layers' for other in others)}." if others else ""
         where = f"{first.layer or 'all layers'}, {when}"
-        print_entry(head, plain(where), plain(first.summary + also))
+        print_entry(head, where, first.summary + also)
 
 
 def print_comparison(table: pd.DataFrame) -> None:
     """Print a comparison, and why each run that is left out of it is."""
-    from rich.console import Console
-
+    from wtdiag.cli.console import Screen
     from wtdiag.diagnostics.comparison.tables import WIDTH, comparison_tables
 
-    console = Console()
+    screen = Screen()
     for shown in comparison_tables(table):
-        console.print(shown, width=min(WIDTH, console.width))
+        screen.print(shown, width=min(WIDTH, screen.width))
     for run, reason in table.attrs["unpaired"].items():
-        click.echo(f"wtdiag: {run} is not compared: {reason}", err=True)
+        complain(f"{run} is not compared: {reason}")
 
 
 def print_entry(name: str, title: str, *lines: str) -> None:
     """Print a name in bold with its title, and the other lines indented below it."""
     # Slugs and equations are not broken at their hyphens.
     head = textwrap.fill(f"{name}  {title}", 80, subsequent_indent="      ", break_on_hyphens=False)
-    click.echo(click.style(name, bold=True) + head[len(name) :])
+    title, *more = head[len(name) :].split("\n")
+    say(title, lead=name)
     for line in filter(None, lines):
-        click.echo(textwrap.fill(line, 80, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False))
+        more += textwrap.wrap(line, 80, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
+    for line in more:
+        say(line)

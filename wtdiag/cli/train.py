@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from wtdiag.cli.options import given, settings_options
+from wtdiag.cli.terminal import complain
 
 
 @click.command("train")
@@ -40,8 +41,7 @@ def train(
     wtdiag train --resume --out runs/ia8
     wtdiag train --config runs/ia8/config.json --seed 1 --out runs/ia8-1
     """  # noqa: D301  (click wants the character itself)
-    from rich.console import Console
-
+    from wtdiag.cli.console import Screen
     from wtdiag.probes.records.rundir import ENDED
     from wtdiag.trainers.loop.launch import check_modes, parse_coefficients, runs_to_train, status
 
@@ -52,7 +52,7 @@ def train(
     runs = runs_to_train(rules, wanted, config=config, out=out, resume=resume)
     done = {path: status(path) for path in runs if resume and status(path) in ENDED}
     for path, how in done.items():
-        click.echo(f"{path} is {how} already", err=True)
+        complain(f"{path} is {how} already")
     runs = {path: settings for path, settings in runs.items() if path not in done}
     if not runs:
         return
@@ -61,5 +61,5 @@ def train(
     from wtdiag.trainers.loop.progress import follow, table
 
     trainings = start(runs, resume=resume, force=force)
-    states = follow(trainings, Console(stderr=True))
-    Console().print(table(states))
+    states = follow(trainings, Screen(stderr=True))
+    Screen().print(table(states))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wtdiag.cli.terminal import complain, say
+
 if TYPE_CHECKING:
     import xarray as xr
     from rich.table import Table
@@ -49,8 +51,7 @@ def transfer(
     wtdiag transfer runs/lr --to depth=8 --to width=128
     wtdiag transfer runs/map --to model=conv,data=glyphs --top 3 --seed 0 --seed 1 --jobs 2
     """  # noqa: D301  (click wants the character itself)
-    from rich.console import Console
-
+    from wtdiag.cli.console import Screen
     from wtdiag.diagnostics.comparison.tables import WIDTH
     from wtdiag.reports import FORMATS
     from wtdiag.reports.study.transfer_page import write as write_report
@@ -62,26 +63,26 @@ def transfer(
     folder = out or sweep_dir.parent / f"{sweep_dir.resolve().name}-transfer"
     whole = Transfer(folder, sweep=sweep_dir, architectures=parse_architectures(targets), top=top, seeds=seeds)
     for note in whole.notes:
-        click.echo(f"wtdiag: {note}", err=True)
+        complain(note)
     sources = whole.sources()
     try:
-        with Pool(jobs) as pool:
+        with Pool(jobs, Screen(stderr=True)) as pool:
             pool.run(*sources)
     except KeyboardInterrupt:
-        click.echo(f"wtdiag: interrupted; the same command goes on with {folder}", err=True)
+        complain(f"interrupted; the same command goes on with {folder}")
         raise SystemExit(130) from None
     finally:
         written = write(whole.results(), folder)
     results = whole.results()
-    with Console(stderr=True).status("report"):
+    with Screen(stderr=True).status("report"):
         reports = write_report(folder, formats=FORMATS if formats == "both" else (formats,))
-    console = Console()
+    screen = Screen()
     for table in tables(results):
-        console.print(table, width=min(WIDTH, console.width))
+        screen.print(table, width=min(WIDTH, screen.width))
     for line in _failures(results):
-        click.echo(f"wtdiag: {line}", err=True)
+        complain(line)
     for path in (written, *reports):
-        click.echo(path)
+        say(path)
 
 
 def tables(results: xr.Dataset) -> Iterator[Table]:
@@ -90,7 +91,7 @@ def tables(results: xr.Dataset) -> Iterator[Table]:
     from rich.text import Text
 
     from wtdiag.diagnostics.comparison.robustness import relative
-    from wtdiag.diagnostics.comparison.tables import plain
+    from wtdiag.probes.errors import printable
 
     found = relative(results)
     labels = [str(label) for label in found["architecture"].values]
@@ -99,10 +100,10 @@ def tables(results: xr.Dataset) -> Iterator[Table]:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("accuracy / bp's" if not first else "")
         for label in shown:
-            table.add_column(Text(plain(label), overflow="fold"), justify="right")
+            table.add_column(Text(printable(label), overflow="fold"), justify="right")
         for rule in found["rule"].values:
             cells = (found.sel(rule=rule, architecture=label) for label in shown)
-            table.add_row(Text(plain(str(rule)), overflow="fold"), *map(_cell, cells))
+            table.add_row(Text(printable(str(rule)), overflow="fold"), *map(_cell, cells))
         yield table
 
 

@@ -1,0 +1,43 @@
+"""What rich draws for the command line: tables and progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from wtdiag.cli.terminal import writing
+from wtdiag.probes.errors import printable
+
+
+class Screen(Console):
+    """A console that shows text as it is: without markup, emoji names and characters that would steer a terminal."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of an object, their text filtered."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else "\n".join(map(printable, segment.text.split("\n")))
+            yield segment._replace(text=text)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, but let what standard output refuses be told from all else."""
+        with nullcontext() if self.stderr else writing():
+            super().print(*objects, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Let the command line decide what follows when nobody reads."""
+        raise
+
+
+def tracked(steps: Sequence[int], name: str, screen: Screen) -> Iterator[int]:
+    """Yield from ``steps``, with a bar under a name on the way where the screen is a terminal."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as bars:
+        yield from bars.track(steps, description=name)
