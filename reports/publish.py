@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.schema import write_aside
@@ -26,6 +27,7 @@ def write(
     out: str | os.PathLike[str] | None = None,
     formats: Collection[str] = FORMATS,
     paper: str = "a4",
+    analysed: Path | None = None,
 ) -> list[Path]:
     """Write ``report.html`` and ``report.pdf`` on one analysed run, or ``comparison.html`` and ``.pdf`` on several.
 
@@ -39,6 +41,8 @@ def write(
         Which to write.
     paper : {"a4", "letter"}
         What the PDF is set for.
+    analysed : path, optional
+        Folder of the analysis and findings of a single run; by default the run's own.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def write(
     if not paths:
         raise InputError("runs: none given; expected at least one run directory")
     folder = destination(paths, out)
-    sources = [thin(load(path, name)) for path, name in zip(paths, _names(paths), strict=True)]
+    sources = [thin(load(path, name, analysed)) for path, name in zip(paths, _names(paths), strict=True)]
     report = single(sources[0]) if len(sources) == 1 else joint(sources)
     return publish(report, folder, "report" if len(sources) == 1 else COMPARISON, formats, paper)
 
@@ -111,6 +115,24 @@ def destination(runs: Sequence[Path], out: str | os.PathLike[str] | None = None)
     if len(parents) > 1:
         raise InputError(f"out: not given, and the runs lie in {len(parents)} folders; say where the report goes")
     return runs[0].parent
+
+
+def check_writable(folder: Path) -> None:
+    """Require, with nothing changed, that files can be written into a folder, or that it can be made.
+
+    Raises
+    ------
+    InputError
+        If not.
+    """
+    try:
+        nearest = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+        with TemporaryFile(dir=nearest):  # permissions would not tell of a file system that is read-only
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written into ({error.strerror}); choose another folder with out"
+        ) from None
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

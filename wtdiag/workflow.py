@@ -135,10 +135,10 @@ def report(
     run
         A run directory, or an opened run.
     analysis
-        What `analyze` gave for it: it is kept in the run's directory as ``analysis.nc``, beside its findings. Default:
-        the ``analysis.nc`` that is there.
+        What `analyze` gave for it: it is kept beside the report as ``analysis.nc``, with its findings. Default: the
+        ``analysis.nc`` in the run's directory.
     out
-        Folder of the report; default: the run's directory.
+        Folder of all that is written; default: the run's directory.
     formats
         "html", "pdf" or both.
 
@@ -160,9 +160,14 @@ def report(
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     if analysis is not None:
         # What was dear to get is safe before what is made of it.
-        write_analysis(analysis, opened.path / ANALYSIS)
-        write_findings(diagnose(opened.path, analysis), opened.path / FINDINGS)
-    return write([opened.path], out=out, formats=formats)
+        folder = opened.path if out is None else Path(out)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"out: {folder} cannot be made ({error.strerror}); expected a folder") from None
+        write_analysis(analysis, folder / ANALYSIS)
+        write_findings(diagnose(opened.path, analysis), folder / FINDINGS)
+    return write([opened.path], out=out, formats=formats, analysed=None if analysis is None else folder)
 
 
 def compare(

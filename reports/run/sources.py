@@ -88,8 +88,10 @@ class Source:
         return series[np.isfinite(series) & np.isfinite(series.index)]
 
 
-def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
+def load(path: str | os.PathLike[str], name: str | None = None, analysed: Path | None = None) -> Source:
     """Read what a report needs of the run directory ``path``; its snapshots stay closed.
+
+    Its analysis and findings are in ``analysed``, or else in the run directory too.
 
     Raises
     ------
@@ -99,7 +101,8 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> Source:
     run = open_run(path)
     metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
     config = _clean(run.config)
-    findings, measured = run.path / FINDINGS, _read(read_analysis, run.path / ANALYSIS)
+    folder = analysed or run.path
+    findings, measured = folder / FINDINGS, _read(read_analysis, folder / ANALYSIS)
     analysis = _clean_analysis(measured)
     return Source(
         name=printable(name or run.path.resolve().name),

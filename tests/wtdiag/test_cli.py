@@ -154,6 +154,28 @@ def test_an_interrupted_analysis_keeps_what_it_measured(run, three, monkeypatch)
     assert "weight_angle" in xr.load_dataset(three / "fa" / "analysis.nc")
 
 
+def test_all_that_is_written_about_a_run_goes_into_out(run, three, tmp_path):
+    source = tmp_path / "run"
+    shutil.copytree(three / "bp", source, ignore=shutil.ignore_patterns("analysis.nc", "findings.json", "report.*"))
+    before = {path: path.stat().st_mtime_ns for path in [source, *source.rglob("*")]}
+    code, printed, _ = run("analyze", source, "--out", tmp_path / "new" / "out", "--format", "html")
+    assert code == 0
+    files = ("analysis.nc", "findings.json", "report.html")
+    assert printed.splitlines()[-3:] == [str(tmp_path / "new" / "out" / name) for name in files]
+    assert {path.name for path in (tmp_path / "new" / "out").iterdir()} == set(files)
+    assert {path: path.stat().st_mtime_ns for path in [source, *source.rglob("*")]} == before
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_measured(run, three, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["wtdiag.cli.analyze"], "measure", None)  # calling it would end in a TypeError
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "out", "/proc/out"):  # /proc refuses root too
+        code, _, message = run("analyze", three / "bp", "--out", out)
+        assert code == 2
+        assert message.startswith(f"wtdiag: {out}: cannot be written into (")
+        assert message.count("\n") == 1
+
+
 def test_a_run_that_is_not_analysed_has_no_findings(three, tmp_path):
     shutil.copytree(three / "bp", tmp_path / "run", ignore=shutil.ignore_patterns("analysis.nc"))
     with pytest.raises(InputError, match=r"analysis.nc: there is no analysis; expected one, as `wtdiag analyze .*run`"):

@@ -18,7 +18,11 @@ from wtdiag.workflow import run_directories
 @click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
 @click.option("--probe", "probes", multiple=True, help="Measure this too, one of those that take long; repeatable.")
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the joint report of several runs.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of all that is written about a run, or of the joint report of several.",
+)
 @click.option(
     "--scheduler", metavar="ADDRESS",
     help="Let a dask cluster measure, as tcp://host:8786. Its workers need wtdiag and the same file system; dask lets "
@@ -43,13 +47,16 @@ def analyze(
     from wtdiag.diagnostics.findings.finding import read_findings
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS
     from wtdiag.reports import FORMATS, write
-    from wtdiag.reports.publish import destination
+    from wtdiag.reports.publish import check_writable, destination
     from wtdiag.trainers.observe.open_run import open_run
 
     screen = Screen(stderr=True)
     wanted = FORMATS if formats == "both" else (formats,)
     opened = [open_run(path) for path in run_directories(run_dirs)]  # all of them, before the first is measured
     folder = destination([run.path for run in opened], out)
+    places = {run.path: folder if len(opened) == 1 else run.path for run in opened}
+    for place in dict.fromkeys([folder, *places.values()]):
+        check_writable(place)
     for run in opened:
         steps = partial(tracked, name=str(run.path), screen=screen)
         more = measure(run, probes, progress=steps, scheduler=scheduler).data_vars if probes else {}
@@ -57,11 +64,11 @@ def analyze(
         analysis = analysis.assign({name: value for name, value in more.items() if name not in analysis})
         for step, reason in json.loads(analysis.attrs.get("failures", "{}")).items():
             complain(f"step {step} has no signals: {reason}")
-        own = write_report(run, analysis, out=folder if len(opened) == 1 else None, formats=wanted)
+        own = write_report(run, analysis, out=places[run.path], formats=wanted)
         if len(opened) > 1:
             say("", lead=str(run.path))
-        print_findings(read_findings(run.path / FINDINGS))
-        for path in (run.path / ANALYSIS, run.path / FINDINGS, *own):
+        print_findings(read_findings(places[run.path] / FINDINGS))
+        for path in (places[run.path] / ANALYSIS, places[run.path] / FINDINGS, *own):
             say(path)
     if len(opened) > 1:
         with screen.status("joint report"):
