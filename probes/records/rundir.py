@@ -159,23 +159,26 @@ def flush_metrics(path: Path) -> None:
         raise InputError(f"{path / METRICS}: cannot be written ({error.strerror})") from error
 
 
-def probe_dataset(inputs: NDArray[Any], targets: NDArray[Any]) -> xr.Dataset:
+def probe_dataset(inputs: tuple[NDArray[Any], str], targets: tuple[NDArray[Any], str]) -> xr.Dataset:
     """Label the fixed batch of the signal probes: ``inputs`` (batch, ...) and ``targets`` (batch, ...).
+
+    Each comes as `trainers.staging.to_numpy` gives it: with the name of its torch dtype where numpy has none.
 
     Raises
     ------
     InputError
-        If the two do not hold equally many examples.
+        If the two do not hold equally many examples, at least one.
     """
-    if not inputs.ndim or inputs.shape[:1] != targets.shape[:1]:
+    (x, x_dtype), (y, y_dtype) = inputs, targets
+    if not x.ndim or x.shape[:1] != y.shape[:1] or not x.size:
         raise InputError(
-            "probe_batch: expected inputs and targets of equally many examples, "
-            f"got shapes {inputs.shape} and {targets.shape}"
+            "probe_batch: expected inputs and targets of equally many examples, at least one, "
+            f"got shapes {x.shape} and {y.shape}"
         )
-    names = _INPUT_DIMS.get(inputs.ndim) or [f"axis{axis}" for axis in range(1, inputs.ndim)]
-    target_names = [f"target_axis{axis}" for axis in range(1, targets.ndim)]
-    variables = {"inputs": (("batch", *names), inputs), "targets": (("batch", *target_names), targets)}
-    return xr.Dataset(variables)
+    names = _INPUT_DIMS.get(x.ndim) or [f"axis{axis}" for axis in range(1, x.ndim)]
+    target_names = [f"target_axis{axis}" for axis in range(1, y.ndim)]
+    attrs = [{"torch_dtype": dtype} if dtype else {} for dtype in (x_dtype, y_dtype)]
+    return xr.Dataset({"inputs": (("batch", *names), x, attrs[0]), "targets": (("batch", *target_names), y, attrs[1])})
 
 
 def write_probe_batch(path: Path, batch: xr.Dataset) -> None:

@@ -170,18 +170,21 @@ def read_state(file: h5py.File) -> dict[str, Array]:
         return {unquote(name): read_variable(file, f"{STATE}/{name}")[0] for name in names}
 
 
-def read_probe_batch(path: str | os.PathLike[str]) -> tuple[Array, Array]:
+def read_probe_batch(path: str | os.PathLike[str]) -> tuple[tuple[Array, str], tuple[Array, str]]:
     """Read the fixed batch of the signal probes: inputs (batch, ...) and targets (batch, ...).
+
+    Each with the name of its torch dtype where numpy has none and the array is a lossless copy in another, else "".
 
     Raises
     ------
     InputError
-        If the file does not hold the two, with equally many examples.
+        If the file does not hold the two, with equally many examples, at least one.
     """
     with _reading(path, kind="probe batch"), h5py.File(path, "r") as file:
-        inputs, targets = (read_variable(file, name)[0] for name in ("inputs", "targets"))
-        if not (inputs.ndim and inputs.size) or inputs.shape[:1] != targets.shape[:1]:
-            raise InputError(f"inputs {inputs.shape}, targets {targets.shape}; expected equally many examples")
+        inputs, targets = (read_variable(file, name) for name in ("inputs", "targets"))
+        shapes = inputs[0].shape, targets[0].shape
+        if not (inputs[0].ndim and inputs[0].size) or shapes[0][:1] != shapes[1][:1]:
+            raise InputError(f"inputs {shapes[0]}, targets {shapes[1]}; expected equally many examples, at least one")
         return inputs, targets
 
 

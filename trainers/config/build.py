@@ -28,7 +28,7 @@ def build_network(settings: Settings, *, shape: tuple[int, int, int], classes: i
     dtype = DTYPES[settings.precision]
     sizes = {"depth": settings.depth, "width": settings.width}
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(settings.seed)
             model = models.build(settings.model, classes=classes, shape=shape, batch_norm=settings.batch_norm, **sizes)
             sample = torch.zeros(2, *shape, dtype=dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,7 @@ def transport_free(
     if classes is not None and (not isinstance(classes, int) or classes < 1):
         raise InputError(f"transport_free: classes must be a positive whole number, got {classes!r}")
     try:
-        model = copy.deepcopy(model)
+        model = copied(model)
     except RuntimeError as error:  # a computed tensor among its attributes, as torch.nn.utils.weight_norm leaves
         raise InputError(f"transport_free: {type(model).__name__} cannot be copied: {error}") from error
     layers = [module for module in model.modules() if _reason_to_skip(module) is None]
@@ -100,6 +100,12 @@ def transport_free(
     if sample is not None:
         _run(model, sample)
     return model
+
+
+def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Module:
+    """Return a deep copy of ``model``; ``known`` are copies made already, by the id of the original."""
+    odd = [b for b in model.buffers() if b.layout is not torch.strided or b.is_nested or b.is_quantized]
+    return copy.deepcopy(model, {**(known or {}), **{id(b): b.clone() for b in odd}})  # deepcopy refuses these
 
 
 def synapses(model: nn.Module) -> Iterator[tuple[str, Synaptic]]:
@@ -156,7 +162,7 @@ def summary(model: nn.Module) -> Conversion:
     1 modules with weights keep true backprop:
       0                                Embedding        no feedback form for this type
     """
-    converted = [(name, _kind(layer), tuple(layer.weight.shape)) for name, layer in synapses(model)]
+    converted = [(name, layer.kind, tuple(layer.current("weight").shape)) for name, layer in synapses(model)]
     skipped = [
         Skipped(name or "model", type(module).__name__, reason)
         for name, module in model.named_modules()
@@ -164,10 +170,6 @@ def summary(model: nn.Module) -> Conversion:
     ]
     names = {layer.rule.name for _, layer in synapses(model)}
     return Conversion(", ".join(sorted(names)) or "nothing", converted, skipped)
-
-
-def _kind(layer: nn.Module) -> str:
-    return type(layer).__name__
 
 
 def _has_matrix(module: nn.Module) -> bool:

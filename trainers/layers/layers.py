@@ -7,12 +7,16 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.operations import Convolution, Dense, Operation
@@ -23,10 +27,16 @@ from wtdiag.trainers.rules.direct import Direct
 
 if TYPE_CHECKING:
     from wtdiag.trainers.layers.error_path import ErrorPath
-    from wtdiag.trainers.observe.tracer import Probe
 
 
 _ORDER = itertools.count()
+
+
+class Tracer(Protocol):
+    """What may stand in for the synapses of a network, to note what goes through them."""
+
+    def apply(self, layer: Synaptic, x: Tensor, op: Operation) -> Tensor:
+        """Run one use of a layer forward and return its output."""
 
 
 class Synaptic(nn.Module):
@@ -53,7 +63,7 @@ class Synaptic(nn.Module):
     op: Operation
     carries_error: bool = True
     order: int | None = None
-    probe: Probe | None = None
+    tracer: Tracer | None = None
     error_path: ErrorPath | None = None
 
     def __init__(self, *args: Any, rule: str | Rule, **kwargs: Any) -> None:
@@ -81,11 +91,41 @@ class Synaptic(nn.Module):
 
     def effective_feedback(self) -> Tensor:
         """Return B as the next backward pass would use it, with nothing changed and nothing drawn."""
+        if self.rule.transports:
+            return self.weight.detach()
         feedback = self.feedback.detach()
         if self.rule.tied:
             feedback = feedback.clone()
             self.rule.tie(self.weight.detach(), feedback)
         return feedback
+
+    @property
+    def kind(self) -> str:
+        """Name of the layer type, also where a parametrization has given the layer a class of its own."""
+        return next(each.__name__ for each in type(self).__mro__ if each in SYNAPTIC.values())
+
+    def is_computed(self, name: str) -> bool:
+        """Whether "weight" or "feedback" is computed from other tensors, as pruning and parametrizations do."""
+        return name not in self._parameters
+
+    @torch.no_grad()
+    def current(self, name: str) -> Tensor:
+        """Return "weight" or "feedback" as an evaluation would use it now, with nothing changed.
+
+        A computed one is computed anew: what the last forward pass left is older than the last optimiser step.
+        """
+        if not self.is_computed(name):
+            return getattr(self, name).detach()  # type: ignore[no-any-return]
+        if parametrize.is_parametrized(self, name):
+            return _evaluated(self.get_submodule(f"parametrizations.{name}"))
+        for hook in self._forward_pre_hooks.values():
+            if isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
+                return hook.apply_mask(self)  # type: ignore[no-any-return,no-untyped-call]
+            if isinstance(hook, WeightNorm) and hook.name == name:
+                return hook.compute_weight(self)  # type: ignore[no-any-return]
+            if isinstance(hook, SpectralNorm) and hook.name == name:
+                return hook.compute_weight(self, do_power_iteration=False)
+        return getattr(self, name).detach()  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rule={self.rule.name}"
@@ -117,11 +157,11 @@ class Synaptic(nn.Module):
         if self.error_path is not None:
             self._materialize(x, self.error_path.classes)
         elif (
-            self.probe is None and self.rule.tied and (self.training or torch.is_grad_enabled())
+            self.tracer is None and self.rule.tied and (self.training or torch.is_grad_enabled())
         ):  # in training also where a checkpoint
             self.refresh()  # runs without gradients first
-        if self.probe is not None:
-            return self.probe.apply(self, x, op)
+        if self.tracer is not None:
+            return self.tracer.apply(self, x, op)
         if self.error_path is not None:
             y, silent = DirectSynapse.apply(x, self.weight, self.feedback, self.bias, op, self.rule)
             if torch.is_grad_enabled():
@@ -155,8 +195,9 @@ class Synaptic(nn.Module):
 
     def _keep_transport(self) -> None:
         # Loading with assign=True and to_empty() make new parameters, one for each name.
-        if self.rule.transports:
-            self.feedback = self.weight
+        original = self._parameters.get("weight", self._parameters.get("weight_orig"))  # the latter if it is pruned
+        if self.rule.transports and original is not None:
+            self.feedback = original
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         with self._without_unsized_feedback():
@@ -175,6 +216,17 @@ class Synaptic(nn.Module):
 
     def _operation(self) -> Operation:
         raise NotImplementedError
+
+
+def _evaluated(module: nn.Module) -> Tensor:
+    """Return what a module without inputs gives in evaluation mode, where it changes nothing of itself."""
+    modes = {each: each.training for each in module.modules()}
+    module.eval()
+    try:
+        return module()  # type: ignore[no-any-return]
+    finally:
+        for each, mode in modes.items():
+            each.training = mode
 
 
 class Linear(Synaptic, nn.Linear):

@@ -129,7 +129,7 @@ class Training:
     def probe_batch(self) -> tuple[Tensor, Tensor]:
         """Return the run's fixed sample of the training set, inputs and targets, without augmentation."""
         generator = torch.Generator().manual_seed(self.settings.seed)
-        indices = torch.randperm(len(self.dataset.train), generator=generator)[: self.settings.probe_size]
+        indices = torch.randperm(len(self.dataset.train), generator=generator, device="cpu")[: self.settings.probe_size]
         x, y = self.dataset.train.batch(indices, None)
         return x.to(DTYPES[self.settings.precision]), y
 

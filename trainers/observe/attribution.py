@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from wtdiag.trainers.layers.convert import synapses
-from wtdiag.trainers.observe.tracer import Error, Loss, Probe, attached, forked, probing
+from wtdiag.trainers.observe.tracer import Error, Loss, SynapseTracer, attached, forked, tracing
 
 if TYPE_CHECKING:
     from wtdiag.trainers.layers.layers import Synaptic
@@ -67,10 +67,10 @@ def attribution(
     """
     names = {layer: name for name, layer in synapses(model)}
     trained = _trained(model)
-    with probing(model) as probe, torch.enable_grad():
+    with tracing(model) as tracer, torch.enable_grad():
         with forked(model):
             value = loss(model(x), target)
-        errors_exact, gradient_exact = _backward(probe, value, trained, probe.calls)
+        errors_exact, gradient_exact = _backward(tracer, value, trained, tracer.calls)
 
         def moved(gradient: Gradient, step: float) -> float:
             # Buffers of its own too: the graph of the first pass holds the model's as they are.
@@ -80,13 +80,13 @@ def attribution(
                 return value.item() - float(loss(functional_call(model, state, (x,)), target))
 
         decrease, total = _decrease(moved, value, trained, gradient_exact, lr)
-        angle, down, exact, costs = 0.0, total, set(probe.calls), {}
+        angle, down, exact, costs = 0.0, total, set(tracer.calls), {}
         for layer, errors in errors_exact.items():  # from the bottom up each takes its own feedback again
             exact.remove(layer)
             costs[names[layer]] = 0.0, 0.0
             if layer.rule.transports or all(error.sent is None for error in errors):
                 continue
-            ruled, gradient = _backward(probe, value, trained, exact)
+            ruled, gradient = _backward(tracer, value, trained, exact)
             before, angle = angle, _angle(_at_first(ruled), _at_first(errors_exact))
             more, down = down, decrease(gradient)
             costs[names[layer]] = angle - before, (more - down) / total if total > 0 else math.nan
@@ -100,24 +100,36 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _backward(
-    probe: Probe, value: Tensor, trained: Mapping[str, nn.Parameter], exact: Collection[Synaptic]
+    tracer: SynapseTracer, value: Tensor, trained: Mapping[str, nn.Parameter], exact: Collection[Synaptic]
 ) -> tuple[dict[Synaptic, list[Error]], Gradient]:
     """Return all errors and the task's gradient of all trained parameters."""
-    errors, native = probe.backward(value, exact, list(trained.values()))
+    errors, native = tracer.backward(value, exact, list(trained.values()))
     gradients = {id(p): torch.zeros_like(p) if g is None else g for p, g in zip(trained.values(), native, strict=True)}
     with torch.no_grad():
-        for layer, calls in probe.calls.items():
-            own = [p if id(p) in gradients else None for p in (layer.weight, layer.bias)]
-            wanted = (False, own[0] is not None, own[1] is not None)
+        for layer, calls in tracer.calls.items():
             for call, error in zip(calls, errors[layer], strict=True):
                 if error.delta is None:
                     continue
-                like = layer.weight.to(error.delta.dtype)
+                like = call.weight.to(error.delta.dtype)
+                wanted = (False, call.weight.requires_grad, layer.bias is not None and layer.bias.requires_grad)
                 products = call.op.backward(error.delta, call.x.to(error.delta.dtype), like, wanted)[1:]
-                for p, product in zip(own, products, strict=True):
+                for tensor, product in zip((call.weight, layer.bias), products, strict=True):
                     if product is not None:
-                        gradients[id(p)] = gradients[id(p)] + product
+                        for p, part in _down_to(tensor, product, trained.values()):
+                            gradients[id(p)] = gradients[id(p)] + part
     return errors, {name: gradients[id(p)] for name, p in trained.items()}
+
+
+def _down_to(
+    tensor: Tensor, gradient: Tensor, parameters: Collection[nn.Parameter]
+) -> Iterable[tuple[nn.Parameter, Tensor]]:
+    """Return the parameters that ``tensor`` is or is computed from, with their gradients, given its own."""
+    if tensor.is_leaf:
+        return ((p, gradient) for p in parameters if p is tensor)
+    parts = torch.autograd.grad(
+        tensor, tuple(parameters), gradient.to(tensor.dtype), retain_graph=True, allow_unused=True
+    )
+    return ((p, part) for p, part in zip(parameters, parts, strict=True) if part is not None)
 
 
 def _decrease(
@@ -145,7 +157,7 @@ def _decrease(
 def _at_first(errors: Mapping[Synaptic, list[Error]]) -> Tensor:
     """Return the error at the output of the first layer, of all its uses."""
     deltas = [error.delta.flatten() for error in next(iter(errors.values()), []) if error.delta is not None]
-    return torch.cat(deltas) if deltas else torch.empty(0)
+    return torch.cat(deltas) if deltas else torch.empty(0, device="cpu")
 
 
 def _angle(first: Tensor, second: Tensor) -> float:

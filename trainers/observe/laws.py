@@ -107,7 +107,8 @@ class Use:
         half = len(self.x) // 2
         if not half:
             return torch.full_like(feedback, math.nan)
-        order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(draw)).to(self.x.device)
+        drawn = torch.Generator().manual_seed(draw)
+        order = torch.randperm(len(self.x), generator=drawn, device="cpu").to(self.x.device)
         gradients = []
         for part in (0, 1):
             s = self._local(_Sampled, self.x[order[part * half : (part + 1) * half]], feedback)
@@ -186,12 +187,13 @@ def _impulses(op: Operation, x: Tensor, weight: Tensor, first: int) -> Tensor:
     """
     periods = _periods(op, x, weight)
     count = math.prod(periods)
-    turns = torch.arange(first, min(first + len(x), count))
+    turns = torch.arange(first, min(first + len(x), count), device="cpu")
     shape = (len(turns), *x.shape[1:])
-    signs = torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(first)).mul_(2).sub_(1)
+    drawn = torch.Generator().manual_seed(first)
+    signs = torch.randint(0, 2, shape, generator=drawn, device="cpu").mul_(2).sub_(1)
     part = signs.to(x.dtype).mul_(math.sqrt(count))
     for axis, (turn, period) in enumerate(zip(torch.unravel_index(turns, periods), periods, strict=True), start=1):
-        chosen = torch.arange(shape[axis]) % period == turn[:, None]
+        chosen = torch.arange(shape[axis], device="cpu") % period == turn[:, None]
         part *= chosen.view(len(turns), *(shape[axis] if i == axis else 1 for i in range(1, len(shape))))
     return part.to(x.device)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 from collections.abc import Callable
 from functools import partial
+from itertools import starmap
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,9 +18,10 @@ from wtdiag.probes.errors import InputError, first_line
 from wtdiag.probes.records import schema
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings, from_mapping
-from wtdiag.trainers.layers.convert import set_rule, synapses
+from wtdiag.trainers.layers.convert import copied, set_rule, synapses
 from wtdiag.trainers.observe.attribution import attribution
 from wtdiag.trainers.observe.rates import Rates
+from wtdiag.trainers.observe.tensors import from_numpy, is_recordable
 from wtdiag.trainers.observe.tracer import Loss, Signals, error_signals
 
 _T = TypeVar("_T")
@@ -71,16 +72,23 @@ class Run(schema.Run):
                 )
             shape, classes = _sizes(self.config["network"], str(self.path / schema.CONFIG))
             model = build_network(self.settings(), shape=shape, classes=classes)
+        _check_network(model)
         state = {}
         with schema.open_snapshot(path) as file:
             arrays = {name: schema.read_layer(file, name) for name in schema.layer_names(file)}
             rest = schema.read_state(file)
-        own = model.state_dict()
+        own = {key: entry for key, entry in model.state_dict().items() if is_recordable(entry)}
+        layers = dict(synapses(model))
         _check_rules(model, self.config.get("rule"), arrays, str(path))
         for name, layer in arrays.items():
             prefix = "" if name == "model" and "weight" in own else f"{name}."
-            state[prefix + "weight"] = layer.forward
-            state[prefix + "feedback"] = layer.forward if layer.feedback is None else layer.feedback
+            for kind, array in (("weight", layer.forward), ("feedback", layer.feedback)):
+                if name in layers and layers[name].is_computed(kind):
+                    continue  # what it is computed from is in the rest of the state
+                if array is None and name in layers and layers[name].is_computed("weight"):
+                    own.pop(prefix + kind, None)  # backprop's second name for what W is computed from
+                    continue
+                state[prefix + kind] = layer.forward if array is None else array
         state |= rest
         return _load(model, own, state, str(path))
 
@@ -89,8 +97,11 @@ class Run(schema.Run):
         path = self.path / schema.PROBE_BATCH
         if not path.exists():
             return None
-        inputs, targets = schema.read_probe_batch(path)
-        return torch.from_numpy(inputs), torch.from_numpy(targets)
+        try:
+            inputs, targets = starmap(from_numpy, schema.read_probe_batch(path))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        return inputs, targets
 
 
 def signals_of(run: Run, model: nn.Module | None = None, loss: Loss | None = None) -> Callable[[int], Signals] | None:
@@ -174,7 +185,7 @@ def _probed(
             )
         loss = partial(F.cross_entropy, label_smoothing=settings.label_smoothing if settings else 0.0)
     rates = Rates(run, settings, examples=len(batch[0]))
-    network = copy.deepcopy(model) if model is not None else run.model(int(run.steps[0]))
+    network = _copied(model) if model is not None else run.model(int(run.steps[0]))
     device = next(network.parameters(), batch[0]).device
     x, target = (tensor.to(device) for tensor in batch)
 
@@ -184,9 +195,12 @@ def _probed(
             set_rule(now, rule)
         try:
             return measure(now, x, target, loss, rates, step)
-        except (RuntimeError, IndexError, ValueError) as error:
-            reason = first_line(error)
-            raise InputError(f"{source}: the network or its loss cannot take the batch ({reason})") from error
+        except InputError:
+            raise
+        except Exception as error:  # the model and the loss are the user's code, which may raise anything
+            raise InputError(
+                f"{source}: the network cannot take the batch, or the loss the network's outputs ({first_line(error)})"
+            ) from error
 
     return at
 
@@ -249,5 +263,35 @@ def _load(model: nn.Module, own: dict[str, Tensor], state: dict[str, np.ndarray[
             raise InputError(
                 f"{source}: does not fit the network: {name!r} is {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
             )
-    model.load_state_dict(tensors)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if is_recordable(buffer) and any(
+                size > 1 and not stride for size, stride in zip(buffer.shape, buffer.stride(), strict=True)
+            ):
+                module._buffers[name] = buffer.contiguous()  # an expanded tensor cannot be written to
+    try:
+        model.load_state_dict(tensors, strict=False)  # what is not recorded stays as it is
+    except RuntimeError as error:
+        raise InputError(f"{source}: does not fit the network: {first_line(error)}") from error
     return model
+
+
+def _check_network(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: expected a converted network, got {type(model).__name__}")
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a copy of a network of the user's, for weights to be loaded into."""
+    _check_network(model)
+    # What pruning computed in the last forward pass cannot be copied, and is computed anew in the next.
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        return copied(model, memo)
+    except Exception as error:  # whatever the attributes of the user's modules raise
+        raise InputError(f"model: {type(model).__name__} cannot be copied ({first_line(error)})") from error

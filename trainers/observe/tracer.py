@@ -55,21 +55,24 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
     {'0': ['weight_gradient', 'weight_gradient_exact'],
      '2': ['sent_exact', 'sent_local', 'weight_gradient', 'weight_gradient_exact']}
     """
-    with probing(model) as probe, torch.enable_grad():
+    with tracing(model) as tracer, torch.enable_grad():
         value = loss(model(x), target)
-        exact, _ = probe.backward(value, exact=probe.calls)
-        ruled, _ = probe.backward(value, exact=())
+        exact, _ = tracer.backward(value, exact=tracer.calls)
+        ruled, _ = tracer.backward(value, exact=())
     names = {layer: name for name, layer in synapses(model)}
+    calls = tracer.calls
     with torch.no_grad():
-        found = {names[layer]: _signals(layer, probe.calls[layer], ruled[layer], exact[layer]) for layer in probe.calls}
-        for layer in probe.calls:
-            together = [other for other in probe.calls if other.weight is layer.weight]
+        found = {names[layer]: _signals(layer, calls[layer], ruled[layer], exact[layer]) for layer in calls}
+        for layer in calls:
+            # Where W is computed from other tensors, each use has a W of its own.
+            shared = None if layer.is_computed("weight") else layer.weight
+            together = [other for other in calls if other is layer or calls[other][0].weight is shared]
             for kind, errors in (("weight_gradient", ruled), ("weight_gradient_exact", exact)):
-                parts = [part for each in together for part in _gradients(each, probe.calls[each], errors[each])]
+                parts = [part for each in together for part in _gradients(calls[each], errors[each])]
                 if parts:
                     found[names[layer]][kind] = _to_numpy(torch.stack(parts).sum(0))
             if layer.rule.learned:
-                uses = tuple(_use(each, call) for each in together for call in probe.calls[each])
+                uses = tuple(_use(each, call) for each in together for call in calls[each])
                 found[names[layer]]["law"] = Law(uses, examples=len(x))
     return found
 
@@ -80,12 +83,12 @@ def _signals(layer: Synaptic, calls: list[Call], ruled: list[Error], exact: list
     b = layer.effective_feedback() if layer.error_path is None else None
     tensors: dict[str, Sequence[Tensor | None]] = {
         "inputs": [call.x for call in calls],
-        "forward_projection": [call.op.apply(call.x, layer.weight.to(call.x.dtype)) for call in calls],
+        "forward_projection": [call.op.apply(call.x, call.weight.to(call.x.dtype)) for call in calls],
         "feedback_projection": [None if b is None else call.op.apply(call.x, b.to(call.x.dtype)) for call in calls],
         "delta": [error.delta for error in ruled],
         "delta_exact": [error.delta for error in exact],
         "sent": [error.sent for error in ruled],
-        "sent_local": [_through_w(layer, call, error) for call, error in zip(calls, ruled, strict=True)],
+        "sent_local": [_through_w(call, error) for call, error in zip(calls, ruled, strict=True)],
         "sent_exact": [error.sent for error in exact],
     }
     for kind, uses in tensors.items():
@@ -95,15 +98,15 @@ def _signals(layer: Synaptic, calls: list[Call], ruled: list[Error], exact: list
     return found
 
 
-def _through_w(layer: Synaptic, call: Call, error: Error) -> Tensor | None:
+def _through_w(call: Call, error: Error) -> Tensor | None:
     if error.delta is None or error.sent is None:
         return None
-    return call.op.adjoint(error.delta, layer.weight.to(error.delta.dtype), call.x)
+    return call.op.adjoint(error.delta, call.weight.to(error.delta.dtype), call.x)
 
 
-def _gradients(layer: Synaptic, calls: list[Call], errors: list[Error]) -> list[Tensor]:
+def _gradients(calls: list[Call], errors: list[Error]) -> list[Tensor]:
     return [
-        call.op.outer(call.x.to(error.delta.dtype), error.delta, layer.weight)
+        call.op.outer(call.x.to(error.delta.dtype), error.delta, call.weight)
         for call, error in zip(calls, errors, strict=True)
         if error.delta is not None
     ]
@@ -111,7 +114,7 @@ def _gradients(layer: Synaptic, calls: list[Call], errors: list[Error]) -> list[
 
 def _use(layer: Synaptic, call: Call) -> Use:
     # A copy of W, so that the law outlives the next training step.
-    w = layer.weight.detach().to(call.x.dtype, copy=True)
+    w = call.weight.detach().to(call.x.dtype, copy=True)
     return Use(layer.rule, call.op, call.x, w, call.positions)
 
 
@@ -140,15 +143,16 @@ class Error:
 
 @dataclass
 class Call:
-    """One use of a layer in the forward pass."""
+    """One use of a layer in the forward pass; ``weight`` is W in it, differentiable where it is computed."""
 
     op: Operation
     x: Tensor
+    weight: Tensor
     positions: int
     error: Error = field(default_factory=Error)
 
 
-class Probe:
+class SynapseTracer:
     """Stands in for the synapses' backward pass and notes what goes through it.
 
     Attributes
@@ -167,7 +171,7 @@ class Probe:
         """Run one layer forward; a layer used several times is noted once for each use."""
         # What backward is asked for: so no parameter is, frozen layers are reached, and no gradient is left anywhere.
         anchor = x.new_zeros((), requires_grad=True)
-        y, silent, call = _ProbedSynapse.apply(anchor, x, layer, op, self)
+        y, silent, call = _TracedSynapse.apply(anchor, x, layer, layer.weight, op, self)
         if not self._going_back:  # else a checkpoint runs forward once more
             self._anchors.append(anchor)
             self.calls.setdefault(layer, []).append(call)
@@ -201,15 +205,15 @@ class Probe:
             yield from calls
 
 
-class _ProbedSynapse(torch.autograd.Function):
+class _TracedSynapse(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, anchor: Tensor, x: Tensor, layer: Synaptic, op: Operation, probe: Probe
+        ctx: Any, anchor: Tensor, x: Tensor, layer: Synaptic, weight: Tensor, op: Operation, tracer: SynapseTracer
     ) -> tuple[Tensor, Tensor, Call]:
-        y = op.apply(x, layer.weight, layer.bias)
+        y = op.apply(x, weight, layer.bias)
         seen = x.detach() if x.dim() > 1 else x.detach()[None]
-        call = Call(op, seen, op.positions(seen, y))
-        ctx.layer, ctx.probe, ctx.call = layer, probe, call
+        call = Call(op, seen, weight, op.positions(seen, y))
+        ctx.layer, ctx.tracer, ctx.call = layer, tracer, call
         ctx.save_for_backward(x)
         ctx.set_materialize_grads(False)
         return y, y.new_zeros((x.shape[0], layer.error_path.classes) if layer.error_path else ()), call
@@ -218,51 +222,66 @@ class _ProbedSynapse(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, signal: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         if dy is None:
-            return (None,) * 5
+            return (None,) * 6
         layer, call = ctx.layer, ctx.call
         call.error.delta = dy
         if not ctx.needs_input_grad[1]:
-            return (None,) * 5
-        if layer not in ctx.probe.exact and layer.error_path is not None:
+            return (None,) * 6
+        if layer not in ctx.tracer.exact and layer.error_path is not None:
             if signal is None:
                 raise RuntimeError(f"{layer.rule.name}: the output error never reached a layer; is the loss another's?")
             sent = project(signal, layer.feedback, x)
         else:
-            matrix = layer.weight if layer in ctx.probe.exact else layer.effective_feedback()
+            exact = layer in ctx.tracer.exact or layer.rule.transports
+            matrix = call.weight if exact else layer.effective_feedback()
             sent = call.op.adjoint(dy, matrix.to(dy.dtype), x.to(dy.dtype))
         call.error.sent = sent = sent.to(dy.dtype)
-        return None, sent, None, None, None
+        return None, sent, None, None, None, None
 
 
 @contextmanager
-def probing(model: nn.Module) -> Iterator[Probe]:
-    """Let a new probe stand in for the model's synapses, in training mode, and leave the model as it was."""
-    buffers = {buffer: buffer.clone() for buffer in model.buffers()}
+def tracing(model: nn.Module) -> Iterator[SynapseTracer]:
+    """Let a new tracer stand in for the model's synapses, in training mode, and leave the model as it was."""
     modes = {module: module.training for module in model.modules()}
-    with forked(model), attached(model) as probe:
+    with forked(model), attached(model) as tracer, _own_buffers(model):
         try:
             model.train()
-            yield probe
+            yield tracer
         finally:
             for module, mode in modes.items():
                 module.training = mode
-            with torch.no_grad():
-                for buffer, value in buffers.items():
-                    buffer.copy_(value)
 
 
 @contextmanager
-def attached(model: nn.Module) -> Iterator[Probe]:
-    """Let a new probe stand in for the model's synapses."""
-    before = {layer: layer.probe for _, layer in synapses(model)}
-    probe = Probe()
+def _own_buffers(model: nn.Module) -> Iterator[None]:
+    """Let the model write to copies of its buffers, of whatever layout, and give it back its own."""
+    before = {module: dict(module._buffers) for module in model.modules()}
+    copies: dict[Tensor | None, Tensor | None] = {None: None}
+    try:
+        for module, buffers in before.items():
+            for name, buffer in buffers.items():
+                if buffer not in copies and buffer is not None:
+                    copies[buffer] = buffer.clone()
+                module._buffers[name] = copies[buffer]
+        yield
+    finally:
+        for module, buffers in before.items():
+            module._buffers.clear()
+            module._buffers.update(buffers)
+
+
+@contextmanager
+def attached(model: nn.Module) -> Iterator[SynapseTracer]:
+    """Let a new tracer stand in for the model's synapses."""
+    before = {layer: layer.tracer for _, layer in synapses(model)}
+    tracer = SynapseTracer()
     try:
         for layer in before:
-            layer.probe = probe
-        yield probe
+            layer.tracer = tracer
+        yield tracer
     finally:
         for layer, earlier in before.items():
-            layer.probe = earlier
+            layer.tracer = earlier
 
 
 def forked(model: nn.Module) -> AbstractContextManager[None]:

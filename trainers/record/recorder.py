@@ -9,6 +9,7 @@ import operator
 import os
 import shlex
 import sys
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,8 +26,9 @@ from wtdiag.probes.records import rundir
 from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import CONFIG, open_run, snapshot_path, write_json
 from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.observe.tensors import is_recordable, to_numpy
 from wtdiag.trainers.record.provenance import environment
-from wtdiag.trainers.record.staging import Staging, is_finite, plain_name, to_numpy, unwrap
+from wtdiag.trainers.record.staging import Staging, is_finite, plain_name, unrecorded, unwrap
 from wtdiag.trainers.record.writer import BackgroundWriter
 
 
@@ -94,8 +96,7 @@ class Recorder:
         self._config = {**_own_config(self._model), **_checked(config or {}), "status": "running"}
         batch = None
         if probe_batch is not None:
-            inputs, targets = (to_numpy(tensor.detach().cpu())[0] for tensor in _two_tensors(probe_batch))
-            batch = rundir.probe_dataset(inputs, targets)
+            batch = rundir.probe_dataset(*(to_numpy(tensor.detach().cpu()) for tensor in _two_tensors(probe_batch)))
         self._hold(rundir.make(self.path, self._config, force=force))
         if batch is not None:
             rundir.write_probe_batch(self.path, batch)
@@ -249,6 +250,12 @@ class Recorder:
         self._closed = False
         if self.active:
             self._writer = BackgroundWriter(self._model)
+            if left_out := unrecorded(self._model):
+                warnings.warn(
+                    f"recorder: {', '.join(left_out)}: state other than dense tensors is not recorded; "
+                    "a network rebuilt from this run keeps its own",
+                    stacklevel=3,
+                )
 
     def _hold(self, descriptor: int) -> None:
         """Keep the run directory to ourselves until we are closed, forgotten or killed."""
@@ -301,8 +308,11 @@ def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _two_tensors(batch: Any) -> tuple[Tensor, Tensor]:
     match batch:
-        case [Tensor() as inputs, Tensor() as targets]:
+        case [Tensor() as inputs, Tensor() as targets] if is_recordable(inputs) and is_recordable(targets):
             return inputs, targets
+        case [Tensor() as inputs, Tensor() as targets]:
+            found = ", ".join(f"{each.dtype} in {each.layout} layout"[6:] for each in (inputs, targets))
+            raise InputError(f"probe_batch: expected dense tensors of numbers, got {found}")
         case [*parts]:
             found = f"({', '.join(type(part).__name__ for part in parts[:4])}{', …' if len(parts) > 4 else ''})"
         case _:

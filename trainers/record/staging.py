@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -15,6 +14,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import LayerArrays, Snapshot
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.layers.layers import Synaptic
+from wtdiag.trainers.observe.tensors import is_recordable, to_numpy
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules.direct import Direct
 
@@ -42,7 +42,7 @@ class Staging:
 
     def __init__(self) -> None:
         self.step = _EMPTY
-        self._buffer = torch.empty(0, dtype=torch.uint8)
+        self._buffer = torch.empty(0, dtype=torch.uint8, device="cpu")  # whatever the default device is
         self._layers: dict[str, _Layer] = {}
         self._copies: dict[str, Tensor] = {}
         self._copied: list[torch.cuda.Event] = []
@@ -104,7 +104,7 @@ class Staging:
         if size > self._buffer.numel():
             pinned = any(tensor.is_cuda for tensor in tensors.values())
             # Written to once now: so the system finds the memory here and not in the first copy.
-            self._buffer = torch.empty(size, dtype=torch.uint8, pin_memory=pinned).zero_()
+            self._buffer = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pinned).zero_()
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -141,16 +141,22 @@ def snapshot_bytes(model: nn.Module) -> int:
 
 def is_finite(model: nn.Module) -> bool:
     """Whether every parameter of ``model``, feedback weights included, is finite throughout."""
-    parameters = [p.detach() for p in model.parameters() if p.is_floating_point() and p.numel()]
+    parameters = [p.detach() for p in model.parameters() if is_recordable(p) and p.is_floating_point() and p.numel()]
     # Minimum and maximum keep NaN and infinity and cannot overflow: a sixth of the time of isfinite().all().
     ends = [torch.stack(torch.aminmax(parameter)).isfinite().all() for parameter in parameters]
-    return bool(torch.stack([flag.to(ends[0].device) for flag in ends]).all())
+    return bool(torch.stack([flag.to(ends[0].device) for flag in ends]).all()) if ends else True
+
+
+def unrecorded(model: nn.Module) -> list[str]:
+    """Return the state_dict keys of ``model`` whose entries a snapshot leaves out."""
+    return [plain_name(key) for key, entry in model.state_dict().items() if not is_recordable(entry)]
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """What of a layer is no tensor: where its tensors are, its rule, and the rest of `LayerArrays`."""
+    """State of a layer other than tensors: where its tensors are, its rule, and the rest of `LayerArrays`."""
 
+    module: str
     prefix: str
     rule: Rule
     facts: dict[str, Any]
@@ -163,6 +169,7 @@ def _layers(model: nn.Module) -> dict[str, _Layer]:
     last = found[-1][1]
     return {
         plain_name(name): _Layer(
+            module=name,
             prefix="" if layer is model else f"{plain_name(name)}.",
             rule=layer.rule,
             facts=_facts(index, layer, is_last=layer is last),
@@ -173,10 +180,10 @@ def _layers(model: nn.Module) -> dict[str, _Layer]:
 
 def _facts(index: int, layer: Synaptic, is_last: bool) -> dict[str, Any]:
     rule = layer.rule
-    comparable = not isinstance(rule, Direct) or (is_last and layer.feedback.shape == layer.weight.shape)
+    comparable = not isinstance(rule, Direct) or (is_last and layer.feedback.shape == layer.current("weight").shape)
     attrs = {name: getattr(layer, name) for name in _ATTRIBUTES if hasattr(layer, name)}
     return {
-        "kind": type(layer).__name__,
+        "kind": layer.kind,
         "index": index,
         "fixed": not (rule.learned or rule.transports or rule.tied),
         "carries_error": layer.carries_error,
@@ -187,19 +194,29 @@ def _facts(index: int, layer: Synaptic, is_last: bool) -> dict[str, Any]:
 
 
 def _tensors(model: nn.Module, layers: dict[str, _Layer]) -> dict[str, Tensor]:
-    """Return every tensor of the state_dict under its plain key, without backprop's second name for W."""
-    found = {plain_name(key): value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+    """Return W and B of every layer and all else in the state_dict that is recordable, under plain keys.
+
+    W and B are asked of the layer: where they are pruned or parametrized, the state_dict holds what they are made of.
+    Backprop's B is W.
+    """
+    found = {plain_name(key): entry for key, entry in model.state_dict().items() if is_recordable(entry)}
+    modules = dict(synapses(model))
     for name, layer in layers.items():
-        key = f"{layer.prefix}feedback"
+        module = modules[layer.module]
+        found[f"{layer.prefix}weight"] = module.current("weight")
         if layer.rule.transports:
-            del found[key]
-        elif key not in found:
+            found.pop(f"{layer.prefix}feedback", None)
+        elif is_lazy(module.feedback):
             raise InputError(
                 f"{name}: its feedback has no size before the first batch; run one, or use transport_free(..., sample=)"
             )
-    for key, value in found.items():
-        if is_lazy(value):
+        else:
+            found[f"{layer.prefix}feedback"] = module.current("feedback")
+    for key, tensor in found.items():
+        if is_lazy(tensor):
             raise InputError(f"{key}: has no size before the first batch; run one before recording")
+        if tensor.is_meta:
+            raise InputError(f"{key}: has no values, for it lies on the meta device; load the network before recording")
     return found
 
 
@@ -210,11 +227,3 @@ def plain_name(name: str) -> str:
 
 def _aligned(tensor: Tensor) -> int:
     return -(-tensor.nbytes // _ALIGN) * _ALIGN
-
-
-def to_numpy(tensor: Tensor) -> tuple[np.ndarray[Any, Any], str]:
-    """Return the tensor as an array, and its dtype's name if numpy has none and float32 must hold it."""
-    try:
-        return tensor.numpy(), ""
-    except TypeError:
-        return tensor.float().numpy(), str(tensor.dtype).removeprefix("torch.")

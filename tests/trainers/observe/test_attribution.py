@@ -183,7 +183,7 @@ def test_nothing_of_the_model_changes(kind, rule, batch):
     assert not any(module.training for module in model.modules())
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert all(layer.probe is None for _, layer in synapses(model))
+    assert all(layer.tracer is None for _, layer in synapses(model))
 
 
 def test_frozen_parameters_do_not_learn(batch):

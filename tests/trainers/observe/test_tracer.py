@@ -44,14 +44,14 @@ def test_looking_changes_nothing(rule, batch):
     assert all(p.grad is None for p in model.parameters())
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), key
-    assert all(layer.probe is None for _, layer in synapses(model))
+    assert all(layer.tracer is None for _, layer in synapses(model))
 
 
 def test_an_interrupted_look_leaves_no_probe_behind(batch):
     model = transport_free(network(), "fa")
     with pytest.raises(ZeroDivisionError):
         error_signals(model, *batch, loss=lambda output, target: 1 / 0)
-    assert all(layer.probe is None for _, layer in synapses(model))
+    assert all(layer.tracer is None for _, layer in synapses(model))
 
 
 def test_signals_are_the_written_out_ones(batch):

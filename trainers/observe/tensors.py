@@ -1,0 +1,65 @@
+"""Tensors as NumPy arrays and back, without loss, for files that need no PyTorch to be read."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wtdiag.probes.errors import InputError
+
+
+def to_numpy(tensor: Tensor) -> tuple[np.ndarray[Any, Any], str]:
+    """Return the tensor as an array, and its dtype's name if numpy has none and float32 must hold it."""
+    try:
+        return tensor.numpy(), ""
+    except TypeError:
+        wider = tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
+        return wider.numpy(), str(tensor.dtype).removeprefix("torch.")
+
+
+def from_numpy(array: np.ndarray[Any, Any], dtype: str) -> Tensor:
+    """Return the tensor that `to_numpy` was given.
+
+    Raises
+    ------
+    InputError
+        If ``dtype`` is not the name of a torch dtype.
+
+    Examples
+    --------
+    >>> from_numpy(*to_numpy(torch.ones(2, dtype=torch.bfloat16)))
+    tensor([1., 1.], dtype=torch.bfloat16)
+    """
+    tensor = torch.from_numpy(array)
+    if not dtype:
+        return tensor
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise InputError(f"torch_dtype is {dtype!r:.40}; expected the name of a torch dtype")
+    return tensor.to(found)
+
+
+def is_recordable(entry: Any) -> bool:
+    """Whether a snapshot can hold an entry of a state_dict: dense tensors of numbers alone.
+
+    Examples
+    --------
+    >>> is_recordable(torch.ones(2)), is_recordable(torch.ones(2).to_sparse()), is_recordable("text")
+    (True, False, False)
+    """
+    dense = isinstance(entry, Tensor) and entry.layout is torch.strided and not (entry.is_nested or entry.is_quantized)
+    return dense and _has_array(entry.dtype)
+
+
+@cache
+def _has_array(dtype: torch.dtype) -> bool:
+    """Whether `to_numpy` can turn a tensor of this dtype into an array."""
+    try:
+        to_numpy(torch.empty(0, dtype=dtype, device="cpu"))
+    except (TypeError, RuntimeError):
+        return False
+    return True
