@@ -1,8 +1,8 @@
 """The registry of probes, and how they share what they have in common.
 
 A *quantity* is a function whose parameters name what it is computed from: what the caller gives (``forward``,
-``feedback``, error signals) or another quantity. `shared` declares one that several probes build on, `probe`
-one that is a measure. `Quantities` computes each at most once, when it is first asked for.
+``feedback``, error signals; see `declare`) or another quantity. `shared` declares one that several probes build
+on, `probe` one that is a measure. `Quantities` computes each at most once, when it is first asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.discovery import enter
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.measure import Measure
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +24,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Parameter:
     source: str  # the quantity that it stands for
     default: Any
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
 
 
 @cache
@@ -32,8 +38,8 @@ def _parameters(function: Callable[..., Any], side: str) -> dict[str, _Parameter
     return {parameter.name: _Parameter(prefix + parameter.name, parameter.default) for parameter in parameters}
 
 
-@dataclass(frozen=True)
-class Probe:
+@dataclass(frozen=True, kw_only=True)
+class Probe(Measure):
     """A measure of one layer.
 
     Called with what it needs, as in ``PROBES["weight_angle"](forward=w, feedback=b)``, it gives a number, or
@@ -41,8 +47,6 @@ class Probe:
 
     Attributes
     ----------
-    name, units, long_name, equation, reference : str
-        For tables and axes; units as in netCDF, "1" for a pure number.
     dims : tuple of str
         Dims of the result: () or ("mode",).
     function : callable
@@ -56,26 +60,33 @@ class Probe:
         either side of the layer, else "".
     """
 
-    name: str
-    units: str
-    long_name: str
-    equation: str
-    reference: str
-    dims: tuple[str, ...]
     function: Callable[..., Any]
-    null: Callable[..., tuple[Any, Any]] | None
+    null: Callable[..., tuple[Any, Any]] | None = None
+    dims: tuple[str, ...] = ()
     slow: bool = False
     side: str = ""
 
     @property
     def needs(self) -> frozenset[str]:
         """Names of what the caller has to give: weights, error signals."""
-        return frozenset(_sources(self.function, self.side)) - PROBES.keys() - _SHARED.keys()
+        return self.uses & GIVEN.keys()
 
     @property
     def uses(self) -> frozenset[str]:
         """Names of everything that it is computed from, directly or not, but for options."""
         return frozenset(_sources(self.function, self.side))
+
+    def check(self) -> None:
+        """Require that everything which it and its chance level ask for, options too, is a quantity or can be given.
+
+        Raises
+        ------
+        InputError
+            If a parameter's name is none of these.
+        """
+        for function in (self.function, self.null):
+            for parameter in _parameters(function, self.side).values() if function else ():
+                check_one_of(f"{self.name}: parameter", parameter.source, _names())
 
     def __call__(self, **given: Any) -> Any:
         """Measure."""
@@ -83,56 +94,78 @@ class Probe:
 
 
 PROBES: dict[str, Probe] = {}
+GIVEN: dict[str, str] = {}
+"""What a caller can give, and what it is."""
 _SHARED: dict[str, Callable[..., Any]] = {}
+
+
+def declare(**meanings: str) -> None:
+    """Declare what probes may ask a caller for, each name with what it stands for.
+
+    Examples
+    --------
+    >>> GIVEN["forward_lr"]
+    'learning rate of W in the step'
+    """
+    for name, meaning in meanings.items():
+        _enter(GIVEN, name, meaning)
 
 
 def shared(function: F) -> F:
     """Declare a quantity that several probes build on, under the function's name."""
-    _SHARED[function.__name__] = function
+    _enter(_SHARED, function.__name__, function)
     return function
 
 
 def probe(
     *,
-    units: str,
-    long_name: str,
-    equation: str,
-    reference: str,
     null: Callable[..., tuple[Any, Any]] | None = None,
     dims: Sequence[str] = (),
     slow: bool = False,
     sides: Sequence[str] = ("",),
+    **known: Any,
 ) -> Callable[[F], F]:
-    """Register a measure under the function's name; `Probe` tells what the arguments are.
+    """Register a measure under the function's name; `Probe` and `Measure` tell what the arguments are.
 
     With ``sides=("forward", "feedback")`` it becomes two probes: its name, its parameters and ``{side}`` in
-    ``long_name`` then stand for that side's.
+    ``long_name`` and ``subject`` then stand for that side's.
+
+    Raises
+    ------
+    InputError
+        If the name is taken.
 
     Examples
     --------
     >>> from wtdiag.probes import PROBES
-    >>> PROBES["forward_spectral_norm"].long_name
-    'spectral norm of the forward weights'
+    >>> PROBES["forward_spectral_norm"].long_name, PROBES["feedback_spectral_norm"].subject
+    ('spectral norm of the forward weights', 'feedback')
     """
 
     def register(function: F) -> F:
         for side in sides:
             name = f"{side}_{function.__name__}" if side else function.__name__
-            PROBES[name] = Probe(
-                name=name,
-                units=units,
-                long_name=long_name.format(side=side),
-                equation=equation,
-                reference=reference,
-                dims=tuple(dims),
-                function=function,
-                null=null,
-                slow=slow,
-                side=side,
-            )
+            about = known | {key: known[key].format(side=side) for key in ("long_name", "subject") if key in known}
+            own = Probe(name=name, function=function, null=null, dims=tuple(dims), slow=slow, side=side, **about)
+            _enter(PROBES, name, own)
         return function
 
     return register
+
+
+def check_probes() -> None:
+    """Require that all probes and shared quantities ask for nothing but what there is.
+
+    Raises
+    ------
+    InputError
+        If a parameter is neither a quantity nor can be given.
+    """
+    for each in PROBES.values():
+        each.check()
+    for name, function in _SHARED.items():
+        for parameter in _parameters(function, "").values():
+            check_one_of(f"{name}: parameter", parameter.source, _names())
 
 
 class Quantities:
@@ -141,7 +174,7 @@ class Quantities:
     Raises
     ------
     InputError
-        When asked for a quantity that needs what was not given.
+        When asked for a quantity that needs what was not given, or what nothing provides.
 
     Examples
     --------
@@ -179,15 +212,27 @@ class Quantities:
     def _call(self, function: Callable[..., Any], side: str) -> Any:
         arguments = {}
         for name, parameter in _parameters(function, side).items():
-            optional = parameter.default is not inspect.Parameter.empty and parameter.source not in self
+            optional = not parameter.required and parameter.source not in self
+            if optional:
+                check_one_of(f"{function.__name__}: parameter", parameter.source, _names())
             arguments[name] = parameter.default if optional else self[parameter.source]
         return function(**arguments)
 
 
+def _names() -> set[str]:
+    """Return all names that a parameter may have."""
+    return {*GIVEN, *_SHARED, *PROBES}
+
+
+def _enter(registry: dict[str, Any], name: str, entry: Any) -> None:
+    """Enter a quantity under a name that no other quantity has, of whatever sort: a parameter stands for one."""
+    enter({**GIVEN, **_SHARED, **PROBES}, "quantity", name, entry)
+    registry[name] = entry
+
+
 def _required(function: Callable[..., Any], side: str) -> list[str]:
     """Name what a function cannot do without; an optional quantity is computed where it can be."""
-    parameters = _parameters(function, side).values()
-    return [parameter.source for parameter in parameters if parameter.default is inspect.Parameter.empty]
+    return [parameter.source for parameter in _parameters(function, side).values() if parameter.required]
 
 
 def _sources(function: Callable[..., Any], side: str) -> Iterator[str]:

@@ -19,10 +19,11 @@ FOLDERS = {
     "wtdiag": {"wtdiag", "studies", "reports", "diagnostics", "trainers", "probes"},
     "bench": {"bench", "wtdiag", "studies", "reports", "diagnostics", "trainers", "probes"},
 }
-CONTRACT = {"probes.records", "probes.errors"}  # all of probes that trainers may import
+# All of probes that trainers may import.
+CONTRACT = {"probes.records", "probes.errors", "probes.discovery", "probes.floor"}
 # Inside a folder a room may import the rooms that stand before it; what stands in one place may import each other.
 ORDER = {
-    "probes": ["errors", "records", "registry", "kernels", "measures", ""],
+    "probes": ["errors", "discovery floor", "records", "measure", "registry", "kernels", "measures", ""],
     "trainers": [
         "data models layers.operations", "rules.local", "rules", "layers.synapse layers.error_path", "layers.layers",
         "layers.convert", "config", "observe", "record", "loop", "",

@@ -59,7 +59,7 @@ def analyze(
         If the directory is no run, a snapshot is not whole, a probe is unknown, or the cluster cannot be used.
     """
     from wtdiag.diagnostics.analysis.analyze import analyze as measure
-    from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
+    from wtdiag.trainers.observe.open_run import attribution_of, fixed_feedback, open_run, signals_of
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
 
@@ -67,7 +67,8 @@ def analyze(
         function = make(opened, model, loss)
         return function if scheduler is None or function is None else _OfRun(make, opened.path.resolve(), model, loss)
 
-    return measure(opened, probes, of_run(signals_of), of_run(attribution_of), progress, scheduler)
+    costs = of_run(attribution_of)
+    return measure(opened, probes, of_run(signals_of), costs, progress, scheduler, fixed_feedback(opened))
 
 
 @dataclasses.dataclass

@@ -16,7 +16,10 @@ import numpy as np
 import xarray as xr
 
 from wtdiag.diagnostics.analysis.cluster import cluster
+from wtdiag.diagnostics.analysis.costs import COSTS
 from wtdiag.diagnostics.analysis.derive import derive
+from wtdiag.diagnostics.analysis.layout import NULLS
+from wtdiag.diagnostics.analysis.reading import complete
 from wtdiag.diagnostics.analysis.survey import Row, Signals, Survey, Values
 from wtdiag.probes import PROBES, Probe
 from wtdiag.probes.errors import InputError, check_one_of
@@ -29,21 +32,6 @@ Progress = Callable[[Sequence[int]], Iterable[int]]
 
 _WEIGHTS = frozenset({"forward", "feedback"})
 
-_COSTS = {
-    "attribution_angle": {
-        "units": "degree",
-        "long_name": "what the layer's feedback adds to the error angle at the first layer",
-        "equation": "∠(δ, δ*) with W for B in layers > l, less the same with W for B in layers ≥ l",
-        "reference": "wtdiag: exact feedback from the top down, a layer at a time",
-    },
-    "attribution_loss": {
-        "units": "1",
-        "long_name": "share of backpropagation's one-step decrease of the loss that the layer's feedback costs",
-        "equation": "(ΔL with W for B in layers ≥ l - ΔL with W for B in layers > l) / ΔL of backpropagation",
-        "reference": "wtdiag: exact feedback from the top down, a layer at a time",
-    },
-}
-
 
 def analyze(
     run: Run,
@@ -52,6 +40,7 @@ def analyze(
     attribution: Attribution | None = None,
     progress: Progress | None = None,
     scheduler: str | None = None,
+    fixed: Callable[[str], bool] = lambda layer: False,
 ) -> xr.Dataset:
     """Measure every layer of every snapshot of a run.
 
@@ -76,12 +65,14 @@ def analyze(
         Address of a dask cluster, such as ``tcp://host:8786``, that does the same work, a snapshot at a time; by
         default threads do. Its workers read the run directory themselves, so they need the same file system;
         ``signals`` and ``attribution`` are pickled for them.
+    fixed
+        Tells of a layer whether its feedback does not learn, where the snapshots do not say so themselves.
 
     Returns
     -------
     Dataset
         Dims (step, layer, mode), layers in forward order, NaN where a layer has no value or fewer modes. Each
-        probe is a variable with ``units``, ``long_name``, ``equation`` and ``reference``; beside it, where it
+        probe is a variable with all that is known of it (`probes.Measure`) as attributes; beside it, where it
         has a chance level, ``<probe>_null`` and ``<probe>_null_sd`` are its mean and standard deviation. Where
         signals failed, the attribute ``failures`` tells why, as JSON by step.
 
@@ -113,7 +104,7 @@ def analyze(
     survey = Survey(run.path.resolve(), tuple(probe.name for probe in chosen), tuple(layers), used)
     with cluster(scheduler) if scheduler is not None else nullcontext(map) as each:
         rows = [row for _, row in zip(progress(steps) if progress else steps, each(survey, steps), strict=False)]
-        analysis = _dataset(run, chosen, steps, layers, rows)
+        analysis = _dataset(run, chosen, steps, layers, rows, fixed)
         if names is not None:
             return analysis
         if attribution is not None:
@@ -157,9 +148,9 @@ def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
         if not set(measure.dims) <= {"step", "layer", "mode"} or measure.dtype.kind not in "fiu":
             found = f"{measure.dtype} over ({', '.join(map(str, measure.dims))})"
             raise InputError(f"{path}: {name} holds {found}; expected numbers over step, layer and mode")
-        if not str(name).endswith(("_null", "_null_sd")) and "step" not in measure.dims:
+        if not str(name).endswith(NULLS) and "step" not in measure.dims:
             raise InputError(f"{path}: {name} lacks the dim step")
-    return analysis
+    return complete(analysis)
 
 
 def _choose(names: Sequence[str] | None, with_signals: bool) -> list[Probe]:
@@ -182,7 +173,12 @@ def _facts(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _dataset(
-    run: Run, chosen: Sequence[Probe], steps: Sequence[int], layers: Mapping[str, Mapping[str, Any]], rows: list[Row]
+    run: Run,
+    chosen: Sequence[Probe],
+    steps: Sequence[int],
+    layers: Mapping[str, Mapping[str, Any]],
+    rows: list[Row],
+    fixed: Callable[[str], bool],
 ) -> xr.Dataset:
     failures = {step: row.failure for step, row in zip(steps, rows, strict=True) if row.failure}
     if len(failures) == len(steps):
@@ -191,19 +187,20 @@ def _dataset(
     variables = {}
     modes = max((np.size(value) for row in table for values in row for value in values.values()), default=0)
     for probe in chosen:
-        name, about = probe.name, {"units": probe.units, "long_name": probe.long_name}
-        sources = {"equation": probe.equation, "reference": probe.reference}
-        variables[name] = _variable(table, name, probe.dims, modes, about | sources)
+        name = probe.name
+        variables[name] = _variable(table, name, probe.dims, modes, probe.attrs)
         if probe.null is not None:
             for suffix, what in (("_null", "mean by chance"), ("_null_sd", "standard deviation by chance")):
-                long_name = {"long_name": f"{probe.long_name}: {what}"}
-                variables[name + suffix] = _variable(table, name + suffix, probe.dims, modes, about | long_name)
+                about = {"units": probe.units, "long_name": f"{probe.long_name}: {what}"}
+                variables[name + suffix] = _variable(table, name + suffix, probe.dims, modes, about)
+    still = [fact["fixed"] or fact["shared"] or fixed(layer) for layer, fact in layers.items()]
     coordinates: dict[str, Any] = {
         "step": ("step", np.array(steps), {"long_name": "training step"}),
         "layer": ("layer", np.array(list(layers), dtype=object)),
         "kind": ("layer", np.array([fact["kind"] for fact in layers.values()], dtype=object)),
         "carries_error": ("layer", np.array([fact["carries_error"] for fact in layers.values()])),
         "direct": ("layer", np.array([fact["direct"] for fact in layers.values()])),
+        "fixed": ("layer", np.array(still)),
     }
     rule = run.config.get("rule")
     rule = rule if isinstance(rule, dict) else {}
@@ -223,14 +220,12 @@ def _attributed(
     costs: Mapping[int, Mapping[str, tuple[float, float]]], steps: Sequence[int], layers: Iterable[str]
 ) -> dict[str, xr.Variable]:
     """Lay the attribution out, NaN at the steps that it was not measured at."""
-    table = [
-        [dict(zip(_COSTS, costs.get(step, {}).get(layer, ()), strict=False)) for layer in layers] for step in steps
-    ]
-    return {name: _variable(table, name, (), 0, attrs) for name, attrs in _COSTS.items()}
+    table = [[dict(zip(COSTS, costs.get(step, {}).get(layer, ()), strict=False)) for layer in layers] for step in steps]
+    return {name: _variable(table, name, (), 0, each.attrs) for name, each in COSTS.items()}
 
 
 def _variable(
-    table: Sequence[Sequence[Values]], name: str, dims: tuple[str, ...], modes: int, attrs: Mapping[str, str]
+    table: Sequence[Sequence[Values]], name: str, dims: tuple[str, ...], modes: int, attrs: Mapping[str, Any]
 ) -> xr.Variable:
     """Lay one measure out over (step, layer, ...), NaN where a layer has none or fewer modes."""
     data = np.full((len(table), len(table[0]), *(modes for _ in dims)), np.nan)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+
+from wtdiag.diagnostics.analysis.layout import carrying, flag
+from wtdiag.probes import Measure
+from wtdiag.probes.discovery import enter
 
 MOVED = 0.05
 """Smallest relative change of ‖W‖ over which a slope means something."""
@@ -12,30 +22,79 @@ MOVED = 0.05
 Array = NDArray[np.float64]
 
 
+Function = Callable[[xr.Dataset], Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived(Measure):
+    """A measure that follows from others.
+
+    Attributes
+    ----------
+    sources : tuple of str
+        Measures that it takes.
+    dims : tuple of str
+        ("step", "layer"), or ("step",).
+    function : callable
+        Gives its values of an analysis that has the sources.
+    """
+
+    sources: tuple[str, ...]
+    dims: tuple[str, ...]
+    function: Function
+
+    def __call__(self, analysis: xr.Dataset) -> xr.DataArray:
+        """Make it of an analysis."""
+        coords = {dim: analysis[dim] for dim in self.dims if dim in analysis.coords}
+        return xr.DataArray(self.function(analysis), coords, self.dims, attrs=self.attrs)
+
+
+DERIVED: dict[str, Derived] = {}
+
+
+def derived(
+    *sources: str, dims: tuple[str, ...] = ("step", "layer"), **known: Any
+) -> Callable[[Function], Callable[[xr.Dataset], xr.DataArray]]:
+    """Enter in `DERIVED` what makes a measure of others, under the function's name; what it gives is then labelled.
+
+    `Derived` and `probes.Measure` tell what the arguments are.
+    """
+
+    def register(function: Function) -> Callable[[xr.Dataset], xr.DataArray]:
+        name = function.__name__
+        measure = Derived(name=name, sources=sources, dims=dims, function=function, **known)
+        enter(DERIVED, "derived measure", name, measure)
+        return wraps(function)(lambda analysis: measure(analysis))
+
+    return register
+
+
 def derive(analysis: xr.Dataset) -> xr.Dataset:
-    """Return an analysis with `gain_elasticity`, `log_gain_sum` and `error_angle_product`, where it has their sources.
+    """Return an analysis with every measure of `DERIVED` that it has the sources of.
 
     Examples
     --------
     >>> norms = ("step", "layer"), np.array([[2.0, 0.5]])
     >>> layers = {"step": [0], "layer": ["fc1", "fc2"], "carries_error": ("layer", [False, True])}
-    >>> derive(xr.Dataset({"norm_ratio": norms}, layers)).log_gain_sum.values.round(3)
+    >>> derive(xr.Dataset({"norm_ratio": norms}, layers)).log_norm_ratio_sum.values.round(3)
     array([-0.693])
     """
-    return analysis.assign(
-        {
-            function.__name__: function(analysis)
-            for sources, function in (
-                (("weight_gain", "forward_norm"), gain_elasticity),
-                (("norm_ratio",), log_gain_sum),
-                (("error_angle_local",), error_angle_product),
-            )
-            if all(name in analysis for name in sources)
-        }
-    )
+    possible = (each for each in DERIVED.values() if all(source in analysis for source in each.sources))
+    return analysis.assign({each.name: each(analysis) for each in possible})
 
 
-def gain_elasticity(analysis: xr.Dataset) -> xr.DataArray:
+@derived(
+    "weight_gain",
+    "forward_norm",
+    units="1",
+    long_name="elasticity of the feedback's gain in the norm of the forward weights",
+    equation="d log |⟨B, W⟩ / ⟨W, W⟩| / d log ‖W‖",
+    reference="wtdiag: least squares over the snapshots up to the step",
+    subject="feedback",
+    bounds=(-math.inf, math.inf),
+    neutral=0,
+)
+def gain_elasticity(analysis: xr.Dataset) -> Array:
     """Measure how the gain of each layer's feedback follows the size of its weights: d log|gain| / d log‖W‖.
 
     The slope of the least-squares line of log|gain| over log‖W‖ through the snapshots up to each step; those where
@@ -70,18 +129,22 @@ def gain_elasticity(analysis: xr.Dataset) -> xr.DataArray:
             if len(a) >= 3 and np.ptp(a) >= np.log1p(MOVED):
                 a = a - a.mean()
                 slopes[step, layer] = a @ (b - b.mean()) / (a @ a)
-    return _measure(
-        analysis,
-        slopes,
-        units="1",
-        long_name="elasticity of the feedback's gain in the norm of the forward weights",
-        equation="d log |⟨B, W⟩ / ⟨W, W⟩| / d log ‖W‖",
-        reference="wtdiag: least squares over the snapshots up to the step",
-    )
+    return slopes
 
 
-def log_gain_sum(analysis: xr.Dataset) -> xr.DataArray:
-    """Sum the logarithms of the gains of all layers: Σ log(‖B‖ / ‖W‖).
+@derived(
+    "norm_ratio",
+    dims=("step",),
+    units="1",
+    long_name="sum of the logarithms of the norm ratios of all layers that carry error",
+    equation="Σ log(‖B‖ / ‖W‖)",
+    reference="wtdiag: the factors by which layers scale the error multiply over depth",
+    subject="feedback",
+    bounds=(-math.inf, math.inf),
+    neutral=0,
+)
+def log_norm_ratio_sum(analysis: xr.Dataset) -> Array:
+    """Sum the logarithms of the norm ratios of all layers: Σ log(‖B‖ / ‖W‖).
 
     Over the layers that carry error through a B of W's shape. What no angle shows: above 0 errors grow on their way
     down, below 0 they vanish. NaN where one of these has no value at the step or there are none; -∞ where one is zero.
@@ -98,23 +161,26 @@ def log_gain_sum(analysis: xr.Dataset) -> xr.DataArray:
 
     Examples
     --------
-    >>> log_gain_sum(xr.Dataset({"norm_ratio": (("step", "layer"), np.array([[2.0, 0.5]]))})).values
+    >>> log_norm_ratio_sum(xr.Dataset({"norm_ratio": (("step", "layer"), np.array([[2.0, 0.5]]))})).values
     array([0.])
     """
-    there = _flag(analysis, "carries_error", True) & ~_flag(analysis, "direct", False)
+    there = carrying(analysis) & ~flag(analysis, "direct")
     with np.errstate(divide="ignore"):
         logs = np.log(_values(analysis, "norm_ratio")[:, there])
-    total = logs.sum(axis=1) if there.any() else np.full(len(logs), np.nan)
-    attrs = {
-        "units": "1",
-        "long_name": "sum of the logarithms of the norm ratios of all layers that carry error",
-        "equation": "Σ log(‖B‖ / ‖W‖)",
-        "reference": "wtdiag: gains multiply over depth",
-    }
-    return xr.DataArray(total, _coords(analysis, "step"), ("step",), attrs=attrs)
+    return logs.sum(axis=1) if there.any() else np.full(len(logs), np.nan)
 
 
-def error_angle_product(analysis: xr.Dataset) -> xr.DataArray:
+@derived(
+    "error_angle_local",
+    units="degree",
+    long_name="error angle that the local angles of the layers above would make by themselves",
+    equation="arccos Π cos ∠(Bᵀδ, Wᵀδ)",
+    reference="wtdiag: the product law over the layers above",
+    subject="signal",
+    bounds=(0, 180),
+    neutral=90,
+)
+def error_angle_product(analysis: xr.Dataset) -> Array:
     """Predict the error angle from the local angles of the layers above: arccos Π cos(local angle).
 
     At layer l the product is over the layers above it in forward order that carry error, as if what each adds were
@@ -139,36 +205,14 @@ def error_angle_product(analysis: xr.Dataset) -> xr.DataArray:
     >>> error_angle_product(ds).values.round(2)
     array([[75.52, 60.  ,  0.  ]])
     """
-    carries, direct = _flag(analysis, "carries_error", True), _flag(analysis, "direct", False)
+    carries, direct = carrying(analysis), flag(analysis, "direct")
     cosines = np.cos(np.radians(_values(analysis, "error_angle_local")))
     cosines[:, ~carries] = 1.0
     cosines[:, direct] = np.nan
     above = np.ones_like(cosines)
     above[:, :-1] = np.cumprod(cosines[:, :0:-1], axis=1)[:, ::-1]
-    return _measure(
-        analysis,
-        np.degrees(np.arccos(np.clip(above, -1.0, 1.0))),
-        units="degree",
-        long_name="error angle that the local angles of the layers above would make by themselves",
-        equation="arccos Π cos ∠(Bᵀδ, Wᵀδ)",
-        reference="wtdiag: the product law over the layers above",
-    )
+    return np.asarray(np.degrees(np.arccos(np.clip(above, -1.0, 1.0))))
 
 
 def _values(analysis: xr.Dataset, name: str) -> Array:
     return np.array(analysis[name].transpose("step", "layer").values, dtype=np.float64)
-
-
-def _flag(analysis: xr.Dataset, name: str, default: bool) -> NDArray[np.bool_]:
-    """One truth per layer; ``default`` where the analysis does not say."""
-    if name not in analysis.coords:
-        return np.full(analysis.sizes["layer"], default)
-    return np.asarray(analysis[name].values).astype(bool)
-
-
-def _coords(analysis: xr.Dataset, *dims: str) -> dict[str, xr.DataArray]:
-    return {dim: analysis[dim] for dim in dims if dim in analysis.coords}
-
-
-def _measure(analysis: xr.Dataset, values: Array, **attrs: str) -> xr.DataArray:
-    return xr.DataArray(values, _coords(analysis, "step", "layer"), ("step", "layer"), attrs=attrs)

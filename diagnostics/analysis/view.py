@@ -12,10 +12,12 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.layout import carrying, flag
+from wtdiag.diagnostics.analysis.reading import known, measure_of
+from wtdiag.probes.errors import check_one_of
+
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-_FIXED = ("bp", "brsf", "dfa", "drtp", "fa", "frsf", "usf")  # rules whose feedback does not learn
 
 
 class View:
@@ -46,12 +48,20 @@ class View:
         self._arrays: dict[str, Floats] = {}
         self.layers = tuple(map(str, analysis.layer.values))
         self.steps = np.asarray(analysis.step.values, dtype=np.int64)
-        self.carries, self.direct = self._flag("carries_error", True), self._flag("direct", False)
+        self.carries, self.direct = carrying(analysis), flag(analysis, "direct")
         self.carrying: tuple[int, ...] = tuple(np.flatnonzero(self.carries).tolist())
 
     def __getitem__(self, name: str) -> Floats:
-        """Return a measure over (step, layer); one without layers is the same in all."""
+        """Return a measure over (step, layer); one without layers is the same in all.
+
+        Raises
+        ------
+        InputError
+            If the analysis lacks it and nobody defines it either: a misspelt name is not a measure without values.
+        """
         if name not in self._arrays:
+            if name not in self._analysis:
+                check_one_of("measure", measure_of(name), known())
             self._arrays[name] = self._array(name)
         return self._arrays[name]
 
@@ -98,9 +108,9 @@ class View:
 
     @cached_property
     def learned(self) -> Mask:
-        """By layer, whether B learns: its law is known, or else its rule is none of those that leave B fixed."""
+        """By layer, whether B learns: its law is known, or else the analysis does not call it fixed."""
         law = np.isfinite(self["rest_distance"]).any(axis=0)
-        return np.asarray(law if law.any() else [self._rule(layer) not in _FIXED for layer in self.layers])
+        return np.asarray(law if law.any() else ~flag(self._analysis, "fixed"))
 
     @cached_property
     def diverged(self) -> tuple[int | None, str] | None:
@@ -152,21 +162,6 @@ class View:
         loss = self.metric("loss").dropna()
         learned = len(loss) < 10 or bool(np.median(loss.iloc[-5:]) < 0.5 * np.median(loss.iloc[:3]))
         return "medium" if learned or not math.isnan(self.collapse) else "high"
-
-    def _rule(self, layer: str) -> str:
-        match self.config.get("rule"):
-            case {"name": "mixed", "layers": {**layers}}:
-                rule = layers.get(layer)
-                return str(rule.get("name")) if isinstance(rule, dict) else ""
-            case {"name": str(name)}:
-                return name
-        return ""
-
-    def _flag(self, name: str, default: bool) -> Mask:
-        flag = self._analysis.coords.get(name)
-        if flag is None or flag.dims != ("layer",) or flag.dtype.kind not in "biu":
-            return np.full(len(self.layers), default)
-        return np.asarray(flag.values, dtype=bool)
 
     def _array(self, name: str) -> Floats:
         shape = len(self.steps), len(self.layers)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from wtdiag.diagnostics.comparison import intervals
 from wtdiag.diagnostics.comparison.results import Evidence
+from wtdiag.probes.discovery import enter
 
 MARGIN = 0.02
 """Difference in accuracy that matters: rules nearer to each other than that match, rules further apart do not."""
@@ -128,7 +129,8 @@ def claim(
     """Enter what measures a claim in `CLAIMS` under its slug; `Claim` tells what the arguments are."""
 
     def register(measure: Measure) -> Measure:
-        CLAIMS[name] = Claim(name, paper, sentence, statistic, direction, threshold, reason, needs, measure, resampled)
+        found = Claim(name, paper, sentence, statistic, direction, threshold, reason, needs, measure, resampled)
+        enter(CLAIMS, "claim", name, found)
         return measure
 
     return register

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from wtdiag.diagnostics.claims.base import CLAIMS, Claim, Measured, points
 from wtdiag.diagnostics.comparison.results import Evidence
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.files import read_json, write_json
+from wtdiag.probes.records.rows import from_row, to_row
 
 SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED = "seen", "not seen", "undecided at this scale", "not tested"
 VERDICTS = (SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED)
@@ -134,8 +134,7 @@ def write_claims(results: Iterable[Result], path: str | os.PathLike[str]) -> Non
     InputError
         If ``path`` cannot be written.
     """
-    rows = [{name: _plain(value) for name, value in dataclasses.asdict(each).items()} for each in results]
-    write_json(path, {"format": _FORMAT, "claims": rows})
+    write_json(path, {"format": _FORMAT, "claims": [to_row(each) for each in results]})
 
 
 def read_claims(path: str | os.PathLike[str]) -> tuple[Result, ...]:
@@ -152,22 +151,7 @@ def read_claims(path: str | os.PathLike[str]) -> tuple[Result, ...]:
     raise InputError(f"{path}: expected claims of format {_FORMAT}; `wtdiag study` writes them")
 
 
-_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float)}
-
-
 def _result(row: Any, source: str) -> Result:
-    fields = {field.name: str(field.type) for field in dataclasses.fields(Result)}
-    if not isinstance(row, dict) or row.keys() != fields.keys():
-        raise InputError(f"{source}: expected the fields {', '.join(fields)}")
-    values: dict[str, Any] = {}
-    for name, kind in fields.items():
-        value: Any = math.nan if row[name] is None and kind == "float" else row[name]
-        if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):
-            raise InputError(f"{source}: {name} is {value!r:.60}; expected {kind}")
-        values[name] = float(value) if kind == "float" else value
-    check_one_of(f"{source}: verdict", values["verdict"], VERDICTS)
-    return Result(**values)
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    result = from_row(Result, row, source)
+    check_one_of(f"{source}: verdict", result.verdict, VERDICTS)
+    return result

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wtdiag.diagnostics.analysis.analyze import read_analysis
+from wtdiag.diagnostics.analysis.layout import carrying
 from wtdiag.probes.records.schema import ANALYSIS
 
 
@@ -24,11 +25,8 @@ def angles(run: Path) -> dict[str, float]:
         If the analysis cannot be read.
     """
     analysis = read_analysis(run / ANALYSIS)
-    carries = np.ones(analysis.sizes["layer"], dtype=bool)
-    if "carries_error" in analysis.coords:
-        carries = analysis["carries_error"].values.astype(bool)
     return {
-        "weight_angle": _last(analysis, "weight_angle", carries),
+        "weight_angle": _last(analysis, "weight_angle", carrying(analysis)),
         "error_angle": _last(analysis, "error_angle", slice(1)),
     }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.files import read_json, write_json
+from wtdiag.probes.records.rows import from_row, to_row
 
 SEVERITIES = ("high", "medium", "low", "none")
 """high: the run is broken, or will be; medium: it costs accuracy; low: worth knowing; none: nothing is wrong."""
@@ -94,7 +93,7 @@ def write_findings(findings: Iterable[Finding], path: str | os.PathLike[str]) ->
     InputError
         If ``path`` cannot be written.
     """
-    write_json(Path(path), {"format": _FORMAT, "findings": [_plain(dataclasses.asdict(each)) for each in findings]})
+    write_json(Path(path), {"format": _FORMAT, "findings": [to_row(each) for each in findings]})
 
 
 def read_findings(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
@@ -112,45 +111,11 @@ def read_findings(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
     raise InputError(f"{path}: expected findings of format {_FORMAT}; `wtdiag analyze` writes them")
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _finding(row: Any, source: str) -> Finding:
     match row:
         case {"evidence": [*numbers]}:
-            evidence = tuple(_build(Evidence, number, f"{source}: evidence") for number in numbers)
-            finding: Finding = _build(Finding, row | {"evidence": evidence}, source)
+            evidence = tuple(from_row(Evidence, number, f"{source}: evidence") for number in numbers)
+            finding = from_row(Finding, row, source, evidence=evidence)
             if finding.severity in SEVERITIES:
                 return finding
     raise InputError(f"{source}: expected evidence in a list and a severity of {', '.join(SEVERITIES)}")
-
-
-def _build(cls: Any, row: Any, source: str) -> Any:
-    """Make a dataclass of a JSON object that has exactly its fields, each of its kind."""
-    fields = {field.name: str(field.type) for field in dataclasses.fields(cls)}
-    if not isinstance(row, dict) or row.keys() != fields.keys():
-        raise InputError(f"{source}: expected the fields {', '.join(fields)}")
-    values = {}
-    for name, kind in fields.items():
-        value = row[name]
-        if kind == "float":
-            value = math.nan if value is None else value
-        if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):
-            raise InputError(f"{source}: {name} is {value!r:.60}; expected {kind}")
-        values[name] = float(value) if kind == "float" else value
-    return cls(**values)
-
-
-_TYPES: dict[str, Any] = {
-    "str": str,
-    "int": int,
-    "float": (int, float),
-    "str | None": (str, type(None)),
-    "int | None": (int, type(None)),
-    "tuple[Evidence, ...]": tuple,
-}

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wtdiag.diagnostics.analysis.layout import last_measured
+from wtdiag.diagnostics.analysis.reading import meaningful
 from wtdiag.diagnostics.comparison.pairing import pair
 from wtdiag.probes.records.config import settings_with_role
 from wtdiag.probes.records.schema import Run
 from wtdiag.reports.figures.curves import Curve
 from wtdiag.reports.figures.curves import average as join
 from wtdiag.reports.figures.style import look
-from wtdiag.reports.run.facts import last_measured, meaningful
 from wtdiag.reports.run.sources import Source
 
 _MAY_DIFFER = ("seed", *settings_with_role("location", "recording"))

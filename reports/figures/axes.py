@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,14 +14,20 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from wtdiag.diagnostics.analysis.layout import carrying, last_measured
+from wtdiag.diagnostics.analysis.reading import about
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.reports.figures.style import DIVERGED, MUTED, context, printable, short
-from wtdiag.reports.run.facts import carrying, last_measured
-from wtdiag.reports.run.sources import Event
 
 _UNITS = {"degree": "°", "1": ""}
-_NAMES = {"step_size_number": "step-size number S"}  # where the variable's own name would not do
 _MAX_NAMES = 26  # layer names that one axis has room for
+
+
+class Event(NamedTuple):
+    """Something that happened at a step, briefly."""
+
+    step: int
+    text: str
 
 
 @contextmanager
@@ -77,10 +83,9 @@ def measure_title(measure: xr.DataArray) -> str:
     >>> measure_title(xr.DataArray(0.0, name="weight_angle", attrs={"units": "degree"}))
     'weight angle (°)'
     """
-    name = _NAMES.get(str(measure.name), str(measure.name).replace("_", " "))
-    units = str(measure.attrs.get("units", "1"))
-    sign = _UNITS.get(units, units)
-    return printable(f"{name} ({sign})" if sign else name)
+    known = about(measure)
+    sign = _UNITS.get(known.units, known.units)
+    return printable(f"{known.label} ({sign})" if sign else known.label)
 
 
 def layers_axis(axes: Axes, analysis: xr.Dataset) -> None:

@@ -12,11 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
+from wtdiag.diagnostics.analysis.reading import meaningful
 from wtdiag.probes.errors import InputError
-from wtdiag.reports.figures.axes import canvas, compact, log_axis, mark, measure_title, names_key, need, spread
+from wtdiag.reports.figures.axes import Event, canvas, compact, log_axis, mark, measure_title, names_key, need, spread
 from wtdiag.reports.figures.style import Look, look, short
-from wtdiag.reports.run.facts import meaningful
-from wtdiag.reports.run.sources import Event
 
 
 class Curve(NamedTuple):

@@ -12,7 +12,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Normalize
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.reading import about, meaningful
 from wtdiag.reports.figures.axes import (
+    Event,
     canvas,
     layer_name,
     left_out,
@@ -24,8 +26,6 @@ from wtdiag.reports.figures.axes import (
     steps_axis,
 )
 from wtdiag.reports.figures.style import BAND, DEPTH, DIVERGED, capital
-from wtdiag.reports.run.facts import meaningful
-from wtdiag.reports.run.sources import Event
 
 
 def layer_curves(
@@ -153,7 +153,8 @@ def stability(analysis: xr.Dataset, *, events: Sequence[Event] = (), ax: Axes | 
     >>> analysis = xr.load_dataset("docs/gallery/ia-diverged.nc", engine="h5netcdf")
     >>> ax = plot.stability(analysis, events=[(57, "diverged")])
     """
-    return layer_curves(analysis, "step_size_number", log=True, limit=1.0, events=events, ax=ax)
+    limit = about(need(analysis, "step_size_number")).limit
+    return layer_curves(analysis, "step_size_number", log=True, limit=limit, events=events, ax=ax)
 
 
 def not_drawn(analysis: xr.Dataset, measures: Mapping[str, str | None]) -> str:
@@ -174,8 +175,9 @@ def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray
     if shown.any():  # the band of a feedback that carries nothing would hide what the others have learned
         null, reach = null.isel(layer=shown), reach.isel(layer=shown)
     low, high = null - reach, null + reach
-    if measure.endswith("norm_ratio"):
-        low = low.clip(min=1e-3)  # drawn on a logarithmic axis
+    known = about(analysis[measure])
+    if known.scale == "log" and known.neutral is not None and known.bounds[0] >= 0:
+        low = low.clip(min=1e-3)  # a ratio, drawn on a logarithmic axis
     return low.min("layer").values, high.max("layer").values
 
 

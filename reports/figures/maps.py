@@ -14,7 +14,10 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.reading import about
+from wtdiag.probes import Measure
 from wtdiag.reports.figures.axes import (
+    Event,
     canvas,
     compact,
     every,
@@ -25,30 +28,20 @@ from wtdiag.reports.figures.axes import (
     plain_numbers,
 )
 from wtdiag.reports.figures.style import ALIGNMENT, INK, MAGNITUDE, MISSING, RATIO, capital
-from wtdiag.reports.run.sources import Event
 
 _TICKS = {  # of keys that reach from 1/reach to reach, by the reach up to which they serve
     2.5: (0.5, 0.7, 1.0, 1.4, 2.0),
     10.0: (0.1, 0.3, 1.0, 3.0, 10.0),
     np.inf: (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
 }
-_MOST = {  # measures that are read against 1, and the largest value with a colour of its own
-    "norm_ratio": 1000.0,
-    "error_norm_ratio": 1000.0,
-    "weight_gain": 10.0,
-    "predicted_gain": 10.0,
-    "step_size_number": 10.0,
-    "tracking_lag": 10.0,
-}
-_LIMITED = ("step_size_number", "tracking_lag")  # what lies above 1 is bad, not only large
 
 
 def heatmap(analysis: xr.Dataset, measure: str, *, events: Sequence[Event] = (), ax: Axes | None = None) -> Axes:
     """Map a measure by step and layer.
 
     Colours tell from what chance gives (angles, sign agreement) or from 1 (ratios, gains, step-size numbers, whose
-    limit 1 is drawn as a contour); other measures run from their smallest to their largest value. Every snapshot
-    has one column, whatever its distance to the next; missing values are grey.
+    limit 1 is drawn as a contour), as the measure says of itself; other measures run from their smallest to their
+    largest value. Every snapshot has one column, whatever its distance to the next; missing values are grey.
 
     Parameters
     ----------
@@ -78,15 +71,16 @@ def heatmap(analysis: xr.Dataset, measure: str, *, events: Sequence[Event] = (),
     >>> ax = plot.heatmap(analysis, "step_size_number", events=[(57, "diverged")])
     """
     values = need(analysis, measure, dims=("layer", "step"))
-    norm, colors = _scale(measure, values)
+    known = about(values)
+    norm, colors = _scale(known, values)
     with canvas(ax) as axes:
         axes.set_facecolor(MISSING)
         finite = np.ma.masked_invalid(values.values.astype(float))
         image = axes.imshow(finite, aspect="auto", cmap=colors, norm=norm)
         axes.grid(visible=False)
-        if measure in _LIMITED:
-            _limit(axes, np.ma.filled(finite, 0.0) > 1)
-        _key(axes, measure, image, finite)
+        if known.limit is not None:
+            _limit(axes, np.ma.filled(finite, 0.0) > known.limit)
+        _key(axes, known, image, finite)
         axes.set_title(capital(measure_title(values)), parse_math=False)
         axes.set_xlabel("training step (one column per snapshot)")
         shown = every(len(analysis.step), 6)
@@ -104,21 +98,24 @@ def _limit(axes: Axes, above: NDArray[np.bool_]) -> None:
     axes.add_collection(LineCollection(upright + level, colors=INK, linewidths=0.9), autolim=False)
 
 
-def _key(axes: Axes, measure: str, image: ScalarMappable, values: np.ma.MaskedArray[Any, Any]) -> None:
+def _key(axes: Axes, measure: Measure, image: ScalarMappable, values: np.ma.MaskedArray[Any, Any]) -> None:
     """Draw the colour key."""
-    reach = image.norm.vmax if isinstance(image.norm, LogNorm) and image.norm.vmax else 0.0
-    beyond = "both" if measure in _MOST and reach == _MOST[measure] else "neither"
-    bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=25, extend=beyond)
+    centre, chance = _centre(measure), _chance(measure)
+    reach = image.norm.vmax / centre if isinstance(image.norm, LogNorm) and image.norm.vmax and centre else 0.0
+    bar = axes.figure.colorbar(
+        image, ax=axes, pad=0.02, aspect=25, extend="both" if reach == _reach(measure) else "neither"
+    )
     bar.outline.set_visible(False)
-    if measure in _LIMITED:
-        bar.ax.axhline(1, color=INK, lw=0.9)
-    if measure in _MOST:
-        bar.ax.yaxis.set_major_locator(FixedLocator(next(ticks for most, ticks in _TICKS.items() if reach <= most)))
+    if measure.limit is not None:
+        bar.ax.axhline(measure.limit, color=INK, lw=0.9)
+    if centre is not None:
+        ticks = next(ticks for most, ticks in _TICKS.items() if reach <= most)
+        bar.ax.yaxis.set_major_locator(FixedLocator([centre * tick for tick in ticks]))
         bar.ax.yaxis.set_minor_locator(NullLocator())
         plain_numbers(bar.ax.yaxis)
-    elif _chance(measure) is not None:
+    elif chance is not None and measure.neutral is not None:
         # The colours stay those of the whole range, so that maps compare; the key shows what occurs.
-        low, high = (0.5, 1.0) if "sign_agreement" in measure else (0.0, 90.0)
+        low, high = (measure.bounds[0], measure.neutral) if _falls(measure) else (measure.neutral, measure.bounds[1])
         shown = values.compressed()
         bar.ax.set_ylim(shown.min(initial=low), shown.max(initial=high))
 
@@ -132,22 +129,40 @@ class _RatioNorm(LogNorm):
         return super().__call__(np.ma.masked_array(np.where(found.data > 0, found.data, smallest), found.mask), clip)
 
 
-def _chance(measure: str) -> Normalize | None:
+def _centre(measure: Measure) -> float | None:
+    """Return the value that colours tell from by ratio: its limit, or what leans to neither side; None without one."""
+    centre = measure.neutral if measure.limit is None else measure.limit
+    return centre if measure.scale == "log" and centre else None
+
+
+def _reach(measure: Measure) -> float:
+    """Return how many times the centre the largest value with a colour of its own is: sizes differ by far more."""
+    return 1000.0 if measure.limit is None and measure.bounds[0] >= 0 else 10.0
+
+
+def _chance(measure: Measure) -> Normalize | None:
     """Whole range of a measure in whose middle chance lies, if it is such a one."""
-    if "sign_agreement" in measure:
-        return Normalize(0, 1)
-    return Normalize(0, 180) if "angle" in measure and not measure.startswith(("attribution", "predicted")) else None
+    low, high = measure.bounds
+    if measure.scale == "log" or measure.neutral is None or not np.isfinite(high - low):
+        return None
+    reach = max(measure.neutral - low, high - measure.neutral)
+    return Normalize(measure.neutral - reach, measure.neutral + reach)
 
 
-def _scale(measure: str, values: xr.DataArray) -> tuple[Normalize, Colormap]:
+def _falls(measure: Measure) -> bool:
+    """Whether a measure falls as W and B align: angles do, shares of agreement rise."""
+    return measure.units == "degree"
+
+
+def _scale(measure: Measure, values: xr.DataArray) -> tuple[Normalize, Colormap]:
     found = values.values[np.isfinite(values.values)]
-    if measure in _MOST:
-        logs = np.abs(np.log(found[found > 0]))
-        # Symmetric about 1 and at least a factor 2; one exploded layer must not hide the others.
-        reach = float(np.exp(min(logs.max(initial=np.log(2)), np.log(_MOST[measure]))))
-        return _RatioNorm(1 / reach, reach), ALIGNMENT if measure in _LIMITED else RATIO
+    if (centre := _centre(measure)) is not None:
+        logs = np.abs(np.log(found[found > 0] / centre))
+        # Symmetric about the centre and at least a factor 2; one exploded layer must not hide the others.
+        reach = float(np.exp(min(logs.max(initial=np.log(2)), np.log(_reach(measure)))))
+        return _RatioNorm(centre / reach, centre * reach), RATIO if measure.limit is None else ALIGNMENT
     if (norm := _chance(measure)) is not None:
-        return norm, ALIGNMENT.reversed() if "sign_agreement" in measure else ALIGNMENT
+        return norm, ALIGNMENT if _falls(measure) else ALIGNMENT.reversed()
     if found.size and 0 < found.min() <= found.max() / 30:
         return LogNorm(found.min(), found.max()), MAGNITUDE
     return Normalize(*((found.min(), found.max()) if found.size else (0, 1))), MAGNITUDE

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.layout import carrying
 from wtdiag.probes.errors import check_one_of
 from wtdiag.reports.figures.axes import at_step, canvas, layers_axis, log_axis, measure_title, names_key, need
 from wtdiag.reports.figures.style import BAND, FEEDBACK, INHERITED, INK, MUTED, capital
-from wtdiag.reports.run.facts import carrying
 
 COSTS = {  # what is drawn as the cost of a layer's feedback, and in what
     "attribution_angle": "degrees at the first layer",

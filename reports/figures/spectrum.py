@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.layout import last_measured
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.reports.figures.axes import canvas, layer_name, log_axis, need, spread
 from wtdiag.reports.figures.style import FEEDBACK, INK
-from wtdiag.reports.run.facts import last_measured
 
 
 def spectrum(

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from wtdiag.diagnostics.analysis.layout import measures
 from wtdiag.reports.document.content import Block, Code, Section, Table, Term, Terms, Text
 from wtdiag.reports.figures.style import capital, number, printable
-from wtdiag.reports.run.facts import measures
 from wtdiag.reports.run.sources import Source
 
 

@@ -8,14 +8,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.layout import carrying, last_measured
 from wtdiag.reports.run.sources import Source
 
 NAN = float("nan")
-_EVERYWHERE = {  # measures that are not about the feedback of the layer itself
-    *("error_angle", "error_angle_product", "error_norm", "error_norm_exact", "error_norm_ratio"),
-    *("weight_gradient_angle", "activation_norm", "activation_dimension", "dead_units", "below_floor"),
-    *("relative_update", "radial_cosine"),
-}
 
 
 @dataclass(frozen=True)
@@ -124,35 +120,6 @@ def _largest(analysis: xr.Dataset, measure: str) -> tuple[float, str]:
     by_layer = analysis[measure].max("step").values  # passes over NaN
     index = int(np.nanargmax(by_layer))
     return float(by_layer[index]), str(analysis.layer.values[index])
-
-
-def carrying(analysis: xr.Dataset) -> NDArray[np.bool_]:
-    """Which layers carry error: all, where the analysis does not say."""
-    if "carries_error" not in analysis.coords:
-        return np.ones(analysis.sizes["layer"], dtype=bool)
-    return np.asarray(analysis.carries_error.values).astype(bool)
-
-
-def meaningful(analysis: xr.Dataset, measure: str) -> NDArray[np.bool_]:
-    """In which layers a measure means something: where it is about feedback, in those that carry error."""
-    if measure.startswith("forward") or measure in _EVERYWHERE:
-        return np.ones(analysis.sizes["layer"], dtype=bool)
-    return carrying(analysis)
-
-
-def measures(analysis: xr.Dataset) -> list[str]:
-    """Names of the measures in an analysis, without their null expectations."""
-    return [str(name) for name in analysis.data_vars if not str(name).endswith(("_null", "_null_sd"))]
-
-
-def last_measured(analysis: xr.Dataset) -> int:
-    """Index of the last snapshot with any finite measure, or of the last one: a diverged run ends in NaN."""
-    finite = np.zeros(analysis.sizes["step"], dtype=bool)
-    for name in measures(analysis):
-        measure = analysis[name]
-        if "step" in measure.dims and measure.dtype.kind == "f":
-            finite |= np.isfinite(measure.transpose("step", ...).values).reshape(len(finite), -1).any(axis=1)
-    return int(np.flatnonzero(finite)[-1]) if finite.any() else len(finite) - 1
 
 
 def _values(now: xr.Dataset, name: str) -> NDArray[np.float64]:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import xarray as xr
 
+from wtdiag.diagnostics.analysis.layout import carrying, last_measured
 from wtdiag.reports.document.content import Subjects, Table
 from wtdiag.reports.figures.axes import measure_title, spread
 from wtdiag.reports.figures.style import fixed, number, percent
-from wtdiag.reports.run.facts import carrying, last_measured
 from wtdiag.reports.run.sources import Source
 
 UNUSED = "Layers marked * send no error on: their feedback carries nothing."

@@ -8,12 +8,15 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure as Panel
 
+from wtdiag.diagnostics.analysis.costs import COSTS
+from wtdiag.diagnostics.analysis.layout import carrying, last_measured
+from wtdiag.diagnostics.analysis.reading import about, predictions
 from wtdiag.reports.document.content import Block, Figure, Frames, Section, Subjects, Text
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.axes import left_out, spread
 from wtdiag.reports.figures.lines import not_drawn
 from wtdiag.reports.figures.style import TRAINING, look, number, percent, sentence
-from wtdiag.reports.run.facts import Facts, carrying, last_measured
+from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.figure_tables import UNUSED, evaluations, history, layer_table, layers_of, spectra_table
 from wtdiag.reports.run.sources import Source
 from wtdiag.reports.run.summary import meanings, trend
@@ -22,10 +25,7 @@ _CURVES = ("weight_angle", "weight_gain", "norm_ratio", "error_angle")
 _ALIGNMENT = ("weight_angle", "sign_agreement", "weight_gain", "norm_ratio", "error_angle")
 _MAPS = ("weight_angle", "sign_agreement", "weight_gain", "step_size_number")
 _ERROR = ("error_angle_local", "error_angle_inherited", "error_angle_total")
-_COSTS = ("attribution_angle", "attribution_loss")
 _SPECTRAL = ("forward_spectral_norm", "feedback_spectral_norm", "forward_stable_rank", "feedback_stable_rank")
-_CEILINGS = {"weight_angle": "predicted_angle", "weight_gain": "predicted_gain"}
-_LOGARITHMIC = ("norm_ratio", "weight_gain")
 
 
 def training(source: Source, run: Facts) -> Section | None:
@@ -91,8 +91,8 @@ def layers(source: Source, run: Facts) -> Section | None:
     names = _present(analysis, _CURVES)
     if not names:
         return None
-    ceilings = {name: _CEILINGS[name] for name in names if _CEILINGS.get(name) in analysis}
-    hidden = not_drawn(analysis, {name: ceilings.get(name) for name in names if name in _LOGARITHMIC})
+    ceilings = {name: ceiling for name, ceiling in predictions(analysis).items() if name in names}
+    hidden = not_drawn(analysis, {name: ceilings.get(name) for name in names if _log(analysis, name)})
     predicted = " Dashed: where theory predicts that the feedback comes to rest." if ceilings else ""
     caption = (
         f"Alignment of {source.name} over training, one curve per layer, coloured from the first layer (top of "
@@ -102,7 +102,7 @@ def layers(source: Source, run: Facts) -> Section | None:
     )
     panels = [
         sized.layer_curves(
-            analysis, name, log=name in _LOGARITHMIC, chance=True, predicted=ceilings.get(name), events=source.events
+            analysis, name, log=_log(analysis, name), chance=True, predicted=ceilings.get(name), events=source.events
         )
         for name in names
     ]
@@ -117,7 +117,7 @@ def spectra(source: Source, run: Facts) -> Section | None:
         blocks.append(_singular_values(analysis))
     names = _present(analysis, _SPECTRAL)
     if names:
-        panels = [sized.layer_curves(analysis, name, log=name.endswith("norm")) for name in names]
+        panels = [sized.layer_curves(analysis, name, log=_log(analysis, name)) for name in names]
         caption = (
             "Spectral norm (largest singular value) and stable rank (squared Frobenius over squared spectral "
             "norm) of forward and feedback weights over training, one curve per layer, coloured by depth."
@@ -155,8 +155,8 @@ def error_signal(source: Source, run: Facts) -> Section | None:
     )
     names = [name for part in shown for name in part]
     blocks: list[Block] = [Text(meaning), _figure(analysis, names, panels, caption, "errors", subjects, frames)]
-    costs = _present(analysis, _COSTS)
-    if len(costs) == len(_COSTS):
+    costs = _present(analysis, tuple(COSTS))
+    if len(costs) == len(COSTS):
         blocks.append(_attribution(source, costs, subjects))
     return Section("Where the error signal turns", tuple(blocks))
 
@@ -229,6 +229,11 @@ def events_said(source: Source) -> str:
     said = "; ".join(f"{event.text} at step {event.step}" for event in source.events[:3])
     more = f"; and {len(source.events) - 3} more" if len(source.events) > 3 else ""
     return f" Dashed lines mark events: {said}{more}."
+
+
+def _log(analysis: xr.Dataset, measure: str) -> bool:
+    """Whether ratios of a measure's values tell, not differences."""
+    return about(analysis[measure]).scale == "log"
 
 
 def _last(analysis: xr.Dataset, measure: str) -> int:

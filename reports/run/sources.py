@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,18 +18,12 @@ from wtdiag.diagnostics.findings.finding import Finding, read_findings
 from wtdiag.diagnostics.findings.instability import stability
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, METRICS, open_run
+from wtdiag.reports.figures.axes import Event
 from wtdiag.reports.figures.style import printable
 
 UNDIAGNOSED = "Not diagnosed"
 NO_FINDINGS = "the run has no findings; `wtdiag analyze` writes them into findings.json."
 T = TypeVar("T")
-
-
-class Event(NamedTuple):
-    """Something that happened at a step, briefly."""
-
-    step: int
-    text: str
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.layout import last_measured
+from wtdiag.diagnostics.analysis.reading import predictions
 from wtdiag.reports.document.content import Figure, Section, Table, Text
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.style import fixed, look, number, short
-from wtdiag.reports.run.facts import Facts, last_measured
+from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.figure_tables import degrees, history, layers_of
 from wtdiag.reports.run.sections import events_said
 from wtdiag.reports.run.sources import Source
 from wtdiag.reports.run.summary import trend
-
-_PREDICTED = {"weight_angle": "predicted_angle", "weight_gain": "predicted_gain"}
-
 
 _EXPLAINED = {
     "largest S": "Largest S: over all snapshots before training broke, if it did.",
@@ -50,8 +49,8 @@ def _figure(source: Source) -> Figure | None:
         )
         words.append(trend(analysis, "step_size_number"))
         measures.append("step_size_number")
-    if "log_gain_sum" in analysis and np.isfinite(analysis.log_gain_sum).any():
-        sums = analysis.log_gain_sum.values
+    if "log_norm_ratio_sum" in analysis and np.isfinite(analysis.log_norm_ratio_sum).any():
+        sums = analysis.log_norm_ratio_sum.values
         line = sized.Curve("sum of log gains", look(source.rule), analysis.step.values, sums, gid="sum")
         panels.append(sized.curves([line], title="Sum of log gains", events=source.events))
         captions.append(
@@ -59,7 +58,7 @@ def _figure(source: Source) -> Figure | None:
             "Above 0 the error grows on its way down, below 0 it fades, whatever the angles."
         )
         words.append(f"The sum of log gains is {number(sums[last_measured(analysis)])} at the end.")
-        measures.append("log_gain_sum")
+        measures.append("log_norm_ratio_sum")
     if not panels:
         return None
     return Figure(
@@ -144,10 +143,9 @@ def _table(source: Source) -> Table | None:
         columns["safe coefficients ×"] = number, found.largest_coefficient_scale.to_numpy()
     for name in ("relaxation_time", "tracking_lag"):
         columns |= _column(analysis, name, name.replace("_", " "), index)
-    for measure, predicted in _PREDICTED.items():
-        if predicted in analysis:
-            columns |= _column(analysis, predicted, f"predicted {_brief(measure)}", index)
-            columns |= _column(analysis, measure, _brief(measure), index)
+    for measure, predicted in predictions(analysis).items():
+        columns |= _column(analysis, predicted, f"predicted {_brief(measure)}", index)
+        columns |= _column(analysis, measure, _brief(measure), index)
     columns |= _column(analysis, "predicted_noise_angle", "angle by noise alone", index)
     columns = {head: each for head, each in columns.items() if np.isfinite(each[1]).any()}
     if not columns:

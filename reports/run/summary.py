@@ -6,9 +6,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.layout import last_measured
+from wtdiag.diagnostics.analysis.reading import meaningful
 from wtdiag.reports.document.content import Number, Numbers
 from wtdiag.reports.figures.style import number, percent, sentence, short
-from wtdiag.reports.run.facts import Facts, last_measured, meaningful
+from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.figure_tables import degrees, formatter
 
 

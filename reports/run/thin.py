@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from wtdiag.diagnostics.analysis.layout import last_measured
 from wtdiag.reports.figures.axes import spread
-from wtdiag.reports.run.facts import last_measured
 from wtdiag.reports.run.sources import Source
 
 _MOST = 6000  # layers times snapshots in one report

@@ -12,6 +12,8 @@ import pandas as pd
 import xarray as xr
 
 from wtdiag.diagnostics.analysis.analyze import read_analysis
+from wtdiag.diagnostics.analysis.layout import carrying
+from wtdiag.diagnostics.analysis.reading import meaningful
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, METRICS, open_run
 from wtdiag.reports.document.content import Block, Figure, Section, Table, Text
@@ -19,7 +21,6 @@ from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.axes import spread
 from wtdiag.reports.figures.curves import average
 from wtdiag.reports.figures.style import Look, capital, fixed, printable, short
-from wtdiag.reports.run.facts import carrying, meaningful
 from wtdiag.reports.study.levels import conditions
 from wtdiag.reports.study.shared import Methods, counted, level, slug
 

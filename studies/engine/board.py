@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from wtdiag.studies.engine.cell import Cell, Outcome, State
+from wtdiag.trainers.loop.progress import tail
 
 
 class Board:
@@ -45,7 +46,7 @@ class Board:
     def show(self, cell: Cell, state: State) -> None:
         """Show where a cell stands."""
         if cell.path not in self._lines:
-            self._lines[cell.path] = self._bars.add_task(_tail(cell.path.name, 32), total=state.total, numbers="")
+            self._lines[cell.path] = self._bars.add_task(tail(cell.path.name, 32), total=state.total, numbers="")
         numbers = f"loss {state.loss:6.3f}" if math.isfinite(state.loss) else ""
         self._bars.update(self._lines[cell.path], completed=state.step, numbers=numbers)
 
@@ -65,7 +66,3 @@ class Board:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
-
-
-def _tail(name: str, width: int) -> str:
-    return name if len(name) <= width else "…" + name[1 - width :]

@@ -22,7 +22,7 @@ from wtdiag.trainers.config.datasets import DataCache, load_data
 from wtdiag.trainers.config.device import take_share
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.loop.resume import TrainingProgress
-from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
+from wtdiag.trainers.observe.open_run import attribution_of, fixed_feedback, open_run, signals_of
 
 REPORT_SECONDS = 0.25
 PATIENCE = 30.0
@@ -146,4 +146,5 @@ def _state(progress: TrainingProgress, step_size_number: float = math.nan, log_g
 
 def _measure(cell: Cell) -> None:
     run = open_run(cell.path)
-    write_analysis(analyze(run, cell.probes, signals_of(run), attribution_of(run)), cell.path / ANALYSIS)
+    analysis = analyze(run, cell.probes, signals_of(run), attribution_of(run), fixed=fixed_feedback(run))
+    write_analysis(analysis, cell.path / ANALYSIS)

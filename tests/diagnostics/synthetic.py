@@ -41,7 +41,7 @@ def healthy(steps=STEPS, layers=LAYERS):
         "rest_distance": 0.02 + 1.4 * fade,
         "relative_update": 0.01 * wobble,
         "tracking_lag": 0.05 * wobble,
-        "log_gain_sum": 0 * fade[:, 0],
+        "log_norm_ratio_sum": 0 * fade[:, 0],
         "attribution_angle": 2 + 0 * fade,
     }
     for name in ("error_angle_local", "error_angle_inherited", "error_angle_total"):

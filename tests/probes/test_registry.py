@@ -9,45 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtdiag.probes import PROBES, Quantities, probe, shared
+from wtdiag.probes import GIVEN, PROBES, Quantities, declare, probe, shared
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.registry import check_probes
 
-ARRAYS = {
-    *("forward", "feedback", "weight_gradient", "weight_gradient_exact"),
-    *("delta", "delta_exact", "sent", "sent_local", "sent_exact"),
-    *("inputs", "forward_projection", "feedback_projection"),
-}
 OTHERS = {"forward_lr", "law", "operator"}
+ARRAYS = GIVEN.keys() - OTHERS
 # Norms of one of two arrays that are compared in one pass.
-FROBENIUS = {
-    "forward_norm": "forward",
-    "feedback_norm": "feedback",
-    "error_norm": "delta",
-    "error_norm_exact": "delta_exact",
-}
-# What multiplying all weights or signals of one network by c does to a probe.
-LINEAR = ("_norm", "_norm_exact", "singular_values", "marchenko_pastur_edge")
-QUADRATIC = ("descent_eigenvalue", "power_law_xmin", "activation_spectrum")
-SCALE_POWER = {name: name.endswith(LINEAR) + 2 * name.endswith(QUADRATIC) for name in PROBES}
-TAILS = {name for name in PROBES if "power_law" in name}  # NaN where there are too few values for a tail
-OF_UNITS = {name for name in PROBES if "unit_angle" in name or "sign_agreement" in name}
-BOUNDS = (
-    {name: (0, 180) for name in PROBES if "angle" in name}
-    | {
-        "sign_agreement": (0, 1),
-        "weighted_sign_agreement": (0, 1),
-        "weight_gain": (-np.inf, np.inf),
-        "radial_cosine": (-1, 1),
-        "descent_eigenvalue": (-np.inf, np.inf),
-        "forward_stable_rank": (1 - 1e-9, np.inf),
-        "feedback_stable_rank": (1 - 1e-9, np.inf),
-    }
-    | {
-        name: (1 - 1e-9, np.inf)
-        for name in PROBES
-        if name.endswith(("ve_rank", "tion_ratio", "condition_number", "alpha"))
-    }
-)
+FROBENIUS = {name for name, about in PROBES.items() if about.homogeneity == 1 and about.uses & {
+    "weight_comparison", "error_comparison"}}  # fmt: skip
+TAILS = {name for name, about in PROBES.items() if about.uses & {"forward_tail", "feedback_tail"}}  # NaN of few values
 
 # Those of a law of learning or an operation of a layer have suites of their own.
 OF_ARRAYS = sorted(name for name, about in PROBES.items() if not about.needs & {"law", "operator"})
@@ -95,7 +66,7 @@ def test_says_what_it_is(name):
 def test_scale(name, shape, seed, exponent):
     given_ = arrays(name, shape, seed)
     scaled = {key: array * 10.0**exponent for key, array in given_.items()}
-    factor = 10.0 ** (exponent * SCALE_POWER[name])
+    factor = 10.0 ** (exponent * PROBES[name].homogeneity)
     expected = factor * np.asarray(measure(name, given_))
     np.testing.assert_allclose(measure(name, scaled), expected, rtol=1e-9, atol=1e-9 * factor)
 
@@ -111,7 +82,7 @@ def test_order_of_rows_and_columns_does_not_matter(name, shape, seed):
     np.testing.assert_allclose(measure(name, permuted), measure(name, given_), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(set(OF_ARRAYS) - OF_UNITS))
+@pytest.mark.parametrize("name", [name for name in OF_ARRAYS if not PROBES[name].entrywise])
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 2**32 - 1))
 def test_rotation_does_not_matter(name, rows, columns, seed):
@@ -126,8 +97,8 @@ def test_rotation_does_not_matter(name, rows, columns, seed):
 @given(shape=shapes, seed=st.integers(0, 2**32 - 1))
 def test_bounds(name, shape, seed):
     value = measure(name, arrays(name, shape, seed, np.float32))
-    low, high = BOUNDS.get(name, (0, np.inf))
-    assert np.all((value >= low) & (value <= high)) or (name in TAILS and math.isnan(value))
+    low, high = PROBES[name].bounds
+    assert np.all((value >= low - 1e-9) & (value <= high + 1e-9)) or (name in TAILS and math.isnan(value))
     assert np.ndim(value) == len(PROBES[name].dims)
 
 
@@ -139,8 +110,9 @@ def test_an_entry_that_is_not_finite_gives_nan(name, bad, dtype):
         given_ = arrays(name, (3, 4), 0, dtype)
         given_[key][1, 2] = bad
         quantities = quantities_of(name, given_)
-        of_the_other = FROBENIUS.get(name, key) != key or (name, key) == ("relative_update", "weight_gradient_exact")
-        assert all_nan(quantities[name]) != of_the_other, key
+        whole = arrays(name, (3, 4), 0, dtype)
+        counts = not np.array_equal(measure(name, whole), measure(name, whole | {key: 0 * whole[key]}), equal_nan=True)
+        assert all_nan(quantities[name]) == counts, key  # wherever the array counts at all
         quantities.null(name)  # neither warns nor raises
 
 
@@ -152,7 +124,7 @@ def test_zero_has_a_norm_and_nothing_else(name, dtype):
     if name in {"dead_units", "below_floor"}:
         assert value == 1
         return
-    assert not np.any(value) if SCALE_POWER[name] and name not in TAILS else all_nan(value)
+    assert not np.any(value) if PROBES[name].homogeneity and name not in TAILS else all_nan(value)
     quantities.null(name)
 
 
@@ -169,7 +141,7 @@ def test_no_entries(name, shape):
 def test_below_the_floor_of_float32(name):
     given_ = {key: np.full((2, 2), 1e-42, np.float32) for key in PROBES[name].needs & ARRAYS}
     value = measure(name, given_)
-    if "angle" in name or "sign_agreement" in name:
+    if PROBES[name].neutral and PROBES[name].scale == "linear":  # what compares directions
         assert math.isnan(value)
 
 
@@ -209,13 +181,15 @@ def test_a_new_probe_is_one_function(monkeypatch):
     monkeypatch.setattr("wtdiag.probes.registry.PROBES", registry := dict(PROBES))
     calls = []
     monkeypatch.setattr("wtdiag.probes.registry._SHARED", {})
+    monkeypatch.setattr("wtdiag.probes.registry.GIVEN", dict(GIVEN))
+    declare(scale="factor")
 
     @shared
     def total(forward):
         calls.append(1)
         return forward.sum()
 
-    @probe(units="1", long_name="mean", equation="", reference="", null=lambda total: (0.0, total))
+    @probe(units="1", long_name="mean", equation="", reference="", subject="forward", null=lambda total: (0.0, total))
     def mean(total, forward, scale=1.0):
         return scale * total / forward.size
 
@@ -235,7 +209,7 @@ def test_an_optional_quantity_is_computed_where_it_can_be(monkeypatch):
     def doubled(feedback):
         return 2 * feedback
 
-    @probe(units="1", long_name="", equation="", reference="")
+    @probe(units="1", long_name="", equation="", reference="", subject="forward")
     def either(forward, doubled=None):
         return forward if doubled is None else doubled
 
@@ -246,11 +220,48 @@ def test_an_optional_quantity_is_computed_where_it_can_be(monkeypatch):
     assert "doubled" not in Quantities(forward=1)
 
 
+def test_a_name_stands_for_one_quantity(monkeypatch):
+    monkeypatch.setattr("wtdiag.probes.registry.PROBES", registry := dict(PROBES))
+
+    def weight_angle(forward):
+        return 0.0
+
+    def forward(weights):
+        return weights
+
+    about = {"units": "1", "long_name": "", "equation": "", "reference": "", "subject": "forward"}
+    for register in (probe(**about), shared):
+        with pytest.raises(InputError, match="quantity: the name 'weight_angle' is taken"):
+            register(weight_angle)
+    with pytest.raises(InputError, match="quantity: the name 'forward' is taken"):
+        shared(forward)
+    assert registry == PROBES
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_parameter_that_nothing_provides_is_refused(monkeypatch, needed):
+    monkeypatch.setattr("wtdiag.probes.registry.PROBES", registry := dict(PROBES))
+
+    def misspelt(forward, gruops=1):
+        return 0.0
+
+    def lost(forwrad):
+        return 0.0
+
+    function = lost if needed else misspelt
+    probe(units="1", long_name="", equation="", reference="", subject="forward")(function)
+    source = "forwrad" if needed else "gruops"
+    with pytest.raises(InputError, match=f"{function.__name__}: parameter: '{source}' is not known; did you mean"):
+        check_probes()
+    with pytest.raises(InputError, match=source):
+        registry[function.__name__](forward=np.ones((2, 2)))
+
+
 def test_what_is_missing_is_named():
     with pytest.raises(InputError, match="feedback: is not given and no probe; given: forward"):
         PROBES["weight_angle"](forward=np.ones((2, 2)))
 
 
 def test_measuring_does_not_load_torch():
-    script = "import probes, wtdiag.diagnostics.analysis.analyze, sys; sys.exit('torch' in sys.modules)"
+    script = "import wtdiag.probes, wtdiag.diagnostics.analysis.analyze, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)

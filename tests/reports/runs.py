@@ -86,7 +86,7 @@ def analysis(layers=6, snapshots=12, *, rule="ia", names=None, modes=16, log_ste
             data[f"{name}_null"] = (dims, 0.9 * array)
             data[f"{name}_null_sd"] = (dims, 0.05 * array)
     about = {"units": "1", "long_name": "sum of the logarithms of the norm ratios", "equation": "", "reference": ""}
-    data["log_gain_sum"] = ("step", np.log(values["norm_ratio"][:, 1:]).sum(axis=1), about)
+    data["log_norm_ratio_sum"] = ("step", np.log(values["norm_ratio"][:, 1:]).sum(axis=1), about)
     coords = {
         "step": steps,
         "layer": names,

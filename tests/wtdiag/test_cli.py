@@ -47,7 +47,7 @@ def test_train_and_analyze(run, tmp_path):
         analysis.load()
     assert analysis.weight_angle.dims == ("step", "layer")
     assert analysis.weight_angle.attrs["units"] == "degree"
-    everywhere = {"error_angle", "error_angle_product", "log_gain_sum", "attribution_angle", "attribution_loss"}
+    everywhere = {"error_angle", "error_angle_product", "log_norm_ratio_sum", "attribution_angle", "attribution_loss"}
     assert all(analysis[name].notnull().all() for name in everywhere)
     assert {"gain_elasticity", "step_size_number", "predicted_angle", "activation_spectrum"} <= set(analysis)
     findings = wtdiag.diagnose(out)

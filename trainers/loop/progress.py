@@ -39,7 +39,7 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Tra
         refresh_per_second=4,
     ) as bars:
         tasks = {
-            name: bars.add_task(_tail(name, 24), total=training.total, completed=training.progress.step, numbers="")
+            name: bars.add_task(tail(name, 24), total=training.total, completed=training.progress.step, numbers="")
             for name, training in trainings.items()
         }
         waiting = {name: iter(training) for name, training in trainings.items()}
@@ -78,10 +78,10 @@ def table(states: Mapping[str, TrainingProgress]) -> Table:
     for name, state in states.items():
         status = f"{state.status}: {state.reason}" if state.reason else state.status
         accuracy = "" if math.isnan(state.test_accuracy) else f"{state.test_accuracy:.4f}"
-        result.add_row(Text(_tail(name, 32)), Text(status), str(state.step), f"{state.loss:.4f}", accuracy)
+        result.add_row(Text(tail(name, 32)), Text(status), str(state.step), f"{state.loss:.4f}", accuracy)
     return result
 
 
-def _tail(name: str, width: int) -> str:
+def tail(name: str, width: int) -> str:
     """Return the end of a path, which is what tells it from others, in no more than ``width`` characters."""
     return name if len(name) <= width else "…" + name[1 - width :]

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from wtdiag.probes.floor import comparable
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.observe.tracer import Error, Loss, SynapseTracer, attached, forked, tracing
 
 if TYPE_CHECKING:
     from wtdiag.trainers.layers.layers import Synaptic
 
-_APART = 1e12  # norms further apart have no angle
 _RELATIVE_STEP = 1e-3
 _RESOLVED = 1e4  # roundings of the loss that its decrease has to exceed
 
@@ -162,10 +162,10 @@ def _at_first(errors: Mapping[Synaptic, list[Error]]) -> Tensor:
 
 def _angle(first: Tensor, second: Tensor) -> float:
     """Return the angle in degrees, or NaN where an error is too small or too large to have one."""
-    floor = torch.finfo(first.dtype).tiny * math.sqrt(len(first))  # below it rounding has eaten the direction
+    tiny = torch.finfo(first.dtype).tiny
     first, second = first.double(), second.double()
     a, b = float(first.norm()), float(second.norm())
-    if not (min(a, b) > floor and max(a, b) <= _APART * min(a, b) and math.isfinite(max(a, b))):
+    if not comparable(a, b, size=len(first), tiny=tiny):
         return math.nan
     u, v = first / a, second / b
     return math.degrees(2 * math.atan2(float((u - v).norm()), float((u + v).norm())))

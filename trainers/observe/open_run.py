@@ -23,6 +23,7 @@ from wtdiag.trainers.observe.attribution import attribution
 from wtdiag.trainers.observe.rates import Rates
 from wtdiag.trainers.observe.tensors import from_numpy, is_recordable
 from wtdiag.trainers.observe.tracer import Loss, Signals, error_signals
+from wtdiag.trainers.rules import RULES
 
 _T = TypeVar("_T")
 
@@ -165,6 +166,18 @@ def attribution_of(
     return _probed(run, model, loss, at)
 
 
+def fixed_feedback(run: schema.Run) -> Callable[[str], bool]:
+    """Return what tells of a layer whether its rule, as the run's config names it, leaves the feedback as it is."""
+
+    def fixed(layer: str) -> bool:
+        match _of_layer(run.config.get("rule"), layer):
+            case {"name": str(name)} if name in RULES:
+                return not RULES[name].learned
+        return False
+
+    return fixed
+
+
 def _probed(
     run: Run,
     model: nn.Module | None,
@@ -227,17 +240,20 @@ def _sizes(network: Any, source: str) -> tuple[tuple[int, int, int], int]:
     )
 
 
+def _of_layer(recorded: Any, layer: str) -> Any:
+    """Return what a config's entry of the rule says of one layer."""
+    match recorded:
+        case {"name": "mixed", "layers": {**layers}}:
+            return layers.get(layer)
+        case {"name": "mixed"}:
+            return None
+    return recorded
+
+
 def _check_rules(model: nn.Module, recorded: Any, arrays: dict[str, schema.LayerArrays], source: str) -> None:
     """Require the rules that the layers were recorded under, as far as the config ``recorded`` or the arrays tell."""
     for name, layer in synapses(model):
-        match recorded:
-            case {"name": "mixed", "layers": {**layers}}:
-                entry = layers.get(name)
-            case {"name": "mixed"}:
-                entry = None
-            case _:
-                entry = recorded
-        rule = layer.rule
+        entry, rule = _of_layer(recorded, name), layer.rule
         if isinstance(entry, dict) and isinstance(learnt := entry.get("name"), str) and learnt != rule.name:
             raise InputError(
                 f"{source}: layer {name!r} learnt by {learnt!r:.40} in the run, but learns by {rule.name!r} in the "

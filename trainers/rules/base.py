@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from wtdiag.probes.discovery import enter
 from wtdiag.probes.errors import InputError, check_one_of
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class RandomFeedback(Rule):
 
 def register(rule: type[Rule]) -> type[Rule]:
     """Enter a rule class in `RULES` under its name; the one act that makes a rule known everywhere."""
-    RULES[rule.name] = rule
+    enter(RULES, "rule", rule.name, rule)
     return rule
 
 

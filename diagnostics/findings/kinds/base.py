@@ -10,6 +10,7 @@ import numpy as np
 from wtdiag.diagnostics.analysis.view import Floats, Mask, View
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.thresholds import THRESHOLDS, limit
+from wtdiag.probes.discovery import enter
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def kind(
 
     def register(detect: Detector) -> Detector:
         below = frozenset(causes_below)
-        KINDS[name] = Kind(name, meaning, advice, equation, reference, detect, needs, frozenset(causes) | below, below)
+        found = Kind(name, meaning, advice, equation, reference, detect, needs, frozenset(causes) | below, below)
+        enter(KINDS, "kind", name, found)
         return detect
 
     return register

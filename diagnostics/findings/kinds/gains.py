@@ -171,7 +171,7 @@ def _against(ratio: float) -> str:
 
 def _product(view: View, name: str, threshold: str, sign: int) -> Iterator[Sighting]:
     """Look at the gain through all layers; where one of them alone is to blame it follows from that."""
-    total = view["log_gain_sum"][:, 0]
+    total = view["log_norm_ratio_sum"][:, 0]
     passed: Mask = sign * total > sign * limit(threshold)
     seen = last_stretch(passed, np.isfinite(total))
     if seen:
@@ -186,7 +186,7 @@ def _product(view: View, name: str, threshold: str, sign: int) -> Iterator[Sight
             "medium" if grown else view.severity,
             f"Errors {what} by a factor of {math.exp(min(abs(total[last]), 700)):.2g} through the feedback of "
             f"{len(layers)} layers{why}.",
-            (Evidence("log_gain_sum", float(total[last]), limit(threshold), "<" if sign < 0 else ">", "1",
+            (Evidence("log_norm_ratio_sum", float(total[last]), limit(threshold), "<" if sign < 0 else ">", "1",
                       int(view.steps[last])),),
             advice,
         )  # fmt: skip

@@ -49,6 +49,10 @@ def rest_comparison(forward: Array, rest: Rest | None) -> Comparison:
     long_name="step-size number of the feedback's learning, unstable above 1",
     equation="S = η λmax(H) / (2(1 + μ)); Nesterov: η λmax(H) (1 + 2μ) / (2(1 + μ))",
     reference="Polyak 1964, doi:10.1016/0041-5553(64)90137-5; λmax by Lanczos iteration on the rule's own gradient",
+    subject="feedback",
+    limit=1,
+    scale="log",
+    label="step-size number S",
 )
 def step_size_number(law: Law, drift: Drift | None) -> float:
     """Learning rate of the feedback over the largest one at which its learning is stable.
@@ -69,6 +73,8 @@ def step_size_number(law: Law, drift: Drift | None) -> float:
     long_name="steps in which the feedback relaxes towards its fixed point",
     equation="τ = (1 − μ) k / (η ρ), ρ = ⟨B*, H B*⟩ / ⟨B*, B*⟩, with one update in k steps",
     reference=_DERIVED,
+    subject="feedback",
+    scale="log",
 )
 def relaxation_time(law: Law, rest: Rest | None) -> float:
     """Count the steps in which the distance to the fixed point shrinks by e, along the fixed point itself.
@@ -86,6 +92,11 @@ def relaxation_time(law: Law, rest: Rest | None) -> float:
     long_name="gain of the feedback's fixed point",
     equation="⟨B*, W⟩ / ⟨W, W⟩",
     reference=_DERIVED,
+    subject="feedback",
+    bounds=(-math.inf, math.inf),
+    neutral=1,
+    scale="log",
+    predicts="weight_gain",
 )
 def predicted_gain(rest_comparison: Comparison) -> float:
     """Gain that the feedback has once it rests: how many times W it holds along W."""
@@ -100,6 +111,9 @@ def predicted_gain(rest_comparison: Comparison) -> float:
     long_name="angle of the feedback's fixed point to the forward weights",
     equation="∠(B*, W)",
     reference=_DERIVED,
+    subject="feedback",
+    bounds=(0, 180),
+    predicts="weight_angle",
 )
 def predicted_angle(rest_comparison: Comparison) -> float:
     """Weight angle that training for longer approaches, and does not go below, at these W and activations."""
@@ -111,6 +125,8 @@ def predicted_angle(rest_comparison: Comparison) -> float:
     long_name="angle that noise adds to the feedback at rest",
     equation="arctan(√E‖B − B*‖² / ‖B*‖); per mode, without momentum, E = s² / (r(2 − r)), r = η λ",
     reference="Mandt, Hoffman and Blei 2017, arXiv:1704.04289; Golub and Meurant 2010 for the sum over modes",
+    subject="feedback",
+    bounds=(0, 90),
 )
 def predicted_noise_angle(law: Law, drift: Drift | None, rest: Rest | None, step_size_number: float) -> float:
     """Angle between the fixed point and B that noise of minibatches, of noise inputs and of updates keeps moving.
@@ -150,6 +166,7 @@ def _floored(values: NDArray[np.float64]) -> NDArray[np.float64]:
     long_name="distance of the feedback to its fixed point over the fixed point's norm",
     equation="‖B − B*‖ / ‖B*‖",
     reference=_DERIVED,
+    subject="feedback",
 )
 def rest_distance(feedback: Array, rest: Rest | None) -> float:
     """Relative distance of B to where it would come to rest: far where it cannot follow W, or is disturbed."""
@@ -166,6 +183,9 @@ def rest_distance(feedback: Array, rest: Rest | None) -> float:
     long_name="relaxation time of the feedback over the time in which the forward weights change",
     equation="τ · η‖∂W‖ / ‖W‖",
     reference="wtdiag: feedback that relaxes more slowly than W moves fails even at a small angle",
+    subject="feedback",
+    limit=1,
+    scale="log",
 )
 def tracking_lag(relaxation_time: float, relative_update: float) -> float:
     """How far W moves, relative to its norm, while the feedback relaxes: above 1 the feedback cannot follow."""

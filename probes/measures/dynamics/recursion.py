@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
-from wtdiag.probes.registry import shared
+from wtdiag.probes.registry import declare, shared
 
 Array = NDArray[Any]
 Matrix = NDArray[np.float64]
@@ -24,6 +24,8 @@ _DENSE = 1e-6, 200
 _KERNEL = 1e-4, 100
 _LOST = 0.05  # a larger residual is no solution
 _ROUNDING = 1e-3  # of the largest curvature: what float32 may turn a curvature of zero into, where T is large
+
+declare(law="how the layer's feedback learns, a `Law`")
 
 
 class Law(Protocol):

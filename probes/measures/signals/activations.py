@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtdiag.probes.registry import probe, shared
+from wtdiag.probes.registry import declare, probe, shared
 
 Array = NDArray[Any]
 
 _BLOCK = 2**20  # entries of which float64 copies are made at a time
+
+declare(inputs="what reaches the layer from below, examples first")
 
 
 def _moments(inputs: Array, units: int) -> tuple[NDArray[np.float64], int]:
@@ -54,6 +56,9 @@ def activation_moments(inputs: Array, units: int = 1) -> NDArray[np.float64]:
     long_name="root mean square of the layer's input",
     equation="√E[x²]",
     reference="LeCun et al. 1998, Efficient BackProp, section 4.3",
+    subject="signal",
+    scale="log",
+    homogeneity=1,
 )
 def activation_norm(inputs: Array) -> float:
     """Root mean square over all entries of the layer's input.
@@ -81,6 +86,9 @@ def activation_norm(inputs: Array) -> float:
     equation="λ(Σ), Σ = E[x xᵀ] over examples and positions, x the features or channels",
     reference="LeCun, Kanter and Solla 1991, doi:10.1103/PhysRevLett.66.2396",
     dims=("mode",),
+    subject="signal",
+    scale="log",
+    homogeneity=2,
 )
 def activation_spectrum(activation_moments: NDArray[np.float64]) -> NDArray[np.float64]:
     """Eigenvalues of Σ, descending: as many as there are features, or samples if these are fewer.
@@ -101,6 +109,8 @@ def activation_spectrum(activation_moments: NDArray[np.float64]) -> NDArray[np.f
     long_name="participation ratio of the layer's input",
     equation="(Σ λᵢ)² / Σ λᵢ², λ the eigenvalues of E[x xᵀ]",
     reference="Gao et al. 2017, bioRxiv 214262",
+    subject="signal",
+    bounds=(1, math.inf),
 )
 def activation_dimension(activation_moments: NDArray[np.float64]) -> float:
     """Count the directions over which the input spreads; about 1 where a large mean outweighs everything else.
@@ -122,6 +132,9 @@ def activation_dimension(activation_moments: NDArray[np.float64]) -> float:
     long_name="share of the layer's units that no exact error reaches",
     equation="share of units u with δ*ᵤ = 0 in all examples and positions",
     reference="Lu et al. 2020, arXiv:1903.06733",
+    subject="signal",
+    bounds=(0, 1),
+    entrywise=True,
 )
 def dead_units(delta_exact: Array, units: int = 1) -> float:
     """Share of the units whose exact error is zero throughout the batch: backpropagation itself cannot teach them.

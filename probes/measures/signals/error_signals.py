@@ -18,14 +18,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wtdiag.probes.floor import comparable
 from wtdiag.probes.kernels.comparison import Comparison, compare
 from wtdiag.probes.kernels.nulls import error_angle_null
-from wtdiag.probes.registry import probe, shared
+from wtdiag.probes.registry import declare, probe, shared
 
 Array = NDArray[Any]
 
-_APART = 1e12
 _VANISHING = "Bengio, Simard and Frasconi 1994, doi:10.1109/72.279181"
+
+declare(
+    delta="error that arrives at the layer's output under the rule",
+    delta_exact="the same under exact backpropagation",
+    sent="error that B makes of delta for the layer's input",
+    sent_local="error that the transposed W makes of delta",
+    sent_exact="error that the transposed W makes of delta_exact",
+    forward_projection="what W makes of the layer's input",
+    feedback_projection="what B makes of the layer's input",
+    units="axis of features or channels",
+)
 
 
 def _compare_errors(first: Array, second: Array) -> Comparison:
@@ -34,7 +45,7 @@ def _compare_errors(first: Array, second: Array) -> Comparison:
     tiny = max(
         float(np.finfo(errors.dtype if errors.dtype.kind == "f" else np.float64).tiny) for errors in (first, second)
     )
-    above = tiny * math.sqrt(first.size) <= min(norms) and max(norms) <= _APART * min(norms)
+    above = comparable(*norms, size=first.size, tiny=tiny)
     return comparison if above else dataclasses.replace(comparison, angle=math.nan)
 
 
@@ -70,6 +81,9 @@ def total_comparison(sent_exact: Array, sent: Array) -> Comparison:
     null=lambda delta_exact, delta, error_comparison, units=1: error_angle_null(
         delta_exact, delta, error_comparison, units
     ),
+    subject="signal",
+    bounds=(0, 180),
+    neutral=90,
 )
 def error_angle(error_comparison: Comparison) -> float:
     """Angle between the errors arriving at the layer's output under the rule and under exact backpropagation.
@@ -89,6 +103,9 @@ def error_angle(error_comparison: Comparison) -> float:
     long_name="norm of the error that trains the layer",
     equation="‖δ‖",
     reference=_VANISHING,
+    subject="signal",
+    scale="log",
+    homogeneity=1,
 )
 def error_norm(error_comparison: Comparison) -> float:
     """Norm of the error arriving at the layer's output, over all examples of the batch.
@@ -108,6 +125,9 @@ def error_norm(error_comparison: Comparison) -> float:
     long_name="norm of the error that exact backpropagation brings to the layer",
     equation="‖δ*‖",
     reference=_VANISHING,
+    subject="signal",
+    scale="log",
+    homogeneity=1,
 )
 def error_norm_exact(error_comparison: Comparison) -> float:
     """Norm of the error that would arrive under exact backpropagation.
@@ -127,6 +147,9 @@ def error_norm_exact(error_comparison: Comparison) -> float:
     long_name="norm of the error that trains the layer over exact backpropagation's",
     equation="‖δ‖ / ‖δ*‖",
     reference="Akrout et al. 2019, arXiv:1904.05391",
+    subject="signal",
+    neutral=1,
+    scale="log",
 )
 def error_norm_ratio(error_comparison: Comparison) -> float:
     """Ratio of the norms of the errors arriving under the rule and under exact backpropagation.
@@ -150,6 +173,9 @@ def error_norm_ratio(error_comparison: Comparison) -> float:
     null=lambda sent_local, sent, local_comparison, units=1: error_angle_null(
         sent_local, sent, local_comparison, units
     ),
+    subject="feedback",
+    bounds=(0, 180),
+    neutral=90,
 )
 def error_angle_local(local_comparison: Comparison) -> float:
     """Angle between what the feedback and what Wᵀ make of the same error δ.
@@ -172,6 +198,9 @@ def error_angle_local(local_comparison: Comparison) -> float:
     null=lambda sent_exact, sent_local, inherited_comparison, units=1: error_angle_null(
         sent_exact, sent_local, inherited_comparison, units
     ),
+    subject="feedback",
+    bounds=(0, 180),
+    neutral=90,
 )
 def error_angle_inherited(inherited_comparison: Comparison) -> float:
     """Angle between what Wᵀ makes of the rule's error δ and of the exact error δ*.
@@ -194,6 +223,9 @@ def error_angle_inherited(inherited_comparison: Comparison) -> float:
     null=lambda sent_exact, sent, total_comparison, units=1: error_angle_null(
         sent_exact, sent, total_comparison, units
     ),
+    subject="feedback",
+    bounds=(0, 180),
+    neutral=90,
 )
 def error_angle_total(total_comparison: Comparison) -> float:
     """Angle between the error that the rule sends on and the one that exact backpropagation sends on.
@@ -222,6 +254,9 @@ def projection_comparison(forward_projection: Array, feedback_projection: Array)
     null=lambda forward_projection, feedback_projection, projection_comparison, units=1: error_angle_null(
         forward_projection, feedback_projection, projection_comparison, units
     ),
+    subject="feedback",
+    bounds=(0, 180),
+    neutral=90,
 )
 def projection_angle(projection_comparison: Comparison) -> float:
     """Angle between W x and B x: the weights' angle as the layer's activations see it.
@@ -242,6 +277,8 @@ def projection_angle(projection_comparison: Comparison) -> float:
     long_name="whether an error signal of the layer is below the numerical floor",
     equation="1 if √mean(δ²) < smallest normal number, or two norms are apart by more than 10¹², else 0",
     reference="wtdiag: a cosine between such vectors means nothing",
+    subject="signal",
+    bounds=(0, 1),
 )
 def below_floor(
     error_comparison: Comparison,

@@ -13,9 +13,15 @@ from numpy.typing import NDArray
 
 from wtdiag.probes.kernels.comparison import Comparison, compare
 from wtdiag.probes.kernels.nulls import error_angle_null
-from wtdiag.probes.registry import probe, shared
+from wtdiag.probes.registry import declare, probe, shared
 
 Array = NDArray[Any]
+
+declare(
+    weight_gradient="the task's gradient for W that the rule makes of the error that reaches the layer",
+    weight_gradient_exact="the same of backpropagation's error",
+    forward_lr="learning rate of W in the step",
+)
 
 
 @shared
@@ -38,6 +44,9 @@ def radial_comparison(forward: Array, weight_gradient_exact: Array) -> Compariso
     null=lambda weight_gradient_exact, weight_gradient, gradient_comparison, transposed=False: error_angle_null(
         weight_gradient_exact, weight_gradient, gradient_comparison, 1 if transposed else 0
     ),
+    subject="signal",
+    bounds=(0, 180),
+    neutral=90,
 )
 def weight_gradient_angle(gradient_comparison: Comparison) -> float:
     """Angle between the update that the rule asks of W and the steepest descent of the loss.
@@ -60,6 +69,8 @@ def weight_gradient_angle(gradient_comparison: Comparison) -> float:
     long_name="cosine between the forward weights and their exact gradient",
     equation="⟨W, ∂W*⟩ / (‖W‖ ‖∂W*‖)",
     reference="Arora, Li and Lyu 2018, arXiv:1812.03981",
+    subject="forward",
+    bounds=(-1, 1),
 )
 def radial_cosine(radial_comparison: Comparison) -> float:
     """Cosine between W and its exact gradient: 0 if the loss does not depend on the layer's scale.
@@ -81,6 +92,8 @@ def radial_cosine(radial_comparison: Comparison) -> float:
     long_name="change of the forward weights in one step over their norm",
     equation="η‖∂W‖ / ‖W‖, with momentum η / (1 − μ)",
     reference="Kunin et al. 2020, arXiv:2012.04728",
+    subject="forward",
+    scale="log",
 )
 def relative_update(radial_comparison: Comparison, gradient_comparison: Comparison, forward_lr: float) -> float:
     """Relative change of W in one step, in the long run of steps alike; NaN where the rate is not known.

@@ -22,6 +22,9 @@ def _edge(norm: float, rows: int, columns: int, blocks: int) -> float:
     equation="s (√out + √in), s² = mean of W²; convolutions unfolded to (out, in·kh·kw), per group",
     reference="Marchenko and Pastur 1967, doi:10.1070/SM1967v001n04ABEH001994",
     sides=SIDES,
+    subject="{side}",
+    scale="log",
+    homogeneity=1,
 )
 def marchenko_pastur_edge(spectrum: Spectrum) -> float:
     """Singular value up to which a large matrix of independent entries, with W's mean square, has its own.
@@ -49,6 +52,7 @@ def _outliers_null(spectrum: Spectrum) -> tuple[float, float]:
     reference="Martin and Mahoney 2021, arXiv:1810.01075",
     null=_outliers_null,
     sides=SIDES,
+    subject="{side}",
 )
 def outliers(spectrum: Spectrum, marchenko_pastur_edge: float) -> float:
     """How many singular values lie above the Marchenko-Pastur edge; by chance, in a matrix of finite size.

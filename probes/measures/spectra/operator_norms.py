@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from wtdiag.probes.kernels.lanczos import lanczos
 from wtdiag.probes.measures.spectra.singular_values import Spectrum
-from wtdiag.probes.registry import probe
+from wtdiag.probes.registry import declare, probe
 
 Array = NDArray[Any]
+
+declare(operator="the layer's linear operation at its real map size, an `Operator`")
 
 
 class Operator(Protocol):
@@ -58,6 +60,9 @@ _REFERENCE = "Sedghi, Gupta and Long 2019, arXiv:1805.10408; by Lanczos iteratio
     long_name="spectral norm of the forward weights as the operator from map to map",
     equation=_EQUATION.format("W"),
     reference=_REFERENCE,
+    subject="forward",
+    scale="log",
+    homogeneity=1,
 )
 def forward_operator_norm(forward: Array, forward_spectrum: Spectrum, operator: Operator) -> float:
     """Largest factor by which W stretches an input; of a dense layer its spectral norm.
@@ -78,6 +83,9 @@ def forward_operator_norm(forward: Array, forward_spectrum: Spectrum, operator: 
     long_name="spectral norm of the feedback weights as the operator from map to map",
     equation=_EQUATION.format("B"),
     reference=_REFERENCE,
+    subject="feedback",
+    scale="log",
+    homogeneity=1,
 )
 def feedback_operator_norm(
     feedback: Array, feedback_spectrum: Spectrum, operator: Operator, direct: bool = False

@@ -26,6 +26,8 @@ def _null(spectrum: Spectrum, ranks: Callable[[NDArray[np.float64]], NDArray[np.
     reference="Rudelson and Vershynin 2007, arXiv:math/0503442",
     null=lambda spectrum: _null(spectrum, lambda drawn: drawn[:, 0] ** -2),
     sides=SIDES,
+    subject="{side}",
+    bounds=(1, math.inf),
 )
 def stable_rank(spectrum: Spectrum) -> float:
     """Squared Frobenius norm over squared spectral norm: 1 for rank one, the rank for equal singular values.
@@ -53,6 +55,8 @@ def _effective_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     reference="Roy and Vetterli 2007, The effective rank, EUSIPCO",
     null=lambda spectrum: _null(spectrum, _effective_ranks),
     sides=SIDES,
+    subject="{side}",
+    bounds=(1, math.inf),
 )
 def effective_rank(spectrum: Spectrum) -> float:
     """Exponential of the entropy of the singular values' shares: 1 for rank one, the rank for equal ones.
@@ -78,6 +82,8 @@ def _participation_ratios(values: NDArray[np.float64]) -> NDArray[np.float64]:
     reference="Gao et al. 2017, bioRxiv 214262",
     null=lambda spectrum: _null(spectrum, _participation_ratios),
     sides=SIDES,
+    subject="{side}",
+    bounds=(1, math.inf),
 )
 def participation_ratio(spectrum: Spectrum) -> float:
     """Count the eigenvalues of WWᵀ that take part: 1 for rank one, the rank for equal singular values.
@@ -106,6 +112,9 @@ def _condition_number_null(spectrum: Spectrum) -> tuple[float, float]:
     reference="Edelman 1988, doi:10.1137/0609045",
     null=_condition_number_null,
     sides=SIDES,
+    subject="{side}",
+    bounds=(1, math.inf),
+    scale="log",
 )
 def condition_number(spectrum: Spectrum) -> float:
     """Largest over smallest singular value; NaN without full rank.

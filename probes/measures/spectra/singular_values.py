@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wtdiag.probes.kernels.nulls import random_spectra
-from wtdiag.probes.registry import shared
+from wtdiag.probes.registry import declare, shared
 
 SIDES = ("forward", "feedback")
 # A Gram matrix gives singular values down to σ₁ / 10⁶, with a relative error of 3e-5 there.
 _GRAM_RESOLVES = 1e-12
 _APART = 1e-9  # singular values closer than this, relative to the largest, have no subspaces of their own
+
+declare(vectors="how many singular vectors to compute with the singular values")
 
 Subspaces = tuple[NDArray[np.float64], NDArray[np.float64]]
 

@@ -23,6 +23,9 @@ def _singular_values_null(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDAr
     null=_singular_values_null,
     dims=("mode",),
     sides=SIDES,
+    subject="{side}",
+    scale="log",
+    homogeneity=1,
 )
 def singular_values(spectrum: Spectrum) -> NDArray[np.float64]:
     """All singular values, descending; by chance, those of a Gaussian matrix of equal shape and norm.
@@ -48,6 +51,9 @@ def _spectral_norm_null(spectrum: Spectrum) -> tuple[float, float]:
     reference="Golub and Van Loan 2013, Matrix Computations, section 2.3",
     null=_spectral_norm_null,
     sides=SIDES,
+    subject="{side}",
+    scale="log",
+    homogeneity=1,
 )
 def spectral_norm(spectrum: Spectrum) -> float:
     """Largest singular value.
@@ -75,6 +81,9 @@ def _nuclear_norm_null(spectrum: Spectrum) -> tuple[float, float]:
     reference="Fazel 2002, Matrix Rank Minimization with Applications, PhD thesis, Stanford",
     null=_nuclear_norm_null,
     sides=SIDES,
+    subject="{side}",
+    scale="log",
+    homogeneity=1,
 )
 def nuclear_norm(spectrum: Spectrum) -> float:
     """Sum of the singular values.

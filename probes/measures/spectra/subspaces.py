@@ -114,6 +114,9 @@ def _null(angles: PrincipalAngles, largest: bool) -> tuple[float, float]:
     reference="Björck and Golub 1973, doi:10.2307/2005662",
     null=lambda angles: _null(angles, False),
     sides=_SIDES,
+    subject="feedback",
+    bounds=(0, 90),
+    neutral=90,
 )
 def principal_angle_mean(angles: PrincipalAngles) -> float:
     """Mean angle between the top singular subspaces; 0 where these are all of the space, as by chance then.
@@ -135,6 +138,9 @@ def principal_angle_mean(angles: PrincipalAngles) -> float:
     reference="Björck and Golub 1973, doi:10.2307/2005662",
     null=lambda angles: _null(angles, True),
     sides=_SIDES,
+    subject="feedback",
+    bounds=(0, 90),
+    neutral=90,
 )
 def principal_angle_max(angles: PrincipalAngles) -> float:
     """Largest angle between the top singular subspaces: 90° where one has a direction that the other lacks.

@@ -141,6 +141,7 @@ _ABOUT: dict[str, Any] = {
     "reference": "Clauset, Shalizi and Newman 2009, arXiv:0706.1062",
     "sides": SIDES,
     "units": "1",
+    "subject": "{side}",
 }
 
 
@@ -149,6 +150,7 @@ _ABOUT: dict[str, Any] = {
     equation=f"α = 1 + n / Σ ln(λᵢ / λₘᵢₙ), {_LAW}",
     null=lambda spectrum: _null(spectrum, 0),
     **_ABOUT,
+    bounds=(1, math.inf),
 )
 def power_law_alpha(tail: PowerLaw) -> float:
     """Exponent of the eigenvalues λ of WWᵀ: 2 to 4 is called heavy-tailed, random entries have more.
@@ -171,6 +173,7 @@ def power_law_alpha(tail: PowerLaw) -> float:
     equation=f"D = maxᵢ |F(λᵢ) − i/n|, {_LAW}",
     null=lambda spectrum: _null(spectrum, 1),
     **_ABOUT,
+    bounds=(0, 1),
 )
 def power_law_distance(tail: PowerLaw) -> float:
     """Largest difference between the cumulative shares of the tail and of the fitted law.
@@ -189,6 +192,8 @@ def power_law_distance(tail: PowerLaw) -> float:
     equation=f"λₘᵢₙ = argmin D, {_LAW}",
     null=_xmin_null,
     **_ABOUT,
+    scale="log",
+    homogeneity=2,
 )
 def power_law_xmin(tail: PowerLaw) -> float:
     """Smallest eigenvalue λ = σ² of the tail, in squared weights.

@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from wtdiag.probes.kernels.comparison import Comparison, compare
 from wtdiag.probes.kernels.nulls import angle_null
 from wtdiag.probes.measures.weights.units import by_unit
-from wtdiag.probes.registry import probe, shared
+from wtdiag.probes.registry import declare, probe, shared
+
+declare(
+    forward="weights W, a row for each output unit; of a transposed convolution, for each input",
+    feedback="weights B that carried the error, in W's shape unless they come straight from the output",
+    groups="number of groups of a convolution",
+    transposed="whether the layer is a transposed convolution",
+    direct="whether B comes straight from the output",
+)
 
 
 @shared
@@ -31,6 +39,9 @@ def weight_comparison(
     equation="∠(W, B) = arccos(⟨W, B⟩ / (‖W‖ ‖B‖))",
     reference="Lillicrap et al. 2014, arXiv:1411.0247",
     null=lambda weight_comparison: angle_null(weight_comparison),
+    subject="feedback",
+    bounds=(0, 180),
+    neutral=90,
 )
 def weight_angle(weight_comparison: Comparison) -> float:
     """Angle between W and B as vectors of all their entries, in degrees.

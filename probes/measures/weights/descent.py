@@ -41,6 +41,9 @@ def _null(
     reference="Lillicrap et al. 2014, arXiv:1411.0247",
     null=_null,
     slow=True,
+    subject="feedback",
+    bounds=(-math.inf, math.inf),
+    homogeneity=2,
 )
 def descent_eigenvalue(forward: NDArray[Any], feedback: NDArray[Any], groups: int = 1, direct: bool = False) -> float:
     """Smallest real part of the eigenvalues that BᵀW and WBᵀ share, in squared weights.

@@ -20,6 +20,10 @@ def _gain_null(weight_comparison: Comparison, norm_ratio: float) -> tuple[float,
     equation="⟨B, W⟩ / ⟨W, W⟩",
     reference="the regression coefficient of B on W; Golub and Van Loan 2013, Matrix Computations, section 5.3",
     null=_gain_null,
+    subject="feedback",
+    bounds=(-math.inf, math.inf),
+    neutral=1,
+    scale="log",
 )
 def weight_gain(weight_comparison: Comparison, norm_ratio: float) -> float:
     """Multiple of W that is closest to B: 1 where B is W plus something orthogonal, negative beyond 90°.
@@ -40,6 +44,7 @@ def weight_gain(weight_comparison: Comparison, norm_ratio: float) -> float:
     equation="‖B − W‖ / ‖W‖",
     reference="Golub and Van Loan 2013, Matrix Computations, section 2.3",
     null=lambda weight_comparison, norm_ratio: relative_distance_null(weight_comparison, norm_ratio),
+    subject="feedback",
 )
 def relative_distance(weight_comparison: Comparison, norm_ratio: float) -> float:
     """Frobenius norm of B − W relative to W's; by chance, for the norms that W and B have.

@@ -16,6 +16,9 @@ _REFERENCE = "Golub and Van Loan 2013, Matrix Computations, section 2.3"
     long_name="Frobenius norm of the forward weights",
     equation="‖W‖ = √Σ W²",
     reference=_REFERENCE,
+    subject="forward",
+    scale="log",
+    homogeneity=1,
 )
 def forward_norm(weight_comparison: Comparison) -> float:
     """Root of the sum of W's squared entries.
@@ -35,6 +38,9 @@ def forward_norm(weight_comparison: Comparison) -> float:
     long_name="Frobenius norm of the feedback weights",
     equation="‖B‖ = √Σ B²",
     reference=_REFERENCE,
+    subject="feedback",
+    scale="log",
+    homogeneity=1,
 )
 def feedback_norm(weight_comparison: Comparison) -> float:
     """Root of the sum of B's squared entries.
@@ -55,6 +61,9 @@ def feedback_norm(weight_comparison: Comparison) -> float:
     equation="‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     null=lambda weight_comparison: norm_ratio_null(weight_comparison),
+    subject="feedback",
+    neutral=1,
+    scale="log",
 )
 def norm_ratio(forward_norm: float, feedback_norm: float) -> float:
     """Ratio of the Frobenius norms of B and W; by chance, for entries of equal variance.

@@ -13,6 +13,10 @@ from wtdiag.probes.registry import probe
     equation="mean(sign W = sign B), over entries where neither is 0",
     reference="Liao et al. 2015, arXiv:1510.05067",
     null=lambda weight_comparison: sign_agreement_null(weight_comparison),
+    subject="feedback",
+    bounds=(0, 1),
+    neutral=0.5,
+    entrywise=True,
 )
 def sign_agreement(weight_comparison: Comparison) -> float:
     """Fraction of entries in which W and B have the same sign; an entry that is zero in either has none.
@@ -33,6 +37,10 @@ def sign_agreement(weight_comparison: Comparison) -> float:
     equation="Σ |W| (sign W = sign B) / Σ |W|, over entries where neither is 0",
     reference="Liao et al. 2015, arXiv:1510.05067",
     null=lambda weight_comparison: (0.5, weight_comparison.weighted_sign_spread),
+    subject="feedback",
+    bounds=(0, 1),
+    neutral=0.5,
+    entrywise=True,
 )
 def weighted_sign_agreement(weight_comparison: Comparison) -> float:
     """Share of W's absolute weight that has B's sign; by chance, for W as it is and random signs in B.

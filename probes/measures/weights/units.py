@@ -57,6 +57,10 @@ _REFERENCE = "Lillicrap et al. 2014, arXiv:1411.0247"
     equation=f"first quartile {_EQUATION}",
     reference=_REFERENCE,
     null=lambda forward, groups=1, transposed=False: _null(forward, groups, transposed, 0),
+    subject="feedback",
+    bounds=(0, 180),
+    neutral=90,
+    entrywise=True,
 )
 def unit_angle_lower_quartile(unit_angle_quartiles: NDArray[np.float64]) -> float:
     """Angle that a quarter of the output units stay below.
@@ -76,6 +80,10 @@ def unit_angle_lower_quartile(unit_angle_quartiles: NDArray[np.float64]) -> floa
     equation=f"median {_EQUATION}",
     reference=_REFERENCE,
     null=lambda forward, groups=1, transposed=False: _null(forward, groups, transposed, 1),
+    subject="feedback",
+    bounds=(0, 180),
+    neutral=90,
+    entrywise=True,
 )
 def unit_angle_median(unit_angle_quartiles: NDArray[np.float64]) -> float:
     """Median of the output units' angles; unlike the whole matrix's, no unit counts more for being large.
@@ -95,6 +103,10 @@ def unit_angle_median(unit_angle_quartiles: NDArray[np.float64]) -> float:
     equation=f"third quartile {_EQUATION}",
     reference=_REFERENCE,
     null=lambda forward, groups=1, transposed=False: _null(forward, groups, transposed, 2),
+    subject="feedback",
+    bounds=(0, 180),
+    neutral=90,
+    entrywise=True,
 )
 def unit_angle_upper_quartile(unit_angle_quartiles: NDArray[np.float64]) -> float:
     """Angle that a quarter of the output units exceed.

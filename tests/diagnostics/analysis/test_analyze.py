@@ -10,6 +10,7 @@ import xarray as xr
 
 from wtdiag.diagnostics.analysis import survey
 from wtdiag.diagnostics.analysis.analyze import analyze, read_analysis, write_analysis
+from wtdiag.diagnostics.analysis.costs import COSTS
 from wtdiag.probes import PROBES, Quantities
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.measures.spectra import singular_values as spectra
@@ -59,20 +60,19 @@ def test_lays_out_every_probe(tmp_path):
     assert analysis.kind.values.tolist() == ["Conv2d", "Conv1d", "Linear", "Linear"]
     assert analysis.carries_error.values.tolist() == [False, True, True, True]
     assert analysis.direct.values.tolist() == [False, False, True, False]
+    assert analysis.fixed.values.tolist() == [True, False, True, False]
+    told = analyze(run, ["weight_angle"], fixed=lambda layer: layer == "grouped")
+    assert told.fixed.values.tolist() == [True, True, True, False]
     assert analysis.step.values.tolist() == [0, 10, 200]
     assert analysis.sizes["mode"] == 10
     measured = {name: probe for name, probe in PROBES.items() if not probe.slow}
-    derived = {"gain_elasticity", "log_gain_sum", "error_angle_product"}
+    derived = {"gain_elasticity", "log_norm_ratio_sum", "error_angle_product"}
     assert {name for name in analysis if not name.endswith(("_null", "_null_sd"))} == set(measured) | derived
     for name, probe in measured.items():
         variable = analysis[name]
         assert variable.dims == ("step", "layer", *probe.dims)
-        assert variable.attrs == {
-            "units": probe.units,
-            "long_name": probe.long_name,
-            "equation": probe.equation,
-            "reference": probe.reference,
-        }
+        assert variable.attrs == probe.attrs
+        assert {"units", "long_name", "equation", "reference", "subject", "scale", "homogeneity"} <= set(probe.attrs)
         assert (f"{name}_null" in analysis) == (f"{name}_null_sd" in analysis) == (probe.null is not None)
     assert analysis.attrs["run"] == tmp_path.name
     assert analysis.attrs["rule"] == "ia"
@@ -310,7 +310,7 @@ def test_attribution_at_first_middle_and_last_finite_snapshot(tmp_path, steps, b
         check_cell(now.attribution_loss.values, [-0.5 if there else np.nan, np.nan])
     for name, units in (("attribution_angle", "degree"), ("attribution_loss", "1")):
         assert analysis[name].attrs["units"] == units
-        assert set(analysis[name].attrs) == {"units", "long_name", "equation", "reference"}
+        assert analysis[name].attrs == COSTS[name].attrs
 
 
 def test_attribution_belongs_to_everything(tmp_path):

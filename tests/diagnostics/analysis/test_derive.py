@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wtdiag.diagnostics.analysis.derive import derive, error_angle_product, gain_elasticity, log_gain_sum
+from wtdiag.diagnostics.analysis.derive import DERIVED, derive, error_angle_product, gain_elasticity, log_norm_ratio_sum
 
 DIMS = ("step", "layer")
 
@@ -29,16 +29,17 @@ def random(seed, *shape):
 
 def test_derives_what_it_has_the_sources_of():
     ones = np.ones((2, 3))
-    assert set(derive(dataset(norm_ratio=ones))) == {"norm_ratio", "log_gain_sum"}
+    assert set(derive(dataset(norm_ratio=ones))) == {"norm_ratio", "log_norm_ratio_sum"}
     assert set(derive(dataset(weight_gain=ones))) == {"weight_gain"}
     assert set(derive(dataset(error_angle_local=ones))) == {"error_angle_local", "error_angle_product"}
     every = dataset(norm_ratio=ones, weight_gain=ones, forward_norm=ones, error_angle_local=ones)
     derived = derive(every)
-    assert set(derived) - set(every) == {"gain_elasticity", "log_gain_sum", "error_angle_product"}
+    assert set(derived) - set(every) == {"gain_elasticity", "log_norm_ratio_sum", "error_angle_product"}
     xr.testing.assert_identical(derived[list(every)], every)
-    for name in ("gain_elasticity", "log_gain_sum", "error_angle_product"):
-        assert set(derived[name].attrs) == {"units", "long_name", "equation", "reference"}
-        assert derived[name].dims == (("step",) if name == "log_gain_sum" else DIMS)
+    for name in ("gain_elasticity", "log_norm_ratio_sum", "error_angle_product"):
+        assert derived[name].attrs == DERIVED[name].attrs
+        assert {"units", "long_name", "equation", "reference", "subject"} <= set(DERIVED[name].attrs)
+        assert derived[name].dims == (("step",) if name == "log_norm_ratio_sum" else DIMS)
 
 
 def test_elasticity_is_the_slope_of_a_fitted_line():
@@ -84,18 +85,18 @@ def test_elasticity_does_not_depend_on_units(scale, power):
 def test_gains_add_up_over_the_layers_that_carry_error():
     ratio = np.exp(random(0, 4, 5))
     carries, direct = np.array([False, True, True, True, True]), np.array([False, False, True, False, False])
-    found = log_gain_sum(dataset(carries, direct, norm_ratio=ratio))
+    found = log_norm_ratio_sum(dataset(carries, direct, norm_ratio=ratio))
     for step in range(4):
         assert found.values[step] == pytest.approx(sum(math.log(ratio[step, layer]) for layer in (1, 3, 4)))
-    every = log_gain_sum(dataset(norm_ratio=ratio))
+    every = log_norm_ratio_sum(dataset(norm_ratio=ratio))
     np.testing.assert_allclose(every, np.log(ratio).sum(axis=1))
 
 
 def test_gains_without_a_sum():
     ratio = np.array([[1.0, np.nan], [2.0, 0.0], [2.0, 3.0]])
-    np.testing.assert_allclose(log_gain_sum(dataset(norm_ratio=ratio)), [np.nan, -np.inf, np.log(6)])
-    assert np.isnan(log_gain_sum(dataset([False, False], norm_ratio=ratio))).all()
-    assert np.isnan(log_gain_sum(dataset(direct=[True, True], norm_ratio=ratio))).all()
+    np.testing.assert_allclose(log_norm_ratio_sum(dataset(norm_ratio=ratio)), [np.nan, -np.inf, np.log(6)])
+    assert np.isnan(log_norm_ratio_sum(dataset([False, False], norm_ratio=ratio))).all()
+    assert np.isnan(log_norm_ratio_sum(dataset(direct=[True, True], norm_ratio=ratio))).all()
 
 
 def test_product_of_the_cosines_above():
@@ -134,6 +135,6 @@ def test_product_grows_downwards(local):
 def test_one_layer_of_one_snapshot(carries):
     one = [[1.0]]
     derived = derive(dataset(carries, norm_ratio=one, weight_gain=one, forward_norm=one, error_angle_local=one))
-    assert derived.log_gain_sum.values.tolist() == [0.0]
+    assert derived.log_norm_ratio_sum.values.tolist() == [0.0]
     assert derived.error_angle_product.values.tolist() == [[0.0]]
     assert np.isnan(derived.gain_elasticity).all()

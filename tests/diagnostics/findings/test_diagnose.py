@@ -275,13 +275,13 @@ def test_what_was_inherited_exceeds_the_local_angle_by_a_margin():
 def test_fixed_feedback_is_not_frozen():
     fixed = healthy().drop_vars(["predicted_angle", "rest_distance"])
     fixed["feedback_norm"][:] = 8.0
-    assert diagnose(fixed, {"rule": {"name": "fa"}}, metrics())[0].kind == "nothing-wrong"
+    fixed = fixed.assign_coords(fixed=("layer", [True] * len(LAYERS)))
+    assert diagnose(fixed, CONFIG, metrics())[0].kind == "nothing-wrong"
     one = healthy().drop_vars(["predicted_angle", "rest_distance"])
     plant(one, "fc4", since=0, feedback_norm=8.0)
-    mixed = {"name": "mixed", "layers": {name: {"name": "fa" if name == "fc4" else "sa"} for name in LAYERS}}
-    assert diagnose(one, {"rule": mixed}, metrics())[0].kind == "nothing-wrong"
-    mixed["layers"]["fc4"] = {"name": "sa"}
-    assert diagnose(one, {"rule": mixed}, metrics())[0].kind == "frozen-feedback"
+    assert diagnose(one, CONFIG, metrics())[0].kind == "frozen-feedback"
+    one = one.assign_coords(fixed=("layer", [name == "fc4" for name in LAYERS]))
+    assert diagnose(one, CONFIG, metrics())[0].kind == "nothing-wrong"
 
 
 def test_frozen_only_while_the_weights_move_and_other_feedback_does():
@@ -315,7 +315,7 @@ def test_how_far_off_decides_how_bad_it_is():
 def test_gains_that_multiply():
     for sign, kind in ((1, "runaway-gain"), (-1, "vanishing-gain")):
         analysis = healthy()
-        analysis["log_gain_sum"][:] = sign * 12.0
+        analysis["log_norm_ratio_sum"][:] = sign * 12.0
         finding = diagnose(analysis, CONFIG, metrics())[0]
         assert (finding.kind, finding.layer, finding.severity) == (kind, None, "medium")
         assert "1.6e+05 through the feedback of 5 layers" in finding.summary

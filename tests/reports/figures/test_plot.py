@@ -88,7 +88,7 @@ def test_a_dollar_in_a_name_is_a_dollar_on_any_axes(name):
     ("call", "says"),
     [
         (lambda: plot.heatmap(DATA, "weight_angel"), r"^measure: .weight_angel. .* did you mean .weight_angle."),
-        (lambda: plot.heatmap(DATA, "log_gain_sum"), r"^measure: .log_gain_sum. is over \(step\); expected .*layer"),
+        (lambda: plot.heatmap(DATA, "log_norm_ratio_sum"), r"^measure: .log_norm_ratio_sum. is over \(step\); .*layer"),
         (lambda: plot.stability(DATA[["weight_angle"]]), r"^measure: 'step_size_number' .* Choices: weight_angle$"),
         (lambda: plot.layer_curves(DATA, "weight_angle", predicted="none"), r"^measure: 'none' is not known"),
         (lambda: plot.product_law(DATA.drop_vars("error_angle_product")), r"^measure: 'error_angle_product'"),

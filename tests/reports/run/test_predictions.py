@@ -22,8 +22,8 @@ def test_stable_run(run):
     data = load(run).analysis
     assert text.text.startswith(f"Predicted: stable. The largest S is {float(data.step_size_number.max()):.3f}, in fc")
     assert text.text.endswith("Observed: the run did not diverge.")
-    assert figure.measures == ("step_size_number", "log_gain_sum")
-    np.testing.assert_array_equal(figure.panels[1].axes[0].lines[0].get_ydata(), data.log_gain_sum)
+    assert figure.measures == ("step_size_number", "log_norm_ratio_sum")
+    np.testing.assert_array_equal(figure.panels[1].axes[0].lines[0].get_ydata(), data.log_norm_ratio_sum)
     assert gains.measures == ("norm_ratio", "error_norm_ratio")
     drawn = {line.get_gid(): line.get_xdata() for line in gains.panels[0].axes[0].lines}
     np.testing.assert_array_equal(drawn["error_norm_ratio"], data.error_norm_ratio[-1])
@@ -58,7 +58,7 @@ def test_a_rule_without_theory_says_so(tmp_path):
         data[name][:] = np.nan
     text, figure, _, table = section(write_run(tmp_path / "r", data)).blocks
     assert text.text.startswith("No layer has a step-size number")
-    assert figure.measures == ("log_gain_sum",)
+    assert figure.measures == ("log_norm_ratio_sum",)
     assert [row[:2] for row in figure.data.rows] == [("log gain sum", "all")]
     assert not {"largest S", "safe coefficients ×", "safe feedback lr", "relaxation time"} & set(table.columns)
     assert table.caption.endswith(f"by layer, at step {int(data.step[-1])}.")

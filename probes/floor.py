@@ -1,0 +1,22 @@
+"""Below what two error signals have no angle: rounding has eaten their directions."""
+
+from __future__ import annotations
+
+import math
+
+_APART = 1e12  # norms further apart mean nothing beside each other
+
+
+def comparable(first_norm: float, second_norm: float, *, size: int, tiny: float) -> bool:
+    """Whether two errors of so many entries have an angle.
+
+    They do not if the entries of one have, in the root mean square, sunk below ``tiny``, the smallest normal number of
+    their dtype; if their norms are a factor of 10¹² apart; or if one is zero or not finite.
+
+    Examples
+    --------
+    >>> comparable(1.0, 1e-3, size=4, tiny=1e-38), comparable(1.0, 1e-13, size=4, tiny=1e-38)
+    (True, False)
+    """
+    least, most = min(first_norm, second_norm), max(first_norm, second_norm)
+    return 0 < least >= tiny * math.sqrt(size) and most <= _APART * least and math.isfinite(most)

@@ -1,0 +1,73 @@
+"""Dataclasses as rows of JSON: written with null for numbers that are not finite, and read with every field checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, TypeVar
+
+from wtdiag.probes.errors import InputError
+
+T = TypeVar("T")
+
+_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "str | None": (str, type(None)),
+    "int | None": (int, type(None)),
+}
+
+
+def to_row(entry: Any) -> dict[str, Any]:
+    """Return a dataclass as a JSON object; numbers that are not finite become null."""
+    row: dict[str, Any] = _plain(dataclasses.asdict(entry))
+    return row
+
+
+def from_row(cls: type[T], row: Any, source: str, **built: Any) -> T:
+    """Make a dataclass of a JSON object that has exactly its fields, each of its kind; null is a NaN where it can be.
+
+    Parameters
+    ----------
+    cls
+        The dataclass; its fields are texts, numbers, or ``built``.
+    row
+        What was read.
+    source
+        Where it was read, for messages.
+    **built
+        Fields that the caller has made of the row's.
+
+    Raises
+    ------
+    InputError
+        If it is no such object.
+
+    Examples
+    --------
+    >>> from wtdiag.diagnostics.findings.finding import Evidence
+    >>> number = Evidence("norm_ratio", 12.0, 3.0, ">", step=7)
+    >>> from_row(Evidence, to_row(number), "findings.json") == number
+    True
+    """
+    fields = {field.name: str(field.type) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if not isinstance(row, dict) or row.keys() != fields.keys():
+        raise InputError(f"{source}: expected the fields {', '.join(fields)}")
+    values = dict(built)
+    for name, kind in fields.items():
+        if name in built:
+            continue
+        value = math.nan if row[name] is None and kind == "float" else row[name]
+        if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):
+            raise InputError(f"{source}: {name} is {value!r:.60}; expected {kind}")
+        values[name] = float(value) if kind == "float" else value
+    return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
