@@ -9,10 +9,9 @@ from matplotlib.text import Text
 
 from tests.reports.runs import analysis
 from wtdiag.reports.figures import sized
-from wtdiag.reports.figures.axes import spread
+from wtdiag.reports.figures.axes import Event, spread
 from wtdiag.reports.figures.lines import not_drawn, null_band
 from wtdiag.reports.figures.style import BAND, LOOKS, context, look, to_svg
-from wtdiag.reports.run.sources import Event
 
 NAMES = ["x" * 80, "<script>alert(1)</script>", "重み $α$", "encoder.layers.11.attention.output.dense", "fc"]
 EVENTS = [Event(0, "loss jumped"), Event(340, "diverged")]

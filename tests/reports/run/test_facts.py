@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tests.reports.runs import analysis, finding, write_run
-from wtdiag.reports.run.facts import facts, last_measured, meaningful
+from wtdiag.diagnostics.analysis.layout import last_measured
+from wtdiag.diagnostics.analysis.reading import meaningful
+from wtdiag.reports.run.facts import facts
 from wtdiag.reports.run.findings_section import entries, health, verdict
 from wtdiag.reports.run.single import single
 from wtdiag.reports.run.sources import load

@@ -6,9 +6,10 @@ import pytest
 from tests.reports.runs import analysis, write_run
 from wtdiag.reports.comparison.groups import average, gaps, groups, mean_angle
 from wtdiag.reports.comparison.joint import joint
+from wtdiag.reports.figures.axes import Event
 from wtdiag.reports.run.facts import facts
 from wtdiag.reports.run.single import single
-from wtdiag.reports.run.sources import Event, load
+from wtdiag.reports.run.sources import load
 from wtdiag.reports.run.stability_section import stability
 
 
@@ -59,7 +60,7 @@ def test_a_rule_without_theory_says_so(tmp_path):
     text, figure, _, table = section(write_run(tmp_path / "r", data)).blocks
     assert text.text.startswith("No layer has a step-size number")
     assert figure.measures == ("log_norm_ratio_sum",)
-    assert [row[:2] for row in figure.data.rows] == [("log gain sum", "all")]
+    assert [row[:2] for row in figure.data.rows] == [("log norm ratio sum", "all")]
     assert not {"largest S", "safe coefficients ×", "safe feedback lr", "relaxation time"} & set(table.columns)
     assert table.caption.endswith(f"by layer, at step {int(data.step[-1])}.")
 
