@@ -31,7 +31,7 @@ from wtdiag.trainers.loop.cost import Cost, measure
 
 
 @dataclass(frozen=True)
-class Kind:
+class RunKind:
     """All runs of a study that cost the same, which is: that differ in nothing but seeds and numbers like rates.
 
     Attributes
@@ -66,7 +66,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a study will cost, and why it could not be made.
 
     Attributes
@@ -81,7 +81,7 @@ class Estimate:
         What has to be changed before the study can be made: damaged data, networks that cannot be built or trained.
     """
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[RunKind, ...]
     at_once: int
     missing: tuple[str, ...]
     problems: tuple[str, ...]
@@ -97,7 +97,7 @@ class Estimate:
         return sum(kind.runs * kind.cost.snapshot_bytes for kind in self.kinds if kind.cost)
 
 
-def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> Estimate:
+def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> CostEstimate:
     """Try each kind of cell and estimate what all of them cost; nothing is written or fetched.
 
     Data sets are read where their files are. For each kind the network is built and trained for a few steps on noise in
@@ -140,7 +140,7 @@ def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> Estimate:
     problems |= {f"{kind.label}: {kind.problem}": None for kind in tried if kind.problem}
     on_gpu = gpus() and any(not kind.settings.device.startswith("cpu") for kind in kinds)
     at_once = min(jobs, gpus()) if on_gpu else jobs
-    return Estimate(tuple(tried), at_once, tuple(missing), tuple(problems))
+    return CostEstimate(tuple(tried), at_once, tuple(missing), tuple(problems))
 
 
 def rehearse(plan: Plan, jobs: int | None = None, console: Console | None = None) -> int:
@@ -157,7 +157,7 @@ def rehearse(plan: Plan, jobs: int | None = None, console: Console | None = None
     return 2 if estimate.problems else 0
 
 
-def show(estimate: Estimate, console: Console) -> None:
+def show(estimate: CostEstimate, console: Console) -> None:
     """Print a row for each kind, what all cost, and what is missing or wrong."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("runs of")
@@ -189,7 +189,7 @@ def show(estimate: Estimate, console: Console) -> None:
         console.print(Text(line), width=min(80, console.width))
 
 
-def _kinds(cells: Iterable[Cell]) -> list[Kind]:
+def _kinds(cells: Iterable[Cell]) -> list[RunKind]:
     """Return the kinds of cells, untried, each with a label of what sets it apart."""
     first: dict[str, Settings] = {}
     runs: Counter[str] = Counter()
@@ -199,7 +199,7 @@ def _kinds(cells: Iterable[Cell]) -> list[Kind]:
         runs[key] += 1
     keys = [_key(settings) for settings in first.values()]
     labels = _labels(keys)
-    return [Kind(label, first[key], runs[key]) for label, key in zip(labels, first, strict=True)]
+    return [RunKind(label, first[key], runs[key]) for label, key in zip(labels, first, strict=True)]
 
 
 def _labels(keys: list[dict[str, Any]]) -> list[str]:
@@ -239,7 +239,7 @@ def _stand_in(settings: Settings) -> tuple[Data | None, str, str]:
     return (noise, "", reason) if files_found(settings.data, settings.data_dir) else (noise, reason, "")
 
 
-def _tried(kind: Kind, dataset: Data) -> Kind:
+def _tried(kind: RunKind, dataset: Data) -> RunKind:
     """Return the kind with its cost, or why it has none."""
     try:
         return dataclasses.replace(kind, cost=measure(kind.settings, dataset))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.diagnostics.claims import CLAIMS, Result, decide, write_claims
-from wtdiag.diagnostics.comparison.results import RESULTS, Evidence, gather
+from wtdiag.diagnostics.comparison.results import RESULTS, StudyResults, gather
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.studies.engine.cell import Cell
 from wtdiag.studies.engine.pool import Pool
@@ -114,10 +114,10 @@ class Study:
                 write(part.results(), part.out)
             part.close()
 
-    def _evidence(self) -> Evidence:
+    def _evidence(self) -> StudyResults:
         """Return what the parts of this plan have found, and not what an earlier plan left beside them."""
         found = gather(self.out)
-        return Evidence(
+        return StudyResults(
             found.grid,
             {name: each for name, each in found.sweeps.items() if name in self.sweeps},
             {name: each for name, each in found.transfers.items() if name in self.transfers},

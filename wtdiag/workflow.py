@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wtdiag.diagnostics.findings.finding import Finding
-    from wtdiag.trainers.observe.open_run import Run
+    from wtdiag.trainers.observe.open_run import ModelRun
 
 
 def analyze(
-    run: str | os.PathLike[str] | Run,
+    run: str | os.PathLike[str] | ModelRun,
     probes: Sequence[str] | None = None,
     *,
     model: nn.Module | None = None,
@@ -91,7 +91,7 @@ class _OfRun:
         return self._function(step)
 
 
-def diagnose(run: str | os.PathLike[str] | Run, analysis: xr.Dataset | None = None) -> tuple[Finding, ...]:
+def diagnose(run: str | os.PathLike[str] | ModelRun, analysis: xr.Dataset | None = None) -> tuple[Finding, ...]:
     """Say what is wrong with a run: what, where, when, how sure, why, and what to try.
 
     Parameters
@@ -123,7 +123,7 @@ def diagnose(run: str | os.PathLike[str] | Run, analysis: xr.Dataset | None = No
 
 
 def report(
-    run: str | os.PathLike[str] | Run,
+    run: str | os.PathLike[str] | ModelRun,
     analysis: xr.Dataset | None = None,
     *,
     out: str | os.PathLike[str] | None = None,

@@ -87,7 +87,7 @@ SIGNS: dict[str, Callable[[Past], bool]] = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class WatchedRun:
     """One run: what was set, when it collapsed (None: it did not), and when each sign was first there."""
 
     rule: str
@@ -106,7 +106,7 @@ class Outcome:
         )
 
 
-def outcome(rule: str, depth: int, rate: float, seed: int) -> Outcome:
+def outcome(rule: str, depth: int, rate: float, seed: int) -> WatchedRun:
     """Train one run, and ask for every sign at every snapshot."""
     torch.set_num_threads(1)
     settings = Settings(
@@ -129,17 +129,17 @@ def outcome(rule: str, depth: int, rate: float, seed: int) -> Outcome:
     }
     broke = View(analysis, config, metrics).collapse
     collapse = None if np.isnan(broke) else int(broke)
-    return Outcome(rule, depth, rate, seed, collapse, training.progress.test_accuracy, alarms)
+    return WatchedRun(rule, depth, rate, seed, collapse, training.progress.test_accuracy, alarms)
 
 
-def outcomes(seeds: Collection[int]) -> list[Outcome]:
+def outcomes(seeds: Collection[int]) -> list[WatchedRun]:
     """Run all cases, side by side."""
     cases = list(product(RULES, DEPTHS, RATES, seeds))
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(outcome, *zip(*cases, strict=True)))
 
 
-def by_sign(runs: Collection[Outcome]) -> str:
+def by_sign(runs: Collection[WatchedRun]) -> str:
     """Tabulate how well each sign did."""
     rows = []
     broken = [run for run in runs if run.collapse is not None]
@@ -151,7 +151,7 @@ def by_sign(runs: Collection[Outcome]) -> str:
     return table(("sign", "collapses caught", "false alarms", "median lead (steps)"), rows)
 
 
-def by_rule(runs: Collection[Outcome]) -> str:
+def by_rule(runs: Collection[WatchedRun]) -> str:
     """Tabulate how the diagnosis did for each rule."""
     rows, sign = [], next(iter(SIGNS))
     for rule in RULES:

@@ -182,7 +182,7 @@ def _batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FaultyRun:
     """What was planted in a run, (kind, layer) or nothing, and what was found."""
 
     planted: tuple[str, str] | None
@@ -195,7 +195,7 @@ class Outcome:
         return (first.kind, first.layer) if first.severity in ("high", "medium") else None
 
 
-def records(outcomes: Sequence[Outcome]) -> dict[str, Record]:
+def records(outcomes: Sequence[FaultyRun]) -> dict[str, Record]:
     """Count for each kind that was planted how often it was named, and how often rightly."""
     counted = {}
     for kind in dict.fromkeys(outcome.planted[0] for outcome in outcomes if outcome.planted):
@@ -224,14 +224,14 @@ def run(seeds: Sequence[int] = SEEDS) -> None:
         path = Path(folder, "run")
         for name, fault in FAULTS.items():
             layers, found = zip(*(faulty(fault, seed, path) for seed in seeds), strict=True)
-            these = [Outcome((fault.kind, layer), each) for layer, each in zip(layers, found, strict=True)]
+            these = [FaultyRun((fault.kind, layer), each) for layer, each in zip(layers, found, strict=True)]
             named = sum(each.named == each.planted for each in these)
             instead = [" ".join(map(str, each.named or ["nothing"])) for each in these if each.named != each.planted]
             faults.append((name, fault.rule, fault.kind, f"{named} of {len(seeds)}", ", ".join(instead)))
             print(*faults[-1], sep="  ", flush=True)
             outcomes += these
         for rule in HEALTHY:
-            these = [Outcome(None, healthy(rule, seed, path)) for seed in seeds]
+            these = [FaultyRun(None, healthy(rule, seed, path)) for seed in seeds]
             first = [" ".join(map(str, (*each.named, each.findings[0].severity))) for each in these if each.named]
             high = sum(each.findings[0].severity == "high" for each in these)
             fine.append((f"`{rule}`", f"{high} of {len(seeds)}", ", ".join(first)))

@@ -47,7 +47,7 @@ LIMITS = {"critical rate": 0.05, "resting angle": 3.0, "noise angle": 2.0}
 
 
 @dataclass(frozen=True)
-class Row:
+class Prediction:
     """One prediction and what a simulation made of it; the difference is relative for rates, else in degrees."""
 
     quantity: str
@@ -131,7 +131,7 @@ class Case:
             yield feedback.detach()
 
 
-def critical_rate(case: Case, momentum: float = 0.0, batch: int | None = None, steps: int = 200) -> Row:
+def critical_rate(case: Case, momentum: float = 0.0, batch: int | None = None, steps: int = 200) -> Prediction:
     """Search for the learning rate above which B runs away."""
     size = float(case.start.norm())
 
@@ -155,7 +155,7 @@ def critical_rate(case: Case, momentum: float = 0.0, batch: int | None = None, s
         low, high = (low, middle) if runs_away(middle) else (middle, high)
     conditions = (f"momentum {momentum}" if momentum else "plain") + (f", batches of {batch}" if batch else "")
     predicted = 1 / case.predict("step_size_number", momentum=momentum)
-    return Row("critical rate", case.rule, case.model, conditions, predicted, math.sqrt(low * high))
+    return Prediction("critical rate", case.rule, case.model, conditions, predicted, math.sqrt(low * high))
 
 
 def _rest(case: Case, steps: int) -> Tensor:
@@ -164,13 +164,15 @@ def _rest(case: Case, steps: int) -> Tensor:
     return next(islice(case.train(lr, momentum=0.9), steps, None)).clone()
 
 
-def resting_angle(case: Case, steps: int) -> Row:
+def resting_angle(case: Case, steps: int) -> Prediction:
     """Train until B rests."""
     simulated = _angle(_rest(case, steps), case.weight)
-    return Row("resting angle", case.rule, case.model, f"{steps} steps", case.predict("predicted_angle"), simulated)
+    return Prediction(
+        "resting angle", case.rule, case.model, f"{steps} steps", case.predict("predicted_angle"), simulated
+    )
 
 
-def noise_angle(case: Case, source: str, steps: int, momentum: float = 0.0) -> Row:
+def noise_angle(case: Case, source: str, steps: int, momentum: float = 0.0) -> Prediction:
     """Train on from rest, and see how far from there B is on average over the last steps."""
     lr = 0.3 / case.predict("step_size_number", momentum=momentum)
     update_noise = 0.03 * float(case.weight.std()) if source == "updates" else 0.0
@@ -188,10 +190,10 @@ def noise_angle(case: Case, source: str, steps: int, momentum: float = 0.0) -> R
     given = {"lr": lr, "momentum": momentum, "update_noise": update_noise, "batch_size": batch_size}
     predicted = case.predict("predicted_noise_angle", **given)
     conditions = f"noise of {source}" + (f", momentum {momentum}" if momentum else "")
-    return Row("noise angle", case.rule, case.model, conditions, predicted, simulated)
+    return Prediction("noise angle", case.rule, case.model, conditions, predicted, simulated)
 
 
-def rows(steps: int = 3000) -> Iterator[Row]:
+def rows(steps: int = 3000) -> Iterator[Prediction]:
     """Make all predictions and simulations, one after the other."""
     for model in LAYERS:
         cases = {rule: Case(model, rule) for rule in (*REGULARISED, "wm")}

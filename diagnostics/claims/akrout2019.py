@@ -12,7 +12,7 @@ import numpy as np
 from wtdiag.diagnostics.claims.base import MARGIN, Measure, Measured, claim, over_seeds, points
 from wtdiag.diagnostics.claims.pairs import compared, fa_tells, held
 from wtdiag.diagnostics.comparison import intervals
-from wtdiag.diagnostics.comparison.results import Evidence
+from wtdiag.diagnostics.comparison.results import StudyResults
 
 PAPER = "Akrout et al. 2019, arXiv:1904.05391"
 SIGN_RULES = ("usf", "frsf", "brsf")
@@ -22,7 +22,7 @@ ends 5.2 points below backpropagation."""
 
 
 def _outperforms(rule: str, others: Sequence[str]) -> Measure:
-    def measure(evidence: Evidence) -> Measured | None:
+    def measure(evidence: StudyResults) -> Measured | None:
         """Threshold 2 points, as for rules that match: one rule cannot both match and outperform another.
 
         Of several rules to be outperformed it is the one with the highest mean. Where backprop itself is less than
@@ -48,7 +48,7 @@ def _outperforms(rule: str, others: Sequence[str]) -> Measure:
 
 
 def _near(rule: str) -> Measure:
-    def measure(evidence: Evidence) -> Measured | None:
+    def measure(evidence: StudyResults) -> Measured | None:
         """Threshold 5 points below backprop; see `NEAR`. Only where feedback alignment is further away than that."""
         grid = evidence.grid
         if grid is None or (place := held(grid, ("bp", rule))) is None:
@@ -97,7 +97,7 @@ for _rule, _title in (("wm", "Weight mirrors"), ("kp", "Kolen-Pollack learning")
     reason="two points are the margin within which rules count as matching",
     needs="a grid with bp and fa",
 )
-def fa_behind_bp(evidence: Evidence) -> Measured | None:
+def fa_behind_bp(evidence: StudyResults) -> Measured | None:
     """Threshold −2 points, the margin of rules that match. Above 98 % there is no room for such a difference."""
     grid = evidence.grid
     if grid is None or (pairs := compared(grid, ("bp", "fa"), held(grid, ("bp", "fa")))) is None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from wtdiag.diagnostics.comparison import intervals
-from wtdiag.diagnostics.comparison.results import Evidence
+from wtdiag.diagnostics.comparison.results import StudyResults
 from wtdiag.probes.discovery import enter
 
 MARGIN = 0.02
@@ -56,7 +56,7 @@ class Measured:
     doubt: str = ""
 
 
-Measure = Callable[[Evidence], Measured | None]
+Measure = Callable[[StudyResults], Measured | None]
 
 
 @dataclass(frozen=True)

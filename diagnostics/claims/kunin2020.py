@@ -12,7 +12,7 @@ from wtdiag.diagnostics.claims.base import MARGIN, Measure, Measured, claim, flo
 from wtdiag.diagnostics.claims.carried import RESAMPLED, transferred, widest
 from wtdiag.diagnostics.claims.pairs import Pairs, compared, fa_tells, held, paired, planned_levels, varies
 from wtdiag.diagnostics.comparison import intervals
-from wtdiag.diagnostics.comparison.results import Evidence, chance, settings_of
+from wtdiag.diagnostics.comparison.results import StudyResults, chance, settings_of
 from wtdiag.diagnostics.comparison.robustness import accuracies, best_accuracy
 
 PAPER = "Kunin et al. 2020, arXiv:2003.01513"
@@ -27,7 +27,7 @@ TOLERABLE = 0.10
 
 
 def _matches(rule: str) -> Measure:
-    def measure(evidence: Evidence) -> Measured | None:
+    def measure(evidence: StudyResults) -> Measured | None:
         """Margin ±2 points, the difference that matters; see `MARGIN`.
 
         Only on networks of at least `DEEP` layers, and only where feedback alignment does not match as well.
@@ -49,7 +49,7 @@ def _matches(rule: str) -> Measure:
 
 
 def _stands_noise(rule: str) -> Measure:
-    def measure(evidence: Evidence) -> Measured | None:
+    def measure(evidence: StudyResults) -> Measured | None:
         """Threshold −2 points, the margin of rules that match: at most that much more is lost than backprop loses.
 
         At the strongest noise that costs backprop less than `TOLERABLE`. If no rule of the grid loses even 2 points
@@ -140,7 +140,7 @@ for _rule, _title in ESTIMATING.items():
     reason="the claim names a direction and no amount",
     needs="a grid with bp and ia whose factor depth has several levels",
 )
-def ia_gap_widens(evidence: Evidence) -> Measured | None:
+def ia_gap_widens(evidence: StudyResults) -> Measured | None:
     """Threshold 0: the claim is of a direction. Both must have learned at the least depth, bp at the greatest too."""
     grid = evidence.grid
     if grid is None or not varies(grid, "depth") or (place := held(grid, ("bp", "ia"))) is None:
@@ -176,7 +176,7 @@ def ia_gap_widens(evidence: Evidence) -> Measured | None:
     needs="a transfer with bp and wm-reg to at least one other architecture",
     resampled=RESAMPLED,
 )
-def wm_reg_does_not_transfer(evidence: Evidence) -> Measured | None:
+def wm_reg_does_not_transfer(evidence: StudyResults) -> Measured | None:
     """Threshold −5 points of relative accuracy: what turns a configuration that works into one that does not."""
     return transferred(evidence.transfers, "wm-reg")
 
@@ -193,7 +193,7 @@ def wm_reg_does_not_transfer(evidence: Evidence) -> Measured | None:
     needs="a transfer with bp, ia and wm-reg to at least one other architecture",
     resampled=RESAMPLED,
 )
-def ia_transfers_better(evidence: Evidence) -> Measured | None:
+def ia_transfers_better(evidence: StudyResults) -> Measured | None:
     """Threshold 0: the claim is of a direction."""
     return transferred(evidence.transfers, "ia", "wm-reg")
 
@@ -210,7 +210,7 @@ def ia_transfers_better(evidence: Evidence) -> Measured | None:
     needs="a sweep with bp, ia and wm-reg",
     resampled="trials",
 )
-def ia_more_robust(evidence: Evidence) -> Measured | None:
+def ia_more_robust(evidence: StudyResults) -> Measured | None:
     """Threshold 0: the claim is of a direction. It takes trials that are a sample, which those of TPE are not.
 
     Theory picks what is pruned, so a share with pruned trials in it would be of the theory and not of the rules.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.diagnostics.claims.base import CLAIMS, Claim, Measured, points
-from wtdiag.diagnostics.comparison.results import Evidence
+from wtdiag.diagnostics.comparison.results import StudyResults
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.files import read_json, write_json
 from wtdiag.probes.records.rows import from_row, to_row
@@ -56,7 +56,7 @@ class Result:
     why: str
 
 
-def decide(evidence: Evidence, names: Iterable[str] | None = None) -> tuple[Result, ...]:
+def decide(evidence: StudyResults, names: Iterable[str] | None = None) -> tuple[Result, ...]:
     """Decide claims by what a study found.
 
     A claim is *seen* if the whole 95 % interval of its statistic lies where the claim says, *not seen* if it lies
@@ -78,7 +78,7 @@ def decide(evidence: Evidence, names: Iterable[str] | None = None) -> tuple[Resu
 
     Examples
     --------
-    >>> result, = decide(Evidence(), ["ia-gap-widens"])
+    >>> result, = decide(StudyResults(), ["ia-gap-widens"])
     >>> result.verdict, result.why
     ('not tested', 'It takes a grid with bp and ia whose factor depth has several levels.')
     """

@@ -11,7 +11,7 @@ import pandas as pd
 
 from wtdiag.diagnostics.comparison import intervals
 from wtdiag.diagnostics.comparison.outcome import angles
-from wtdiag.diagnostics.comparison.pairing import Entry, condition_names, key, method_names, pair
+from wtdiag.diagnostics.comparison.pairing import ComparedRun, condition_names, key, method_names, pair
 from wtdiag.probes.records.schema import ANALYSIS, METRICS, Run
 
 UNITS = {
@@ -102,7 +102,7 @@ def compare(runs: Iterable[Run], reference: str | None = None) -> pd.DataFrame:
     return table
 
 
-def _measured(entry: Entry) -> dict[str, float]:
+def _measured(entry: ComparedRun) -> dict[str, float]:
     """Gather what is compared of a run, NaN where it has none."""
     run = entry.run
     values = dict.fromkeys(("test_accuracy", "test_loss", "weight_angle", "error_angle"), math.nan)
@@ -121,10 +121,12 @@ def _measured(entry: Entry) -> dict[str, float]:
 
 
 def _over_depth(
-    pairs: Iterable[tuple[Entry, Entry]], values: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
+    pairs: Iterable[tuple[ComparedRun, ComparedRun]],
+    values: Mapping[str, Mapping[str, float]],
+    names: Mapping[str, str],
 ) -> list[_Case]:
     """Change of the accuracy from the least depth to the greatest, of runs that differ in depth alone."""
-    families: dict[tuple[str, str, str], list[tuple[Entry, Entry]]] = {}
+    families: dict[tuple[str, str, str], list[tuple[ComparedRun, ComparedRun]]] = {}
     for entry, other in pairs:
         if isinstance(entry.conditions.get("depth"), int):
             families.setdefault((key(_but_depth(entry)), entry.method, other.method), []).append((entry, other))
@@ -147,7 +149,7 @@ def _over_depth(
     return cases
 
 
-def _but_depth(entry: Entry) -> dict[str, Any]:
+def _but_depth(entry: ComparedRun) -> dict[str, Any]:
     return {name: value for name, value in entry.conditions.items() if name != "depth"}
 
 

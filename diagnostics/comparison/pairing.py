@@ -13,7 +13,7 @@ from wtdiag.probes.records.schema import Run
 
 
 @dataclass(frozen=True)
-class Entry:
+class ComparedRun:
     """One run among those that are compared.
 
     Attributes
@@ -58,14 +58,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairedRuns:
     """Pairs of a run and the reference's run, and why the other runs are in none, by path."""
 
-    pairs: list[tuple[Entry, Entry]]
+    pairs: list[tuple[ComparedRun, ComparedRun]]
     unpaired: dict[str, str]
 
 
-def pair(runs: Iterable[Run], reference: str | None = None) -> Pairs:
+def pair(runs: Iterable[Run], reference: str | None = None) -> PairedRuns:
     """Pair each run with the one of a reference rule that has the same settings and seed.
 
     Raises
@@ -92,10 +92,10 @@ def pair(runs: Iterable[Run], reference: str | None = None) -> Pairs:
             pairs.append((entry, other))
     used = {entry.name for both in pairs for entry in both}
     alone = [entry.name for entry in references.values() if entry.name not in used]
-    return Pairs(pairs, unpaired | dict.fromkeys(alone, "no other run has its settings and seed"))
+    return PairedRuns(pairs, unpaired | dict.fromkeys(alone, "no other run has its settings and seed"))
 
 
-def method_names(entries: Iterable[Entry]) -> dict[str, str]:
+def method_names(entries: Iterable[ComparedRun]) -> dict[str, str]:
     """Name each method by its rule, and where there are several variants of one, by what sets them apart."""
     names = {}
     variants = {entry.method: entry for entry in entries}
@@ -135,8 +135,8 @@ def key(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _entries(runs: Iterable[Run]) -> tuple[list[Entry], dict[str, str]]:
-    entries: dict[tuple[str, str], Entry] = {}
+def _entries(runs: Iterable[Run]) -> tuple[list[ComparedRun], dict[str, str]]:
+    entries: dict[tuple[str, str], ComparedRun] = {}
     unpaired: dict[str, str] = {}
     for run in runs:
         settings, status = run.config.get("settings"), run.config.get("status")
@@ -152,7 +152,7 @@ def _entries(runs: Iterable[Run]) -> tuple[list[Entry], dict[str, str]]:
     return list(entries.values()), unpaired
 
 
-def _entry(run: Run, settings: Mapping[str, Any]) -> Entry:
+def _entry(run: Run, settings: Mapping[str, Any]) -> ComparedRun:
     rule = run.config.get("rule")
     rule = dict(rule) if isinstance(rule, dict) else {}
     name = str(rule.pop("name", settings.get("rule", "unknown")))
@@ -164,10 +164,10 @@ def _entry(run: Run, settings: Mapping[str, Any]) -> Entry:
     conditions = {setting: value for setting, value in settings.items() if setting not in own}
     if settings.get("noise_on") == "feedback" and "update_noise" in conditions:
         variant["update_noise"], conditions["update_noise"] = conditions["update_noise"], 0.0
-    return Entry(run, name, variant, conditions, settings["seed"])
+    return ComparedRun(run, name, variant, conditions, settings["seed"])
 
 
-def _why(entry: Entry, reference: str, references: Sequence[Entry]) -> str:
+def _why(entry: ComparedRun, reference: str, references: Sequence[ComparedRun]) -> str:
     """Say what sets a run apart from the reference that is most like it."""
     wanted = f"no run of {reference} has its settings and seed"
     apart = [

@@ -36,7 +36,7 @@ class _Kind:
     open_dims: bool = False
 
 
-KINDS = {
+RESULT_KINDS = {
     "grid": _Kind(
         ("rule", "seed"),
         ("status", "reason", "run"),
@@ -63,7 +63,7 @@ _OPTIONAL = {
 
 
 @dataclass(frozen=True)
-class Evidence:
+class StudyResults:
     """All results that lie in a study's folder.
 
     Attributes
@@ -85,12 +85,12 @@ def read_results(path: str | os.PathLike[str]) -> xr.Dataset:
     Parameters
     ----------
     path
-        A ``results.nc``. `KINDS` tells what each kind holds.
+        A ``results.nc``. `RESULT_KINDS` tells what each kind holds.
 
     Returns
     -------
     Dataset
-        Texts as objects, numbers as they are. ``attrs["kind"]`` is one of `KINDS`.
+        Texts as objects, numbers as they are. ``attrs["kind"]`` is one of `RESULT_KINDS`.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def read_results(path: str | os.PathLike[str]) -> xr.Dataset:
     return results
 
 
-def gather(folder: str | os.PathLike[str]) -> Evidence:
+def gather(folder: str | os.PathLike[str]) -> StudyResults:
     """Read all results in the folder of a study; that of one sweep or transfer will do too.
 
     Raises
@@ -133,14 +133,14 @@ def gather(folder: str | os.PathLike[str]) -> Evidence:
     wtdiag.probes.errors.InputError: nowhere: holds no results; expected results.nc or sweeps/*/results.nc or ...
     """
     folder = Path(folder)
-    found: dict[str, dict[str, xr.Dataset]] = {kind: {} for kind in KINDS}
+    found: dict[str, dict[str, xr.Dataset]] = {kind: {} for kind in RESULT_KINDS}
     places = [RESULTS, f"sweeps/*/{RESULTS}", f"transfers/*/{RESULTS}"]
     for path in (path for place in places for path in sorted(folder.glob(place))):
         results = read_results(path)
         found[results.attrs["kind"]][path.parent.resolve().name] = results
     if not any(found.values()):
         raise InputError(f"{folder}: holds no results; expected {' or '.join(places)}")
-    return Evidence(next(iter(found["grid"].values()), None), found["sweep"], found["transfer"])
+    return StudyResults(next(iter(found["grid"].values()), None), found["sweep"], found["transfer"])
 
 
 def check_results(results: xr.Dataset) -> None:
@@ -158,8 +158,8 @@ def check_results(results: xr.Dataset) -> None:
     ...
     wtdiag.probes.errors.InputError: kind: 'table' is not known. Choices: grid, sweep, transfer
     """
-    check_one_of("kind", name := str(results.attrs.get("kind")), KINDS)
-    kind = KINDS[name]
+    check_one_of("kind", name := str(results.attrs.get("kind")), RESULT_KINDS)
+    kind = RESULT_KINDS[name]
     for attr in ("title", "settings", *kind.attrs):
         if not isinstance(results.attrs.get(attr), str):
             raise InputError(f"{attr}: expected a text among the attributes, got {results.attrs.get(attr)!r:.60}")

@@ -25,14 +25,14 @@ _MAY_DIFFER = ("seed", *settings_with_role("location", "recording"))
 
 
 @dataclass(frozen=True)
-class Group:
+class SeedGroup:
     """Runs of one rule and one setting, and what they are called together."""
 
     name: str
     runs: tuple[Source, ...]
 
 
-def groups(sources: Sequence[Source]) -> tuple[Group, ...]:
+def groups(sources: Sequence[Source]) -> tuple[SeedGroup, ...]:
     """Put runs together that differ by their seed alone; a run without a recorded seed stays alone."""
     found: dict[str, list[Source]] = {}
     for source in sources:
@@ -41,10 +41,10 @@ def groups(sources: Sequence[Source]) -> tuple[Group, ...]:
         key = json.dumps([alone, source.config.get("rule"), settings, source.analysis.sizes["layer"]], sort_keys=True)
         found.setdefault(key, []).append(source)
     counted = [source.rule for runs in found.values() for source in runs[:1]]
-    return tuple(Group(_name(runs, counted), tuple(runs)) for runs in found.values())
+    return tuple(SeedGroup(_name(runs, counted), tuple(runs)) for runs in found.values())
 
 
-def average(group: Group, index: int, series: Callable[[Source], pd.Series[Any]]) -> list[Curve]:
+def average(group: SeedGroup, index: int, series: Callable[[Source], pd.Series[Any]]) -> list[Curve]:
     """Draw the mean of a series over a group's runs, in a band of one standard deviation.
 
     Where the runs have no place in common, and in a group of one, each is drawn by itself; a run without values

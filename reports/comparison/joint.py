@@ -10,7 +10,7 @@ import numpy as np
 
 from wtdiag.diagnostics.comparison.compare import compare
 from wtdiag.diagnostics.findings.finding import SEVERITIES
-from wtdiag.reports.comparison.groups import Group, average, depth, gaps, groups, mean_angle, opened, profile
+from wtdiag.reports.comparison.groups import SeedGroup, average, depth, gaps, groups, mean_angle, opened, profile
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Subjects, Table, Text
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.style import fixed, look, number, percent, sentence
@@ -26,7 +26,7 @@ from wtdiag.reports.run.summary import sentences
 @dataclass(frozen=True)
 class _Compared:
     runs: tuple[tuple[Source, Facts], ...]
-    groups: tuple[Group, ...]
+    groups: tuple[SeedGroup, ...]
     subjects: Subjects
 
     def pick(self, source: Source) -> int:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from wtdiag.studies.engine.cell import Cell, Outcome, State
+from wtdiag.studies.engine.cell import Cell, CellState, Outcome
 from wtdiag.trainers.loop.progress import tail
 
 
@@ -43,7 +43,7 @@ class Board:
         self._lines: dict[Path, TaskID] = {}
         self._counts: Counter[str] = Counter()
 
-    def show(self, cell: Cell, state: State) -> None:
+    def show(self, cell: Cell, state: CellState) -> None:
         """Show where a cell stands."""
         if cell.path not in self._lines:
             self._lines[cell.path] = self._bars.add_task(tail(cell.path.name, 32), total=state.total, numbers="")

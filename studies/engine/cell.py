@@ -29,7 +29,7 @@ class Cell:
     probes : tuple of str
         What to measure into ``analysis.nc`` when it has ended.
     watch : bool
-        Whether its source is asked at watch points whether to go on; see `studies.engine.pool.Source.reported`.
+        Whether its source is asked at watch points whether to go on; see `studies.engine.pool.CellSource.reported`.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class State:
+class CellState:
     """Where a training stands.
 
     Attributes

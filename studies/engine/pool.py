@@ -18,14 +18,14 @@ from rich.console import Console
 
 from wtdiag.probes.errors import InputError
 from wtdiag.studies.engine.board import Board
-from wtdiag.studies.engine.cell import Cell, Outcome, State, is_done, outcome_of
+from wtdiag.studies.engine.cell import Cell, CellState, Outcome, is_done, outcome_of
 from wtdiag.trainers.config.device import gpus
 
 PATIENCE = 20.0
 """Seconds that a worker has to leave off when the user interrupts."""
 
 
-class Source(Protocol):
+class CellSource(Protocol):
     """Gives cells as long as there are any, and is told how each ended."""
 
     @property
@@ -35,7 +35,7 @@ class Source(Protocol):
     def next(self) -> Cell | None:
         """Return the next cell to train; None while there is none to start."""
 
-    def reported(self, cell: Cell, state: State) -> str:
+    def reported(self, cell: Cell, state: CellState) -> str:
         """Hear where a watched cell stands, and say "" to go on, or else why it is to stop: it ends as "pruned".
 
         Asked before the first step and at the ends of epochs 1, 2, 4, 8 ...; the training waits for the answer.
@@ -79,7 +79,7 @@ class Pool:
         self._idle: list[_Worker] = []
         self._places = set(range(self.jobs))
 
-    def run(self, *sources: Source) -> None:
+    def run(self, *sources: CellSource) -> None:
         """Train all cells of all sources; a cell that is done already is not trained again, one begun is resumed.
 
         Raises
@@ -128,7 +128,7 @@ class Pool:
     ) -> None:
         self.close()
 
-    def _hand_out(self, sources: Sequence[Source], busy: dict[Connection, _Worker], board: Board) -> None:
+    def _hand_out(self, sources: Sequence[CellSource], busy: dict[Connection, _Worker], board: Board) -> None:
         """Give each free worker a cell; on the way, tell of those that are done already."""
         for source in sources:
             while len(busy) < self.jobs and (cell := source.next()) is not None:
@@ -184,7 +184,7 @@ class _Worker:
     source: Any = None
     cell: Any = None
 
-    def take(self, source: Source, cell: Cell) -> None:
+    def take(self, source: CellSource, cell: Cell) -> None:
         self.source, self.cell = source, cell
         with suppress(BrokenPipeError, ConnectionResetError):  # killed while it was idle: `hear` will tell
             self.connection.send(cell)

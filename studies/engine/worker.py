@@ -15,7 +15,7 @@ from wtdiag.probes.errors import InputError, first_line
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
-from wtdiag.studies.engine.cell import Cell, Outcome, State, is_done, outcome_of
+from wtdiag.studies.engine.cell import Cell, CellState, Outcome, is_done, outcome_of
 from wtdiag.studies.predict.live_stability import stability
 from wtdiag.trainers import data
 from wtdiag.trainers.config.datasets import DataCache, load_data
@@ -31,9 +31,9 @@ PATIENCE = 30.0
 def work(connection: Connection, index: int, threads: int) -> None:
     """Train the cells that come through ``connection`` until it closes: when the other end is killed, this one ends.
 
-    What goes back are pairs of a word and a value: ("state", `State`) now and then, ("watch", `State`), which waits for
-    an answer: "" or a reason to stop, and at the end of a cell ("ended", `Outcome`). A cell that cannot be trained or
-    measured ends as "failed". A None that comes while a cell is trained means that it is to be interrupted.
+    What goes back are pairs of a word and a value: ("state", `CellState`) now and then, ("watch", `CellState`), which
+    waits for an answer: "" or a reason to stop, and at the end of a cell ("ended", `Outcome`). A cell that cannot be
+    trained or measured ends as "failed". A None that comes while a cell is trained means that it is to be interrupted.
 
     Parameters
     ----------
@@ -132,8 +132,8 @@ def _watch_epochs() -> Iterator[int]:
         epoch *= 2
 
 
-def _state(progress: TrainingProgress, step_size_number: float = math.nan, log_gain: float = math.nan) -> State:
-    return State(
+def _state(progress: TrainingProgress, step_size_number: float = math.nan, log_gain: float = math.nan) -> CellState:
+    return CellState(
         progress.step,
         progress.total,
         progress.loss,

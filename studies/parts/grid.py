@@ -18,7 +18,7 @@ from wtdiag.diagnostics.comparison.outcome import angles
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import settings_with_role
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
-from wtdiag.studies.engine.cell import Cell, Outcome, State, outcome_of
+from wtdiag.studies.engine.cell import Cell, CellState, Outcome, outcome_of
 from wtdiag.studies.file.plan import GridPlan, Level, Plan, joined
 from wtdiag.studies.parts.dataset import UNITS, labels, texts, write
 from wtdiag.trainers.config.settings import Settings, from_mapping
@@ -31,7 +31,7 @@ _TAKEN = {*UNITS, "status", "reason", "run", "accuracy", "gap"}
 
 
 class Grid:
-    """The cells of a study's grids: a `studies.engine.pool.Source`.
+    """The cells of a study's grids: a `studies.engine.pool.CellSource`.
 
     The dims of its results are the factors of all grids together, with ``rule`` and ``seed`` always among them. A grid
     that does not vary a factor that another does stands at the level that its settings give it.
@@ -78,7 +78,7 @@ class Grid:
         """Return the next cell; seeds go slowest, so that an early end leaves whole replications."""
         return self._waiting.pop() if self._waiting else None
 
-    def reported(self, cell: Cell, state: State) -> str:
+    def reported(self, cell: Cell, state: CellState) -> str:
         """Never stop one."""
         return ""
 

@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from wtdiag.probes.errors import InputError
-from wtdiag.studies.engine.cell import Cell, Outcome, State
+from wtdiag.studies.engine.cell import Cell, CellState, Outcome
 from wtdiag.studies.file.plan import joined
 from wtdiag.studies.file.space import Space, grid
 from wtdiag.studies.predict.pruner import LOG_GAIN, STEP_SIZE_NUMBER, StepSizePruner, why
@@ -25,7 +25,7 @@ SAMPLERS = ("tpe", "random", "grid")
 
 
 class Search:
-    """The trials of one method: a `studies.engine.pool.Source`, one of many on any machines that share the storage.
+    """The trials of one method: a `studies.engine.pool.CellSource`, one of many on any machines that share the storage.
 
     Trials are numbered from 0 in the order in which they are made; those numbered ``trials`` and above are never begun,
     so that however many processes take part, there are no more. The sampler of a trial is seeded by the sweep's seed
@@ -99,7 +99,7 @@ class Search:
             return Cell(path, settings, watch=self._prune)
         return None
 
-    def reported(self, cell: Cell, state: State) -> str:
+    def reported(self, cell: Cell, state: CellState) -> str:
         """Keep how stable a trial is, and stop it if the pruner says so."""
         trial = self._flying[cell.path]
         measured = {STEP_SIZE_NUMBER: state.step_size_number, LOG_GAIN: state.log_gain}

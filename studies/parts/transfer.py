@@ -15,7 +15,7 @@ import xarray as xr
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import settings_with_role
-from wtdiag.studies.engine.cell import Cell, Outcome, State, is_done, outcome_of
+from wtdiag.studies.engine.cell import Cell, CellState, Outcome, is_done, outcome_of
 from wtdiag.studies.file.architectures import check_architectures, require_trainable
 from wtdiag.studies.file.plan import joined
 from wtdiag.studies.parts.dataset import texts
@@ -28,11 +28,11 @@ TRANSFER = "transfer.json"
 
 
 class Transfer:
-    """The best settings of a sweep, unchanged, on other architectures and on their own: a `studies.engine.pool.Source`.
+    """The best settings of a sweep, unchanged, on other architectures and on their own.
 
-    Each of a method's k best configurations, by accuracy on held-out examples, is trained anew on the whole training
-    set of each architecture and evaluated on its test set. Seeds are paired: those of one seed see the same data in the
-    same order, and on the same architecture start from the same W.
+    A `studies.engine.pool.CellSource`. Each of a method's k best configurations, by accuracy on held-out examples, is
+    trained anew on the whole training set of each architecture and evaluated on its test set. Seeds are paired: those
+    of one seed see the same data in the same order, and on the same architecture start from the same W.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class Transfer:
         """Return the next cell: one architecture after another, for its data are then read once."""
         return self._waiting.pop() if self._waiting else None
 
-    def reported(self, cell: Cell, state: State) -> str:
+    def reported(self, cell: Cell, state: CellState) -> str:
         """Never stop one."""
         return ""
 

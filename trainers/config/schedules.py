@@ -52,7 +52,7 @@ def _window(value: float, start: float, stop: float) -> Schedule:
     return lambda progress, epoch: value if start <= epoch < stop else 0.0
 
 
-KINDS: dict[str, tuple[int, Callable[..., Schedule], str]] = {
+SCHEDULE_KINDS: dict[str, tuple[int, Callable[..., Schedule], str]] = {
     "linear": (2, _linear, "linear:FROM:TO over the run"),
     "exponential": (2, _exponential, "exponential:FROM:TO over the run, both positive"),
     "cyclic": (3, _cyclic, "cyclic:HIGH:LOW:EPOCHS, a cosine that starts high"),
@@ -88,8 +88,8 @@ def coefficient_schedule(name: str, value: Coefficient) -> Schedule:
     if not isinstance(value, str) or ":" not in value:
         return lambda progress, epoch: value
     kind, *words = value.split(":")
-    check_one_of(f"schedule of coefficient {name}", kind, KINDS)
-    count, build, form = KINDS[kind]
+    check_one_of(f"schedule of coefficient {name}", kind, SCHEDULE_KINDS)
+    count, build, form = SCHEDULE_KINDS[kind]
     problem = InputError(f"coefficient {name}: expected {form}, got {value!r}")
     try:
         numbers = [float(word) for word in words]

@@ -28,7 +28,7 @@ from wtdiag.trainers.rules import RULES
 _T = TypeVar("_T")
 
 
-class Run(schema.Run):
+class ModelRun(schema.Run):
     """A run directory whose networks can be rebuilt; see `probes.records.schema.Run` for the rest."""
 
     @property
@@ -105,7 +105,9 @@ class Run(schema.Run):
         return inputs, targets
 
 
-def signals_of(run: Run, model: nn.Module | None = None, loss: Loss | None = None) -> Callable[[int], Signals] | None:
+def signals_of(
+    run: ModelRun, model: nn.Module | None = None, loss: Loss | None = None
+) -> Callable[[int], Signals] | None:
     """Return the signals of a run as a function of the step; None without batch, snapshots or a known network.
 
     Beside what `trainers.observe.tracer.error_signals` gives, each layer has ``forward_lr``, and its law knows its
@@ -140,7 +142,7 @@ def signals_of(run: Run, model: nn.Module | None = None, loss: Loss | None = Non
 
 
 def attribution_of(
-    run: Run, model: nn.Module | None = None, loss: Loss | None = None
+    run: ModelRun, model: nn.Module | None = None, loss: Loss | None = None
 ) -> Callable[[int], dict[str, tuple[float, float]]] | None:
     """Return what each layer's feedback costs as a function of the step; None where `signals_of` gives None.
 
@@ -179,7 +181,7 @@ def fixed_feedback(run: schema.Run) -> Callable[[str], bool]:
 
 
 def _probed(
-    run: Run,
+    run: ModelRun,
     model: nn.Module | None,
     loss: Loss | None,
     measure: Callable[[nn.Module, Tensor, Tensor, Loss, Rates, int], _T],
@@ -218,7 +220,7 @@ def _probed(
     return at
 
 
-def open_run(path: str | os.PathLike[str]) -> Run:
+def open_run(path: str | os.PathLike[str]) -> ModelRun:
     """Open a run directory.
 
     Raises
@@ -227,7 +229,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         If it is not one.
     """
     run = schema.open_run(path)
-    return Run(run.path, run.config)
+    return ModelRun(run.path, run.config)
 
 
 def _sizes(network: Any, source: str) -> tuple[tuple[int, int, int], int]:

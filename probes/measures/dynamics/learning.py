@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from wtdiag.probes.kernels.comparison import Comparison, compare
 from wtdiag.probes.kernels.lanczos import lanczos
-from wtdiag.probes.measures.dynamics.recursion import Drift, Law, Rest, resting_variance
+from wtdiag.probes.measures.dynamics.recursion import Drift, FeedbackLaw, Rest, resting_variance
 from wtdiag.probes.registry import probe, shared
 
 Array = NDArray[Any]
@@ -54,7 +54,7 @@ def rest_comparison(forward: Array, rest: Rest | None) -> Comparison:
     scale="log",
     label="step-size number S",
 )
-def step_size_number(law: Law, drift: Drift | None) -> float:
+def step_size_number(law: FeedbackLaw, drift: Drift | None) -> float:
     """Learning rate of the feedback over the largest one at which its learning is stable.
 
     H comes from the rule and the layer's activations, and holds the optimiser's weight decay. To about 1 %;
@@ -76,7 +76,7 @@ def step_size_number(law: Law, drift: Drift | None) -> float:
     subject="feedback",
     scale="log",
 )
-def relaxation_time(law: Law, rest: Rest | None) -> float:
+def relaxation_time(law: FeedbackLaw, rest: Rest | None) -> float:
     """Count the steps in which the distance to the fixed point shrinks by e, along the fixed point itself.
 
     Infinite for a learning rate of zero. Where H is stiff, parts of B that matter little are slower by far.
@@ -128,7 +128,7 @@ def predicted_angle(rest_comparison: Comparison) -> float:
     subject="feedback",
     bounds=(0, 90),
 )
-def predicted_noise_angle(law: Law, drift: Drift | None, rest: Rest | None, step_size_number: float) -> float:
+def predicted_noise_angle(law: FeedbackLaw, drift: Drift | None, rest: Rest | None, step_size_number: float) -> float:
     """Angle between the fixed point and B that noise of minibatches, of noise inputs and of updates keeps moving.
 
     For independent noise, which in many dimensions is at right angles to B*. NaN where learning is unstable.

@@ -25,10 +25,10 @@ _KERNEL = 1e-4, 100
 _LOST = 0.05  # a larger residual is no solution
 _ROUNDING = 1e-3  # of the largest curvature: what float32 may turn a curvature of zero into, where T is large
 
-declare(law="how the layer's feedback learns, a `Law`")
+declare(law="how the layer's feedback learns, a `FeedbackLaw`")
 
 
-class Law(Protocol):
+class FeedbackLaw(Protocol):
     """How a layer's feedback learns, at the weights and the activations of one step."""
 
     lr: float
@@ -62,7 +62,7 @@ class Drift:
         W and B: of their size are the matrices at which the gradient is asked for, so that T does not drown H V.
     """
 
-    def __init__(self, law: Law, forward: Array, feedback: Array) -> None:
+    def __init__(self, law: FeedbackLaw, forward: Array, feedback: Array) -> None:
         self._law = law
         # Convolutions are slow in float64, and float32 resolves what follows from them.
         self._dtype = np.dtype(np.float64) if feedback.ndim == 2 else feedback.dtype
@@ -89,7 +89,7 @@ class Drift:
 
 
 @shared
-def drift(law: Law, forward: Array, feedback: Array) -> Drift | None:
+def drift(law: FeedbackLaw, forward: Array, feedback: Array) -> Drift | None:
     """Mean gradient of B at fixed W; None where a weight is not finite or there are none."""
     usable = forward.size and np.isfinite(forward).all() and np.isfinite(feedback).all()
     return Drift(law, forward, feedback) if usable else None

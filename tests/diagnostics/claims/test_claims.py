@@ -14,7 +14,7 @@ from rich.console import Console
 from bench.evidence import claims as bench_claims
 from wtdiag.diagnostics.claims import CLAIMS, VERDICTS, Result, claims_table, decide, read_claims, write_claims
 from wtdiag.diagnostics.comparison import intervals
-from wtdiag.diagnostics.comparison.results import Evidence, check_results
+from wtdiag.diagnostics.comparison.results import StudyResults, check_results
 from wtdiag.probes.errors import InputError
 
 NAN = np.nan
@@ -98,7 +98,7 @@ def world(holds, seeds=5, trials=40):
         parts = grid(HOLD, seeds), sweep(trials - 2, trials // 5, trials), transfer((0.88, 0.8), (0.88, 0.3), seeds)
     else:
         parts = grid(FAIL, seeds), sweep(trials // 5, trials - 2, trials), transfer((0.88, 0.3), (0.85, 0.86), seeds)
-    return Evidence(parts[0], {"all": parts[1]}, {"all": parts[2]})
+    return StudyResults(parts[0], {"all": parts[1]}, {"all": parts[2]})
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def the(name, evidence):
 
 
 def on(name, results):
-    return the(name, Evidence(results))
+    return the(name, StudyResults(results))
 
 
 def cell(results, name, value, **at):
@@ -155,7 +155,11 @@ def test_it_is_told_whole(name):
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_it_is_not_tested_without_evidence(name, holding):
-    for evidence in (Evidence(), Evidence(holding.grid.sel(rule=["bp"])), Evidence(holding.grid.drop_sel(rule="bp"))):
+    for evidence in (
+        StudyResults(),
+        StudyResults(holding.grid.sel(rule=["bp"])),
+        StudyResults(holding.grid.drop_sel(rule="bp")),
+    ):
         result = the(name, evidence)
         assert result.verdict == "not tested"
         assert result.n == 0
@@ -187,7 +191,7 @@ def test_few_seeds_or_trials_decide_nothing(name, holds):
 @pytest.mark.parametrize("name", CLAIMS)
 def test_the_order_of_seeds_and_trials_does_not_matter(name, holding):
     order = [3, 0, 4, 1, 2]
-    shuffled = Evidence(
+    shuffled = StudyResults(
         holding.grid.isel(seed=order, depth=[1, 0], rule=slice(None, None, -1)),
         {"all": holding.sweeps["all"].isel(trial=slice(None, None, -1))},
         {"all": holding.transfers["all"].isel(seed=order, architecture=[1, 0], rule=[2, 0, 1])},
@@ -210,14 +214,14 @@ def test_where_backprop_has_not_learned_nothing_is_decided(name, holding, failin
                 (evidence.transfers["all"], "test_accuracy"),
             )
         ]
-        result = the(name, Evidence(spoiled[0], {"all": spoiled[1]}, {"all": spoiled[2]}))
+        result = the(name, StudyResults(spoiled[0], {"all": spoiled[1]}, {"all": spoiled[2]}))
         assert result.verdict == "undecided at this scale"
         assert "below twice chance" in result.why
 
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_where_chance_is_not_known_nothing_is_decided(name, holding):
-    evidence = Evidence(
+    evidence = StudyResults(
         holding.grid.drop_attrs(deep=False).assign_attrs(settings=SETTINGS),
         {"all": holding.sweeps["all"].assign_attrs(classes="ten")},
         {"all": holding.transfers["all"].assign_attrs(classes="ten")},
@@ -235,10 +239,10 @@ def test_a_seed_that_lacks_a_run_is_left_out_and_counted(name, status):
     for each in lacking:
         each["status"].loc[{"seed": 3}] = status
         each["test_accuracy"].loc[{"seed": 3}] = NAN
-    result = the(name, Evidence(lacking[0], {}, {"all": lacking[1]}))
+    result = the(name, StudyResults(lacking[0], {}, {"all": lacking[1]}))
     assert result.n == 5
     assert "1 seed is left out" in result.why
-    without = Evidence(evidence.grid.drop_sel(seed=3), {}, {"all": evidence.transfers["all"].drop_sel(seed=3)})
+    without = StudyResults(evidence.grid.drop_sel(seed=3), {}, {"all": evidence.transfers["all"].drop_sel(seed=3)})
     expected = the(name, without)
     assert (result.value, result.low, result.high) == pytest.approx((expected.value, expected.low, expected.high))
     assert result.verdict == expected.verdict == "seen"
@@ -409,14 +413,14 @@ def test_other_factors_are_averaged_where_all_rules_have_them(holding):
 
 
 def test_trials_of_tpe_are_no_sample():
-    result = the("ia-more-robust", Evidence(None, {"all": sweep(38, 8, sampler="tpe")}))
+    result = the("ia-more-robust", StudyResults(None, {"all": sweep(38, 8, sampler="tpe")}))
     assert result.verdict == "undecided at this scale"
     assert "tpe draws trials where earlier ones did well" in result.why
 
 
 @pytest.mark.parametrize(("count", "word"), [(40, "every"), (0, "no")])
 def test_a_mark_that_all_or_none_reach_tells_nothing(count, word):
-    result = the("ia-more-robust", Evidence(None, {"all": sweep(count, count)}))
+    result = the("ia-more-robust", StudyResults(None, {"all": sweep(count, count)}))
     assert result.verdict == "undecided at this scale"
     assert f"{word} configuration of either reaches it" in result.why
 
@@ -424,34 +428,34 @@ def test_a_mark_that_all_or_none_reach_tells_nothing(count, word):
 @pytest.mark.parametrize("rule", ["ia", "wm-reg"])
 def test_a_search_that_theory_pruned_decides_nothing(rule, holding):
     pruned = cell(holding.sweeps["all"], "status", "pruned", rule=rule, trial=39)
-    result = the("ia-more-robust", Evidence(None, {"all": pruned}))
+    result = the("ia-more-robust", StudyResults(None, {"all": pruned}))
     assert result.verdict == "undecided at this scale"
     assert f"{int(rule == 'ia')} ia, {int(rule == 'wm-reg')} wm-reg trials were pruned" in result.why
     of_bp = cell(holding.sweeps["all"], "status", "pruned", rule="bp", trial=39)
-    assert the("ia-more-robust", Evidence(None, {"all": of_bp})).verdict == "seen"
+    assert the("ia-more-robust", StudyResults(None, {"all": of_bp})).verdict == "seen"
 
 
 def test_trials_that_failed_or_run_do_not_count(holding):
     failed = cell(holding.sweeps["all"], "status", "failed", rule="ia", trial=list(range(10)))
-    result = the("ia-more-robust", Evidence(None, {"all": failed}))
+    result = the("ia-more-robust", StudyResults(None, {"all": failed}))
     assert result.value == pytest.approx(28 / 30 - 8 / 40)
     assert (result.n, result.verdict) == (30, "seen")
     assert "10 ia, 0 wm-reg failed trials are left out" in result.why
     running = cell(holding.sweeps["all"], "status", "running", rule="ia", trial=list(range(10)))
-    assert the("ia-more-robust", Evidence(None, {"all": running})).value == pytest.approx(28 / 30 - 8 / 40)
+    assert the("ia-more-robust", StudyResults(None, {"all": running})).value == pytest.approx(28 / 30 - 8 / 40)
 
 
 def test_the_largest_sweep_and_transfer_decide(holding):
     small = {"a": sweep(1, 19, 20), **holding.sweeps, "z": sweep(1, 19, 20)}
-    assert the("ia-more-robust", Evidence(None, small)) == the("ia-more-robust", holding)
+    assert the("ia-more-robust", StudyResults(None, small)) == the("ia-more-robust", holding)
 
 
 def test_configurations_that_differ_leave_it_open():
     """One of three configurations breaks on the target: whatever the seeds, that is a matter of which were drawn."""
     moved = transfer((0.88, 0.88), (0.88, 0.78), seeds=10)
-    assert the("ia-transfers-better", Evidence(None, {}, {"all": moved})).verdict == "seen"
+    assert the("ia-transfers-better", StudyResults(None, {}, {"all": moved})).verdict == "seen"
     broken = cell(moved, "test_accuracy", 0.3, rule="ia", configuration=2, architecture="conv")
-    result = the("ia-transfers-better", Evidence(None, {}, {"all": broken}))
+    result = the("ia-transfers-better", StudyResults(None, {}, {"all": broken}))
     assert (result.verdict, result.n) == ("undecided at this scale", 10)
     assert result.value < 0 < result.high
     assert re.search(r"by configuration ia \S+/\S+/−64\.\d, wm-reg ", result.why)
@@ -461,14 +465,14 @@ def test_configurations_that_differ_leave_it_open():
 def test_few_configurations_decide_nothing(name, holding):
     for at in ({"configuration": 2}, {"configuration": [1, 2]}):
         few = cell(holding.transfers["all"], "status", "absent", rule="wm-reg", **at)
-        result = the(name, Evidence(None, {}, {"all": few}))
+        result = the(name, StudyResults(None, {}, {"all": few}))
         assert result.verdict == "undecided at this scale"
         assert "fewer than 3 configurations of wm-reg decide nothing" in result.why
         assert "configurations and seeds but not the search" in CLAIMS[name].decision
 
 
 def test_a_rule_that_failed_at_the_source_has_nothing_to_transfer():
-    result = the("wm-reg-does-not-transfer", Evidence(None, {}, {"all": transfer((0.88, 0.8), (0.15, 0.05))}))
+    result = the("wm-reg-does-not-transfer", StudyResults(None, {}, {"all": transfer((0.88, 0.8), (0.15, 0.05))}))
     assert result.verdict == "undecided at this scale"
     assert "wm-reg on mlp4 itself answers 15" in result.why
 
@@ -479,13 +483,16 @@ def test_a_rule_that_failed_at_the_source_has_nothing_to_transfer():
 def test_names_are_checked_and_keep_their_order(holding):
     assert [each.name for each in decide(holding)] == list(CLAIMS)
     assert decide(holding, []) == ()
-    assert [each.name for each in decide(Evidence(), ["kp-near-bp", "fa-behind-bp"])] == ["kp-near-bp", "fa-behind-bp"]
+    assert [each.name for each in decide(StudyResults(), ["kp-near-bp", "fa-behind-bp"])] == [
+        "kp-near-bp",
+        "fa-behind-bp",
+    ]
     with pytest.raises(InputError, match="claims: 'ia-gap' is not known; did you mean 'ia-gap-widens'"):
         decide(holding, ["ia-gap"])
 
 
 def test_results_are_written_and_read(holding, tmp_path):
-    results = decide(holding) + decide(Evidence(), ["fa-behind-bp"])
+    results = decide(holding) + decide(StudyResults(), ["fa-behind-bp"])
     write_claims(results, tmp_path / "claims.json")
     assert "NaN" not in (tmp_path / "claims.json").read_text()
     found = read_claims(tmp_path / "claims.json")
@@ -522,7 +529,7 @@ def test_another_format_is_refused(tmp_path):
 
 
 def test_the_table_is_80_columns_wide(holding, failing):
-    untested = decide(Evidence())
+    untested = decide(StudyResults())
     spoiled = [dataclasses.replace(each, name=each.name + "\x1b[2J", low=-1.0, high=-0.999) for each in decide(failing)]
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(claims_table([*decide(holding), *spoiled, *untested, *decide(world(True, 2, 2))]))

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import wtdiag
-from bench.evidence.faults import FAULTS, HEALTHY, SEEDS, Outcome, faulty, healthy, records, thresholds_table
+from bench.evidence.faults import FAULTS, HEALTHY, SEEDS, FaultyRun, faulty, healthy, records, thresholds_table
 from bench.evidence.page import DOCS
 from tests.diagnostics.synthetic import CONFIG, metrics, plant
 from tests.diagnostics.synthetic import healthy as fine
@@ -47,7 +47,7 @@ def test_before_training_nothing_is_inherited(tmp_path, rule):
 
 def test_precision_and_recall_are_counted():
     def outcome(planted, *named):
-        return Outcome(planted, diagnose(*named))
+        return FaultyRun(planted, diagnose(*named))
 
     gain = plant(fine(), "fc4", norm_ratio=10.0), CONFIG, metrics()
     sign = plant(fine(), "fc4", weight_angle=170.0), CONFIG, metrics()

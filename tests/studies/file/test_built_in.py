@@ -9,7 +9,7 @@ import xarray as xr
 
 from wtdiag.diagnostics.claims import CLAIMS, decide
 from wtdiag.diagnostics.claims.verdicts import NOT_TESTED
-from wtdiag.diagnostics.comparison.results import Evidence, check_results, gather
+from wtdiag.diagnostics.comparison.results import StudyResults, check_results, gather
 from wtdiag.studies.engine.pool import Pool
 from wtdiag.studies.file.plan import built_in, read_plan
 from wtdiag.studies.study import Study
@@ -86,7 +86,7 @@ def test_it_holds_what_its_claims_take(name, tmp_path):
         elif claim == "ia-more-robust":
             assert {"bp", "wm-reg", "ia"} <= set(plan.sweeps[0].rules)
         else:
-            measured = CLAIMS[claim].measure(Evidence(done(study.grid.results())))
+            measured = CLAIMS[claim].measure(StudyResults(done(study.grid.results())))
             assert measured is not None, CLAIMS[claim].needs
             assert "not deep" not in measured.blocked
             assert "beside it" not in measured.doubt

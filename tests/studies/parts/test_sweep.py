@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from wtdiag.diagnostics.comparison.results import check_results, read_results
 from wtdiag.probes.errors import InputError
-from wtdiag.studies.engine.cell import Cell, Outcome, State
+from wtdiag.studies.engine.cell import Cell, CellState, Outcome
 from wtdiag.studies.engine.storage import open_storage, shown_url
 from wtdiag.studies.file.space import Range, parse_search
 from wtdiag.studies.parts.dataset import write
@@ -59,7 +59,7 @@ def drain(sweep: Sweep, train: Train = outcome, step_size_number: float = 0.5) -
     for source in sweep.sources():
         while (cell := source.next()) is not None:
             cells.append(cell)
-            state = State(0, 20, math.nan, math.nan, math.nan, step_size_number, math.nan)
+            state = CellState(0, 20, math.nan, math.nan, math.nan, step_size_number, math.nan)
             reason = source.reported(cell, state) if cell.watch else ""
             source.ended(cell, Outcome("pruned", reason) if reason else train(cell))
     return cells
