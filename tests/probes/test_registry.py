@@ -61,7 +61,7 @@ def test_says_what_it_is(name):
 
 
 @each_probe
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(shape=shapes, seed=st.integers(0, 2**32 - 1), exponent=st.sampled_from([-100, -30, 3, 30, 100]))
 def test_scale(name, shape, seed, exponent):
     given_ = arrays(name, shape, seed)
@@ -72,7 +72,7 @@ def test_scale(name, shape, seed, exponent):
 
 
 @each_probe
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(shape=shapes, seed=st.integers(0, 2**32 - 1))
 def test_order_of_rows_and_columns_does_not_matter(name, shape, seed):
     given_ = arrays(name, shape, seed)
@@ -83,7 +83,7 @@ def test_order_of_rows_and_columns_does_not_matter(name, shape, seed):
 
 
 @pytest.mark.parametrize("name", [name for name in OF_ARRAYS if not PROBES[name].entrywise])
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 2**32 - 1))
 def test_rotation_does_not_matter(name, rows, columns, seed):
     given_ = arrays(name, (rows, columns), seed)
@@ -93,7 +93,7 @@ def test_rotation_does_not_matter(name, rows, columns, seed):
 
 
 @each_probe
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(shape=shapes, seed=st.integers(0, 2**32 - 1))
 def test_bounds(name, shape, seed):
     value = measure(name, arrays(name, shape, seed, np.float32))
@@ -139,10 +139,20 @@ def test_no_entries(name, shape):
 
 @each_probe
 def test_below_the_floor_of_float32(name):
-    given_ = {key: np.full((2, 2), 1e-42, np.float32) for key in PROBES[name].needs & ARRAYS}
+    """What compares two arrays is unknown; norms and spectra are those of the same numbers in float64."""
+    generator = np.random.default_rng(0)
+    given_ = {
+        key: (1e-42 * generator.normal(size=(3, 4))).astype(np.float32) for key in sorted(PROBES[name].needs & ARRAYS)
+    }
     value = measure(name, given_)
-    if PROBES[name].neutral and PROBES[name].scale == "linear":  # what compares directions
+    directions = PROBES[name].neutral and PROBES[name].scale == "linear"
+    if directions or name in {"radial_cosine", "relative_distance", "weight_gain"}:
         assert math.isnan(value)
+    elif name == "below_floor":
+        assert value == 1
+    else:
+        exact = measure(name, {key: array.astype(np.float64) for key, array in given_.items()})
+        np.testing.assert_allclose(value, exact, rtol=1e-6)
 
 
 @each_probe

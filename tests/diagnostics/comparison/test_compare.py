@@ -171,7 +171,7 @@ def test_angles_of_analysed_runs(make):
     assert table.loc[("fa", "error_angle"), "mean"] == 9
     assert table.loc[("fa", "error_angle"), "units"] == "degree"
     assert ("kp", "weight_angle") not in table.index
-    assert set(table.index.get_level_values(1)) <= set(UNITS)
+    assert {"weight_angle", "error_angle"} <= set(table.index.get_level_values(1)) <= set(UNITS)
 
 
 def test_depth_gap(make):
@@ -228,6 +228,13 @@ def test_configs_of_strangers(make, damage):
     runs = [make("bp"), make("fa")]
     for run in runs:
         write_json(run.path / "config.json", run.config | damage)
-    compare([open_run(run.path) for run in runs])  # whatever they are, no crash
+    table = compare([open_run(run.path) for run in runs])
+    if "status" in damage:  # they diverged, and there is no chance level for what has no classes
+        assert set(unpaired(table)) == {run.path.name for run in runs}
+        assert table.empty
+        return
+    assert table.measure.tolist() == ["test_accuracy", "test_loss"]
+    assert table.difference.tolist() == [0, 0]
     (runs[0].path / "metrics.jsonl").write_text('{"test_accuracy": "high", "test_loss": [1]}\n{"test_accuracy": 0.5}\n')
-    compare([open_run(run.path) for run in runs])
+    (row,) = compare([open_run(run.path) for run in runs]).itertuples()
+    assert (row.measure, row.reference_mean, row.difference) == ("test_accuracy", 0.5, pytest.approx(0.4))

@@ -76,32 +76,37 @@ def test_the_first_finding_names_what_was_planted(kind):
     assert first.confidence == confidence(kind)
     assert first.evidence
     assert "fc4" in first.summary
-    for number in first.evidence:
-        if not np.isnan(number.value):
-            assert number.value > number.threshold if number.relation == ">" else number.value <= number.threshold
+    numbers = [number for number in first.evidence if not np.isnan(number.value)]
+    assert numbers or kind == "divergence"  # which is what config.json says of it
+    for number in numbers:
+        assert number.value > number.threshold if number.relation == ">" else number.value <= number.threshold
     said_to_be_fine = findings[-1].kind == "nothing-wrong"
     assert said_to_be_fine == (first.severity == "low")
     assert sum(finding.kind == "nothing-wrong" for finding in findings) == said_to_be_fine
 
 
+FOLLOWERS = {"frozen-feedback": ["not-aligning", "noisy-feedback"], "feedback-too-slow": ["not-aligning"]}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_follows_comes_after_and_says_so(kind):
-    """No finding of another layer is of the severity of the fault unless it names a cause."""
+    """Beside the fault nothing is found but what follows from it, and this names the fault."""
     first, *others = diagnose(*run_of(kind))
-    for finding in others:
-        if finding.severity == first.severity:
-            assert "It follows from" in finding.summary
+    followers = [finding for finding in others if finding.kind != "nothing-wrong"]
+    assert [finding.kind for finding in followers] == FOLLOWERS.get(kind, [])
+    for finding in followers:
+        assert finding.summary.endswith(f" It follows from {kind} in fc4.")
+        assert SEVERITIES.index(finding.severity) >= SEVERITIES.index(first.severity)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_that_lacks_a_measure_is_silent_and_named(kind):
+@pytest.mark.parametrize(("kind", "need"), [(name, need) for name, kind in KINDS.items() for need in kind.needs])
+def test_a_kind_that_lacks_a_measure_is_silent_and_named(kind, need):
     analysis, config, log = run_of(kind)
-    for need in KINDS[kind].needs:
-        findings = diagnose(analysis.drop_vars(need), config, log)
-        assert kind not in [finding.kind for finding in findings]
-        without = diagnose(healthy().drop_vars(need), CONFIG, metrics())
-        assert need in without[-1].summary
-        assert kind in without[-1].summary.split("Not looked for")[1]
+    assert kind in [finding.kind for finding in diagnose(analysis, config, log)]
+    assert kind not in [finding.kind for finding in diagnose(analysis.drop_vars(need), config, log)]
+    without = diagnose(healthy().drop_vars(need), CONFIG, metrics())
+    assert need in without[-1].summary
+    assert kind in without[-1].summary.split("Not looked for")[1]
 
 
 def test_any_measure_may_be_missing():
@@ -412,7 +417,7 @@ def test_small_and_senseless_analyses(snapshots, layers, value):
 senseless = st.sampled_from([np.nan, np.inf, -np.inf, 0.0, -1.0, 1e-300, 1e300, 0.5, 2.0, 90.0, 180.0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_no_analysis_breaks_the_diagnosis(data):
     analysis = healthy(STEPS[:4], LAYERS[:3])
@@ -448,7 +453,8 @@ def test_the_diagnosis_changes_nothing():
 
 def test_thresholds_and_kinds_belong_together():
     assert {threshold.kind for threshold in THRESHOLDS.values()} == KINDS.keys()
-    assert RECORDS.keys() <= KINDS.keys()
+    assert RECORDS.keys() < KINDS.keys()
+    assert len(RECORDS) > 5
     for name, record in RECORDS.items():
         assert 0 <= record.right <= min(record.named, record.planted)
         assert max(record.named, record.planted) <= record.runs

@@ -28,7 +28,9 @@ def test_the_curve_is_the_share_of_configurations_that_reach_a_share_of_the_best
     found = sweep()
     axes = figure_named(found, "robustness").panels[0].axes[0]
     accuracy, best = found["validation_accuracy"].values, float(found["validation_accuracy"].sel(rule="bp").max())
-    for i, line in enumerate(line for line in axes.lines if line.get_gid()):
+    lines = [line for line in axes.lines if line.get_gid()]
+    assert len(lines) == len(accuracy) == 3
+    for i, line in enumerate(lines):
         marks, shares = line.get_data()
         brute = [100 * np.mean(accuracy[i] >= mark / 100 * best - 1e-12) for mark in marks]
         np.testing.assert_allclose(shares, brute)
@@ -57,9 +59,12 @@ def test_the_best_configuration_is_the_best_that_finished():
 def test_how_trials_ended_is_counted():
     found = sweep()
     table = robustness.ends(found, methods_of(found))
-    for row in table.rows:
-        for end, count in zip(table.columns[1:-1], row[1:-1], strict=True):
-            assert count == (str(int((found["status"].sel(rule=row[0]) == end).sum())) if count != "–" else "–")
+    ends = table.columns[1:-1]
+    assert sorted(ends) == np.unique(found["status"]).tolist()
+    statuses = {rule: found["status"].sel(rule=rule).values.tolist() for rule in found["rule"].values.tolist()}
+    assert [row[:-1] for row in table.rows] == [
+        (rule, *(str(each.count(end) or "–") for end in ends)) for rule, each in statuses.items()
+    ]
 
 
 def test_importance_has_a_mark_for_each_method_in_the_row_of_each_parameter():
