@@ -129,7 +129,7 @@ def test_failed_report_leaves_the_old_one(light):
     reports.write([light], formats=["html"])
     old = (light / "report.html").read_bytes()
     (light / "analysis.nc").write_bytes(b"")
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"analysis\.nc"):
         reports.write([light], formats=["html"])
     assert (light / "report.html").read_bytes() == old
 

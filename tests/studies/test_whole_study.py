@@ -120,6 +120,7 @@ def test_no_search_has_seen_the_test_set(done):
 @pytest.mark.slow
 def test_called_again_it_trains_nothing(folder, done):
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*") if path.name in (CONFIG, "metrics.jsonl")}
+    assert len(before) == 2 * len(statuses(done)) > 0
     assert call(folder, "done") == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -128,6 +129,7 @@ def test_called_again_it_trains_nothing(folder, done):
 def test_killed_anywhere_it_goes_on_to_the_same_results(folder, done):
     out = folder / "killed"
     total = len(statuses(done))
+    alive = []
     for share in (0.1, 0.5, 0.9):  # while it tunes and searches, between, and in the grid
         begin = [str(WTDIAG), "study", str(folder / "small.toml"), "--out", str(out), "--jobs", "2"]
         process = subprocess.Popen(begin, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
@@ -136,12 +138,14 @@ def test_killed_anywhere_it_goes_on_to_the_same_results(folder, done):
             assert time.monotonic() < end
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        alive.append(process.wait() == -signal.SIGKILL)
         finished = {name for name, status in statuses(out).items() if status == "finished"}
         wait_until_free(out)
         assert {name for name, status in statuses(out).items() if status == "finished"} >= finished
+    assert alive[:2] == [True, True], "over before it was killed"
     assert call(folder, "killed") == 0
     assert statuses(out) == statuses(done)
+    assert results(out).keys() == results(done).keys()
     for name, one in results(done).items():
         other = results(out)[name]
         for variable in (

@@ -110,6 +110,7 @@ def test_page_asks_the_network_for_nothing(page):
     assert not {"link", "iframe", "object", "embed", "img", "base", "form"} & {tag for tag, _ in page.tags}
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on") or name == "src"]
     links = page.values("href") + page.values("xlink:href")
+    assert links
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
     assert not re.search(r"@import|url\((?!#)", page.source)
     assert "default-src 'none'" in page.source
@@ -123,6 +124,7 @@ def test_page_runs_one_script_and_no_other(page):
     assert not re.search("[<>&\u2028]", data)  # nothing that could end the element
     charts = [chart for figure in json.loads(data)["figures"].values() for chart in figure["charts"]]
     assert len(charts) == page.source.count('<div class="panel">')
+    assert any(charts)
     assert all(chart["lines"] or chart["rows"] for chart in charts if chart)
 
 

@@ -251,6 +251,7 @@ def test_the_command_trains_reports_and_goes_on(sweep):
     found = read_results(folder / "results.nc")
     assert (found["status"] == "finished").all()
     runs = {key: open_run(cell.path) for key, cell in made.cells.items()}
+    assert len(runs) == found["status"].size == 2 * 2 * 2  # methods, architectures, seeds
     for (label, rank, architecture, seed), run in runs.items():
         cell = found.sel(rule=label, configuration=rank, architecture=architecture, seed=seed)
         assert cell["test_accuracy"].item() == run.metrics["test_accuracy"].iloc[-1]

@@ -95,6 +95,7 @@ def test_leaves_the_training_as_it_was(name: str, tmp_path: Path) -> None:
                 assert a.grad is b.grad
             else:
                 assert torch.equal(a.grad, b.grad)
+    assert seen.progress.step == seen.total > 0
     states = (seen.model.state_dict(), left.model.state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())

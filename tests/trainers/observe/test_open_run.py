@@ -33,6 +33,7 @@ def test_the_last_snapshot_is_the_trained_network(rule, precision, tmp_path):
     run = open_run(tmp_path / "run")
     twin = run.model(int(run.steps[-1]))
     expected = training.model.state_dict()
+    assert twin.state_dict().keys() == expected.keys()
     for key, value in twin.state_dict().items():
         if rule in ("usf", "frsf", "brsf") and key.endswith("feedback"):
             assert torch.equal(value.sign(), twin.state_dict()[key.replace("feedback", "weight")].sign())

@@ -156,7 +156,9 @@ def test_every_dtype_is_kept_losslessly(dtype, tmp_path):
     with open_snapshot(snapshot_path(tmp_path / "run", 0)) as file:
         assert read_layer(file, "0").dtype == ("bfloat16" if dtype == torch.bfloat16 else "")
     own = model.state_dict()
-    for name, array in open_run(tmp_path / "run").state(0).items():
+    state = open_run(tmp_path / "run").state(0)
+    assert state.keys() == own.keys() - {"0.weight", "0.feedback"}
+    for name, array in state.items():
         tensor = torch.from_numpy(array).to(own[name].dtype)
         assert tensor.shape == own[name].shape
         # As bytes, so that NaN equals NaN and −0 differs from 0.
