@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import wtdiag
 from tests.diagnostics.synthetic import CONFIG, LAYERS, STEPS, healthy, metrics, plant
+from wtdiag.cli import cli
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.finding import SEVERITIES, read_findings, write_findings
 from wtdiag.diagnostics.findings.kinds import KINDS
@@ -463,7 +464,7 @@ def test_thresholds_and_kinds_belong_together():
 
 
 def test_advice_names_options_that_exist():
-    train = wtdiag.cli.get_command(click.Context(wtdiag.cli), "train")
+    train = cli.get_command(click.Context(cli), "train")
     options = {name for option in train.params for name in (*option.opts, *option.secondary_opts)}
     fields = {field.name for rule in wtdiag.RULES.values() for field in dataclasses.fields(rule)}
     every = " ".join(text for kind in KINDS for text in (KINDS[kind].advice, diagnose(*run_of(kind))[0].advice))

@@ -61,7 +61,7 @@ def test_all_that_it_trains_can_be_trained(name, tmp_path):
 @pytest.mark.parametrize("name", SMALL + FULL)
 def test_what_claims_rest_on_is_paired_and_tuned(name):
     plan = read_plan(name)
-    assert plan.grids or (plan.sweeps and plan.transfers)
+    assert plan.grids or plan.sweeps
     for grid in plan.grids:
         assert plan.tune is not None, "rules are compared at rates of one search each"
         assert "lr" in plan.tune.search
@@ -80,7 +80,7 @@ def test_what_claims_rest_on_is_paired_and_tuned(name):
 def test_it_holds_what_its_claims_take(name, tmp_path):
     plan = read_plan(name)
     study = Study(tmp_path / "out", plan)
-    assert plan.claims
+    assert plan.claims or name.endswith("/metaparameters")  # which draws a map
     for claim in plan.claims:
         if "transfer" in claim:
             assert {"bp", "wm-reg", *(["ia"] if "ia" in claim else [])} <= set(plan.sweeps[0].rules)
