@@ -242,6 +242,13 @@ def test_a_gain_says_whether_weights_grew_or_feedback_shrank():
     assert "shrunk" not in small.summary
 
 
+def test_a_gain_is_held_against_the_median_of_the_other_layers():
+    """One more layer that is far off, as a mean would be drawn along, hides nothing."""
+    analysis = plant(plant(healthy(), "fc4", since=0, norm_ratio=6.0), "fc6", since=0, norm_ratio=100.0)
+    found = {each.layer: each for each in diagnose(analysis, CONFIG, metrics()) if each.kind == "runaway-gain"}
+    assert found.keys() == {"fc4", "fc6"}
+
+
 def test_who_costs_the_most_is_named_only_if_it_lies_above():
     def said(**costs):
         analysis, config, log = run_of("inherited-error")
