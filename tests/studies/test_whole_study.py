@@ -112,7 +112,10 @@ def test_cells_train_with_what_was_tuned_for_their_method(done):
 def test_no_search_has_seen_the_test_set(done):
     trials, cells = ([path.read_text() for path in done.glob(f"{folder}/*/metrics.jsonl")]
                      for folder in ("*/*/trials", "cells"))  # fmt: skip
-    assert (len(trials), len(cells)) == (3 * 2 + 3, 3 * 2)  # two of each method and three of the sweep; three by two seeds
+    assert (len(trials), len(cells)) == (
+        3 * 2 + 3,
+        3 * 2,
+    )  # two of each method and three of the sweep; three by two seeds
     assert all("validation_accuracy" in logged and "test_accuracy" not in logged for logged in trials)
     assert all("test_accuracy" in logged for logged in cells)
 

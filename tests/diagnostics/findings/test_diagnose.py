@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 import wtdiag
 from tests.diagnostics.synthetic import CONFIG, LAYERS, STEPS, healthy, metrics, plant
 from wtdiag.cli import cli
+from wtdiag.diagnostics.analysis.view import View
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.finding import SEVERITIES, read_findings, write_findings
 from wtdiag.diagnostics.findings.kinds import KINDS
+from wtdiag.diagnostics.findings.kinds.motion import relaxations
 from wtdiag.diagnostics.findings.thresholds import RECORDS, THRESHOLDS, confidence
 
 DIVERGED = CONFIG | {"status": "diverged", "diverged": {"step": 17, "what": "norm of the feedback of fc4"}}
@@ -240,6 +242,31 @@ def test_a_gain_says_whether_weights_grew_or_feedback_shrank():
     assert (small.kind, small.severity) == ("vanishing-gain", "high")
     assert "grown" not in small.summary
     assert "shrunk" not in small.summary
+
+
+def test_relaxation_times_are_those_of_the_snapshot_that_an_interval_leaves():
+    time = ("step", "layer"), np.array([[2.0, np.nan], [5.0, 4.0], [1.0, 4.0]])
+    analysis = xr.Dataset({"relaxation_time": time}, {"step": [0, 10, 30], "layer": ["fc1", "fc2"]})
+    passed = relaxations(View(analysis, {}, pd.DataFrame()))
+    np.testing.assert_array_equal(passed, [[0, np.nan], [10 / 2, np.nan], [10 / 2 + 20 / 5, np.nan]])
+
+
+@pytest.mark.parametrize(("predicted", "severity"), [((35.0, 65.0), "medium"), ((65.0, 35.0), "low")])
+def test_what_a_ceiling_costs_is_told_at_the_last_snapshot(predicted, severity):
+    analysis = healthy()
+    for since, angle in zip((3, 7), predicted, strict=True):
+        plant(analysis, "fc4", since=since, predicted_angle=angle, weight_angle=angle)
+    finding = diagnose(analysis, CONFIG, metrics())[0]
+    assert (finding.kind, finding.layer, finding.severity) == ("angle-at-ceiling", "fc4", severity)
+    assert finding.evidence[0].value == predicted[1]
+
+
+@pytest.mark.parametrize(("snapshots", "kind"), [(2, "nothing-wrong"), (3, "frozen-feedback")])
+def test_feedback_is_frozen_once_three_snapshots_hold_the_same(snapshots, kind):
+    analysis = plant(healthy(), "fc4", since=len(STEPS) - snapshots, feedback_norm=8.0)
+    finding = diagnose(analysis, CONFIG, metrics())[0]
+    assert finding.kind == kind
+    assert finding.first_step == (STEPS[-snapshots] if kind == "frozen-feedback" else 0)
 
 
 def test_a_gain_is_held_against_the_median_of_the_other_layers():

@@ -217,7 +217,7 @@ def test_a_kill_before_the_config_leaves_nothing_in_the_way(tmp_path, how):
     assert not list(out.glob(".*.tmp"))
 
 
-@pytest.mark.parametrize("call", range(1, 30))
+@pytest.mark.parametrize("call", range(1, 20))
 def test_a_kill_while_a_run_is_replaced_leaves_one_run_or_the_other(monkeypatch, tmp_path, call):
     out = tmp_path / "run"
     train(Settings(rule="fa", epochs=0.1), out)
@@ -244,6 +244,7 @@ def test_a_kill_while_a_run_is_replaced_leaves_one_run_or_the_other(monkeypatch,
         except KeyboardInterrupt:
             pass
         else:
+            assert call > 12, "it takes more calls than that: they are no longer seen"
             return
     if open_run(out).config["settings"]["rule"] == "fa":
         assert {**contents(out), "files": None} == {**old, "files": None}
