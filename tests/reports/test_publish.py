@@ -162,7 +162,8 @@ def test_infinity_is_no_value(tmp_path):
 
 
 def test_command_writes_the_report_again_without_snapshots_or_torch(light):
-    code = f"import sys; from wtdiag.cli import cli; cli(['report', {str(light)!r}, '--format', 'html'], standalone_mode=False)"
+    code = "import sys; from wtdiag.cli import cli; "
+    code += f"cli(['report', {str(light)!r}, '--format', 'html'], standalone_mode=False)"
     code += "; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{light / 'report.html'}\n")

@@ -146,6 +146,7 @@ def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
 
 def test_an_empty_folder_will_do(tmp_path):
     Recorder(linear(), tmp_path).close()
+    assert open_run(tmp_path).config["status"] == "finished"
 
 
 @pytest.mark.parametrize(
