@@ -1,7 +1,7 @@
 """Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] [studies]``.
 
-By name only: ``theory``, ``faults`` and ``early_warning``, which measure how well predictions and findings hold, and
-write their tables into the pages of docs/. So does ``claims STUDY_DIR...``, from what studies found.
+By name only: ``theory``, ``faults``, ``sizes`` and ``early_warning``, which measure how well predictions and findings
+hold, and write their tables into the pages of docs/. So does ``claims STUDY_DIR...``, from what studies found.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ SPEED = {
 EVIDENCE = {
     "theory": ("bench.evidence.theory", "run"),
     "faults": ("bench.evidence.faults", "run"),
+    "sizes": ("bench.evidence.faults", "run_sizes"),
     "early_warning": ("bench.evidence.early_warning", "run"),
 }
 

@@ -11,27 +11,34 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
+import xarray as xr
 from torch import Tensor
 from torch.nn import functional as F
 
 import wtdiag
 from bench.evidence.page import fill, table
+from wtdiag.diagnostics.analysis.view import View
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.finding import Finding
+from wtdiag.diagnostics.findings.kinds.sizes import of_compared, of_others
 from wtdiag.diagnostics.findings.thresholds import THRESHOLDS, Record
+from wtdiag.probes.records.schema import Run
 from wtdiag.trainers import data, models
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.layers.layers import Synaptic
 
 SEEDS = (3, 4, 5)
-"""Thresholds were chosen on 100 and 101; 0 to 2 showed that silence spreads upwards too."""
+"""Thresholds were chosen on `CHOSEN`; 0 to 2 showed that silence spreads upwards too."""
+CHOSEN = (100, 101)
 DEPTH, STEPS, EVERY, BATCH = 6, 230, 10, 64
 LR, MOMENTUM, WARMUP = 0.05, 0.9, 23
 HEALTHY = ("sa", "wm", "kp", "aa", "ia", "bp", "fa", "usf", "dfa", "frsf")
@@ -89,8 +96,8 @@ def silent(layer: Synaptic) -> None:
 
 
 FAULTS = {
-    "target ×10": Fault("runaway-gain", plant=coefficients(self=2.0)),
-    "target ×0.1": Fault("vanishing-gain", plant=coefficients(self=0.02)),
+    "target ×10": Fault("feedback-too-large", plant=coefficients(self=2.0)),
+    "target ×0.1": Fault("feedback-too-small", plant=coefficients(self=0.02)),
     "target −1": Fault("sign-flip", plant=coefficients(self=-0.2)),
     "left out of the optimiser": Fault("frozen-feedback", frozen=True),
     "left out of the optimiser, kp": Fault("frozen-feedback", "kp", frozen=True),
@@ -103,11 +110,11 @@ FAULTS = {
     "noise in each step": Fault("noisy-feedback", again=noisy(1.0)),
     "fresh random in each step": Fault("noisy-feedback", again=random),
     "step ×0.001": Fault("feedback-too-slow", plant=coefficients(self=2e-4, decay=2e-4)),
-    "zero after each step": Fault("vanishing-gain", again=scaled(0.0)),
-    "decay ×0.1, wm": Fault("runaway-gain", "wm", plant=coefficients(decay=0.01)),
-    "no amplification, wm": Fault("vanishing-gain", "wm", plant=coefficients(amp=0.0)),
-    "×10, fa": Fault("runaway-gain", "fa", plant=scaled(10.0)),
-    "×0.1, fa": Fault("vanishing-gain", "fa", plant=scaled(0.1)),
+    "zero after each step": Fault("feedback-too-small", again=scaled(0.0)),
+    "decay ×0.1, wm": Fault("feedback-too-large", "wm", plant=coefficients(decay=0.01)),
+    "no amplification, wm": Fault("feedback-too-small", "wm", plant=coefficients(amp=0.0)),
+    "×10, fa": Fault("feedback-too-large", "fa", plant=scaled(10.0)),
+    "×0.1, fa": Fault("feedback-too-small", "fa", plant=scaled(0.1)),
     "units silent": Fault("signal-below-floor", again=silent, batch_norm=False),
     "NaN": Fault("divergence", once=scaled(math.nan)),
     "W +2 % a step under batch norm": Fault("bn-runaway", again=lambda layer: layer.weight.mul_(1.02)),
@@ -116,6 +123,18 @@ FAULTS = {
 
 def faulty(fault: Fault, seed: int, path: Path, steps: int = STEPS) -> tuple[str, tuple[Finding, ...]]:
     """Train and diagnose one run with a fault in one layer; return the layer and the findings."""
+    name, analysis, run = faulty_run(fault, seed, path, steps)
+    return name, diagnose(analysis, run.config, run.metrics)
+
+
+def healthy(rule: str, seed: int, path: Path, epochs: float = 10) -> tuple[Finding, ...]:
+    """Train and diagnose one run by a rule's defaults."""
+    analysis, run = healthy_run(rule, seed, path, epochs)
+    return diagnose(analysis, run.config, run.metrics)
+
+
+def faulty_run(fault: Fault, seed: int, path: Path, steps: int = STEPS) -> tuple[str, xr.Dataset, Run]:
+    """Train and analyse one run with a fault in one layer; return the layer too."""
     name = f"fc{3 + seed % 3}"
     torch.manual_seed(seed)
     digits = _digits()
@@ -153,16 +172,16 @@ def faulty(fault: Fault, seed: int, path: Path, steps: int = STEPS) -> tuple[str
             if step == steps:
                 break
     run = wtdiag.open_run(path)
-    return name, diagnose(wtdiag.analyze(run, model=model), run.config, run.metrics)
+    return name, wtdiag.analyze(run, model=model), run
 
 
-def healthy(rule: str, seed: int, path: Path, epochs: float = 10) -> tuple[Finding, ...]:
-    """Train and diagnose one run by a rule's defaults."""
+def healthy_run(rule: str, seed: int, path: Path, epochs: float = 10) -> tuple[xr.Dataset, Run]:
+    """Train and analyse one run by a rule's defaults."""
     settings = wtdiag.Settings(rule=rule, depth=DEPTH, seed=seed, epochs=epochs, device="cpu")
     for _ in wtdiag.Training(settings, path, dataset=_digits(), force=True):
         pass
     run = wtdiag.open_run(path)
-    return diagnose(wtdiag.analyze(run), run.config, run.metrics)
+    return wtdiag.analyze(run), run
 
 
 @torch.no_grad()
@@ -215,6 +234,56 @@ def thresholds_table(counted: Mapping[str, Record]) -> str:
         shares = (f"{of.precision:.2g} ({of.right} of {of.named})", f"{of.recall:.2g}", of.runs) if of else ("", "", "")
         rows.append((*row, *shares))
     return table(["threshold", "kind", "value", "units", "what lies beyond it", "precision", "recall", "runs"], rows)
+
+
+SIZES = {  # thresholds of how large feedback is: the measure, whether it is over the others' median, which side is bad
+    "norm_ratio_high": ("norm_ratio", False, 1),
+    "norm_ratio_excess": ("norm_ratio", True, 1),
+    "gain_high": ("predicted_gain", False, 1),
+    "gain_excess": ("predicted_gain", True, 1),
+    "norm_ratio_low": ("norm_ratio", False, -1),
+    "norm_ratio_deficit": ("norm_ratio", True, -1),
+}
+
+
+def sizes_table(cases: Iterable[tuple[str, str, xr.Dataset]]) -> str:
+    """Return, for each threshold of `SIZES`, how far sound layers go, and how far faulty ones at least.
+
+    A case is the kind of its fault and the faulty layer, both "" in a healthy run, and its analysis. As the detectors
+    do, this looks at all snapshots for what is too large, and at the last for what is too small.
+    """
+    reached: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in SIZES}
+    for kind, layer, analysis in cases:
+        view = View(analysis, {}, pd.DataFrame())
+        for name, (measure, relative, sign) in SIZES.items():
+            sizes = of_compared(view, measure)
+            sizes = sizes / of_others(sizes) if relative else sizes
+            for here, column in zip(view.layers, sizes.T, strict=True):
+                finite = column[np.isfinite(column)]
+                if len(finite) and not kind:
+                    reached[name][0].append(finite.max() if sign > 0 else finite[-1])
+                elif len(finite) and here == layer and kind == THRESHOLDS[name].kind:
+                    reached[name][1].append(finite.max() if sign > 0 else finite[-1])
+    rows = []
+    for name, (sound, bad) in reached.items():
+        high = SIZES[name][2] > 0
+        ends = (max(sound), min(bad)) if high else (min(sound), max(bad))
+        rows.append((f"`{name}`", f"{ends[0]:.3g}", f"{THRESHOLDS[name].value:g}", f"{ends[1]:.3g}"))
+    return table(["threshold", "sound layers, at the extreme", "value", "faulty layers, at the least"], rows)
+
+
+def run_sizes() -> None:
+    """Train and analyse the runs that the thresholds of feedback's size were chosen on, and write their table."""
+    kinds = {THRESHOLDS[name].kind for name in SIZES}
+    cases = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run")
+        for seed in CHOSEN:
+            for fault in (fault for fault in FAULTS.values() if fault.kind in kinds):
+                cases.append((fault.kind, *faulty_run(fault, seed, path)[:2]))
+        cases += [("", "", healthy_run(rule, CHOSEN[0], path)[0]) for rule in HEALTHY]
+    fill("findings.md", "sizes", shown := sizes_table(cases))
+    print(shown)
 
 
 def run(seeds: Sequence[int] = SEEDS) -> None:

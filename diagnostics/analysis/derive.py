@@ -1,4 +1,4 @@
-"""What follows from the measurements over snapshots and layers: the growth of gains, the sum of angles over depth."""
+"""What follows from measurements over snapshots and layers: gains over growth, norm ratios and angles over depth."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def of_view(view: View) -> pd.DataFrame:
 
 
 def runaway(view: View) -> Mask:
-    """Return by step and layer whether B or its gain is ten times its start, or B is no longer finite."""
+    """Return by step and layer whether B or its norm ratio is ten times its start, or B is no longer finite."""
     norm = view["feedback_norm"]
     was_finite = np.maximum.accumulate(np.isfinite(norm), axis=0)
     return _grown(norm) | _grown(view["norm_ratio"]) | (was_finite & ~np.isfinite(norm))

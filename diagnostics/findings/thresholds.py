@@ -62,13 +62,16 @@ class Record:
 
 THRESHOLDS: dict[str, Threshold] = {
     "step_size_number": Threshold("step-too-large", 1.0, "1", "a step of B that overshoots by more than it corrects"),
-    "runaway": Threshold("step-too-large", 10.0, "1", "growth of B or of its gain over its start: it has run away"),
-    "gain_high": Threshold("runaway-gain", 3.0, "1", "gain of a layer, if it is also ..."),
-    "gain_excess": Threshold("runaway-gain", 4.0, "1", "... so many times the median of the other layers"),
-    "gain_product": Threshold("runaway-gain", 7.0, "1", "sum over layers of log |B| / |W|: errors blow up with depth"),
-    "gain_low": Threshold("vanishing-gain", 0.33, "1", "gain of a layer, if it is also ..."),
-    "gain_deficit": Threshold("vanishing-gain", 0.25, "1", "... so small a share of the median of the other layers"),
-    "gain_product_low": Threshold("vanishing-gain", -7.0, "1", "the same sum: errors vanish with depth"),
+    "runaway": Threshold("step-too-large", 10.0, "1", "growth of B or its norm ratio over its start: it ran away"),
+    "norm_ratio_high": Threshold("feedback-too-large", 3.0, "1", "norm ratio of a layer, if it is also ..."),
+    "norm_ratio_excess": Threshold("feedback-too-large", 4.0, "1", "... so many times the median of the other layers"),
+    "gain_high": Threshold("feedback-too-large", 3.0, "1", "predicted gain of a layer, if it is also ..."),
+    "gain_excess": Threshold("feedback-too-large", 4.0, "1", "... so many times the median of the other layers"),
+    "norm_ratio_sum": Threshold("feedback-too-large", 7.0, "1", "sum over layers of log |B| / |W|: errors blow up"),
+    "gain_sum": Threshold("feedback-too-large", 7.0, "1", "sum over layers of log predicted gain: errors will blow up"),
+    "norm_ratio_low": Threshold("feedback-too-small", 0.33, "1", "norm ratio of a layer, if it is also ..."),
+    "norm_ratio_deficit": Threshold("feedback-too-small", 0.25, "1", "... so small a share of the others' median"),
+    "norm_ratio_sum_low": Threshold("feedback-too-small", -7.0, "1", "sum over layers of log |B| / |W|: errors vanish"),
     "rest_distance": Threshold("feedback-too-slow", 0.5, "1", "share of B* that B lacks: it is not at rest"),
     "tracking_lag": Threshold("feedback-too-slow", 0.3, "1", "change of W within the time that B takes to follow"),
     "relaxations": Threshold("feedback-too-slow", 1.0, "1", "relaxation times since the run began: fewer are no time"),
@@ -92,8 +95,8 @@ THRESHOLDS: dict[str, Threshold] = {
 }  # fmt: skip
 
 RECORDS: dict[str, Record] = {
-    "runaway-gain": Record(right=9, named=9, planted=9, runs=90),
-    "vanishing-gain": Record(right=12, named=12, planted=12, runs=90),
+    "feedback-too-large": Record(right=9, named=9, planted=9, runs=90),
+    "feedback-too-small": Record(right=12, named=12, planted=12, runs=90),
     "sign-flip": Record(right=3, named=3, planted=3, runs=90),
     "frozen-feedback": Record(right=6, named=6, planted=6, runs=90),
     "rank-collapse": Record(right=3, named=3, planted=3, runs=90),

@@ -12,17 +12,17 @@ what has none is decoration. An axis with the gid "step", "layer" or "mode" is t
 from wtdiag.reports.figures.curves import compare
 from wtdiag.reports.figures.lines import layer_curves, stability
 from wtdiag.reports.figures.maps import heatmap
-from wtdiag.reports.figures.profiles import attribution, error_profile, gain_profile, product_law
+from wtdiag.reports.figures.profiles import attribution, error_profile, product_law, size_profile
 from wtdiag.reports.figures.spectrum import spectrum
 
 __all__ = [
     "attribution",
     "compare",
     "error_profile",
-    "gain_profile",
     "heatmap",
     "layer_curves",
     "product_law",
+    "size_profile",
     "spectrum",
     "stability",
 ]

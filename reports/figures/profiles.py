@@ -154,7 +154,7 @@ def attribution(
     return axes
 
 
-def gain_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | None = None) -> Axes:
+def size_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | None = None) -> Axes:
     """Draw by layer how feedback scales the error on its way down, and how large the layer's input is.
 
     *This layer* is ‖B‖/‖W‖, *from the output down* the product over this and all layers above that carry error, *error*
@@ -184,7 +184,7 @@ def gain_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | No
     >>> import xarray as xr
     >>> from wtdiag import plot
     >>> analysis = xr.load_dataset("docs/gallery/ia.nc", engine="h5netcdf")
-    >>> ax = plot.gain_profile(analysis)
+    >>> ax = plot.size_profile(analysis)
     """
     need(analysis, "norm_ratio")
     now = at_step(analysis, step)
@@ -205,7 +205,7 @@ def gain_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | No
             _line(axes, values, label, color, marker, measure or "norm_ratio_product")
         log_axis(axes.xaxis, np.concatenate([values for _, _, values, _, _ in drawn]))
         axes.set_xlabel("ratio, or root mean square")
-        _rows(axes, now, "Gain of feedback, activations", columns=2)
+        _rows(axes, now, "Size of feedback and activations", columns=2)
     return axes
 
 

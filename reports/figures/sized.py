@@ -20,8 +20,24 @@ from wtdiag.reports.figures.style import HALF, THIRD, context
 from wtdiag.reports.figures.trial_map import trial_map as draw_trial_map
 
 __all__ = [
-    "Curve", "attribution", "by_row", "curves", "dots", "error_profile", "gain_profile", "groups", "heatmap", "key",
-    "layer_curves", "levels", "matrix", "product_law", "small_curves", "spectrum", "stability", "trial_map",
+    "Curve",
+    "attribution",
+    "by_row",
+    "curves",
+    "dots",
+    "error_profile",
+    "groups",
+    "heatmap",
+    "key",
+    "layer_curves",
+    "levels",
+    "matrix",
+    "product_law",
+    "size_profile",
+    "small_curves",
+    "spectrum",
+    "stability",
+    "trial_map",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -71,7 +87,7 @@ def _panel(draw: Callable[P, Axes], height: Callable[[Any], float], width: float
 attribution = _panel(plot.attribution, _rows)
 curves = _panel(named_curves, _keyed)
 error_profile = _panel(plot.error_profile, _profile)
-gain_profile = _panel(plot.gain_profile, _profile)
+size_profile = _panel(plot.size_profile, _profile)
 heatmap = _panel(plot.heatmap, _rows)
 layer_curves = _panel(plot.layer_curves, lambda _: 2.15)
 product_law = _panel(plot.product_law, _profile)

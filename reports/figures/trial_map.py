@@ -19,7 +19,7 @@ from wtdiag.reports.figures.style import DIVERGED, INK, MAGNITUDE, MUTED
 GAIN, STEP = "predicted_log_gain", "predicted_step_size_number"
 BOUNDARIES = {  # what is predicted: the value at its boundary, and how the boundary is drawn
     STEP: ("step_size_number", "-", "S = 1: feedback unstable beyond"),
-    GAIN: ("gain_product", (0, (3, 2)), "log gain {:g}: errors blow up beyond"),
+    GAIN: ("gain_sum", (0, (3, 2)), "log gain {:g}: errors blow up beyond"),
 }
 
 

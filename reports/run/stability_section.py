@@ -51,13 +51,13 @@ def _figure(source: Source) -> Figure | None:
         measures.append("step_size_number")
     if "log_norm_ratio_sum" in analysis and np.isfinite(analysis.log_norm_ratio_sum).any():
         sums = analysis.log_norm_ratio_sum.values
-        line = sized.Curve("sum of log gains", look(source.rule), analysis.step.values, sums, gid="sum")
-        panels.append(sized.curves([line], title="Sum of log gains", events=source.events))
+        line = sized.Curve("sum of log norm ratios", look(source.rule), analysis.step.values, sums, gid="sum")
+        panels.append(sized.curves([line], title="Sum of log norm ratios", events=source.events))
         captions.append(
-            f"Sum of log gains of {source.name}: the logarithms of ‖B‖/‖W‖ summed over the layers that carry error. "
-            "Above 0 the error grows on its way down, below 0 it fades, whatever the angles."
+            f"Sum of log norm ratios of {source.name}: the logarithms of ‖B‖/‖W‖ summed over the layers that carry "
+            "error. Above 0 the error grows on its way down, below 0 it fades, whatever the angles."
         )
-        words.append(f"The sum of log gains is {number(sums[last_measured(analysis)])} at the end.")
+        words.append(f"The sum of log norm ratios is {number(sums[last_measured(analysis)])} at the end.")
         measures.append("log_norm_ratio_sum")
     if not panels:
         return None
@@ -84,7 +84,7 @@ def _gains(source: Source, run: Facts) -> Figure | None:
     activations = "; activation: root mean square of the layer's input" if "activation_norm" in measures else ""
     return Figure(
         panels=(
-            sized.gain_profile(analysis, step=run.step),
+            sized.size_profile(analysis, step=run.step),
             sized.heatmap(analysis, "error_norm_ratio", events=source.events),
         ),
         caption=f"Size of the errors of {source.name}. Left, at step {run.step}, this layer: ‖B‖/‖W‖; from the output "

@@ -67,10 +67,8 @@ def why(step_size_number: float, log_gain: float) -> str:
     """
     if step_size_number > limit("step_size_number"):
         return f"step-size number {step_size_number:.3g} is above {limit('step_size_number'):g}: unstable"
-    if log_gain > limit("gain_product"):
-        return (
-            f"predicted log gain {log_gain:.3g} through all layers is above {limit('gain_product'):g}: errors blow up"
-        )
+    if log_gain > limit("gain_sum"):
+        return f"predicted log gain {log_gain:.3g} through all layers is above {limit('gain_sum'):g}: errors blow up"
     return ""
 
 

@@ -88,7 +88,7 @@ def sign_flip(view: View) -> Iterator[Sighting]:
     equation="(erank(B) − 1) / (erank(W) − 1), erank = exp of the entropy of σ / Σσ",
     reference="Roy & Vetterli 2007, EUSIPCO, for the effective rank; Refinetti et al. 2021, arXiv:2011.12428",
     needs=("feedback_effective_rank", "forward_effective_rank"),
-    causes=("noisy-feedback", "not-aligning", "vanishing-gain", "angle-at-ceiling"),
+    causes=("noisy-feedback", "not-aligning", "feedback-too-small", "angle-at-ceiling"),
     causes_below=("inherited-error",),
 )
 def rank_collapse(view: View) -> Iterator[Sighting]:

@@ -66,7 +66,7 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 
 SPOILED = (
-    "divergence", "runaway-gain", "vanishing-gain", "bn-runaway", "feedback-too-slow", "noisy-feedback",
+    "divergence", "feedback-too-large", "feedback-too-small", "bn-runaway", "feedback-too-slow", "noisy-feedback",
     "not-aligning", "inherited-error", "signal-below-floor",
 )  # fmt: skip
 """What errors that blow up make of the layers that they reach."""

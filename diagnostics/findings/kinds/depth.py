@@ -71,7 +71,7 @@ def _costliest(view: View, step: int, top: int) -> str:
     meaning="The error that reaches this layer is zero, or so far from backprop's in size that directions are "
     "rounding: the layer and all below it do not learn from the task.",
     advice="Dead units: lower --lr, use --batch-norm, --warmup 1, or another initialisation. Vanishing or exploding "
-    "errors: see the gains of the layers above; --precision float64 shows whether it is a matter of precision.",
+    "errors: see the norm ratios of the layers above; --precision float64 shows whether it is a matter of precision.",
     equation="δ* = 0 in all examples; or ‖δ‖ / ‖δ*‖ beyond 10⁶ either way",
     reference="He et al. 2015, arXiv:1502.01852, on signals that vanish with depth",
     causes=("not-aligning", "noisy-feedback", "feedback-too-slow"),

@@ -76,7 +76,7 @@ _NORM = re.compile(r"norm of the (weight|feedback) of (.+)", re.DOTALL)
     "--lr, or --precision float64 to see whether it is a matter of precision.",
     equation="‖W‖, ‖B‖ or the loss is not finite; or L(t) > 10 L(0) from some t on",
     reference="IEEE 754",
-    causes_below=("signal-below-floor", "not-aligning", "inherited-error", "vanishing-gain"),
+    causes_below=("signal-below-floor", "not-aligning", "inherited-error", "feedback-too-small"),
 )
 def divergence(view: View) -> Iterator[Sighting]:
     """Find the first number that was not finite: as the run says, or else as its snapshots or its metrics show.

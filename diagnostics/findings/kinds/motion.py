@@ -21,8 +21,8 @@ from wtdiag.diagnostics.findings.thresholds import limit
     equation="B(t + 1) = B(t), bitwise",
     reference="Lillicrap et al. 2016, Nature Communications 7:13276, for what fixed feedback can do",
     needs=("feedback_norm", "forward_norm"),
-    causes=("not-aligning", "noisy-feedback", "feedback-too-slow", "vanishing-gain", "runaway-gain", "sign-flip",
-            "step-too-large", "rank-collapse"),
+    causes=("not-aligning", "noisy-feedback", "feedback-too-slow", "feedback-too-small", "feedback-too-large",
+            "sign-flip", "step-too-large", "rank-collapse"),
     causes_below=("inherited-error",),
 )  # fmt: skip
 def frozen_feedback(view: View) -> Iterator[Sighting]:
@@ -32,7 +32,7 @@ def frozen_feedback(view: View) -> Iterator[Sighting]:
     w_moved = (forward[1:] != forward[:-1]) & np.isfinite(forward[1:])
     for layer in np.flatnonzero(view.carries & view.learned).tolist():
         others = np.delete(moved & view.learned, layer, axis=1).any(axis=1)
-        still = ~moved[:, layer] & others & w_moved[:, layer] & (norm[1:, layer] > 0)  # zero is vanishing-gain's
+        still = ~moved[:, layer] & others & w_moved[:, layer] & (norm[1:, layer] > 0)  # zero is feedback-too-small's
         seen = last_stretch(still, np.isfinite(norm[1:, layer]) & others)
         if seen and seen[1] - seen[0] + 2 >= limit("still"):
             first, last = seen[0], seen[1] + 1
@@ -57,7 +57,7 @@ def frozen_feedback(view: View) -> Iterator[Sighting]:
     equation="τ η_W ‖∂L/∂W‖ / ‖W‖, with τ = 1 / (η λ) the relaxation time of B",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
     needs=("rest_distance", "relaxation_time", "tracking_lag"),
-    causes=("not-aligning", "sign-flip", "noisy-feedback", "vanishing-gain", "runaway-gain"),
+    causes=("not-aligning", "sign-flip", "noisy-feedback", "feedback-too-small", "feedback-too-large"),
     causes_below=("inherited-error",),
 )
 def feedback_too_slow(view: View) -> Iterator[Sighting]:
@@ -97,7 +97,7 @@ def feedback_too_slow(view: View) -> Iterator[Sighting]:
     equation="‖B − B*‖ / ‖B*‖ at rest; variance per entry s² / (r (2 − r)), r = η λ",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
     needs=("rest_distance", "relaxation_time"),
-    causes=("not-aligning", "sign-flip", "runaway-gain"),
+    causes=("not-aligning", "sign-flip", "feedback-too-large"),
     causes_below=("inherited-error",),
 )
 def noisy_feedback(view: View) -> Iterator[Sighting]:

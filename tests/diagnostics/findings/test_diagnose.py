@@ -19,7 +19,7 @@ from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.finding import SEVERITIES, read_findings, write_findings
 from wtdiag.diagnostics.findings.kinds import KINDS
 from wtdiag.diagnostics.findings.kinds.motion import relaxations
-from wtdiag.diagnostics.findings.thresholds import RECORDS, THRESHOLDS, confidence
+from wtdiag.diagnostics.findings.thresholds import RECORDS, THRESHOLDS, confidence, limit
 
 DIVERGED = CONFIG | {"status": "diverged", "diverged": {"step": 17, "what": "norm of the feedback of fc4"}}
 
@@ -32,9 +32,9 @@ def run_of(kind):
             plant(analysis, "fc4", step_size_number=2.5)
         case "divergence":
             config = DIVERGED
-        case "runaway-gain":
+        case "feedback-too-large":
             plant(analysis, "fc4", norm_ratio=10.0, predicted_gain=10.0)
-        case "vanishing-gain":
+        case "feedback-too-small":
             plant(analysis, "fc4", norm_ratio=0.1)
         case "bn-runaway":
             plant(analysis, "fc4", forward_norm=100.0, feedback_norm=100.0)
@@ -125,8 +125,8 @@ def test_any_measure_may_be_missing():
 def test_weights_alone_are_diagnosed():
     """As of a loop of one's own, analysed without its model."""
     names = ["weight_angle", "weight_angle_null", "weight_angle_null_sd", "norm_ratio", "forward_norm", "feedback_norm"]
-    analysis = run_of("runaway-gain")[0][names].drop_vars("carries_error")
-    assert diagnose(analysis, {}, pd.DataFrame())[0].kind == "runaway-gain"
+    analysis = run_of("feedback-too-large")[0][names].drop_vars("carries_error")
+    assert diagnose(analysis, {}, pd.DataFrame())[0].kind == "feedback-too-large"
     assert diagnose(run_of("not-aligning")[0][names], {}, pd.DataFrame())[0].kind == "not-aligning"
     assert "step-too-large" in diagnose(healthy()[names], {}, pd.DataFrame())[-1].summary.split("Not looked for")[1]
 
@@ -217,29 +217,29 @@ def test_the_weights_that_grew_with_the_loss_are_named_before_what_follows():
     assert (first.kind, first.layer, first.first_step) == ("divergence", "fc5", 150)
     assert "the weights of fc5 have grown 1e+06 times larger" in first.summary
     assert first.advice.startswith("Lower --lr, which reached 40. ")
-    shrunk = next(each for each in (second, *others) if each.kind == "vanishing-gain")
+    shrunk = next(each for each in (second, *others) if each.kind == "feedback-too-small")
     assert "It follows from divergence in fc5." in shrunk.summary
 
 
-def test_a_gain_says_whether_weights_grew_or_feedback_shrank():
+def test_a_norm_ratio_says_whether_weights_grew_or_feedback_shrank():
     grown = plant(healthy(), "fc4", forward_norm=800.0, norm_ratio=0.01)
     grown["radial_cosine"][:] = 0.2
     finding = diagnose(grown, CONFIG, metrics())[0]
-    assert (finding.kind, finding.layer, finding.severity) == ("vanishing-gain", "fc4", "medium")
+    assert (finding.kind, finding.layer, finding.severity) == ("feedback-too-small", "fc4", "medium")
     assert "W has grown 100 times, while B has not shrunk" in finding.summary
     assert "lower --lr" in finding.advice
     assert "raise amp" not in finding.advice
     analysis = plant(healthy(), "fc4", norm_ratio=0.01)
     analysis["feedback_norm"][3:, 3] *= 0.01
     shrunk = diagnose(analysis, CONFIG, metrics())[0]
-    assert (shrunk.kind, shrunk.severity) == ("vanishing-gain", "high")
+    assert (shrunk.kind, shrunk.severity) == ("feedback-too-small", "high")
     assert "B has shrunk to 0.01" in shrunk.summary
     assert "raise amp" in shrunk.advice
     assert "lower --lr" not in shrunk.advice
     analysis = plant(healthy(), "fc4", since=0, norm_ratio=0.1)
     analysis["feedback_norm"][:, 3] *= 0.1
     small = diagnose(analysis, CONFIG, metrics())[0]
-    assert (small.kind, small.severity) == ("vanishing-gain", "high")
+    assert (small.kind, small.severity) == ("feedback-too-small", "high")
     assert "grown" not in small.summary
     assert "shrunk" not in small.summary
 
@@ -269,10 +269,10 @@ def test_feedback_is_frozen_once_three_snapshots_hold_the_same(snapshots, kind):
     assert finding.first_step == (STEPS[-snapshots] if kind == "frozen-feedback" else 0)
 
 
-def test_a_gain_is_held_against_the_median_of_the_other_layers():
+def test_a_norm_ratio_is_held_against_the_median_of_the_other_layers():
     """One more layer that is far off, as a mean would be drawn along, hides nothing."""
     analysis = plant(plant(healthy(), "fc4", since=0, norm_ratio=6.0), "fc6", since=0, norm_ratio=100.0)
-    found = {each.layer: each for each in diagnose(analysis, CONFIG, metrics()) if each.kind == "runaway-gain"}
+    found = {each.layer: each for each in diagnose(analysis, CONFIG, metrics()) if each.kind == "feedback-too-large"}
     assert found.keys() == {"fc4", "fc6"}
 
 
@@ -352,8 +352,8 @@ def test_how_far_off_decides_how_bad_it_is():
         assert diagnose(analysis, CONFIG, metrics())[0].severity == severity
 
 
-def test_gains_that_multiply():
-    for sign, kind in ((1, "runaway-gain"), (-1, "vanishing-gain")):
+def test_norm_ratios_that_multiply():
+    for sign, kind in ((1, "feedback-too-large"), (-1, "feedback-too-small")):
         analysis = healthy()
         analysis["log_norm_ratio_sum"][:] = sign * 12.0
         finding = diagnose(analysis, CONFIG, metrics())[0]
@@ -361,14 +361,29 @@ def test_gains_that_multiply():
         assert "1.6e+05 through the feedback of 5 layers" in finding.summary
 
 
-def test_feedback_of_zero_is_a_vanishing_gain():
+def test_norm_ratio_and_gain_are_held_against_thresholds_of_their_own(monkeypatch):
+    for measure, said, threshold in (
+        ("norm_ratio", "has a norm ratio of 10", "norm_ratio_high"),
+        ("predicted_gain", "is heading for a gain of 10", "gain_high"),
+    ):
+        analysis = plant(healthy(), "fc4", **{measure: 10.0})
+        finding = diagnose(analysis, CONFIG, metrics())[0]
+        assert (finding.kind, finding.layer) == ("feedback-too-large", "fc4")
+        assert said in finding.summary
+        assert (finding.evidence[0].measure, finding.evidence[0].threshold) == (measure, limit(threshold))
+        with monkeypatch.context() as patch:
+            patch.setitem(THRESHOLDS, threshold, dataclasses.replace(THRESHOLDS[threshold], value=11.0))
+            assert diagnose(analysis, CONFIG, metrics())[0].kind == "nothing-wrong"
+
+
+def test_feedback_of_zero_is_too_small():
     analysis = plant(healthy(), "fc4", weight_angle=np.nan, norm_ratio=0.0, feedback_norm=0.0, below_floor=1.0)
     first, second, *_ = diagnose(analysis, CONFIG, metrics())
-    assert (first.kind, first.layer) == ("vanishing-gain", "fc4")
+    assert (first.kind, first.layer) == ("feedback-too-small", "fc4")
     assert second.kind == "signal-below-floor"
 
 
-def test_direct_feedback_has_no_gain():
+def test_direct_feedback_has_no_size_to_compare():
     analysis = healthy()
     analysis["weight_angle"][:] = np.nan
     analysis["norm_ratio"][:] = 50.0
@@ -412,7 +427,7 @@ def test_the_cause_named_is_the_first_of_a_chain():
     analysis = plant(healthy(), "fc4", step_size_number=3.0, norm_ratio=50.0, feedback_effective_rank=1.0)
     first, *others = diagnose(analysis, CONFIG, metrics())
     assert first.kind == "step-too-large"
-    assert {each.kind for each in others} == {"runaway-gain", "rank-collapse"}
+    assert {each.kind for each in others} == {"feedback-too-large", "rank-collapse"}
     assert all(each.summary.endswith("It follows from step-too-large in fc4.") for each in others)
 
 

@@ -5,12 +5,22 @@ import re
 import pytest
 
 import wtdiag
-from bench.evidence.faults import FAULTS, HEALTHY, SEEDS, FaultyRun, faulty, healthy, records, thresholds_table
+from bench.evidence.faults import (
+    FAULTS,
+    HEALTHY,
+    SEEDS,
+    FaultyRun,
+    faulty,
+    healthy,
+    records,
+    sizes_table,
+    thresholds_table,
+)
 from bench.evidence.page import DOCS
 from tests.diagnostics.synthetic import CONFIG, metrics, plant
 from tests.diagnostics.synthetic import healthy as fine
 from wtdiag.diagnostics.findings.diagnose import diagnose
-from wtdiag.diagnostics.findings.thresholds import RECORDS, Record
+from wtdiag.diagnostics.findings.thresholds import RECORDS, Record, limit
 
 
 @pytest.mark.parametrize(
@@ -52,16 +62,16 @@ def test_precision_and_recall_are_counted():
     gain = plant(fine(), "fc4", norm_ratio=10.0), CONFIG, metrics()
     sign = plant(fine(), "fc4", weight_angle=170.0), CONFIG, metrics()
     outcomes = [
-        outcome(("runaway-gain", "fc4"), *gain),
-        outcome(("runaway-gain", "fc3"), *gain),  # the wrong layer
-        outcome(("runaway-gain", "fc4"), *sign),  # the wrong kind
+        outcome(("feedback-too-large", "fc4"), *gain),
+        outcome(("feedback-too-large", "fc3"), *gain),  # the wrong layer
+        outcome(("feedback-too-large", "fc4"), *sign),  # the wrong kind
         outcome(("sign-flip", "fc4"), *sign),
         outcome(None, *gain),  # a false alarm
         outcome(None, fine(), CONFIG, metrics()),
     ]
     counted = records(outcomes)
-    assert counted.keys() == {"runaway-gain", "sign-flip"}
-    assert counted["runaway-gain"] == Record(right=1, named=3, planted=3, runs=6)
+    assert counted.keys() == {"feedback-too-large", "sign-flip"}
+    assert counted["feedback-too-large"] == Record(right=1, named=3, planted=3, runs=6)
     assert counted["sign-flip"] == Record(right=1, named=2, planted=1, runs=6)
     assert (counted["sign-flip"].precision, counted["sign-flip"].recall) == (0.5, 1.0)
 
@@ -74,3 +84,12 @@ def test_the_page_shows_what_was_measured():
     assert named / planted >= 11 / 12
     assert {record.runs for record in RECORDS.values()} == {len(SEEDS) * (len(FAULTS) + len(HEALTHY))}
     assert RECORDS.keys() == {fault.kind for fault in FAULTS.values()}
+
+
+def test_the_table_of_sizes_tells_the_sound_from_the_faulty():
+    large, small = plant(fine(), "fc4", norm_ratio=10.0, predicted_gain=9.0), plant(fine(), "fc3", norm_ratio=0.1)
+    cases = [("", "", fine()), ("feedback-too-large", "fc4", large), ("feedback-too-small", "fc3", small)]
+    rows = {row.split("|")[1].strip(" `"): row.split("|")[2:5] for row in sizes_table(cases).splitlines()[2:]}
+    assert [float(cell) for cell in rows["norm_ratio_high"]] == [1.1, limit("norm_ratio_high"), 10]
+    assert [float(cell) for cell in rows["gain_high"]] == [1.01, limit("gain_high"), 9]
+    assert [float(cell) for cell in rows["norm_ratio_low"]] == [1, limit("norm_ratio_low"), 0.1]

@@ -36,7 +36,7 @@ def panels(data):
     yield sized.stability(data, events=EVENTS)
     yield sized.error_profile(data)
     yield sized.product_law(data)
-    yield sized.gain_profile(data)
+    yield sized.size_profile(data)
     yield sized.attribution(data, "attribution_angle")
     yield sized.spectrum(data, data.sizes["layer"] - 1)
 

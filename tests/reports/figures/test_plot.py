@@ -19,7 +19,7 @@ CALLS = {
     "attribution": (DATA, "attribution_angle"),
     "compare": ([DATA, analysis(4, 8, seed=1)], "weight_angle"),
     "error_profile": (DATA,),
-    "gain_profile": (DATA,),
+    "size_profile": (DATA,),
     "heatmap": (DATA, "weight_gain"),
     "layer_curves": (DATA, "weight_angle"),
     "product_law": (DATA,),
@@ -102,7 +102,7 @@ def test_a_dollar_in_a_name_is_a_dollar_on_any_axes(name):
         (lambda: plot.compare(DATA, "weight_angle"), r"^analyses: a Dataset; expected a list of them"),
         (lambda: plot.compare("runs/x", "weight_angle"), r"^analysis: 'r' is no analysis; expected a Dataset"),
         (lambda: plot.heatmap("x", "weight_angle"), r"^analysis: 'x' is no analysis; expected a Dataset, as wtdiag"),
-        (lambda: plot.gain_profile(None), r"^analysis: None is no analysis"),
+        (lambda: plot.size_profile(None), r"^analysis: None is no analysis"),
         (lambda: plot.spectrum("x", 0), r"^analysis: 'x' is no analysis"),
     ],
 )  # fmt: skip
@@ -127,7 +127,7 @@ def test_compare_averages_over_runs_of_a_rule():
 def test_gains_multiply_from_the_output_down():
     data = analysis(4, 3)
     data.norm_ratio[-1] = [7.0, 2.0, 3.0, 0.5]
-    lines = {line.get_gid(): line.get_xdata() for line in plot.gain_profile(data).lines}
+    lines = {line.get_gid(): line.get_xdata() for line in plot.size_profile(data).lines}
     np.testing.assert_allclose(lines["norm_ratio"], [np.nan, 2, 3, 0.5])  # the first layer sends nothing down
     np.testing.assert_allclose(lines["norm_ratio_product"], [np.nan, 3, 1.5, 0.5])
     np.testing.assert_array_equal(lines["error_norm_ratio"], data.error_norm_ratio[-1])

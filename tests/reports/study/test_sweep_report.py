@@ -94,7 +94,7 @@ def test_what_lies_beyond_is_told_by_the_map(log):
     assert 0.2 < exact.mean() < 0.9
     np.testing.assert_array_equal(beyond(one, x="amp", y="decay", log=(log, log)), exact)
     gain = one.rename({STEP: GAIN})
-    gain[GAIN] = gain[GAIN] - 1 + limit("gain_product")
+    gain[GAIN] = gain[GAIN] - 1 + limit("gain_sum")
     np.testing.assert_array_equal(beyond(gain, x="amp", y="decay", log=(log, log)), exact)
 
 

@@ -13,10 +13,15 @@ from wtdiag.diagnostics.findings.instability import runaway
 from wtdiag.diagnostics.findings.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
 from wtdiag.diagnostics.findings.thresholds import limit
 
+_TOO_LARGE = {  # what is measured or predicted: how it is said, and its thresholds by itself and against the others
+    "norm_ratio": ("has a norm ratio", "norm_ratio_high", "norm_ratio_excess"),
+    "predicted_gain": ("is heading for a gain", "gain_high", "gain_excess"),
+}
+
 
 @kind(
-    "runaway-gain",
-    meaning="B is many times as large as W, so errors grow on their way down, by the product of the gains of all "
+    "feedback-too-large",
+    meaning="B is many times as large as W, so errors grow on their way down, by the product of the norm ratios of all "
     "layers they pass. The layers below take steps as much too large, whatever the angle.",
     advice="Bring the fixed point back to B = W: for wm, wm-reg and ia lower amp or raise decay (-c amp=..., "
     "-c decay=...), for sa take self = decay. Rules with fixed feedback: -c scale=1. The gain of wm-reg follows the "
@@ -27,50 +32,49 @@ from wtdiag.diagnostics.findings.thresholds import limit
     causes=("rank-collapse", "sign-flip"),
     causes_below=SPOILED,
 )
-def runaway_gain(view: View) -> Iterator[Sighting]:
-    """Find a gain, measured or predicted, far above 1 and above the other layers or its own start."""
+def feedback_too_large(view: View) -> Iterator[Sighting]:
+    """Find a norm ratio, or a predicted gain, far above 1 and above the other layers or its own start."""
     grown, told = runaway(view), set()
-    for measure in ("norm_ratio", "predicted_gain"):
-        gain = _gain(view, measure)
-        excess = gain / _others(gain)
-        high = (gain > limit("gain_high")) & ((excess > limit("gain_excess")) | grown)
+    for measure, (said, above, beyond) in _TOO_LARGE.items():
+        size = of_compared(view, measure)
+        excess = size / of_others(size)
+        high = (size > limit(above)) & ((excess > limit(beyond)) | grown)
         for layer, name in enumerate(view.layers):
             seen = np.flatnonzero(high[:, layer])
             if not len(seen) or layer in told:  # what was measured makes the prediction redundant
                 continue
             told.add(layer)
-            worst = int(seen[np.argmax(gain[seen, layer])])
-            will = " is heading for a gain" if measure == "predicted_gain" else " has a gain"
+            worst = int(seen[np.argmax(size[seen, layer])])
             yield Sighting(
                 layer,
                 int(seen[0]),
                 int(seen[-1]),
-                "high" if last_stretch(high[:, layer], np.isfinite(gain[:, layer])) else "medium",
-                f"The feedback of {name}{will} of {gain[worst, layer]:.3g} (step {view.steps[worst]}), "
+                "high" if last_stretch(high[:, layer], np.isfinite(size[:, layer])) else "medium",
+                f"The feedback of {name} {said} of {size[worst, layer]:.3g} (step {view.steps[worst]}), "
                 f"{_against(excess[worst, layer])}{', and has run away' if grown[worst, layer] else ''}.",
-                (evidence(view, measure, worst, layer, ">", "gain_high"),),
+                (evidence(view, measure, worst, layer, ">", above),),
             )
-    yield from _product(view, "runaway-gain", "gain_product", 1)
+    yield from _through_all(view, "norm_ratio_sum", 1)
 
 
 @kind(
-    "vanishing-gain",
-    meaning="B is many times smaller than W, so errors shrink on their way down, by the product of the gains of all "
-    "layers they pass. The layers below hardly learn, whatever the angle.",
+    "feedback-too-small",
+    meaning="B is many times smaller than W, so errors shrink on their way down, by the product of the norm ratios of "
+    "all layers they pass. The layers below hardly learn, whatever the angle.",
     advice="Rules with fixed feedback: -c scale=1 begins with B of W's size.",
-    equation="‖B‖ / ‖W‖; at rest ⟨B*, W⟩ / ⟨W, W⟩; through all layers Σ log ‖B‖ / ‖W‖",
+    equation="‖B‖ / ‖W‖; through all layers Σ log ‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     needs=("norm_ratio",),
     causes=("noisy-feedback", "rank-collapse", "not-aligning", "feedback-too-slow"),
-    causes_below=("signal-below-floor", "inherited-error", "not-aligning", "vanishing-gain"),
+    causes_below=("signal-below-floor", "inherited-error", "not-aligning", "feedback-too-small"),
 )
-def vanishing_gain(view: View) -> Iterator[Sighting]:
+def feedback_too_small(view: View) -> Iterator[Sighting]:
     """Find a norm ratio, at the end, far below 1 and below the other layers."""
-    gain = _gain(view, "norm_ratio")
-    share = gain / _others(gain)
-    low = (gain < limit("gain_low")) & ((share < limit("gain_deficit")) | (gain == 0))
+    ratio = of_compared(view, "norm_ratio")
+    share = ratio / of_others(ratio)
+    low = (ratio < limit("norm_ratio_low")) & ((share < limit("norm_ratio_deficit")) | (ratio == 0))
     for layer, name in enumerate(view.layers):
-        seen = last_stretch(low[:, layer], np.isfinite(gain[:, layer]))
+        seen = last_stretch(low[:, layer], np.isfinite(ratio[:, layer]))
         if seen:
             first, last = seen
             why, advice, grown = _shrunk(view, [layer])
@@ -79,12 +83,12 @@ def vanishing_gain(view: View) -> Iterator[Sighting]:
                 first,
                 last,
                 "medium" if grown else "high",
-                f"The feedback of {name} has a gain of {gain[last, layer]:.3g} (step {view.steps[last]}), "
+                f"The feedback of {name} has a norm ratio of {ratio[last, layer]:.3g} (step {view.steps[last]}), "
                 f"{_against(share[last, layer])}{why}.",
-                (evidence(view, "norm_ratio", last, layer, "<", "gain_low"),),
+                (evidence(view, "norm_ratio", last, layer, "<", "norm_ratio_low"),),
                 advice,
             )
-    yield from _product(view, "vanishing-gain", "gain_product_low", -1)
+    yield from _through_all(view, "norm_ratio_sum_low", -1)
 
 
 @kind(
@@ -92,12 +96,12 @@ def vanishing_gain(view: View) -> Iterator[Sighting]:
     meaning="Batch norm makes the loss blind to the size of this layer's weights, so nothing holds it: W grows, its "
     "effective learning rate falls with 1 / |W|², and feedback that follows W grows along.",
     advice="Give the forward weights decay (--weight-decay 1e-4), or lower --lr. ia's null term and sign symmetry "
-    "keep the feedback's gain from following.",
+    "keep the feedback from growing along.",
     equation="⟨W, ∂L/∂W⟩ = 0: ‖W‖² grows by η² ‖∂L/∂W‖² in each step",
     reference="van Laarhoven 2017, arXiv:1706.05350",
     needs=("radial_cosine", "forward_norm"),
     causes=("step-too-large", "not-aligning"),
-    causes_below=("runaway-gain", "divergence", "inherited-error", "signal-below-floor"),
+    causes_below=("feedback-too-large", "divergence", "inherited-error", "signal-below-floor"),
 )
 def bn_runaway(view: View) -> Iterator[Sighting]:
     """Find a loss that is blind to |W|, and |W| several times its start at the end."""
@@ -148,15 +152,16 @@ def _times(logarithm: float) -> str:
     return f"{math.exp(min(logarithm, 700)):.3g}"
 
 
-def _gain(view: View, measure: str) -> Floats:
-    gain = np.where(view.compared, view[measure], np.nan)
-    return np.where(np.isfinite(gain), gain, np.nan)
+def of_compared(view: View, measure: str) -> Floats:
+    """Return a measure by step and layer, NaN where it is not finite or W and B do not compare."""
+    values = np.where(view.compared, view[measure], np.nan)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
-def _others(gain: Floats) -> Floats:
-    """Return by step and layer the median gain of the other layers; 1 where there is no other."""
-    others = np.ones_like(gain)
-    for step, row in enumerate(gain):
+def of_others(sizes: Floats) -> Floats:
+    """Return by step and layer the median of the other layers' sizes; 1 where there is no other."""
+    others = np.ones_like(sizes)
+    for step, row in enumerate(sizes):
         for layer in range(len(row)):
             rest = np.delete(row, layer)
             rest = rest[rest > 0]
@@ -169,8 +174,8 @@ def _against(ratio: float) -> str:
     return f"{ratio:.3g} times the median of the other layers"
 
 
-def _product(view: View, name: str, threshold: str, sign: int) -> Iterator[Sighting]:
-    """Look at the gain through all layers; where one of them alone is to blame it follows from that."""
+def _through_all(view: View, threshold: str, sign: int) -> Iterator[Sighting]:
+    """Look at the norm ratios of all layers together; where one of them alone is to blame it follows from that."""
     total = view["log_norm_ratio_sum"][:, 0]
     passed: Mask = sign * total > sign * limit(threshold)
     seen = last_stretch(passed, np.isfinite(total))
