@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -66,6 +69,20 @@ def shown_url(url: str) -> str:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
         raise InputError("storage: expected an Optuna URL, as sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of an SQLite file, whatever characters its path has.
+
+    SQLite takes the path as a URI of its own, for not every version of SQLAlchemy unquotes paths.
+
+    Examples
+    --------
+    >>> sqlalchemy.make_url(sqlite_url(Path("/runs/a?b/trials.db"))).database
+    'file:/runs/a%3Fb/trials.db'
+    """
+    database = f"file:{quote(os.fsencode(path.resolve()))}"
+    return sqlalchemy.URL.create("sqlite", database=database, query={"uri": "true"}).render_as_string()
 
 
 def _serialise(engine: sqlalchemy.Engine) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 import warnings
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,10 @@ from wtdiag.studies.predict.pruner import LOG_GAIN, STEP_SIZE_NUMBER, StepSizePr
 from wtdiag.trainers.config.settings import from_mapping
 
 SAMPLERS = ("tpe", "random", "grid")
+HEARTBEAT = 60.0
+"""Seconds between two signs of life of a trial in flight."""
+SILENCE = 600.0
+"""Seconds without one after which a trial that another folder began counts as abandoned; clocks differ by less."""
 
 
 class Search:
@@ -74,6 +82,7 @@ class Search:
         self._sampler, self._seed, self._prune, self._here, self._alone = sampler, seed, prune, here, alone
         self._flying: dict[Path, Trial] = {}
         self._left: list[int] = []
+        self._heart: threading.Thread | None = None
 
     @property
     def total(self) -> int:
@@ -96,6 +105,7 @@ class Search:
                 self._end(trial, Outcome("failed", str(error)))
                 continue
             self._flying[path] = trial
+            self._begin_to_beat()
             return Cell(path, settings, watch=self._prune)
         return None
 
@@ -146,6 +156,8 @@ class Search:
         while True:
             known = self._numbered()
             if len(known) >= self.trials and all(trial.state != TrialState.WAITING for trial in known):
+                if self._release(known):
+                    continue
                 return None
             number = self.study.ask().number  # the first that waits, or a new one
             if number < self.trials:
@@ -161,12 +173,43 @@ class Search:
     def _is_ours(self, trial: FrozenTrial) -> bool:
         where = trial.user_attrs.get("where")
         there = (self._folder / f"{self.label}-{trial.number}").exists()
-        return there or where == self._here or (where is None and self._alone)
+        if where is None:
+            return there or self._alone
+        return bool(where == self._here) or (there and self._is_abandoned(trial))  # the folder was moved
+
+    def _is_abandoned(self, trial: FrozenTrial) -> bool:
+        """Whether a trial that another folder began has nobody left who will end it."""
+        where = str(trial.user_attrs.get("where", ""))
+        if trial.state != TrialState.RUNNING or where in ("", self._here):
+            return False
+        host, _, folder = where.partition(":")
+        if host == self._here.partition(":")[0] and not Path(folder).parent.exists():
+            return True
+        begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+        return time.time() - float(trial.user_attrs.get("seen", begun)) > SILENCE
+
+    def _release(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Let abandoned trials wait for whoever comes first; return whether there were any."""
+        abandoned = [trial for trial in trials if self._is_abandoned(trial)]
+        for trial in abandoned:
+            self._storage.set_trial_state_values(self._id(trial.number), TrialState.WAITING)
+        return bool(abandoned)
+
+    def _begin_to_beat(self) -> None:
+        """Give signs of life of the trials in flight, as long as there are any and this process lives."""
+        if self._heart is None or not self._heart.is_alive():
+            self._heart = threading.Thread(target=_beat, args=(weakref.ref(self),), daemon=True)
+            self._heart.start()
+
+    def _show_life(self) -> None:
+        for trial in list(self._flying.values()):
+            trial.set_user_attr("seen", time.time())
 
     def _begin(self, number: int) -> Trial:
         """Return a trial that is ours with its parameters; those it has stay."""
         self.study.sampler = self._seeded(number)
         trial = Trial(self.study, self._id(number))
+        trial.set_user_attr("seen", time.time())
         trial.set_user_attr("where", self._here)
         if "status" in trial.user_attrs:
             trial.set_user_attr("status", "running")
@@ -197,6 +240,17 @@ class Search:
                 trial.set_user_attr(name, value)
         state = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}.get(status, TrialState.COMPLETE)
         self.study.tell(trial, outcome.accuracy if known else None, state)
+
+
+def _beat(search: weakref.ref[Search]) -> None:
+    while True:
+        time.sleep(HEARTBEAT)
+        alive = search()
+        if alive is None:
+            return
+        with suppress(Exception):  # the trial has just ended, or the storage is away for a moment
+            alive._show_life()
+        del alive
 
 
 def status_of(trial: FrozenTrial) -> str:

@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage
 
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.config import settings_with_role
-from wtdiag.studies.engine.storage import open_storage, shown_url
+from wtdiag.studies.engine.storage import open_storage, shown_url, sqlite_url
 from wtdiag.studies.file.methods import searched
 from wtdiag.studies.file.plan import joined
 from wtdiag.studies.file.space import Space
@@ -105,7 +105,7 @@ class Sweep:
         self.sampler, self.trials, self.seed, self.prune, self.map = sampler, trials, seed, prune, map
         if storage is not None:
             shown_url(storage)  # refuses what is no URL
-        self._url = storage or f"sqlite:///{self.out.resolve() / 'trials.db'}"
+        self._url = storage or sqlite_url(self.out / "trials.db")
         self._alone = storage is None
         self._folder = PartFolder(
             self.out, "sweep", SWEEP, "; to share a search give each an out of its own and all the same storage"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -391,6 +393,63 @@ def test_an_interrupted_trial_is_taken_up(tmp_path: Path) -> None:
     assert again == cell
     source.ended(again, outcome(again))
     assert sweep.results().status.values[0, 0] == "finished"
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b%20", "{x}", "重み"])
+def test_the_database_lies_in_its_folder_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+    given: dict[str, Any] = {"methods": {}, "space": {"lr": SPACE["lr"]}, "trials": 1}
+    assert len(drain(make(tmp_path / name, **given))) == 1
+    assert (tmp_path / name / "trials.db").stat().st_size
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def begun_and_left(folder: Path, **given: Any) -> Cell:
+    """Begin a trial, as a process does that is then killed."""
+    sweep = make(folder, **given)
+    (source,) = sweep.sources()
+    cell = source.next()
+    assert cell is not None
+    sweep.close()
+    return cell
+
+
+@pytest.mark.parametrize("how", ["folder gone", "machine gone", "alive"])
+def test_trials_that_nobody_will_end_are_taken_over(tmp_path: Path, how: str) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    given: dict[str, Any] = {"methods": {}, "space": {"lr": SPACE["lr"]}, "trials": 2, "storage": url}
+    left = begun_and_left(tmp_path / "gone", **given)
+    storage = open_storage(url)
+    (trial,) = storage.get_all_trials(storage.get_study_id_from_name("bp"))
+    if how == "folder gone":
+        shutil.rmtree(tmp_path / "gone")
+    else:
+        storage.set_trial_user_attr(trial._trial_id, "where", "elsewhere:/runs/sweep/trials")
+    if how == "machine gone":
+        storage.set_trial_user_attr(trial._trial_id, "seen", trial.user_attrs["seen"] - 700)
+    sweep = make(tmp_path / "here", **given)
+    cells = drain(sweep)
+    statuses = sweep.results().status.values[0].tolist()
+    if how == "alive":
+        assert [cell.path.name for cell in cells] == ["bp-1"]
+        assert statuses == ["running", "finished"]
+    else:
+        assert {cell.path.name for cell in cells} == {"bp-0", "bp-1"}
+        assert statuses == ["finished", "finished"]
+        assert left.settings.lr in [cell.settings.lr for cell in cells]  # begun with the parameters that it had
+
+
+def test_trials_in_flight_give_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wtdiag.studies.parts.search.HEARTBEAT", 0.02)
+    sweep = make(tmp_path / "s", methods={}, space={"lr": SPACE["lr"]}, trials=1)
+    (source,) = sweep.sources()
+    cell = source.next()
+    assert cell is not None
+    first = source.all()[0].user_attrs["seen"]
+    until = time.monotonic() + 30
+    while source.all()[0].user_attrs["seen"] == first:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    source.ended(cell, outcome(cell))
 
 
 def trials(accuracy: Callable[[float, float], float], count: int) -> list[optuna.trial.FrozenTrial]:
