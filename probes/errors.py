@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any
@@ -46,6 +48,30 @@ def check_one_of(argument: str, value: Any, choices: Collection[str]) -> None:
     near = get_close_matches(str(value), list(choices), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise InputError(f"{argument}: {value!r} is not known{hint} Choices: {', '.join(choices)}")
+
+
+def check_path(argument: str, path: str | os.PathLike[str]) -> None:
+    """Require a path that the operating system can hold, whether or not anything is there.
+
+    Raises
+    ------
+    InputError
+        If it has a NUL character or is too long.
+
+    Examples
+    --------
+    >>> check_path("out", "x" * 300)
+    Traceback (most recent call last):
+    ...
+    wtdiag.probes.errors.InputError: out: xxx...xxx: File name too long; expected a path
+    """
+    try:
+        os.lstat(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            shown = printable(os.fspath(path))
+            shown = shown if len(shown) <= 80 else f"{shown[:40]}...{shown[-20:]}"
+            raise InputError(f"{argument}: {shown}: {getattr(error, 'strerror', error)}; expected a path") from None
 
 
 def printable(text: str) -> str:

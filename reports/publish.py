@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.errors import InputError, check_one_of, check_path
 from wtdiag.probes.records.schema import write_aside
 from wtdiag.reports.comparison.joint import joint
 from wtdiag.reports.document import html, pdf
@@ -108,6 +108,7 @@ def destination(runs: Sequence[Path], out: str | os.PathLike[str] | None = None)
         If runs of different folders come without ``out``.
     """
     if out is not None:
+        check_path("out", out)
         return Path(out)
     if len(runs) == 1:
         return runs[0]

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, check_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -211,6 +211,7 @@ def run_directories(paths: Iterable[Path]) -> list[Path]:
 
     found: list[Path] = []
     for path in paths:
+        check_path("run", path)
         inside = sorted(config.parent for config in path.glob(f"*/{CONFIG}")) if not (path / CONFIG).exists() else []
         if inside or not (path.is_file() and path.stem == COMPARISON):
             found += inside or [path]

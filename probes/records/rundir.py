@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import xarray as xr
 from numpy.typing import NDArray
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, check_path
 from wtdiag.probes.records.schema import (
     ANALYSIS,
     CHECKPOINT,
@@ -48,6 +48,7 @@ def make(path: Path, config: dict[str, Any], *, force: bool) -> int:
     InputError
         If ``path`` holds a run and ``force`` is not given, if it holds anything else, or cannot be made.
     """
+    check_path("out", path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         held = hold(path)
@@ -75,6 +76,7 @@ def check(path: Path, *, force: bool) -> None:
     InputError
         As `make` does.
     """
+    check_path("out", path)
     try:
         nearest = next((place for place in (path, *path.parents) if place.exists()), path)
         if not nearest.is_dir():

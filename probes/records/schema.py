@@ -19,7 +19,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.errors import InputError, check_one_of, check_path
 from wtdiag.probes.records.arrays import LayerArrays, Snapshot
 from wtdiag.probes.records.files import read_json, write_aside, write_json
 from wtdiag.probes.records.snapshots import (
@@ -214,6 +214,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     (array([  0, 100]), {'step': 2, 'out': 2, 'in': 2})
     """
     path = Path(path)
+    check_path("run", path)
     if not path.is_dir():
         raise InputError(f"{path}: is not a directory; expected a run directory with {CONFIG}")
     return Run(path, read_json(path / CONFIG))

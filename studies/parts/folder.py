@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, check_path
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.schema import read_json, write_json
 
@@ -40,6 +40,7 @@ class PartFolder:
     """
 
     def __init__(self, path: Path, kind: str, file: str, advice: str = "") -> None:
+        check_path("out", path)
         self.path, self._kind, self._file, self._advice = path, kind, file, advice
         self._held: weakref.finalize[[int], PartFolder] | None = None
 

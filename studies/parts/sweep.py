@@ -14,7 +14,7 @@ from typing import Any
 import xarray as xr
 from optuna.storages import RDBStorage
 
-from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.errors import InputError, check_one_of, check_path
 from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.engine.storage import open_storage, shown_url, sqlite_url
 from wtdiag.studies.file.methods import searched
@@ -85,6 +85,7 @@ class Sweep:
         prune: bool = True,
         map: tuple[str, str] | None = None,  # noqa: A002  (what it is called everywhere)
     ) -> None:
+        check_path("out", out)
         check_one_of("sampler", sampler, SAMPLERS)
         if trials < 1:
             raise InputError(f"trials: expected a positive number, got {trials}")

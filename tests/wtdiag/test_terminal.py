@@ -115,3 +115,33 @@ def test_messages_are_shortened(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert len(line) < 2100
     assert line.endswith("end")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--out"),
+        ("train", "--resume", "--out"),
+        ("train", "--config"),
+        ("analyze",),
+        ("compare",),
+        ("report",),
+        ("study",),
+        ("study", "small/transfer", "--out"),
+        ("sweep", "--search", "lr=0.1,0.2", "--out"),
+        ("transfer", "--to", "depth=8"),
+    ],
+)
+def test_a_path_that_is_too_long_is_one_line(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    assert end_of(*words, "x" * 300) == 2
+    message = capsys.readouterr().err
+    assert "too long" in message
+    assert message.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_nul_in_a_path_is_one_line(tmp_path):
+    for call in (wtdiag.open_run, wtdiag.compare, wtdiag.diagnose, wtdiag.report):
+        with pytest.raises(InputError, match=r"^run: .*a�b: embedded null byte"):
+            call(tmp_path / "a\0b")
