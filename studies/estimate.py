@@ -226,10 +226,10 @@ def _key(settings: Settings) -> dict[str, Any]:
 def _stand_in(settings: Settings) -> tuple[Data | None, str, str]:
     """Return noise in the shape of the data, a sentence if files are missing, and one if something is wrong."""
     try:
-        found = load_data(dataclasses.replace(settings, download=False))
-        for split in (found.train, found.test):
+        dataset = load_data(dataclasses.replace(settings, download=False))
+        for split in (dataset.train, dataset.test):
             split.example(0), split.example(len(split) - 1)
-        return found, "", ""
+        return dataset, "", ""
     except InputError as error:
         reason = str(error)
     try:

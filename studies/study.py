@@ -89,10 +89,10 @@ class Study:
 
     def cells(self) -> list[Cell]:
         """Return every cell that it will train, those of searches and transfers at the settings of the file."""
-        found = list(self.grid.cells.values())
+        cells = list(self.grid.cells.values())
         for name, settings, count in self._typical():
-            found += [Cell(self.out / name, from_mapping(settings, name))] * count
-        return found
+            cells += [Cell(self.out / name, from_mapping(settings, name))] * count
+        return cells
 
     def _train(self, pool: Pool) -> None:
         searches = (*self.tuning.values(), *self.sweeps.values())
@@ -116,21 +116,21 @@ class Study:
 
     def _evidence(self) -> StudyResults:
         """Return what the parts of this plan have found, and not what an earlier plan left beside them."""
-        found = gather(self.out)
+        results = gather(self.out)
         return StudyResults(
-            found.grid,
-            {name: each for name, each in found.sweeps.items() if name in self.sweeps},
-            {name: each for name, each in found.transfers.items() if name in self.transfers},
+            results.grid,
+            {name: each for name, each in results.sweeps.items() if name in self.sweeps},
+            {name: each for name, each in results.transfers.items() if name in self.transfers},
         )
 
     def _tuned(self) -> dict[tuple[Level, ...], dict[str, Any]]:
         """Return what the tuning found best for each method; one that never finished keeps the settings of the file."""
-        found = {}
+        best = {}
         for levels, search in self.tuning.items():
             for label in search.methods:
                 with suppress(InputError):  # none of its trials finished
-                    found[label, *levels] = search.best(label)[0]
-        return found
+                    best[label, *levels] = search.best(label)[0]
+        return best
 
     def _tuning(self, tune: TunePlan | None, levels: tuple[Level, ...], settings: dict[str, Any]) -> Sweep:
         assert tune is not None
@@ -177,10 +177,10 @@ class Study:
 
     def _typical(self) -> list[tuple[str, dict[str, Any], int]]:
         """Return name, settings and number of the cells that depend on what is found."""
-        found = []
+        typical = []
         for sweep in (*self.tuning.values(), *self.sweeps.values()):
             name = sweep.out.relative_to(self.out).as_posix()
-            found += [
+            typical += [
                 (f"{name}/{label}", joined(sweep.settings, method), sweep.trials)
                 for label, method in sweep.methods.items()
             ]
@@ -191,8 +191,8 @@ class Study:
             for target, more in targets.items():
                 for label, method in sweep.methods.items():
                     settings = joined(source, method, more, {"holdout": 0.0})
-                    found.append((f"transfers/{each.name}/{label},{target}", settings, each.top * len(each.seeds)))
-        return found
+                    typical.append((f"transfers/{each.name}/{label},{target}", settings, each.top * len(each.seeds)))
+        return typical
 
     def _record(self) -> dict[str, Any]:
         plan = self.plan

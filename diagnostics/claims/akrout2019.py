@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wtdiag.diagnostics.claims.base import MARGIN, Measure, Measured, claim, over_seeds, points
+from wtdiag.diagnostics.claims.base import MARGIN, Measured, Statistic, claim, over_seeds, points
 from wtdiag.diagnostics.claims.pairs import compared, fa_tells, held
 from wtdiag.diagnostics.comparison import intervals
 from wtdiag.diagnostics.comparison.results import StudyResults
@@ -21,7 +21,7 @@ NEAR = 0.05
 ends 5.2 points below backpropagation."""
 
 
-def _outperforms(rule: str, others: Sequence[str]) -> Measure:
+def _outperforms(rule: str, others: Sequence[str]) -> Statistic:
     def measure(evidence: StudyResults) -> Measured | None:
         """Threshold 2 points, as for rules that match: one rule cannot both match and outperform another.
 
@@ -47,7 +47,7 @@ def _outperforms(rule: str, others: Sequence[str]) -> Measure:
     return measure
 
 
-def _near(rule: str) -> Measure:
+def _near(rule: str) -> Statistic:
     def measure(evidence: StudyResults) -> Measured | None:
         """Threshold 5 points below backprop; see `NEAR`. Only where feedback alignment is further away than that."""
         grid = evidence.grid

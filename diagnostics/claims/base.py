@@ -56,7 +56,7 @@ class Measured:
     doubt: str = ""
 
 
-Measure = Callable[[StudyResults], Measured | None]
+Statistic = Callable[[StudyResults], Measured | None]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Claim:
     threshold: float
     reason: str
     needs: str
-    measure: Measure
+    measure: Statistic
     resampled: str = "seeds"
 
     @property
@@ -125,10 +125,10 @@ def claim(
     reason: str,
     needs: str,
     resampled: str = "seeds",
-) -> Callable[[Measure], Measure]:
+) -> Callable[[Statistic], Statistic]:
     """Enter what measures a claim in `CLAIMS` under its slug; `Claim` tells what the arguments are."""
 
-    def register(measure: Measure) -> Measure:
+    def register(measure: Statistic) -> Statistic:
         found = Claim(name, paper, sentence, statistic, direction, threshold, reason, needs, measure, resampled)
         enter(CLAIMS, "claim", name, found)
         return measure

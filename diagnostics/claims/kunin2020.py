@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wtdiag.diagnostics.claims.base import MARGIN, Measure, Measured, claim, floor, over_seeds, points
+from wtdiag.diagnostics.claims.base import MARGIN, Measured, Statistic, claim, floor, over_seeds, points
 from wtdiag.diagnostics.claims.carried import RESAMPLED, transferred, widest
 from wtdiag.diagnostics.claims.pairs import Pairs, compared, fa_tells, held, paired, planned_levels, varies
 from wtdiag.diagnostics.comparison import intervals
@@ -26,7 +26,7 @@ TOLERABLE = 0.10
 """Loss of accuracy from which noise is too strong for backpropagation itself."""
 
 
-def _matches(rule: str) -> Measure:
+def _matches(rule: str) -> Statistic:
     def measure(evidence: StudyResults) -> Measured | None:
         """Margin ±2 points, the difference that matters; see `MARGIN`.
 
@@ -48,7 +48,7 @@ def _matches(rule: str) -> Measure:
     return measure
 
 
-def _stands_noise(rule: str) -> Measure:
+def _stands_noise(rule: str) -> Statistic:
     def measure(evidence: StudyResults) -> Measured | None:
         """Threshold −2 points, the margin of rules that match: at most that much more is lost than backprop loses.
 

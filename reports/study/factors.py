@@ -21,7 +21,7 @@ _SEVERAL = "means over seeds with their 95 % bootstrap interval"
 _NOTED = 4  # methods that a sentence names
 
 
-class Measure(NamedTuple):
+class GridVariable(NamedTuple):
     """A variable of the prepared grid, as figures title it and as sentences name it."""
 
     name: str
@@ -30,10 +30,10 @@ class Measure(NamedTuple):
     suffix: str
 
 
-ACCURACY = Measure("accuracy", "Test accuracy (%)", "test accuracy", "\N{NO-BREAK SPACE}%")
-GAP = Measure("gap", "Gap to backpropagation (points)", "gap to backpropagation", " points")
-WEIGHT = Measure("weight_angle", "Weight angle (°)", "weight angle", "°")
-ERROR = Measure("error_angle", "Error angle, first layer (°)", "error angle", "°")
+ACCURACY = GridVariable("accuracy", "Test accuracy (%)", "test accuracy", "\N{NO-BREAK SPACE}%")
+GAP = GridVariable("gap", "Gap to backpropagation (points)", "gap to backpropagation", " points")
+WEIGHT = GridVariable("weight_angle", "Weight angle (°)", "weight angle", "°")
+ERROR = GridVariable("error_angle", "Error angle, first layer (°)", "error angle", "°")
 _PARTS = ((ACCURACY, GAP), (WEIGHT, ERROR))
 
 
@@ -93,7 +93,7 @@ def _over(grid: xr.Dataset, factor: str, here: Levels, methods: Methods) -> Iter
         )
 
 
-def _estimates(grid: xr.Dataset, measure: Measure, factor: str, methods: Methods) -> dict[str, list[Estimate]]:
+def _estimates(grid: xr.Dataset, measure: GridVariable, factor: str, methods: Methods) -> dict[str, list[Estimate]]:
     """By method its estimate at each level; methods without any are left out."""
     if measure.name not in grid:
         return {}
@@ -106,13 +106,13 @@ def _estimates(grid: xr.Dataset, measure: Measure, factor: str, methods: Methods
     }
 
 
-def _exact(name: str, measure: Measure) -> bool:
+def _exact(name: str, measure: GridVariable) -> bool:
     """Whether it is an angle of backpropagation, which is zero and tells nothing."""
     return name == "bp" and measure in (WEIGHT, ERROR)
 
 
 def _panel(
-    found: Mapping[str, Sequence[Estimate]], measure: Measure, factor: str, levels: Any, methods: Methods
+    found: Mapping[str, Sequence[Estimate]], measure: GridVariable, factor: str, levels: Any, methods: Methods
 ) -> Any:
     numeric = np.issubdtype(np.asarray(levels).dtype, np.number)
     if not numeric:
@@ -178,7 +178,7 @@ def _numbers(value: Estimate) -> tuple[str, str, str, str]:
     return fixed(value.mean), fixed(value.low), fixed(value.high), str(value.n)
 
 
-def _said(found: Mapping[str, Sequence[Estimate]], measure: Measure, factor: str, levels: Any) -> str:
+def _said(found: Mapping[str, Sequence[Estimate]], measure: GridVariable, factor: str, levels: Any) -> str:
     """State what happens from the first to the last level, the most affected methods first."""
     changes = {}
     for name, each in found.items():
@@ -205,7 +205,7 @@ def _brief(level_of: Any) -> str:
     return short(tidy(level_of))
 
 
-def _ranked(means: Mapping[str, float], measure: Measure) -> str:
+def _ranked(means: Mapping[str, float], measure: GridVariable) -> str:
     """State the largest and smallest values."""
     order = sorted(means, key=lambda name: -means[name])
     if len(order) <= _NOTED:

@@ -142,11 +142,11 @@ def _last(run: Run, metrics: pd.DataFrame) -> tuple[float, float]:
             raise InputError(f"{run.path / CONFIG}: 'network' does not tell the number of classes")
         return 1 / classes, math.log(classes)
     held = "validation" if "validation_accuracy" in metrics else "test"
-    found = []
+    last = []
     for name in (f"{held}_accuracy", f"{held}_loss"):
         logged = pd.to_numeric(metrics[name], errors="coerce").dropna() if name in metrics else pd.Series(dtype=float)
-        found.append(float(logged.iloc[-1]) if len(logged) else math.nan)
-    return found[0], found[1]
+        last.append(float(logged.iloc[-1]) if len(logged) else math.nan)
+    return last[0], last[1]
 
 
 def _reason(run: Run) -> str:

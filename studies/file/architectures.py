@@ -34,7 +34,7 @@ def parse_architectures(words: Iterable[str]) -> dict[str, dict[str, Any]]:
     {'depth 8': {'depth': 8}, 'conv, glyphs': {'data': 'glyphs', 'model': 'conv'}}
     """
     names = [field.name for field in dataclasses.fields(Settings)]
-    found: dict[str, dict[str, Any]] = {}
+    architectures: dict[str, dict[str, Any]] = {}
     for word in words:
         settings: dict[str, Any] = {}
         for part in word.split(","):
@@ -44,10 +44,10 @@ def parse_architectures(words: Iterable[str]) -> dict[str, dict[str, Any]]:
             check_one_of("to: setting", name, names)
             settings[name] = _value(text)
         label = describe({name: value for name, value in settings.items() if name not in _LOCATION})
-        if label in found:
+        if label in architectures:
             raise InputError(f"to: {label!r} is there twice")
-        found[label] = settings
-    return found
+        architectures[label] = settings
+    return architectures
 
 
 def check_architectures(

@@ -34,7 +34,7 @@ def searched(methods: Mapping[str, Mapping[str, Any]], space: Space) -> dict[str
     """
     for label, method in methods.items():
         from_mapping(method, label)
-    found: dict[str, dict[str, Range]] = {label: {} for label in methods}
+    spaces: dict[str, dict[str, Range]] = {label: {} for label in methods}
     for name, given in space.items():
         each = _of_kind(name, given)
         problem: InputError | None = None
@@ -48,14 +48,14 @@ def searched(methods: Mapping[str, Mapping[str, Any]], space: Space) -> dict[str
                 continue
             for value in others:
                 _try(method, name, value)
-            found[label][name] = each
-        if not any(name in mine for mine in found.values()):
+            spaces[label][name] = each
+        if not any(name in mine for mine in spaces.values()):
             having = [rule for rule in RULES if name in coefficients_of(rule)]
             raise problem or InputError(
                 f"search: {name!r} is no coefficient of {', '.join(_rules(methods))}; "
                 f"rules that have it: {', '.join(having)}"
             )
-    return dict(found)
+    return dict(spaces)
 
 
 def divided(

@@ -139,7 +139,7 @@ class Grid:
             at = tuple(place[level] for place, level in zip(places, key, strict=True))
             outcome = self.outcomes.get(cell.path, Outcome("pending", "not begun"))
             status[at], reason[at], run[at] = outcome.status, outcome.reason, cell.path.relative_to(self.out).as_posix()
-            found = {
+            measured = {
                 "test_accuracy": outcome.accuracy,
                 "test_loss": outcome.loss,
                 "steps": outcome.step,
@@ -148,8 +148,8 @@ class Grid:
             if outcome.status in ("finished", "diverged") and (cell.path / ANALYSIS).exists():
                 if cell.path not in self._angles:
                     self._angles[cell.path] = angles(cell.path)
-                found |= self._angles[cell.path]
-            for name, value in found.items():
+                measured |= self._angles[cell.path]
+            for name, value in measured.items():
                 numbers[name][at] = value
             for parameter, best in self.tuned.get(self.tuning_key(key), {}).items():
                 tuned[f"tuned_{parameter}"][at] = str(best) if parameter in of_text else best
@@ -215,10 +215,10 @@ def tunings(plan: Plan) -> dict[tuple[Level, ...], dict[str, Any]]:
     varied = {name for levels in factors.values() for sets in levels.values() for name in _names(sets)}
     if clash := plan.tune.search.keys() & (varied | set(settings_with_role("protocol"))):
         raise InputError(f"tune: search: {min(clash)!r} cannot be searched: a factor, or the tuning itself, sets it")
-    found: dict[tuple[Level, ...], dict[str, Any]] = {}
+    tunings_by_levels: dict[tuple[Level, ...], dict[str, Any]] = {}
     for levels, settings in _combinations(plan, factors, bare=True).values():
-        found.setdefault(tuple(levels[name] for name in factors if name in plan.tune.per), settings)
-    return found
+        tunings_by_levels.setdefault(tuple(levels[name] for name in factors if name in plan.tune.per), settings)
+    return tunings_by_levels
 
 
 def _factors(plan: Plan) -> dict[str, dict[Level, dict[str, Any]]]:
@@ -253,7 +253,7 @@ def _combinations(
     plan: Plan, factors: Mapping[str, Mapping[Level, Mapping[str, Any]]], *, bare: bool = False
 ) -> dict[tuple[Level, ...], tuple[Levels, dict[str, Any]]]:
     """Return levels and settings of every cell by its key; ``bare`` leaves out what the method and the seed set."""
-    found: dict[tuple[Level, ...], tuple[Levels, dict[str, Any]]] = {}
+    cells: dict[tuple[Level, ...], tuple[Levels, dict[str, Any]]] = {}
     for grid in plan.grids:
         choices = {
             name: grid.factors.get(name) or {(level := _default(plan, grid, name)): {name: level}} for name in factors
@@ -268,13 +268,13 @@ def _combinations(
                 sets = [*sets, method, {"seed": levels["seed"]}]
             settings = joined(plan.settings, grid.settings, *sets)
             key = tuple(levels.values())
-            if found.setdefault(key, (levels, settings))[1] != settings:
+            if cells.setdefault(key, (levels, settings))[1] != settings:
                 raise InputError(f"grid: two grids differ in the settings of the cell {levels}")
-    return found
+    return cells
 
 
 def _product(choices: Mapping[str, Iterable[Level]]) -> list[Levels]:
-    found: list[Levels] = [{}]
+    combinations: list[Levels] = [{}]
     for name, levels in choices.items():
-        found = [{**each, name: level} for each in found for level in levels]
-    return found
+        combinations = [{**each, name: level} for each in combinations for level in levels]
+    return combinations

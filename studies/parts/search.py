@@ -142,9 +142,9 @@ class Search:
 
     def all(self) -> list[FrozenTrial]:
         """Return what has been begun, and of the rest as much as is to be begun, by number."""
-        found = self.study.get_trials(deepcopy=False)
-        begun = [trial.number + 1 for trial in found if trial.state != TrialState.WAITING]
-        return [trial for trial in found if trial.number < max([self.trials, *begun])]
+        trials = self.study.get_trials(deepcopy=False)
+        begun = [trial.number + 1 for trial in trials if trial.state != TrialState.WAITING]
+        return [trial for trial in trials if trial.number < max([self.trials, *begun])]
 
     def _numbered(self) -> list[FrozenTrial]:
         return [trial for trial in self.study.get_trials(deepcopy=False) if trial.number < self.trials]
@@ -234,8 +234,8 @@ class Search:
         known = outcome.status in ("finished", "diverged") and math.isfinite(outcome.accuracy)
         status = outcome.status if known or outcome.status == "pruned" else "failed"
         reason = outcome.reason or ("no validation accuracy was logged" if status != outcome.status else "")
-        found = {"status": status, "reason": reason, "steps": outcome.step, "seconds": outcome.seconds}
-        for name, value in found.items():
+        facts = {"status": status, "reason": reason, "steps": outcome.step, "seconds": outcome.seconds}
+        for name, value in facts.items():
             if value != "" and value == value:  # neither nothing nor NaN
                 trial.set_user_attr(name, value)
         state = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}.get(status, TrialState.COMPLETE)

@@ -145,15 +145,15 @@ class Sweep:
             If there is no such method, or none of its trials finished.
         """
         check_one_of("rule", rule, self.methods)
-        found = next(search for search in self._searches if search.label == rule).best(k)
-        if not found:
+        best = next(search for search in self._searches if search.label == rule).best(k)
+        if not best:
             raise InputError(f"{self.out}: no trial of {rule} finished; expected at least one to choose from")
-        return found
+        return best
 
     def results(self) -> xr.Dataset:
         """Return all trials in the storage, whoever made them; see the module `diagnostics.comparison.results`."""
-        found = dataset(self._searches, self._ranges).assign_attrs(self._attrs())
-        return found if self.map is None else found.assign(self._predicted(self.map))
+        trials = dataset(self._searches, self._ranges).assign_attrs(self._attrs())
+        return trials if self.map is None else trials.assign(self._predicted(self.map))
 
     @cached_property
     def _searches(self) -> list[Search]:
@@ -248,11 +248,11 @@ class Sweep:
         from wtdiag.studies.predict.boundary import predict  # brings torch
 
         x, y = (list[Any](self._ranges[name].points(MAP_POINTS)) for name in names)
-        found = {}
+        maps = {}
         for label in self._mapped(names):
             settings = from_mapping(joined(self.methods[label], self._middle(label, names)), f"map of {label}")
-            found[label] = predict(settings, names, (x, y))
-        both = xr.concat(list(found.values()), xr.DataArray(list(found), dims="rule", name="rule"))
+            maps[label] = predict(settings, names, (x, y))
+        both = xr.concat(list(maps.values()), xr.DataArray(list(maps), dims="rule", name="rule"))
         return both.reindex(rule=list(self.methods)).rename({name: f"predicted_{name}" for name in both.data_vars})
 
 

@@ -19,8 +19,8 @@ from wtdiag.studies.engine.cell import Cell, CellState, Outcome, is_done, outcom
 from wtdiag.studies.file.architectures import check_architectures, require_trainable
 from wtdiag.studies.file.plan import joined
 from wtdiag.studies.parts.dataset import texts
+from wtdiag.studies.parts.finished_sweep import read_finished_sweep
 from wtdiag.studies.parts.folder import PartFolder
-from wtdiag.studies.parts.found import read_found
 from wtdiag.studies.parts.sweep import REFERENCE, Sweep
 from wtdiag.trainers.config.settings import Settings, from_mapping
 
@@ -77,17 +77,17 @@ class Transfer:
         if not seeds or len(set(seeds)) < len(seeds):
             raise InputError(f"seeds: expected one or more different seeds, got {list(seeds)}")
         self.out, self.seeds = Path(out), tuple(seeds)
-        found = read_found(sweep)
-        self._shared, self._methods = found.settings, found.methods
-        self.configurations = {label: found.best(label, top) for label in found.methods}
+        finished = read_finished_sweep(sweep)
+        self._shared, self._methods = finished.settings, finished.methods
+        self.configurations = {label: finished.best(label, top) for label in finished.methods}
         self.notes = tuple(
             f"{label} has {len(best)} of {top} configurations, for no more of its trials finished"
             for label, best in self.configurations.items()
             if len(best) < top
         )
         if not any(self.configurations.values()):
-            raise InputError(f"sweep: {found.name}: none of its trials finished; there is nothing to transfer")
-        self.source = check_architectures(architectures, found.methods, found.space)
+            raise InputError(f"sweep: {finished.name}: none of its trials finished; there is nothing to transfer")
+        self.source = check_architectures(architectures, finished.methods, finished.space)
         self.architectures: dict[str, dict[str, Any]] = {self.source: {}} | {
             label: dict(more) for label, more in architectures.items()
         }
@@ -181,7 +181,7 @@ class Transfer:
     def _parameters(self, shape: tuple[int, ...]) -> dict[str, Any]:
         """Return the values of each searched parameter; where a rule lacks it, NaN or an empty text."""
         names = dict.fromkeys(name for best in self.configurations.values() for each in best for name in each)
-        found = {}
+        parameters = {}
         for name in names:
             values = {
                 (row, rank): each[name]
@@ -193,12 +193,12 @@ class Transfer:
             array = texts(shape) if is_text else np.full(shape, math.nan)
             for at, value in values.items():
                 array[at] = str(value) if is_text else value
-            found[name] = (("rule", "configuration"), array, {"long_name": name})
-        return found
+            parameters[name] = (("rule", "configuration"), array, {"long_name": name})
+        return parameters
 
     def _cell(self, label: str, rank: int, architecture: str, seed: int) -> Cell:
-        found, more = self.configurations[label][rank], self.architectures[architecture]
-        settings = joined(self._methods[label], found, more, {"seed": seed, "holdout": 0.0})
+        configuration, more = self.configurations[label][rank], self.architectures[architecture]
+        settings = joined(self._methods[label], configuration, more, {"seed": seed, "holdout": 0.0})
         safe = re.sub(r"[^\w.=+-]+", "-", architecture)
         return Cell(
             self.out / "cells" / f"{label}-{rank}-{safe}-{seed}", from_mapping(settings, f"to: {architecture}: {label}")

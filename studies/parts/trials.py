@@ -37,24 +37,24 @@ def dataset(searches: Sequence[Search], ranges: Mapping[str, Range]) -> xr.Datas
     trials = {search.label: search.all() for search in searches}
     count = max(max(search.trials, len(trials[search.label])) for search in searches)
     shape, dims = (len(trials), count), ("rule", "trial")
-    found = xr.Dataset(coords={"rule": list(trials), "trial": np.arange(count), "parameter": list(ranges)})
+    results = xr.Dataset(coords={"rule": list(trials), "trial": np.arange(count), "parameter": list(ranges)})
     for name, (units, long_name) in _MEASURED.items():
-        found[name] = dims, np.full(shape, math.nan), {"units": units, "long_name": long_name}
+        results[name] = dims, np.full(shape, math.nan), {"units": units, "long_name": long_name}
     for name, each in ranges.items():
         words = any(isinstance(choice, str) for choice in each.choices)  # then numbers among them are texts too
-        found[name] = dims, texts(shape) if words else np.full(shape, math.nan), {"long_name": name}
-    found["status"], found["reason"] = (dims, texts(shape, "absent")), (dims, texts(shape))
+        results[name] = dims, texts(shape) if words else np.full(shape, math.nan), {"long_name": name}
+    results["status"], results["reason"] = (dims, texts(shape, "absent")), (dims, texts(shape))
     about = {"units": "1", "long_name": "share of the variance of the accuracy (fANOVA)"}
-    found["importance"] = ("rule", "parameter"), np.full((len(trials), len(ranges)), math.nan), about
+    results["importance"] = ("rule", "parameter"), np.full((len(trials), len(ranges)), math.nan), about
     for row, search in enumerate(searches):
-        found["status"].values[row, : search.trials] = "pending"
+        results["status"].values[row, : search.trials] = "pending"
         for trial in trials[search.label]:
             for name, value in _values(trial).items():
-                values = found[name].values
+                values = results[name].values
                 values[row, trial.number] = str(value) if values.dtype == object else value
         for name, share in importances(trials[search.label], search.space).items():
-            found["importance"].values[row, list(ranges).index(name)] = share
-    return found
+            results["importance"].values[row, list(ranges).index(name)] = share
+    return results
 
 
 def _values(trial: FrozenTrial) -> dict[str, Any]:

@@ -80,24 +80,24 @@ def predict(
     --------
     For symmetric alignment S = η decay / 2, and B rests at self / decay · W:
 
-    >>> found = predict(Settings(rule="sa", depth=2), ("feedback_lr", "decay"), ([1.0, 10.0], [0.1, 0.2, 0.4]))
-    >>> found.step_size_number.values.round(6)
+    >>> predicted = predict(Settings(rule="sa", depth=2), ("feedback_lr", "decay"), ([1.0, 10.0], [0.1, 0.2, 0.4]))
+    >>> predicted.step_size_number.values.round(6)
     array([[0.05, 0.1 , 0.2 ],
            [0.5 , 1.  , 2.  ]])
-    >>> np.exp(found.log_gain.sel(map_x=1.0)).values.round(6)
+    >>> np.exp(predicted.log_gain.sel(map_x=1.0)).values.round(6)
     array([2. , 1. , 0.5])
     """
     axes = _checked(settings, parameters, values)
     given, of_network = settings.as_dict(), _of_network(settings)
     network = cache(lambda *values: _Network(Settings(**joined(given, dict(values)))))
-    found = np.full((len(_ATTRS), *map(len, axes)), np.nan)
+    predicted = np.full((len(_ATTRS), *map(len, axes)), np.nan)
     for (i, x), (j, y) in product(*map(enumerate, axes)):
         pair = list(zip(parameters, (x, y), strict=True))
         now = Settings(**joined(given, dict(pair)))
-        found[:, i, j] = network(*(item for item in pair if item[0] in of_network)).stability(now)
+        predicted[:, i, j] = network(*(item for item in pair if item[0] in of_network)).stability(now)
     dims = "map_x", "map_y"
     return xr.Dataset(
-        {name: (dims, each, attrs) for each, (name, attrs) in zip(found, _ATTRS.items(), strict=True)},
+        {name: (dims, each, attrs) for each, (name, attrs) in zip(predicted, _ATTRS.items(), strict=True)},
         {dim: (dim, axis, {"long_name": name}) for dim, axis, name in zip(dims, axes, parameters, strict=True)},
     )
 

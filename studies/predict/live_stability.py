@@ -71,8 +71,8 @@ def stability(training: Training) -> Stability:
     >>> from pathlib import Path
     >>> from wtdiag.trainers.config.settings import Settings
     >>> settings = Settings(rule="sa", feedback_lr=2.0, depth=3, coefficients={"decay": 0.1, "self": 0.2})
-    >>> found = stability(Training(settings, Path(tempfile.mkdtemp(), "sa")))
-    >>> round(found.step_size_number, 6), round(found.log_gain, 6)
+    >>> measured = stability(Training(settings, Path(tempfile.mkdtemp(), "sa")))
+    >>> round(measured.step_size_number, 6), round(measured.log_gain, 6)
     (0.1, 1.386294)
     """
     step, laws = training.progress.step, Laws(training)

@@ -115,13 +115,13 @@ def read_imagefolder(data_dir: Path, image_size: int) -> Data:
 
     Hidden files and folders, and those that systems and programs leave, are passed over.
     """
-    found = []
+    splits = []
     for part in ("train", "val"):
         folder = data_dir / part
         require(folder.is_dir(), folder, "a folder with one folder of images per class")
         with reading(folder, "images in one folder per class"):
-            found.append(_Folder(str(folder), is_valid_file=_is_image_of(folder)))
-    train, test = found
+            splits.append(_Folder(str(folder), is_valid_file=_is_image_of(folder)))
+    train, test = splits
     return _data("imagefolder", data_dir, train, test, image_size)
 
 
@@ -133,14 +133,14 @@ def read_imagenet(data_dir: Path, image_size: int) -> Data:
     with reading(meta, f"the devkit's class list, {unpacked}"):
         wnid_to_names, _ = load_meta_file(str(data_dir))  # with weights_only=True: no code in it can run
         wnid_to_names.keys()
-    found = []
+    splits = []
     for part in ("train", "val"):
         folder = data_dir / part
         # Looked for here, because torchvision starts to unpack archives into data_dir where it is missing.
         require(folder.is_dir(), folder, f"the {part} images, {unpacked}")
         with reading(folder, f"one folder of images for each class of {META_FILE}, {unpacked}"):
-            found.append(_ImageNet(str(data_dir), part, is_valid_file=_is_image_of(folder)))
-    train, test = found
+            splits.append(_ImageNet(str(data_dir), part, is_valid_file=_is_image_of(folder)))
+    train, test = splits
     return _data("imagenet", data_dir, train, test, image_size)
 
 

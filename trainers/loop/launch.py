@@ -93,9 +93,9 @@ def runs_to_train(
     file = read_config(config) if config else {}
     unnamed = not rules and "rule" not in file and "rule" not in given
     if resume and out is not None and unnamed:
-        found = [out] if (out / CONFIG).exists() else sorted(path.parent for path in out.glob(f"*/{CONFIG}"))
-        if found:
-            return {path: stored(path, _joined(file, given)) for path in found}
+        paths = [out] if (out / CONFIG).exists() else sorted(path.parent for path in out.glob(f"*/{CONFIG}"))
+        if paths:
+            return {path: stored(path, _joined(file, given)) for path in paths}
         if config is None:
             raise _no_run(out)
     listed = given.get("rule", file.get("rule", "fa"))

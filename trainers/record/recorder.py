@@ -311,13 +311,13 @@ def _two_tensors(batch: Any) -> tuple[Tensor, Tensor]:
         case [Tensor() as inputs, Tensor() as targets] if is_recordable(inputs) and is_recordable(targets):
             return inputs, targets
         case [Tensor() as inputs, Tensor() as targets]:
-            found = ", ".join(f"{each.dtype} in {each.layout} layout"[6:] for each in (inputs, targets))
-            raise InputError(f"probe_batch: expected dense tensors of numbers, got {found}")
+            given = ", ".join(f"{each.dtype} in {each.layout} layout"[6:] for each in (inputs, targets))
+            raise InputError(f"probe_batch: expected dense tensors of numbers, got {given}")
         case [*parts]:
-            found = f"({', '.join(type(part).__name__ for part in parts[:4])}{', …' if len(parts) > 4 else ''})"
+            given = f"({', '.join(type(part).__name__ for part in parts[:4])}{', …' if len(parts) > 4 else ''})"
         case _:
-            found = type(batch).__name__
-    raise InputError(f"probe_batch: expected (inputs, targets), two tensors, got {found}")
+            given = type(batch).__name__
+    raise InputError(f"probe_batch: expected (inputs, targets), two tensors, got {given}")
 
 
 def _whole(argument: str, value: Any) -> int:

@@ -26,7 +26,7 @@ from wtdiag.studies.engine.cell import Cell, CellState, Outcome
 from wtdiag.studies.engine.storage import open_storage, shown_url
 from wtdiag.studies.file.space import Range, parse_search
 from wtdiag.studies.parts.dataset import write
-from wtdiag.studies.parts.found import read_found
+from wtdiag.studies.parts.finished_sweep import read_finished_sweep
 from wtdiag.studies.parts.sweep import Sweep
 from wtdiag.studies.parts.trials import importances
 from wtdiag.studies.predict.pruner import StepSizePruner
@@ -503,10 +503,10 @@ def test_numbers_among_words_come_back_as_numbers(tmp_path: Path) -> None:
         for cell in cells
         if cell.settings.rule == "sa"
     ]
-    for found in (read_found(sweep.out), read_found(sweep)):
-        assert found.best("sa", 4) == tried  # all came to the same accuracy
-        assert {type(best["self"]) for best in found.best("sa", 4)} == {float, str}
-        assert all(type(best["nesterov"]) is bool for best in found.best("sa", 4))
+    for finished in (read_finished_sweep(sweep.out), read_finished_sweep(sweep)):
+        assert finished.best("sa", 4) == tried  # all came to the same accuracy
+        assert {type(best["self"]) for best in finished.best("sa", 4)} == {float, str}
+        assert all(type(best["nesterov"]) is bool for best in finished.best("sa", 4))
 
 
 def test_the_predicted_map_is_of_the_middle_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

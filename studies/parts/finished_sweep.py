@@ -25,7 +25,7 @@ _UNFINISHED = ("pending", "running", "interrupted")
 
 
 @dataclass(frozen=True)
-class Found:
+class FinishedSweep:
     """What a finished sweep says.
 
     Attributes
@@ -59,7 +59,7 @@ class Found:
         ]
 
 
-def read_found(sweep: Sweep | str | os.PathLike[str]) -> Found:
+def read_finished_sweep(sweep: Sweep | str | os.PathLike[str]) -> FinishedSweep:
     """Return what a sweep, or the one in a folder, found.
 
     Raises
@@ -94,7 +94,7 @@ def read_found(sweep: Sweep | str | os.PathLike[str]) -> Found:
         for parameter in mine:
             if parameter not in trials:
                 raise InputError(f"sweep: {name}: {RESULTS} lacks {parameter!r}, which was searched for {label}")
-    return Found(name, shared, full, space, trials)
+    return FinishedSweep(name, shared, full, space, trials)
 
 
 def _read_methods(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
