@@ -211,6 +211,10 @@ def every_coefficient() -> list[str]:
 
 
 def _range(name: str, given: Any) -> Range:
+    if name in settings_with_role("protocol"):
+        raise InputError(f"search: {name!r} cannot be searched: a search sets it itself")
+    if name in settings_with_role("location", "recording"):
+        raise InputError(f"search: {name!r} cannot be searched: it changes nothing that is learned")
     check_one_of("search: parameter", name, [*SEARCHABLE, *every_coefficient()])
     try:
         match given:

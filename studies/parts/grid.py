@@ -16,7 +16,6 @@ import xarray as xr
 
 from wtdiag.diagnostics.comparison.outcome import angles
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.records.config import settings_with_role
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
 from wtdiag.studies.engine.cell import Cell, CellState, Outcome, outcome_of
 from wtdiag.studies.file.plan import GridPlan, Level, Plan, joined
@@ -213,8 +212,8 @@ def tunings(plan: Plan) -> dict[tuple[Level, ...], dict[str, Any]]:
             f"tune: per: expected factors beside rule and seed, got {unknown[0]!r}; factors: {', '.join(factors)}"
         )
     varied = {name for levels in factors.values() for sets in levels.values() for name in _names(sets)}
-    if clash := plan.tune.search.keys() & (varied | set(settings_with_role("protocol"))):
-        raise InputError(f"tune: search: {min(clash)!r} cannot be searched: a factor, or the tuning itself, sets it")
+    if clash := plan.tune.search.keys() & varied:
+        raise InputError(f"tune: search: {min(clash)!r} cannot be searched: a factor sets it")
     tunings_by_levels: dict[tuple[Level, ...], dict[str, Any]] = {}
     for levels, settings in _combinations(plan, factors, bare=True).values():
         tunings_by_levels.setdefault(tuple(levels[name] for name in factors if name in plan.tune.per), settings)

@@ -38,10 +38,10 @@ def test_the_two_ways_to_write_a_range_agree() -> None:
     [
         (["lrr=log:0.1:1"], r"'lrr' is not known; did you mean 'lr'\? Choices: .*momentum.*amp"),
         (["rule=bp,fa"], "'rule' is not known"),
-        (["seed=0,1"], "'seed' is not known"),  # a search sets it, and what is held out
-        (["holdout=0.1,0.2"], "'holdout' is not known"),
-        (["device=cpu,cuda"], "'device' is not known"),  # it changes nothing that is learnt
-        (["probe_size=8,16"], "'probe_size' is not known"),
+        (["seed=0,1"], "'seed' cannot be searched: a search sets it itself"),
+        (["holdout=0.1,0.2"], "'holdout' cannot be searched: a search sets it itself"),
+        (["device=cpu,cuda"], "'device' cannot be searched: it changes nothing that is learned"),
+        (["probe_size=8,16"], "'probe_size' cannot be searched: it changes nothing"),
         (["lr"], "expected NAME=log:LOW:HIGH"),
         (["=0.1,0.2"], "expected NAME=log:LOW:HIGH"),
         (["lr=log:0.5:0.1"], "lr: expected low < high, got 0.5 and 0.1"),
