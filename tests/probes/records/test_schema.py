@@ -17,6 +17,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import (
     LayerArrays,
     Snapshot,
+    layer_names,
     open_run,
     open_snapshot,
     read_layer,
@@ -66,6 +67,14 @@ STATE = {
 
 def same_bits(a, b):
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def test_more_than_ten_layers_keep_their_order(tmp_path):
+    names = [f"fc{number}" for number in np.random.default_rng(0).permutation(12)]
+    layers = {name: LayerArrays(random(2, 3), None, "Linear", index) for index, name in enumerate(names)}
+    write_snapshot(tmp_path / "s.nc", Snapshot(0, dict(sorted(layers.items())), {}))
+    with open_snapshot(tmp_path / "s.nc") as file:
+        assert layer_names(file) == names
 
 
 def test_snapshot_comes_back_bitwise(tmp_path):

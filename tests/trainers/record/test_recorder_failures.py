@@ -124,7 +124,8 @@ def test_an_existing_run_is_replaced_only_by_force(tmp_path):
     path = tmp_path / "run"
     with Recorder(linear(), path) as recorder:
         recorder.snapshot(7, loss=1.0)
-    for name in ("notes.txt", "analysis.nc", "report.html", "checkpoint.pt"):
+    left = ("analysis.nc", "findings.json", "report.html", "report.pdf", "probe_batch.nc", "checkpoint.pt")
+    for name in ("notes.txt", *left):
         (path / name).write_text("old")
     before = files(path)
     with pytest.raises(InputError, match="run: exists already; choose another path or replace it with force"):
