@@ -317,4 +317,6 @@ def test_results_of_another_kind_are_refused(tmp_path):
 
 
 def test_words_of_the_page_are_paragraphs(folder):
-    assert all(block.text.endswith(".") for block in blocks(study.report(folder).sections, Text))
+    texts = [block.text for block in blocks(study.report(folder).sections, Text)]
+    assert texts
+    assert all(text.endswith(".") for text in texts)

@@ -63,6 +63,19 @@ def test_kolen_pollack_contracts_under_any_recipe(options):
     assert gaps[-1] < 1e-2 * gaps[0]
 
 
+def test_clipping_scales_feedback_that_shares_the_steps_by_the_norm_of_the_forward_gradients():
+    model, learner = make("kp", lr=0.05, momentum=0.0, clip_norm=0.01, coefficients={"decay": 0.4})
+    start = [(layer.weight - layer.feedback).detach().clone() for _, layer in synapses(model)]
+    learner.begin(0)
+    F.cross_entropy(model(X), Y).backward()
+    norm = nn.utils.get_total_norm([p.grad for p in learner.forward if p.grad is not None]).item()
+    assert norm > 0.1
+    learner.step(0)
+    for before, (_, layer) in zip(start, synapses(model), strict=True):
+        now = (layer.weight - layer.feedback).detach()
+        torch.testing.assert_close(now, before * (1 - 0.05 * 0.4 * 0.01 / norm), rtol=1e-6, atol=1e-12)
+
+
 def test_kolen_pollack_contracts_exactly_with_plain_sgd():
     model, learner = make("kp", lr=0.05, momentum=0.0, coefficients={"decay": 0.4})
     layer = model[3]

@@ -168,6 +168,7 @@ def test_feedback_that_is_the_forward_weights_costs_nothing(rule, batch):
         for _, layer in synapses(model):
             layer.feedback.copy_(layer.weight)
     costs = np.array(list(attribution(model, *batch, lr=0.05).values()))
+    assert costs.shape == (4, 2)
     np.testing.assert_allclose(costs, 0.0, atol=1e-6)
 
 
@@ -197,6 +198,7 @@ def test_frozen_parameters_do_not_learn(batch):
     for p in model.parameters():
         p.requires_grad_(False)
     costs = list(attribution(model, *batch).values())
+    assert len(costs) == 4
     assert costs[0] == (0.0, 0.0)
     assert np.isnan([share for _, share in costs[1:]]).all()
 
@@ -206,6 +208,7 @@ def test_a_rate_too_small_to_see_gives_the_slope(batch):
     model = convert("mlp", "fa", batch)
     expected = attribution(model, *batch, lr=1e-9)
     found = attribution(model.float(), batch[0].float(), batch[1], lr=1e-9)
+    assert found.keys() == expected.keys() == {"1", "3", "5", "7"}
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-3, atol=1e-4)
 
 
@@ -227,4 +230,5 @@ def test_weights_that_are_not_finite(batch):
     with torch.no_grad():
         model.body.weight[0] = math.nan
     costs = attribution(model, *batch, lr=0.05)
+    assert len(costs) > 2
     assert np.isnan(list(costs.values())[1:]).all()

@@ -289,7 +289,9 @@ def test_feedback_that_does_not_learn_has_no_law(name):
     torch.manual_seed(0)
     x = torch.randn(3, 5)
     model = transport_free(nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)), rule(name), sample=x)
-    assert all("law" not in found for found in error_signals(model, x, torch.arange(3)).values())
+    signals = error_signals(model, x, torch.arange(3))
+    assert signals.keys() == {"0", "1"}
+    assert all("law" not in found for found in signals.values())
 
 
 # The layer as an operator
