@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lowest lint bench clean
 
 install: $(READY)
 
@@ -21,6 +21,12 @@ demo: $(READY)  ## four rules on real data, recorded, analysed, with a report to
 test: $(READY)
 	$(BIN)/python -m pytest -q --numprocesses auto
 
+lowest:  ## the tests again with the lowest versions that pyproject.toml declares; TESTS="tests/probes" for some of them
+	python3 -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct --editable ".[dev]"
+	$(VENV)-lowest/bin/python -m pytest -q --numprocesses auto -W default::DeprecationWarning $(TESTS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,4 +38,4 @@ bench: $(READY)  ## ratios against native PyTorch, measured side by side; see be
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

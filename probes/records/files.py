@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import secrets
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from wtdiag.probes.errors import InputError
+
+_ASIDE = re.compile(r"\..+\.((?P<place>[0-9a-f]{8})-(?P<process>\d+)-)?[0-9a-f]{8}\.tmp")
+_GIVEN_UP = 86400.0
+"""Seconds after which a file aside of another machine's process counts as left by one that was killed."""
 
 
 @contextmanager
@@ -37,7 +45,8 @@ def write_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     # Two processes may write one file at once: each has its own name aside, the last to finish wins.
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    aside = path.with_name(f".{path.name}.{_place()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    _remove_torn(path.parent)
     try:
         yield aside
         _flush(aside)
@@ -57,6 +66,43 @@ def _reason(error: OSError | RuntimeError) -> str:
         return os.strerror(error.errno)
     said = re.search(r"error message = '([^']*)'", str(error))
     return said[1] if said else " ".join(str(error).split())
+
+
+@cache
+def _remove_torn(folder: Path) -> None:
+    """Remove what killed writers left in a folder, once for each process: a folder may hold very many files."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            match = _ASIDE.fullmatch(entry.name)
+            if match is None:
+                continue
+            with suppress(OSError):
+                if match["place"] == _place():
+                    torn = not _is_alive(int(match["process"]))
+                else:
+                    torn = time.time() - entry.stat(follow_symlinks=False).st_mtime > _GIVEN_UP
+                if torn:
+                    os.unlink(entry.path)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
+
+
+@cache
+def _place() -> str:
+    """Name this machine since its start, and the numbering of its processes, of which a container has its own."""
+    try:
+        marks = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        marks = socket.gethostname()
+    return hashlib.sha256(marks.encode()).hexdigest()[:8]
 
 
 def _flush(path: Path) -> None:
