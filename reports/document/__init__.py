@@ -1,1 +1,1 @@
-"""What a report holds, free of any page format (`content`), and its two renderings (`html`, `pdf`)."""
+"""The content of a report, independent of any page format (`content`), and its two renderings (`html`, `pdf`)."""
