@@ -28,9 +28,9 @@ PAPERS = {"a4": "a4", "letter": "us-letter"}
 def render(report: Report, paper: str = "a4") -> bytes:
     """Return a report as a PDF; the same report gives the same bytes.
 
-    All text from a run is passed as JSON and set as text, so that none of it is read as typst markup. The fonts are those
-    that come with typst and matplotlib, on every machine, and stand in for one another; a character that they lack is
-    printed as `drawable` writes it.
+    All text from a run is passed as JSON and set as text, so that none of it is read as typst markup. The fonts are
+    those that come with typst and matplotlib, on every machine, and stand in for one another; a character that they
+    lack is printed as `drawable` writes it.
 
     Raises
     ------
