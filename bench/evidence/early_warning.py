@@ -70,7 +70,7 @@ class Past:
         return float(np.fmax.reduce((values.isel(step=-1) / values.isel(step=0)).values))
 
     def findings(self) -> bool:
-        """Whether the diagnosis has a finding of high severity."""
+        """Return whether the diagnosis has a finding of high severity."""
         return any(each.severity == "high" for each in diagnose(self.analysis, self.config, self.metrics))
 
 

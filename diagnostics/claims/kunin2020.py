@@ -96,7 +96,7 @@ def _lost(pairs: Pairs, rule: str) -> NDArray[np.float64]:
 
 
 def _bites(grid: xr.Dataset, level: float) -> bool:
-    """Whether noise costs any rule of the grid an accuracy that matters."""
+    """Return whether noise costs any rule of the grid an accuracy that matters."""
     every = ((str(rule), _noisy(grid, str(rule), level)) for rule in grid["rule"].values)
     return any(pairs and len(pairs.accuracy["bp"]) and _lost(pairs, rule).mean() >= MARGIN for rule, pairs in every)
 

@@ -150,7 +150,7 @@ def fa_tells(grid: xr.Dataset, margin: float, place: Mapping[str, Any]) -> str:
 
 
 def varies(grid: xr.Dataset, factor: str) -> bool:
-    """Whether a grid has a factor whose levels are numbers."""
+    """Return whether a grid has a factor whose levels are numbers."""
     return factor in grid["status"].dims and grid[factor].dtype.kind in "iuf"
 
 

@@ -62,8 +62,8 @@ def reached(sweep: xr.Dataset, levels: ArrayLike | None = None) -> xr.Dataset:
             hits = int((accuracy >= x * best).sum())
             share[row, column] = hits / len(accuracy)
             low[row, column], high[row, column] = intervals.of_share(hits, len(accuracy))
-    status, told = sweep["status"].transpose("rule", "trial").values, (*COUNTED, "failed")
-    counts = np.stack([(status == each).sum(axis=1) for each in told], axis=1)
+    status, states = sweep["status"].transpose("rule", "trial").values, (*COUNTED, "failed")
+    counts = np.stack([(status == each).sum(axis=1) for each in states], axis=1)
     over = "rule", "level"
     return xr.Dataset(
         {
@@ -73,7 +73,7 @@ def reached(sweep: xr.Dataset, levels: ArrayLike | None = None) -> xr.Dataset:
             "count": (("rule", "status"), counts, {"units": "1", "long_name": "configurations"}),
             "best": ((), best, {"units": "1", "long_name": "best validation accuracy of the reference"}),
         },
-        {"rule": rules, "level": marks, "status": list(told)},
+        {"rule": rules, "level": marks, "status": list(states)},
     )
 
 

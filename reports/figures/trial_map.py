@@ -94,7 +94,7 @@ def _boundaries(axes: Axes, search: xr.Dataset) -> list[Any]:
 
 
 def beyond(search: xr.Dataset, *, x: str, y: str, log: tuple[bool, bool]) -> NDArray[np.bool_]:
-    """Whether each trial lies beyond a predicted boundary; for a trial outside the map, its nearest edge counts."""
+    """Return whether each trial lies beyond a predicted boundary; outside the map, its nearest edge counts."""
     outside = np.zeros(search.sizes["trial"], dtype=bool)
     scale = [np.log if logarithmic else np.asarray for logarithmic in log]
     axes = [do(search[name].values.astype(float)) for do, name in zip(scale, ("map_x", "map_y"), strict=True)]

@@ -82,7 +82,7 @@ def meanings(analysis: xr.Dataset, names: list[str]) -> str:
 
 
 def _apart(run: Facts) -> bool:
-    """Whether the last evaluation and the last measured snapshot come from different steps."""
+    """Return whether the last evaluation and the last measured snapshot come from different steps."""
     return bool(np.isfinite(run.test_accuracy)) and run.test_step != run.step
 
 

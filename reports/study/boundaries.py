@@ -96,7 +96,7 @@ def _stands(search: xr.Dataset, rule: str) -> dict[str, str]:
 
 
 def _is_axis(search: xr.Dataset, name: str, log: bool) -> bool:
-    """Whether the predictions can be interpolated along an axis."""
+    """Return whether the predictions can be interpolated along an axis."""
     if name not in search.coords or search[name].dtype.kind not in "fiu" or search.sizes[name] < 2:
         return False
     values = search[name].values.astype(float)

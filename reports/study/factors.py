@@ -107,7 +107,7 @@ def _estimates(grid: xr.Dataset, measure: GridVariable, factor: str, methods: Me
 
 
 def _exact(name: str, measure: GridVariable) -> bool:
-    """Whether this is an angle of backpropagation, which is zero and says nothing."""
+    """Return whether this is an angle of backpropagation, which is zero and says nothing."""
     return name == "bp" and measure in (WEIGHT, ERROR)
 
 
