@@ -1,8 +1,8 @@
 """Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] [studies]``.
 
-``theory``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well predictions and
-findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same with the results of
-studies.
+``theory``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well predictions
+and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same with the
+results of studies.
 """
 
 from __future__ import annotations
