@@ -64,6 +64,14 @@ def test_train_and_analyze(run, tmp_path):
     assert max(map(len, printed.splitlines()[:-4])) <= 80
 
 
+def test_options_that_are_off_or_zero_go_before_the_file(run, tmp_path):
+    (tmp_path / "mine.toml").write_text('rule = "fa"\nbatch_norm = true\nwarmup = 0.1\n')
+    words = (*QUICK, "--config", tmp_path / "mine.toml", "--no-batch-norm", "--warmup", 0, "--out", tmp_path / "run")
+    assert run("train", *words)[0] == 0
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert (settings["rule"], settings["batch_norm"], settings["warmup"]) == ("fa", False, 0)
+
+
 def test_several_rules_train_as_each_would_alone(run, tmp_path):
     code, printed, _ = run("train", "--rule", "wm", "--rule", "brsf", *QUICK, "--out", tmp_path / "both")
     assert code == 0
