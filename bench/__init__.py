@@ -1,1 +1,1 @@
-"""Benchmarks of cost (`bench.speed`) and of correctness (`bench.evidence`): ``python -m bench``."""
+"""What wtdiag costs (`bench.speed`) and how right it is (`bench.evidence`): ``python -m bench``."""

@@ -23,7 +23,8 @@ from wtdiag.diagnostics.analysis.reading import complete
 from wtdiag.diagnostics.analysis.survey import Row, Signals, Survey, Values
 from wtdiag.probes import PROBES, Probe
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.probes.records.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path, write_aside
+from wtdiag.probes.records.netcdf import read_dataset, write_dataset
+from wtdiag.probes.records.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path
 
 Attribution = Callable[[int], Mapping[str, tuple[float, float]]]
 """Gives for a step, by layer, what its feedback costs: degrees, and share of backprop's decrease of the loss."""
@@ -123,8 +124,7 @@ def write_analysis(analysis: xr.Dataset, path: str | os.PathLike[str]) -> None:
     InputError
         If ``path`` cannot be written.
     """
-    with write_aside(path) as aside:
-        analysis.to_netcdf(aside, engine="h5netcdf")
+    write_dataset(path, analysis)
 
 
 def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -137,13 +137,18 @@ def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
     """
     if not (path := Path(path)).exists():
         raise InputError(f"{path}: there is no analysis; expected one, as `wtdiag analyze {path.parent}` writes it")
-    try:
-        analysis = xr.load_dataset(path, engine="h5netcdf")
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise InputError(f"{path}: is not an analysis file ({' '.join(str(error).split())})") from error
+    analysis = read_dataset(path, "an analysis file")
     for dim in ("step", "layer"):
         if not analysis.sizes.get(dim) or dim not in analysis.coords:
             raise InputError(f"{path}: has no coordinate {dim!r} with values; expected dims step and layer")
+    steps = analysis["step"].values
+    whole = steps.dtype.kind in "iu" and 0 <= int(steps.min()) <= int(steps.max()) < 2**63
+    if not whole or (np.diff(steps.astype(np.int64)) <= 0).any():
+        raise InputError(f"{path}: step holds {steps.dtype}; expected whole numbers that ascend from 0 or more")
+    for coordinate in {"layer", "kind"} & set(analysis.coords):
+        values = analysis[coordinate].values
+        if not all(isinstance(value, str) for value in values.ravel()):
+            raise InputError(f"{path}: {coordinate} holds {values.dtype}; expected texts")
     for name, measure in analysis.data_vars.items():
         if not set(measure.dims) <= {"step", "layer", "mode"} or measure.dtype.kind not in "fiu":
             found = f"{measure.dtype} over ({', '.join(map(str, measure.dims))})"

@@ -1,4 +1,4 @@
-"""Definition of a claim: its texts, its threshold and the reason for it, and the function that measures it."""
+"""What a claim is: its texts, its threshold and why it lies there, and the function that measures its statistic."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from wtdiag.diagnostics.comparison.results import StudyResults
 from wtdiag.probes.discovery import enter
 
 MARGIN = 0.02
-"""Difference in accuracy that matters: rules that are closer to each other match, rules further apart do not."""
+"""Difference in accuracy that matters: rules nearer to each other than that match, rules further apart do not."""
 
 Direction = Literal["above", "below", "within"]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The statistic of a claim, measured on some evidence.
+    """A statistic as some evidence gives it.
 
     Attributes
     ----------
     what : str
-        Name of the statistic, such as "sa − bp".
+        What the value is, as "sa − bp".
     value, low, high : float
-        The statistic and its 95 % interval.
+        It, and its 95 % interval.
     n : int
-        Number of seeds or trials that it is taken over.
+        How many seeds or trials it is over.
     of : str
-        Unit of ``n``: "seeds", or "trials" of the rule with the fewest.
+        Which of the two: "seeds", or "trials" of the rule with the fewest.
     where : str
         Network and data.
     facts : str
-        Further numbers that belong to the statistic.
+        Further numbers that belong to it.
     blocked : str
-        Reason why the statistic decides nothing, whatever its interval; "" if it may decide.
+        Why it decides nothing, whatever its interval; "" if it may decide.
     doubt : str
-        Reason why the statistic cannot show that the claim holds, although it may show that the claim fails.
+        Why it cannot show that the claim holds, though it may show that it does not.
     """
 
     what: str
@@ -61,31 +61,31 @@ Statistic = Callable[[StudyResults], Measured | None]
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of a paper, and how it is decided.
+    """A claim of a paper, and what decides it.
 
     Attributes
     ----------
     name : str
-        Its short name, in lower case with hyphens.
+        Its slug.
     paper : str
         Authors, year and arXiv number.
     sentence : str
-        The claim, in our words.
+        What is claimed, in our words.
     statistic : str
-        The statistic that is measured, in words and as a formula.
+        What is measured, in words and as a formula.
     direction : str
-        Side on which the 95 % interval must lie if the claim holds: "above" or "below" the threshold, or "within" the
-        range between its negative and itself.
+        Where the 95 % interval must lie if the claim holds: "above" or "below" the threshold, or "within" it and its
+        negative.
     threshold : float
-        Value that the interval is compared with, as a share: 0.02 is two percentage points.
+        Against which the interval is held, as a share: 0.02 is two percentage points.
     reason : str
-        Reason for the threshold.
+        Why the threshold lies there.
     needs : str
-        Parts of a study that the claim needs.
+        What a study must hold for it.
     measure : callable
-        Function that returns the statistic, or None where the evidence lacks what it needs.
+        Gives the statistic, or None where the evidence cannot tell.
     resampled : str
-        Units over which the interval is taken.
+        What the interval is over.
     """
 
     name: str
@@ -108,10 +108,7 @@ class Claim:
         else:
             where = f"{self.direction} {at}".replace("-", "−")
             beyond = "below" if self.direction == "above" else "above"
-        return (
-            f"seen if the whole interval, over {self.resampled}, lies {where}; not seen if it lies wholly {beyond}; "
-            f"otherwise undecided"
-        )
+        return f"seen: the whole interval, over {self.resampled}, {where}; not seen: wholly {beyond}; else undecided"
 
 
 CLAIMS: dict[str, Claim] = {}
@@ -129,7 +126,7 @@ def claim(
     needs: str,
     resampled: str = "seeds",
 ) -> Callable[[Statistic], Statistic]:
-    """Register the function that measures a claim in `CLAIMS`, by the claim's name; `Claim` defines the arguments."""
+    """Enter what measures a claim in `CLAIMS` under its slug; `Claim` tells what the arguments are."""
 
     def register(measure: Statistic) -> Statistic:
         found = Claim(name, paper, sentence, statistic, direction, threshold, reason, needs, measure, resampled)
@@ -149,36 +146,36 @@ def over_seeds(
 
 
 def floor(accuracies: Mapping[str, float], by_chance: float) -> str:
-    """State which accuracy is below twice chance, where differences between rules mean nothing; "" if none is.
+    """Say which accuracy is below twice chance, where differences between rules mean nothing; "" if none is.
 
     Examples
     --------
     >>> floor({"bp": 0.15, "fa": 0.3}, 0.1)
-    'bp itself reaches only 15.0 %, below twice chance'
+    'bp itself answers 15.0 %, below twice chance'
     """
     if math.isnan(by_chance):
-        return "the accuracy by chance is not known, because the results do not hold the number of classes"
+        return "the accuracy by chance is not known: the results do not tell the number of classes"
     for arm, accuracy in accuracies.items():
         if accuracy < 2 * by_chance:
-            return f"{arm} itself reaches only {points(accuracy)} %, below twice chance"
+            return f"{arm} itself answers {points(accuracy)} %, below twice chance"
     return ""
 
 
 def left_out(seeds: int) -> str:
-    """State how many seeds are left out; "" if none is.
+    """Say how many seeds are left out; "" if none is.
 
     Examples
     --------
     >>> left_out(1)
-    '1 seed is left out because a run failed or has not ended'
+    '1 seed is left out for runs that failed or have not ended'
     """
-    if not seeds:
-        return ""
-    return f"{seeds} seed{'s are' if seeds > 1 else ' is'} left out because a run failed or has not ended"
+    return f"{seeds} seed{'s are' if seeds > 1 else ' is'} left out for runs that failed or have not ended" * (
+        seeds > 0
+    )
 
 
 def points(value: float) -> str:
-    """Return a difference of accuracies as text, in percentage points.
+    """Write a difference of accuracies in percentage points.
 
     Examples
     --------

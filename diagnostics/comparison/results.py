@@ -1,33 +1,32 @@
-"""Results of studies, sweeps and transfers: the content of their files, which are checked as they come from anyone."""
+"""Results of studies, sweeps and transfers: what their files hold, and reading them, for they may come from anyone."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records.files import parse_json
+from wtdiag.probes.records.netcdf import read_dataset
 
 RESULTS = "results.nc"
 STATUSES = ("finished", "diverged", "pruned", "failed", "interrupted", "pending", "running", "absent")
-"""States of a run of a study; "absent" means that no run is planned at that place."""
+"""How a run of a study can stand; absent: there is none at that place."""
 
 _MEASURED = ("steps", "seconds")
 _TRANSFER = ("rule", "configuration", "architecture", "seed")
-_LARGEST = 2**28  # bytes of one variable
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """Content of a file of one kind: the required dims, and variables over all dims of ``status``."""
+    """What a file of one kind holds: required dims, and variables over all dims of ``status``."""
 
     dims: tuple[str, ...]
     texts: tuple[str, ...]
@@ -53,7 +52,7 @@ RESULT_KINDS = {
         _TRANSFER, ("status", "reason"), ("test_accuracy", "test_loss", *_MEASURED), ("source", "reference")
     ),
 }
-"""Kinds of results, by the value of the attribute ``kind``."""
+"""The kinds of results, as the attribute ``kind`` names them."""
 
 _OPTIONAL = {
     "importance": ("rule", "parameter"),
@@ -64,14 +63,14 @@ _OPTIONAL = {
 
 @dataclass(frozen=True)
 class StudyResults:
-    """All results in the folder of a study.
+    """All results that lie in a study's folder.
 
     Attributes
     ----------
     grid : Dataset or None
-        Results of the study's own runs.
+        Of the study's own runs.
     sweeps, transfers : mapping of str to Dataset
-        Results of its sweeps and transfers, by folder name.
+        By the names of their folders.
     """
 
     grid: xr.Dataset | None = None
@@ -80,22 +79,22 @@ class StudyResults:
 
 
 def read_results(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Read the results of a study, a sweep or a transfer, and check that they are valid.
+    """Read the results of a study, a sweep or a transfer, and check that they are what they should be.
 
     Parameters
     ----------
     path
-        A ``results.nc``; `RESULT_KINDS` lists what each kind holds.
+        A ``results.nc``. `RESULT_KINDS` tells what each kind holds.
 
     Returns
     -------
     Dataset
-        Texts are objects, numbers keep their type. ``attrs["kind"]`` is one of `RESULT_KINDS`.
+        Texts as objects, numbers as they are. ``attrs["kind"]`` is one of `RESULT_KINDS`.
 
     Raises
     ------
     InputError
-        If there is no such file, it is incomplete, refers to other files, or lacks a part of its kind.
+        If there is no such file, it is not whole, points at other files, or lacks what its kind holds.
 
     Examples
     --------
@@ -106,24 +105,21 @@ def read_results(path: str | os.PathLike[str]) -> xr.Dataset:
     """
     if not (path := Path(path)).is_file():
         raise InputError(f"{path}: there are no results; expected a file that wtdiag study, sweep or transfer wrote")
+    results = read_dataset(path, "a file of results")
     try:
-        _check_own(path)
-        results = xr.load_dataset(path, engine="h5netcdf", decode_times=False)
         check_results(results)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(f"{path}: is not a results file ({' '.join(str(error).split())})") from error
     return results
 
 
 def gather(folder: str | os.PathLike[str]) -> StudyResults:
-    """Read all results in the folder of a study; the folder of a single sweep or transfer is accepted too.
+    """Read all results in the folder of a study; that of one sweep or transfer will do too.
 
     Raises
     ------
     InputError
-        If the folder holds no results, or a file cannot be read.
+        If it holds none, or one cannot be read.
 
     Examples
     --------
@@ -133,23 +129,23 @@ def gather(folder: str | os.PathLike[str]) -> StudyResults:
     wtdiag.probes.errors.InputError: nowhere: holds no results; expected results.nc or sweeps/*/results.nc or ...
     """
     folder = Path(folder)
-    by_kind: dict[str, dict[str, xr.Dataset]] = {kind: {} for kind in RESULT_KINDS}
+    found: dict[str, dict[str, xr.Dataset]] = {kind: {} for kind in RESULT_KINDS}
     places = [RESULTS, f"sweeps/*/{RESULTS}", f"transfers/*/{RESULTS}"]
     for path in (path for place in places for path in sorted(folder.glob(place))):
         results = read_results(path)
-        by_kind[results.attrs["kind"]][path.parent.resolve().name] = results
-    if not any(by_kind.values()):
+        found[results.attrs["kind"]][path.parent.resolve().name] = results
+    if not any(found.values()):
         raise InputError(f"{folder}: holds no results; expected {' or '.join(places)}")
-    return StudyResults(next(iter(by_kind["grid"].values()), None), by_kind["sweep"], by_kind["transfer"])
+    return StudyResults(next(iter(found["grid"].values()), None), found["sweep"], found["transfer"])
 
 
 def check_results(results: xr.Dataset) -> None:
-    """Check that a dataset holds everything that its kind requires.
+    """Require a dataset to hold what its kind does.
 
     Raises
     ------
     InputError
-        If a part is missing or invalid, with the name of that part.
+        Naming what is missing or of another kind than it should be.
 
     Examples
     --------
@@ -162,7 +158,7 @@ def check_results(results: xr.Dataset) -> None:
     kind = RESULT_KINDS[name]
     for attr in ("title", "settings", *kind.attrs):
         if not isinstance(results.attrs.get(attr), str):
-            raise InputError(f"{attr}: expected an attribute with text, got {results.attrs.get(attr)!r:.60}")
+            raise InputError(f"{attr}: expected a text among the attributes, got {results.attrs.get(attr)!r:.60}")
     settings_of(results)
     dims = results["status"].dims if "status" in results else ()
     if not set(kind.dims) <= set(dims) or (len(dims) > len(kind.dims) and not kind.open_dims):
@@ -195,7 +191,7 @@ def settings_of(results: xr.Dataset) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the attribute ``settings`` is not a JSON object.
+        If the attribute ``settings`` is no JSON object.
 
     Examples
     --------
@@ -206,9 +202,9 @@ def settings_of(results: xr.Dataset) -> dict[str, Any]:
 
 
 def chance(results: xr.Dataset) -> float:
-    """Return the accuracy by chance, 1 / classes, NaN if it is not known.
+    """Return the accuracy by chance, 1 / classes, NaN where it cannot be told.
 
-    It is taken from the attribute ``classes``, or else from a run that diverged, which answers at chance.
+    It is told by the attribute ``classes``, or else by a run that diverged, which answers at chance.
 
     Examples
     --------
@@ -227,10 +223,10 @@ def chance(results: xr.Dataset) -> float:
 
 
 def _object(results: xr.Dataset, attr: str) -> dict[str, Any]:
-    """Return the JSON object in an attribute."""
+    """Return the JSON object that an attribute holds."""
     try:
-        content = json.loads(results.attrs[attr])
-    except (ValueError, RecursionError):
+        content = parse_json(results.attrs[attr])
+    except ValueError:
         content = None
     if not isinstance(content, dict):
         raise InputError(f"{attr}: expected a JSON object, got {results.attrs[attr]!r:.60}")
@@ -238,36 +234,23 @@ def _object(results: xr.Dataset, attr: str) -> dict[str, Any]:
 
 
 def _check_searched(results: xr.Dataset) -> None:
-    """Check that every parameter of the space has its values, and that the map, if any, is over two of them."""
+    """Require every parameter of the space to have its values, and the map, if there is one, to be over two of them."""
     space = _object(results, "space")
     for name in space:
         if name not in results or set(results[name].dims) != {"rule", "trial"}:
-            raise InputError(f"{name}: expected a variable over rule, trial, because it is in the space")
+            raise InputError(f"{name}: expected a variable over rule, trial, for it is in the space")
         _check_values(results, name, text=_are_texts(results[name].values))
     if "map" in results.attrs:
         try:
-            first, second = json.loads(results.attrs["map"])
-        except (ValueError, TypeError, RecursionError):
+            first, second = parse_json(results.attrs["map"])
+        except (ValueError, TypeError):
             first = second = None
         if first == second or not all(isinstance(name, str) and name in space for name in (first, second)):
             raise InputError(f"map: expected two parameters of the space, got {results.attrs['map']!r:.60}")
 
 
-def _check_own(path: Path) -> None:
-    """Refuse a file whose content lies in other files, or whose variables are far larger than the file."""
-    with h5py.File(path, "r") as file:
-        for name in file:
-            link, item = file.get(name, getlink=True), file.get(name)
-            if not isinstance(link, h5py.HardLink) or not isinstance(item, h5py.Dataset):
-                raise InputError(f"{name}: expected a variable inside the file")
-            if item.external or item.is_virtual:
-                raise InputError(f"{name}: lies in another file; expected a variable inside the file")
-            if item.nbytes > _LARGEST:
-                raise InputError(f"{name}: has {item.nbytes} bytes; expected at most {_LARGEST}")
-
-
 def _check_levels(results: xr.Dataset, dim: str, *, text: bool, whole: bool) -> None:
-    """Check that a dim has a coordinate with distinct levels of the right kind."""
+    """Require a dim to have a coordinate of different levels of the right kind."""
     if dim not in results.coords or not results.sizes[dim]:
         raise InputError(f"{dim}: expected a coordinate with at least one level")
     levels = results[dim].values
@@ -276,7 +259,7 @@ def _check_levels(results: xr.Dataset, dim: str, *, text: bool, whole: bool) -> 
         expected = "texts" if text else "whole numbers" if whole else "texts or numbers"
         raise InputError(f"{dim}: expected {expected} as levels, got {levels[0]!r:.60}")
     if len(set(levels.tolist())) < len(levels):
-        raise InputError(f"{dim}: holds the same level twice")
+        raise InputError(f"{dim}: has a level twice")
 
 
 def _check_values(results: xr.Dataset, name: str, *, text: bool) -> None:

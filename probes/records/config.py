@@ -45,11 +45,13 @@ def _about(
     roles: str,
     choices: tuple[str, ...] = (),
     least: float | None = None,
+    most: float | None = None,
     below: float | None = None,
 ) -> dict[str, Any]:
     for role in roles.split():
         check_one_of("role", role, ROLES)
-    return {"help": description, "roles": roles.split(), "choices": choices, "least": least, "below": below}
+    bounds = {"least": least, "most": most, "below": below}
+    return {"help": description, "roles": roles.split(), "choices": choices, **bounds}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,37 +78,39 @@ class DeclaredSettings:
     model: str = _setting(
         "mlp", "mlp, conv, resnet8/20/32/44/56/110 or any torchvision classification model.", roles="architecture"
     )
-    depth: int | None = _setting(None, "Weight layers of the model.", roles="architecture", least=1)
-    width: int | None = _setting(None, "Width of the model.", roles="architecture", least=1)
+    depth: int | None = _setting(None, "Weight layers of the model.", roles="architecture", least=1, most=10**4)
+    width: int | None = _setting(None, "Width of the model.", roles="architecture", least=1, most=2**20)
     batch_norm: bool = _setting(True, "Batch normalisation in the model.", roles="architecture")
     data: str = _setting("digits", "Data set; digits and glyphs need no files.", roles="data")
     data_dir: str | None = _setting(None, "Folder of the data set's files.", roles="location")
     download: bool = _setting(False, "Fetch the data set into --data-dir if it is not there.", roles="location")
     image_size: int | None = _setting(
-        None, "Side of the images in pixels, where there is a choice.", roles="data", least=1
+        None, "Side of the images in pixels, where there is a choice.", roles="data", least=1, most=2**14
     )
     holdout: float = _setting(
         0.0, "Share of the training set to be tested on instead of the test set.", roles="protocol", least=0, below=1
     )
-    epochs: float = _setting(10.0, "Passes over the training set.", roles="training", least=0)
-    batch_size: int = _setting(64, "Examples per step.", roles="training", least=2)
-    seed: int = _setting(0, "Seed of initial weights, data order and all noise.", roles="protocol number", least=0)
+    epochs: float = _setting(10.0, "Passes over the training set.", roles="training", least=0, most=10**6)
+    batch_size: int = _setting(64, "Examples per step.", roles="training", least=2, most=2**20)
+    seed: int = _setting(
+        0, "Seed of initial weights, data order and all noise.", roles="protocol number", least=0, most=2**63 - 1
+    )
     optimizer: str = _setting("sgd", "Optimiser of the forward weights.", roles="training", choices=OPTIMIZERS)
-    lr: float = _setting(0.05, "Learning rate of the forward weights.", roles="training number", least=0)
+    lr: float = _setting(0.05, "Learning rate of the forward weights.", roles="training number", least=0, most=1e38)
     momentum: float = _setting(0.9, "Momentum of SGD.", roles="training number", least=0, below=1)
     nesterov: bool = _setting(False, "Nesterov's form of momentum.", roles="training number")
     weight_decay: float = _setting(
-        0.0, "Weight decay of the forward weights; adamw decouples it.", roles="training number", least=0
+        0.0, "Weight decay of the forward weights; adamw decouples it.", roles="training number", least=0, most=1e38
     )
     schedule: str = _setting(
         "cosine", "Learning rate; step: ×0.1 at 1/3, 2/3 and 8/9.", roles="training number", choices=SCHEDULES
     )
-    warmup: float = _setting(1.0, "Epochs of linear warm-up.", roles="training number", least=0)
+    warmup: float = _setting(1.0, "Epochs of linear warm-up.", roles="training number", least=0, most=10**6)
     label_smoothing: float = _setting(
         0.0, "Label smoothing of the cross-entropy loss, from 0 to 1.", roles="training number", least=0, below=1
     )
     clip_norm: float | None = _setting(
-        None, "Largest norm of the forward weights' gradient.", roles="training", least=0
+        None, "Largest norm of the forward weights' gradient.", roles="training", least=0, most=1e38
     )
     feedback_optimizer: str | None = _setting(
         None,
@@ -115,19 +119,23 @@ class DeclaredSettings:
         choices=("forward", *OPTIMIZERS),
     )
     feedback_lr: float | None = _setting(
-        None, "Learning rate of learned feedback weights.", roles="feedback number", least=0
+        None, "Learning rate of learned feedback weights.", roles="feedback number", least=0, most=1e38
     )
     feedback_momentum: float = _setting(
         0.0, "Momentum of SGD on learned feedback weights.", roles="feedback number", least=0, below=1
     )
     delay: float = _setting(
-        0.0, "Epochs at the start in which the feedback weights alone learn.", roles="feedback", least=0
+        0.0, "Epochs at the start in which the feedback weights alone learn.", roles="feedback", least=0, most=10**6
     )
     alternate: int = _setting(
-        0, "Task steps between two feedback steps; 0: both in each step.", roles="feedback", least=0
+        0, "Task steps between two feedback steps; 0: both in each step.", roles="feedback", least=0, most=10**9
     )
     update_noise: float = _setting(
-        0.0, "Deviation of Gaussian noise on updates, times learning rate.", roles="training number", least=0
+        0.0,
+        "Deviation of Gaussian noise on updates, times learning rate.",
+        roles="training number",
+        least=0,
+        most=1e38,
     )
     noise_on: str = _setting(
         "both", "Which weights' updates are noisy.", roles="feedback number", choices=("forward", "feedback", "both")
@@ -135,14 +143,16 @@ class DeclaredSettings:
     device: str = _setting("auto", "auto, cpu, cuda or cuda:N.", roles="location")
     precision: str = _setting("float32", "Arithmetic.", roles="training", choices=("float32", "bfloat16", "float64"))
     snapshots: int = _setting(
-        20, "Snapshots, spaced logarithmically from first to last step.", roles="recording", least=2
+        20, "Snapshots, spaced logarithmically from first to last step.", roles="recording", least=2, most=10**6
     )
-    snapshot_every: int | None = _setting(None, "Also a snapshot every so many steps.", roles="recording", least=1)
+    snapshot_every: int | None = _setting(
+        None, "Also a snapshot every so many steps.", roles="recording", least=1, most=10**12
+    )
     max_gb: float | None = _setting(
-        None, "Disk space for snapshots, in GB; fewer are taken if need be.", roles="recording", least=0
+        None, "Disk space for snapshots, in GB; fewer are taken if need be.", roles="recording", least=0, most=10**9
     )
     probe_size: int = _setting(
-        64, "Examples in the fixed batch that the signal probes use.", roles="recording", least=2
+        64, "Examples in the fixed batch that the signal probes use.", roles="recording", least=2, most=2**20
     )
 
     def __post_init__(self) -> None:
@@ -187,9 +197,11 @@ def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> None:
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{field.name}: expected {_NAMES[kind]}, got {value!r}")
-    least = field.metadata["least"]
+    least, most = field.metadata["least"], field.metadata["most"]
+    if most is not None and value > most:
+        raise InputError(f"{field.name}: expected a number ≤ {most:g}, got {value!r:.60}")
     if least is not None and not (value >= least and math.isfinite(value)):
-        raise InputError(f"{field.name}: expected a number ≥ {least:g}, got {value!r}")
+        raise InputError(f"{field.name}: expected a number ≥ {least:g}, got {value!r:.60}")
     below = field.metadata["below"]
     if below is not None and value >= below:
         raise InputError(f"{field.name}: expected a number below {below:g}, got {value!r}")

@@ -1,25 +1,303 @@
-"""Files that are whole or absent: written aside, moved into place; and JSON with one-line errors."""
+"""Files of a run: regular ones of bounded size are read, and what is written is whole or absent.
+
+A run directory may come from anyone. Its files are opened here and nowhere else: no link is followed, no pipe or device
+is opened, and JSON, JSON lines and TOML have a largest size, depth and number.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 import os
 import re
 import secrets
 import socket
+import stat
 import time
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from wtdiag.probes.errors import InputError
 
 _ASIDE = re.compile(r"\..+\.((?P<place>[0-9a-f]{8})-(?P<process>\d+)-)?[0-9a-f]{8}\.tmp")
 _GIVEN_UP = 86400.0
 """Seconds after which a file aside of another machine's process counts as left by one that was killed."""
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+LARGEST_TEXT = 2**24
+"""Bytes of a JSON or TOML file, and of one line of metrics: what it becomes in memory is up to 30 times as large."""
+_LARGEST_TOML = 2**20
+_MOST_DOTS = 1000  # the time and memory that tomllib takes grow with the square of the parts of a key
+DEEPEST = 64
+"""Objects and lists within each other."""
+_SPECIAL = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+
+def open_regular(path: str | os.PathLike[str], *, follow: bool = False, writable: bool = False) -> BinaryIO:
+    """Open a regular file for reading, or for reading and writing in place.
+
+    Parameters
+    ----------
+    path
+        What to open.
+    follow
+        Whether the last part of the path may be a link. It may where the user named the file; a link among the files of
+        a run could lead to any file of the reader's.
+    writable
+        Whether it may be changed too.
+
+    Raises
+    ------
+    InputError
+        If it is a link, a folder, a pipe or a device.
+    OSError
+        If the operating system refuses.
+
+    Examples
+    --------
+    >>> open_regular("/dev/null")
+    Traceback (most recent call last):
+    ...
+    wtdiag.probes.errors.InputError: /dev/null: is a device; expected a regular file
+    """
+    _check_regular(path, os.stat(path, follow_symlinks=follow).st_mode)
+    flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDWR if writable else os.O_RDONLY) | (0 if follow else os.O_NOFOLLOW)
+    file = open(os.open(path, flags), "r+b" if writable else "rb")  # noqa: SIM115  (the caller closes it)
+    try:
+        _check_regular(path, os.fstat(file.fileno()).st_mode)  # it may have been exchanged since
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(path: str | os.PathLike[str], mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _SPECIAL.get(stat.S_IFMT(mode), "a device")
+        raise InputError(f"{path}: is {kind}; expected a regular file")
+
+
+def read_text(path: str | os.PathLike[str], expected: str, *, follow: bool = False, largest: int = LARGEST_TEXT) -> str:
+    """Read a UTF-8 text of at most ``largest`` bytes, with or without a byte-order mark.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is too large, or is something else than text; ``expected`` says what should be there.
+    """
+    try:
+        with open_regular(path, follow=follow) as file:
+            content = file.read(min(largest, os.fstat(file.fileno()).st_size) + 1)
+        if len(content) > largest:
+            raise InputError(f"{path}: has more than {largest} bytes; expected {expected}")
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); expected {expected}"
+        ) from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON of bounded depth whose whole numbers have at most 64 bits.
+
+    NaN and Infinity are taken, which earlier versions wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is something else; the message is one line.
+
+    Examples
+    --------
+    >>> parse_json('{"step": 1e3}')
+    {'step': 1000.0}
+    >>> parse_json("[" * 100 + "]" * 100)
+    Traceback (most recent call last):
+    ...
+    ValueError: objects and lists are more than 64 deep
+    """
+    return _bounded(json.loads, text)
+
+
+def _bounded(parse: Any, text: str | bytes) -> Any:
+    try:
+        content = parse(text)
+        _check_bounds(content, DEEPEST)
+    except RecursionError:
+        raise ValueError(f"objects and lists are more than {DEEPEST} deep") from None
+    except ValueError as error:
+        if "integer string conversion" in str(error):
+            raise ValueError("a whole number has thousands of digits; expected at most 64 bits") from None
+        raise
+    return content
+
+
+def _check_bounds(value: Any, depth: int) -> None:
+    """Require plain data to be of bounded depth and numbers, and its texts to be such as can be written."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("a text holds half a character (a lone surrogate)")
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise ValueError(f"a whole number has {len(str(abs(value)))} digits; expected at most 64 bits")
+    elif isinstance(value, dict | list):
+        if not depth:
+            raise ValueError(f"objects and lists are more than {DEEPEST} deep")
+        if isinstance(value, dict):
+            for key in value:
+                _check_bounds(key, depth)
+            value = value.values()
+        for item in value:
+            _check_bounds(item, depth - 1)
+
+
+def read_json(path: str | os.PathLike[str], *, follow: bool = False) -> dict[str, Any]:
+    """Read the JSON object in ``path``; ``follow`` says whether that may be a link, as for `open_regular`.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, unreadable or holds anything but one JSON object of bounded size, depth and numbers.
+
+    Examples
+    --------
+    >>> read_json("nowhere/config.json")
+    Traceback (most recent call last):
+    ...
+    wtdiag.probes.errors.InputError: nowhere/config.json: cannot be read (No such file or directory); ...
+    """
+    try:
+        content = parse_json(read_text(path, "a JSON object", follow=follow))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error}); expected a JSON object") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a JSON {type(content).__name__}; expected an object")
+    return content
+
+
+def read_toml(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
+    """Read a TOML file that the user named, of bounded size, depth and numbers; return its content and its text.
+
+    Raises
+    ------
+    InputError
+        If it is missing, unreadable or something else.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "my.toml")
+    >>> path.write_text('rule = "fa"')
+    11
+    >>> read_toml(path)
+    ({'rule': 'fa'}, 'rule = "fa"')
+    """
+    text = read_text(path, "TOML", follow=True, largest=_LARGEST_TOML)
+    try:
+        if any(line.partition("=")[0].count(".") > _MOST_DOTS for line in text.splitlines()):
+            raise ValueError(f"a key has more than {_MOST_DOTS} parts")
+        return _bounded(tomllib.loads, text), text
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be parsed: {error}") from None
+
+
+def json_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Read the JSON objects of a file, one on each line, without holding the file in memory.
+
+    A last line that does not end, as a killed writer leaves it, is passed over.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a line is too long or anything but a JSON object.
+    """
+    try:
+        with open_regular(path) as file:
+            for number, line in enumerate(iter(lambda: file.readline(LARGEST_TEXT + 1), b""), start=1):
+                if len(line) > LARGEST_TEXT:
+                    raise InputError(
+                        f"{path}: line {number} has more than {LARGEST_TEXT} bytes; expected a JSON object"
+                    )
+                if not line.endswith(b"\n"):
+                    return
+                text = line.decode("utf-8", errors="replace").rstrip("\n")
+                try:
+                    row = parse_json(text)
+                except ValueError as error:
+                    raise InputError(f"{path}: line {number} is not JSON ({error})") from error
+                if not isinstance(row, dict):
+                    raise InputError(f"{path}: line {number} is not a JSON object: {text[:60]!r}")
+                yield row
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected lines of JSON") from error
+
+
+def json_line(content: Mapping[str, Any]) -> bytes:
+    r"""Return ``content`` as a line of JSON; numbers that are not finite, which JSON does not have, become null.
+
+    Examples
+    --------
+    >>> json_line({"step": 3, "loss": float("nan")})
+    b'{"step": 3, "loss": null}\n'
+    """
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in content.items()
+    }
+    return json.dumps(finite, ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
+
+
+def check_json(content: Any) -> None:
+    """Require plain data that `write_json` can write and `read_json` reads.
+
+    Raises
+    ------
+    ValueError
+        If it holds anything else: other objects, numbers that are not finite, or what is out of bounds.
+
+    Examples
+    --------
+    >>> check_json({"lr": float("inf")})
+    Traceback (most recent call last):
+    ...
+    ValueError: Out of range float values are not JSON compliant...
+    """
+    _bounded(json.loads, json.dumps(content, allow_nan=False))
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write ``content`` to ``path`` as readable JSON, atomically.
+
+    Raises
+    ------
+    InputError
+        If ``path`` cannot be written, or ``content`` holds a number that is not finite, which JSON does not have.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "config.json")
+    >>> write_json(path, {"status": "running"})
+    >>> read_json(path)
+    {'status': 'running'}
+    """
+    try:
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be written ({error})") from error
+    with write_aside(path) as aside:
+        aside.write_bytes(text.encode(errors="replace"))
 
 
 @contextmanager
@@ -52,20 +330,108 @@ def write_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush(aside)
         os.replace(aside, path)
         _flush(path.parent)
-    # HDF5 raises a RuntimeError where the disk fills up while it flushes.
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be written ({reason})") from error
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
 
 
-def _reason(error: OSError | RuntimeError) -> str:
-    """Say why in a few words; HDF5 hides what the system said in lines of its own."""
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    said = re.search(r"error message = '([^']*)'", str(error))
-    return said[1] if said else " ".join(str(error).split())
+@contextmanager
+def write_through(path: str | os.PathLike[str], *, keep: bool) -> Iterator[Stream]:
+    """Give a `Stream`, which may ``keep`` what is read again; when the block ends its content becomes ``path``.
+
+    Raises
+    ------
+    InputError
+        As `write_aside` does, and if a write into the stream failed.
+    """
+    with write_aside(path) as aside, open(aside, "x+b", buffering=0) as file:
+        stream = Stream(file.fileno(), keep)
+        yield stream
+        if stream.error is not None:
+            raise stream.error
+
+
+class Stream(io.RawIOBase):
+    """A file for libraries that cannot bear a write to fail: it never does, the first error is kept in ``error``.
+
+    HDF5 ends the process with a segmentation fault where a file cannot be written at its close, and torch's writer
+    hides what the system said. What HDF5 reads again comes from memory, so that it never meets a write that failed.
+    Arrays, which it does not read again, go to the disk alone: set ``array`` to the size of the one that is next.
+    """
+
+    _PAGE = 2**12
+    _SMALL = 2**16  # arrays below may be gathered in a buffer, and read again
+
+    def __init__(self, descriptor: int, keep: bool) -> None:
+        self.error: OSError | None = None
+        self.array = 0
+        self._descriptor, self._keep = descriptor, keep
+        self._position = self._end = 0
+        self._pages: dict[int, bytearray] = {}
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Write at the position; return the number of bytes."""
+        view = memoryview(data).cast("B")
+        if self._keep and not (len(view) == self.array > self._SMALL):
+            for page, start, stop, offset in self._parts(len(view)):
+                self._pages.setdefault(page, bytearray(self._PAGE))[start:stop] = view[offset : offset + stop - start]
+        self._try(self._write, view)
+        self._position += len(view)
+        self._end = max(self._end, self._position)
+        return len(view)
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill ``buffer`` with what was kept, and zeros elsewhere."""
+        view = memoryview(buffer).cast("B")
+        for page, start, stop, offset in self._parts(len(view)):
+            view[offset : offset + stop - start] = self._pages.get(page, bytes(self._PAGE))[start:stop]
+        self._position += len(view)
+        return len(view)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position, and return it."""
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size of the file, and return it."""
+        self._end = self._position if size is None else size
+        self._try(os.ftruncate, self._descriptor, self._end)
+        return self._end
+
+    def readable(self) -> bool:
+        """Return True, for it can be read, written and sought."""
+        return True
+
+    writable = seekable = readable
+
+    def _try(self, call: Any, *arguments: Any) -> None:
+        if self.error is None:
+            try:
+                call(*arguments)
+            except OSError as error:
+                self.error = error
+
+    def _write(self, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            done += os.pwrite(self._descriptor, view[done:], self._position + done)
+
+    def _parts(self, length: int) -> Iterator[tuple[int, int, int, int]]:
+        """Cut what lies at the position into pages: number, start and stop in the page, offset."""
+        offset = 0
+        while offset < length:
+            page, start = divmod(self._position + offset, self._PAGE)
+            stop = min(self._PAGE, start + length - offset)
+            yield page, start, stop, offset
+            offset += stop - start
 
 
 @cache
@@ -112,50 +478,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write ``content`` to ``path`` as readable JSON, atomically.
-
-    Raises
-    ------
-    InputError
-        If ``path`` cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "config.json")
-    >>> write_json(path, {"status": "running"})
-    >>> read_json(path)
-    {'status': 'running'}
-    """
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    with write_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
-
-
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the JSON object in ``path``.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, unreadable or holds anything but one JSON object.
-
-    Examples
-    --------
-    >>> read_json("nowhere/config.json")
-    Traceback (most recent call last):
-    ...
-    wtdiag.probes.errors.InputError: nowhere/config.json: cannot be read (No such file or directory); ...
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a JSON object") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error}); expected a JSON object") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a JSON {type(content).__name__}; expected an object")
-    return content

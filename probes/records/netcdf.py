@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import h5py
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
+from xarray.backends import H5NetCDFStore
 
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.files import Stream, open_regular, write_aside
 
 Array = NDArray[Any]
 Attribute = str | int | float | Sequence[int]
 
 _NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable. %10d"  # netCDF-4's own marker
+_NETCDF_OWN = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates"}
+_FILTERS = range(1, 7)  # those that are part of HDF5: others are loaded as plugins
+_SPREAD, _LEAST = 32, 2**24  # what a file may take in memory: so many times its size, or so many bytes
+_TEXT = 64  # bytes that a text takes beside its characters
+_MOST = 16  # texts in one attribute
 
 
 class Group:
     """A group being written: h5py's low-level calls, which take half the time of `h5py.Group`'s own."""
 
-    def __init__(self, group_id: h5py.h5g.GroupID) -> None:
-        self.id = group_id
+    def __init__(self, group_id: h5py.h5g.GroupID, stream: Stream) -> None:
+        self.id, self.stream = group_id, stream
         self.scales: dict[str, h5py.h5d.DatasetID] = {}
 
     def child(self, name: str) -> Group:
         """Make a group in this one."""
-        return Group(h5py.h5g.create(self.id, name.encode(), gcpl=_properties("GROUP_CREATE")))
+        return Group(h5py.h5g.create(self.id, name.encode(), gcpl=_properties("GROUP_CREATE")), self.stream)
 
     def put_attrs(self, attrs: Mapping[str, Attribute]) -> None:
         """Set attributes of the group."""
@@ -42,6 +51,7 @@ class Group:
         dims = (*dims, "re_im")[: stored.ndim]  # a complex number is a pair
         variable = self._create(name, stored.dtype, stored.shape)
         if stored.size:
+            self.stream.array = stored.nbytes
             variable.write(h5py.h5s.ALL, h5py.h5s.ALL, np.asarray(stored, order="C"))
         for axis, (dim, size) in enumerate(zip(dims, stored.shape, strict=True)):
             h5py.h5ds.attach_scale(variable, self._scale(dim, size), axis)
@@ -88,11 +98,12 @@ def _properties(kind: str) -> h5py.h5p.PropOCID:
     return properties
 
 
-def create(path: Path) -> h5py.File:
-    """Create a file, the same bytes for the same content."""
+def create(stream: Stream) -> h5py.File:
+    """Create a file in a stream, the same bytes for the same content."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)
-    created = h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_EXCL, fcpl=_properties("FILE_CREATE"), fapl=access)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, stream)
+    created = h5py.h5f.create(b"stream", h5py.h5f.ACC_EXCL, fcpl=_properties("FILE_CREATE"), fapl=access)
     return h5py.File(created)
 
 
@@ -115,7 +126,51 @@ def _is_numeric(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize <= 8) or dtype in ("complex64", "complex128")
 
 
-def read_variable(file: h5py.File, name: str) -> tuple[Array, str]:
+class File(h5py.File):  # type: ignore[misc]  # h5py has no types
+    """An HDF5 file that may come from anyone, open for reading.
+
+    Raises
+    ------
+    InputError
+        If ``path`` is a link or not a regular file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        open_regular(path).close()
+        super().__init__(path, "r")
+        self._read: dict[str, int] = {}
+
+    def member(self, name: str) -> Any:
+        """Return the group or variable that ``name`` is a path to.
+
+        Raises
+        ------
+        InputError
+            If a part of the path is a link, in the file or out of it.
+        LookupError
+            If there is none.
+        """
+        group = self
+        for part in name.split("/"):
+            if not isinstance(group, h5py.Group) or group.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+                raise InputError(f"{name}: is a link, perhaps to another file; expected it inside")
+            group = group[part]
+        return group
+
+    def declare(self, name: str, size: int) -> None:
+        """Note that ``size`` bytes are read of a variable.
+
+        Raises
+        ------
+        InputError
+            If the variables read so far would need more bytes than the file has: they share them.
+        """
+        self._read[name] = size
+        if sum(self._read.values()) > self.id.get_filesize():
+            raise InputError(f"{name}: its variables have more bytes than the file; expected each to have its own")
+
+
+def read_variable(file: File, name: str) -> tuple[Array, str]:
     """Read one variable as it was given to `Group.put`, with ``dtype``.
 
     Raises
@@ -123,12 +178,14 @@ def read_variable(file: h5py.File, name: str) -> tuple[Array, str]:
     InputError
         Before anything is read, if that is not a plain array whose bytes all lie in ``file``.
     """
-    variable = file[name]
+    variable = file.member(name)
     _check_plain(file, name, variable)
+    file.declare(name, variable.nbytes)
     stored = np.asarray(variable[()], variable.dtype.newbyteorder("="))  # torch takes the native order only
-    if "dtype" in variable.attrs:
+    attrs = read_attrs(file, variable)
+    if "dtype" in attrs:
         return stored.astype(np.bool_), ""
-    dtype = str(plain(variable.attrs.get("torch_dtype", "")))
+    dtype = str(attrs.get("torch_dtype", ""))
     if dtype.startswith("complex"):
         return stored.view(dtype)[..., 0], ""
     if dtype == "float16":
@@ -136,18 +193,145 @@ def read_variable(file: h5py.File, name: str) -> tuple[Array, str]:
     return stored, dtype
 
 
-def _check_plain(file: h5py.File, name: str, variable: Any) -> None:
+def _check_plain(file: File, name: str, variable: Any) -> None:
     """Refuse what `Group.put` never writes: a stranger's file may point at files of the reader, or be a bomb."""
     if not isinstance(variable, h5py.Dataset) or variable.shape is None or not _is_numeric(variable.dtype):
         raise InputError(f"{name}: expected an array of numbers")
-    if variable.external or variable.is_virtual or variable.file.filename != file.filename:
+    if variable.external or variable.is_virtual:
         raise InputError(f"{name}: lies in another file; expected it inside")
     in_one_piece = variable.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
     if not in_one_piece or not variable.id.get_storage_size() == variable.nbytes <= file.id.get_filesize():
         raise InputError(f"{name}: is chunked, compressed or larger than the file; expected its bytes in one piece")
 
 
+def read_attrs(file: File, owner: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    """Read the attributes of a group or variable that are numbers or a text, but for those that netCDF-4 itself adds.
+
+    Raises
+    ------
+    InputError
+        If one is something else.
+    """
+    found = {}
+    for name in owner.attrs:
+        if name in _NETCDF_OWN:
+            continue
+        stored = owner.attrs.get_id(name)
+        text = h5py.check_string_dtype(stored.dtype)
+        if not (text or stored.dtype.kind in "biuf") or (text and stored.shape):
+            raise InputError(f"attribute {name}: expected numbers or a text, got {stored.dtype}")
+        found[name] = plain(owner.attrs[name])
+        if text:
+            file.declare(f"{owner.name}@{name}", len(found[name]))
+    return found
+
+
 def plain(value: Any) -> Any:
     """Turn an HDF5 attribute into a plain number, string or list."""
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     return value.decode() if isinstance(value, bytes) else value
+
+
+def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
+    """Write a dataset to ``path`` as netCDF-4, atomically: made in memory, then written in one piece.
+
+    Raises
+    ------
+    InputError
+        If ``path`` cannot be written.
+    """
+    with h5py.File("dataset", "w", driver="core", backing_store=False, track_order=True) as file:
+        with h5netcdf.File(file, "w") as target:
+            dataset.dump_to_store(H5NetCDFStore(target))
+        file.flush()
+        image = file.id.get_file_image()
+    with write_aside(path) as aside:
+        aside.write_bytes(image)
+
+
+def read_dataset(path: str | os.PathLike[str], kind: str) -> xr.Dataset:
+    """Read a flat dataset of numbers and texts into memory; the file may come from anyone.
+
+    It may take 32 times its size in memory, or 16 MiB if that is more.
+
+    Raises
+    ------
+    InputError
+        Before its variables are read, if the file is not a regular one, or holds links, other types, or more than it
+        may take; and if it is not netCDF-4. ``kind`` says what it should be.
+    """
+    try:
+        with File(path) as file:
+            _check_dataset(file)
+        return xr.load_dataset(path, engine="h5netcdf", decode_times=False)
+    except Exception as error:  # whatever HDF5, h5netcdf and xarray raise for a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: is not {kind} ({reason:.300})") from error
+
+
+class _Budget:
+    """What a file may still take in memory."""
+
+    def __init__(self, file: File) -> None:
+        self.size = file.id.get_filesize()
+        self.left = max(_SPREAD * self.size, _LEAST)
+
+    def spend(self, name: str, amount: int) -> None:
+        self.left -= amount
+        if self.left < 0:
+            raise InputError(f"{name}: is larger in memory than a file of {self.size} bytes may be")
+
+
+def _check_dataset(file: File) -> None:
+    """Refuse what `write_dataset` never writes."""
+    budget = _Budget(file)
+    _check_attrs(file, budget)
+    for name in file:
+        variable = file.member(name)
+        if not isinstance(variable, h5py.Dataset) or variable.shape is None:
+            raise InputError(f"{name}: expected a variable")
+        if variable.external or variable.is_virtual:
+            raise InputError(f"{name}: lies in another file; expected it inside")
+        _check_attrs(variable, budget)
+        if bytes(variable.attrs.get("NAME", b"")).startswith(_NOT_A_VARIABLE[:50]):
+            continue  # a dimension that has a size and no values, of which nothing is read
+        text = h5py.check_string_dtype(variable.dtype)
+        number = variable.dtype.kind in "biuf" and variable.dtype.itemsize <= 8
+        if not (text or number) or h5py.check_enum_dtype(variable.dtype):
+            raise InputError(f"{name}: holds {variable.dtype}; expected numbers or texts")
+        created = variable.id.get_create_plist()
+        if any(created.get_filter(i)[0] not in _FILTERS for i in range(created.get_nfilters())):
+            raise InputError(f"{name}: is packed by a filter that is not one of HDF5's own")
+        each = _TEXT if text else variable.dtype.itemsize
+        budget.spend(name, each * max(variable.size, math.prod(variable.chunks or ())))
+        if text and text.length is None:
+            _check_texts(variable, budget)
+
+
+def _check_attrs(owner: h5py.Group | h5py.Dataset, budget: _Budget) -> None:
+    """Require attributes to be numbers and texts; any number of texts may be one and the same in the file."""
+    for name in owner.attrs:
+        stored = owner.attrs.get_id(name)
+        text = h5py.check_string_dtype(stored.dtype)
+        if name == "DIMENSION_LIST":
+            if len(stored.shape) != 1 or stored.shape[0] > _MOST:
+                raise InputError(f"{owner.name}: has a list of dimensions of shape {stored.shape}")
+            budget.spend(name, _TEXT * sum(map(len, owner.attrs[name])))
+        elif text and text.length is None:
+            if math.prod(stored.shape) > _MOST:
+                raise InputError(f"{owner.name}: attribute {name} has more than {_MOST} texts")
+            budget.spend(name, sum(map(len, np.atleast_1d(owner.attrs[name]))))
+        elif not text and stored.dtype.kind not in "biuf" and name not in _NETCDF_OWN:
+            raise InputError(f"{owner.name}: attribute {name}: expected numbers or texts, got {stored.dtype}")
+
+
+def _check_texts(variable: h5py.Dataset, budget: _Budget) -> None:
+    """Read the texts of a variable a few at a time: each may be as long as the file."""
+    block = max(1, budget.left // budget.size)
+    for start in range(0, variable.size, block):
+        if variable.ndim == 1:
+            some = variable[start : start + block]
+        else:  # numbers of the elements, and not slices, for a row may be long
+            index = np.unravel_index(np.arange(start, min(start + block, variable.size)), variable.shape)
+            some = [variable[at] for at in zip(*index, strict=True)]
+        budget.spend(variable.name, sum(map(len, some)))

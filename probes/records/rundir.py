@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
+import weakref
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +13,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wtdiag.probes.errors import InputError, check_path
+from wtdiag.probes.records.files import json_line, open_regular, parse_json, write_json
+from wtdiag.probes.records.netcdf import write_dataset
 from wtdiag.probes.records.schema import (
     ANALYSIS,
     CHECKPOINT,
@@ -22,8 +24,7 @@ from wtdiag.probes.records.schema import (
     SNAPSHOTS,
     open_run,
     snapshot_path,
-    write_aside,
-    write_json,
+    snapshots_of,
 )
 
 ENDED = ("finished", "diverged", "pruned")
@@ -32,7 +33,7 @@ _INPUT_DIMS = {2: ["feature"], 3: ["channel", "w"], 4: ["channel", "h", "w"], 5:
 _REPLACED = (METRICS, PROBE_BATCH, ANALYSIS, "findings.json", "report.html", "report.pdf")
 
 
-def make(path: Path, config: dict[str, Any], *, force: bool) -> int:
+def make(path: Path, config: dict[str, Any], *, force: bool) -> Hold:
     """Make a run directory; with ``force`` in place of the run it holds. Files that no run makes stay.
 
     Killed at any instant, it leaves nothing, the old run, or the new one: the checkpoint goes first, and nothing else
@@ -40,8 +41,8 @@ def make(path: Path, config: dict[str, Any], *, force: bool) -> int:
 
     Returns
     -------
-    int
-        What `hold` returns.
+    Hold
+        It is held already.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def make(path: Path, config: dict[str, Any], *, force: bool) -> int:
     check_path("out", path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        held = hold(path)
+        held = Hold(path)
         try:
             _check_content(path, force)
             (path / CHECKPOINT).unlink(missing_ok=True)
@@ -61,7 +62,7 @@ def make(path: Path, config: dict[str, Any], *, force: bool) -> int:
             (path / SNAPSHOTS).mkdir(exist_ok=True)
             (path / METRICS).touch()
         except BaseException:
-            os.close(held)
+            held.release()
             raise
     except OSError as error:
         raise InputError(f"{path}: a run directory cannot be made there ({error.strerror})") from error
@@ -84,7 +85,7 @@ def check(path: Path, *, force: bool) -> None:
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if path.is_dir():
-            os.close(hold(path))
+            Hold(path).release()
             _check_content(path, force)
     except OSError as error:
         raise InputError(f"{path}: a run directory cannot be made there ({error.strerror})") from error
@@ -104,26 +105,49 @@ def check_restart(path: Path) -> None:
         raise InputError(f"resume: {path} has no checkpoint to resume from; expected {CHECKPOINT} in it")
 
 
-def hold(path: Path) -> int:
-    """Keep other processes from recording in ``path``, until the returned descriptor is closed or this one is killed.
+class Hold:
+    """A folder that no other process may record in, until it is released or this process ends, even by a kill.
+
+    A child that this process forks does not hold it: what the child does has nothing to do with the run.
 
     Raises
     ------
     InputError
-        If another one records there, or ``path`` cannot be opened.
+        If another process holds ``path``, or it cannot be opened.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error.strerror}); expected a directory") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise InputError(f"{path}: is being recorded by another process, or by a Recorder that is still open") from None
-    except OSError:
-        pass  # a file system without locks
-    return descriptor
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._descriptor: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be opened ({error.strerror}); expected a directory") from error
+        _HELD.add(self)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise InputError(
+                f"{path}: is being recorded by another process, or by a Recorder that is still open"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+
+    def release(self) -> None:
+        """Let others record in the folder; a second call does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+_HELD: weakref.WeakSet[Hold] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for held in list(_HELD):
+        held.release()  # the parent's descriptor, and with it the lock, stays
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
@@ -135,12 +159,12 @@ def append_metrics(path: Path, line: dict[str, Any]) -> None:
         If it cannot be written.
     """
     path = path / METRICS
-    data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    data = json_line(line)
     try:
-        with open(path, "ab", buffering=0) as file:
-            size = file.tell()
-            if file.write(data) != len(data):
-                file.truncate(size)
+        with open_regular(path, writable=True) as file:
+            size = os.lseek(file.fileno(), 0, os.SEEK_END)
+            if os.write(file.fileno(), data) != len(data):
+                os.ftruncate(file.fileno(), size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
@@ -155,7 +179,7 @@ def flush_metrics(path: Path) -> None:
         If they are gone, or the disk refuses.
     """
     try:
-        with open(path / METRICS, "rb") as file:
+        with open_regular(path / METRICS) as file:
             os.fsync(file.fileno())
     except OSError as error:
         raise InputError(f"{path / METRICS}: cannot be written ({error.strerror})") from error
@@ -191,8 +215,7 @@ def write_probe_batch(path: Path, batch: xr.Dataset) -> None:
     InputError
         If the file cannot be written.
     """
-    with write_aside(path / PROBE_BATCH) as aside:
-        batch.to_netcdf(aside, engine="h5netcdf")
+    write_dataset(path / PROBE_BATCH, batch)
 
 
 def rewind(path: Path, step: int) -> dict[str, Any]:
@@ -207,7 +230,7 @@ def rewind(path: Path, step: int) -> dict[str, Any]:
     try:
         for file in [*_torn(path), *(snapshot_path(path, late) for late in run.steps if late > step)]:
             file.unlink()
-        with open(path / METRICS, "r+b") as metrics:
+        with open_regular(path / METRICS, writable=True) as metrics:
             metrics.truncate(_length_up_to(metrics, step))
     except OSError as error:
         raise InputError(f"{path}: cannot be brought back to step {step} ({error.strerror})") from error
@@ -217,7 +240,7 @@ def rewind(path: Path, step: int) -> dict[str, Any]:
 def _check_content(path: Path, force: bool) -> None:
     """Require that ``path`` holds nothing, or a run that may be replaced."""
     # What a run killed before it had a config may have left is nothing.
-    left = {path / SNAPSHOTS, path / METRICS, *_torn(path)}
+    left = {snapshots_of(path), path / METRICS, *_torn(path)}
     found = {*path.iterdir(), *path.glob(f"{SNAPSHOTS}/*")}
     if found <= left and not (path / METRICS in found and (path / METRICS).stat().st_size):
         return
@@ -229,7 +252,7 @@ def _check_content(path: Path, force: bool) -> None:
 
 def _torn(path: Path) -> list[Path]:
     """List what killed writers left: files are written under these names and renamed when whole."""
-    return [*path.glob(".*.tmp"), *path.glob(f"{SNAPSHOTS}/.*.tmp")]
+    return [*path.glob(".*.tmp"), *snapshots_of(path).glob(".*.tmp")]
 
 
 def _length_up_to(metrics: BinaryIO, step: int) -> int:
@@ -237,7 +260,7 @@ def _length_up_to(metrics: BinaryIO, step: int) -> int:
     length = 0
     for line in metrics:
         try:
-            late = not line.endswith(b"\n") or json.loads(line)["step"] > step
+            late = not line.endswith(b"\n") or parse_json(line)["step"] > step
         except (ValueError, KeyError, TypeError):
             late = True
         if late:

@@ -7,10 +7,11 @@ JSON object per logged step), ``snapshots/step-00000100.nc``, ``checkpoint.pt``,
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from wtdiag.probes.errors import InputError, check_one_of, check_path
 from wtdiag.probes.records.arrays import LayerArrays, Snapshot
-from wtdiag.probes.records.files import read_json, write_aside, write_json
+from wtdiag.probes.records.files import json_lines, read_json, write_aside, write_json
 from wtdiag.probes.records.snapshots import (
     FORMAT,
     SNAPSHOT_NAME,
@@ -51,6 +52,8 @@ CHECKPOINT = "checkpoint.pt"
 PROBE_BATCH = "probe_batch.nc"
 ANALYSIS = "analysis.nc"
 FINDINGS = "findings.json"
+_ROWS = 2**13  # lines of metrics that are parsed at a time
+_CELLS = 2**22  # of the table of metrics, or as many as the file has bytes
 
 
 def snapshot_path(run: str | os.PathLike[str], step: int) -> Path:
@@ -62,6 +65,20 @@ def snapshot_path(run: str | os.PathLike[str], step: int) -> Path:
     'runs/x/snapshots/step-00000100.nc'
     """
     return Path(run, SNAPSHOTS, f"step-{step:08d}.nc")
+
+
+def snapshots_of(run: str | os.PathLike[str]) -> Path:
+    """Path of the snapshots of the run directory ``run``.
+
+    Raises
+    ------
+    InputError
+        If it is a link, which could lead to any folder of the reader's.
+    """
+    path = Path(run, SNAPSHOTS)
+    if path.is_symlink():
+        raise InputError(f"{path}: is a link; expected a folder")
+    return path
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,7 @@ class Run:
         InputError
             If a snapshot's name has a step that no 64-bit number can hold.
         """
-        names = os.listdir(self.path / SNAPSHOTS) if (self.path / SNAPSHOTS).is_dir() else []
+        names = os.listdir(snapshots_of(self.path)) if (self.path / SNAPSHOTS).is_dir() else []
         steps = sorted(int(match[1]) for match in map(SNAPSHOT_NAME.fullmatch, names) if match)
         try:
             return np.array(steps, dtype=np.int64)
@@ -106,20 +123,19 @@ class Run:
             run leaves it, is not an error and not a row.
         """
         path = self.path / METRICS
-        try:
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); expected the metrics") from error
-        rows = []
-        for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is not whole
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}: line {number} is not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{path}: line {number} is not a JSON object: {line[:60]!r}")
-            rows.append(row)
-        return pd.DataFrame.from_records(rows)
+        columns: dict[str, list[NDArray[Any]]] = {}
+        rows, lines = 0, json_lines(path)
+        while some := list(islice(lines, _ROWS)):
+            names = {name for row in some for name in row} | columns.keys()
+            if len(names) * (rows + len(some)) > max(_CELLS, path.stat().st_size):
+                raise InputError(f"{path}: has {len(names)} names in {rows + len(some)} lines; expected few in many")
+            part = pd.DataFrame.from_records(some)
+            for name in names:
+                earlier = columns.setdefault(name, [np.full(rows, np.nan)] if rows else [])
+                missing = name not in part or part[name].isna().all()
+                earlier.append(np.full(len(some), np.nan) if missing else part[name].to_numpy())
+            rows += len(some)
+        return pd.DataFrame({name: _joined(parts) for name, parts in columns.items()})
 
     def snapshot(self, step: int) -> xr.DataTree:
         """Forward and feedback weights at ``step``, one node per layer in forward order.
@@ -185,8 +201,8 @@ class Run:
             whole = False
         if not whole:
             raise InputError(f"step: expected a whole number, got {step!r:.80}")
-        path = snapshot_path(self.path, int(step))
-        if not path.is_file():
+        path = snapshots_of(self.path) / snapshot_path("", int(step)).name
+        if not path.exists():
             near = ", ".join(map(str, self.steps[:20])) or "none"
             raise InputError(f"{path}: there is no snapshot of step {step}; steps: {near}")
         return path
@@ -218,6 +234,12 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if not path.is_dir():
         raise InputError(f"{path}: is not a directory; expected a run directory with {CONFIG}")
     return Run(path, read_json(path / CONFIG))
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Join the parts of a column; numbers and truth values or texts together become objects, as pandas has it."""
+    kinds = {part.dtype.kind in "iuf" for part in parts if part.size}
+    return np.concatenate(parts if len(kinds) < 2 else [part.astype(object) for part in parts])
 
 
 def _label(layer: LayerArrays, forward: NDArray[Any], feedback: NDArray[Any] | None) -> xr.Dataset:

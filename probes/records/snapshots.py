@@ -19,8 +19,8 @@ import h5py
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.arrays import LayerArrays, Snapshot
-from wtdiag.probes.records.files import write_aside
-from wtdiag.probes.records.netcdf import Array, Attribute, Group, create, plain, read_variable
+from wtdiag.probes.records.files import write_through
+from wtdiag.probes.records.netcdf import Array, Attribute, File, Group, create, plain, read_attrs, read_variable
 
 FORMAT = 1
 SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # what `snapshot_path` gives, alone
@@ -55,8 +55,8 @@ def write_snapshot(path: str | os.PathLike[str], snapshot: Snapshot) -> None:
     ...     layer_names(file), read_layer(file, "fc").dims, read_state(file)
     (['fc'], ('out', 'in'), {'fc.bias': array([0., 0.])})
     """
-    with write_aside(path) as aside, create(aside) as file:
-        root = Group(file.id)
+    with write_through(path, keep=True) as stream, create(stream) as file:
+        root = Group(file.id, stream)
         root.put_attrs({"format": FORMAT, "step": snapshot.step, "wtdiag_version": wtdiag_version()})
         for name, layer in snapshot.layers.items():
             _put_layer(root.child(encode_layer(name)), layer)
@@ -82,7 +82,7 @@ def _put_layer(group: Group, layer: LayerArrays) -> None:
 
 
 @contextmanager
-def open_snapshot(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+def open_snapshot(path: str | os.PathLike[str]) -> Iterator[File]:
     """Open a snapshot for `layer_names`, `read_layer` and `read_state`.
 
     Raises
@@ -91,10 +91,11 @@ def open_snapshot(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         If the file is missing, truncated, foreign, of a newer format, or of another step than its name says.
     """
     with _reading(path):
-        file = h5py.File(path, "r")
+        file = File(path)
     with file:
         with _reading(path):
-            found, step = (plain(file.attrs.get(name, "none")) for name in ("format", "step"))
+            attrs = read_attrs(file, file)
+            found, step = attrs.get("format", "none"), attrs.get("step", "none")
         if found != FORMAT:
             raise InputError(f"{path}: has snapshot format {found!r:.40}; expected that of wtdiag, {FORMAT}")
         named = SNAPSHOT_NAME.fullmatch(Path(path).name)
@@ -103,7 +104,7 @@ def open_snapshot(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         yield file
 
 
-def layer_names(file: h5py.File) -> list[str]:
+def layer_names(file: File) -> list[str]:
     """Names of the layers in ``file``, in the forward order that was known when it was written.
 
     Raises
@@ -113,10 +114,11 @@ def layer_names(file: h5py.File) -> list[str]:
     """
     with _reading(file.filename):
         names = [name for name in file if name != STATE]
-        return [unquote(name) for name in sorted(names, key=lambda name: int(file[name].attrs["index"]))]
+        index = {name: int(plain(file.member(name).attrs["index"])) for name in names}
+        return [unquote(name) for name in sorted(names, key=index.__getitem__)]
 
 
-def read_facts(file: h5py.File, name: str) -> dict[str, Any]:
+def read_facts(file: File, name: str) -> dict[str, Any]:
     """Read of the layer ``name`` the fields of `LayerArrays` that are no arrays, and ``shared``: B is W.
 
     Raises
@@ -125,7 +127,7 @@ def read_facts(file: h5py.File, name: str) -> dict[str, Any]:
         If the file lacks what a layer has.
     """
     with _reading(file.filename, f"layer {name!r}: "):
-        attrs = {key: plain(value) for key, value in file[encode_layer(name)].attrs.items()}
+        attrs = read_attrs(file, file.member(encode_layer(name)))
         return {
             "shared": bool(attrs.pop("feedback_is_forward")),
             "kind": str(attrs.pop("kind")),
@@ -138,7 +140,7 @@ def read_facts(file: h5py.File, name: str) -> dict[str, Any]:
         }
 
 
-def read_layer(file: h5py.File, name: str) -> LayerArrays:
+def read_layer(file: File, name: str) -> LayerArrays:
     """Read the layer ``name`` from a snapshot opened with `open_snapshot`.
 
     Raises
@@ -155,7 +157,7 @@ def read_layer(file: h5py.File, name: str) -> LayerArrays:
         return LayerArrays(forward, feedback, dtype=dtype, **facts)
 
 
-def read_state(file: h5py.File) -> dict[str, Array]:
+def read_state(file: File) -> dict[str, Array]:
     """Read every tensor of the ``_state`` group, by its ``state_dict`` key.
 
     Raises
@@ -164,9 +166,7 @@ def read_state(file: h5py.File) -> dict[str, Array]:
         If the file lacks the group, or holds a pointer to another file.
     """
     with _reading(file.filename):
-        state = file[STATE]
-        # A dimension is a dataset too, and the only kind that is a dimension scale.
-        names = [name for name in state if not h5py.h5ds.is_scale(state[name].id)]
+        names = [name for name in file.member(STATE) if not _is_dimension(file.member(f"{STATE}/{name}"))]
         return {unquote(name): read_variable(file, f"{STATE}/{name}")[0] for name in names}
 
 
@@ -180,7 +180,7 @@ def read_probe_batch(path: str | os.PathLike[str]) -> tuple[tuple[Array, str], t
     InputError
         If the file does not hold the two, with equally many examples, at least one.
     """
-    with _reading(path, kind="probe batch"), h5py.File(path, "r") as file:
+    with _reading(path, kind="probe batch"), File(path) as file:
         inputs, targets = (read_variable(file, name) for name in ("inputs", "targets"))
         shapes = inputs[0].shape, targets[0].shape
         if not (inputs[0].ndim and inputs[0].size) or shapes[0][:1] != shapes[1][:1]:
@@ -188,14 +188,19 @@ def read_probe_batch(path: str | os.PathLike[str]) -> tuple[tuple[Array, str], t
         return inputs, targets
 
 
+def _is_dimension(member: Any) -> bool:
+    """Whether a dataset is a dimension: it is the only kind that is a dimension scale."""
+    return isinstance(member, h5py.Dataset) and h5py.h5ds.is_scale(member.id)
+
+
 @contextmanager
 def _reading(path: str | os.PathLike[str], part: str = "", kind: str = "snapshot") -> Iterator[None]:
     """Turn whatever is raised for a file that is not whole into one InputError that names it."""
     try:
         yield
-    except (OSError, LookupError, RuntimeError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
+    except Exception as error:  # whatever HDF5, h5py and numpy raise for a damaged file
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: is not a whole wtdiag {kind} ({part}{reason})") from error
+        raise InputError(f"{path}: is not a whole wtdiag {kind} ({part}{reason:.300})") from error
 
 
 def _encode(name: str) -> str:

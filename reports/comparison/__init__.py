@@ -1,1 +1,1 @@
-"""The page that compares several runs."""
+"""The page on several runs side by side."""

@@ -1,1 +1,1 @@
-"""The content of a report, independent of any page format (`content`), and its two renderings (`html`, `pdf`)."""
+"""What a report holds, free of any page format (`content`), and its two renderings (`html`, `pdf`)."""

@@ -1,4 +1,4 @@
-"""The content of a report, independent of any page format: it is built once, and `html` and `pdf` render it."""
+"""What a report says, free of any page format: built once, rendered by its neighbours `html` and `pdf`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """Text to be copied as it stands, such as a command, with a label that says what it is."""
+    """Text to be copied as it stands, such as a command, and what it is."""
 
     label: str
     text: str
@@ -30,7 +30,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Number:
-    """A number that sums something up, with its label and a note on how to read it."""
+    """A number that sums something up: what it is, its value, and how to read it."""
 
     label: str
     value: str
@@ -39,7 +39,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The few numbers that a reader sees first."""
+    """The few numbers to see first."""
 
     numbers: tuple[Number, ...]
 
@@ -53,11 +53,11 @@ class Entry:
     severity : str
         One of `diagnostics.findings.finding.SEVERITIES`.
     kind, where, summary : str
-        Its kind, its layer and steps, and the finding as a sentence.
+        What it is, in which layer and when, and the finding as a sentence.
     details : tuple of (label, text)
         The numbers it rests on, what it means, what to try, and the sources.
     figure : str
-        Name of the figure that shows it; "" if none does.
+        Name of the figure that shows it; "" where none does.
     """
 
     severity: str
@@ -70,27 +70,27 @@ class Entry:
 
 @dataclass(frozen=True)
 class Findings:
-    """The findings of a run, the most severe first."""
+    """What is wrong, worst first."""
 
     entries: tuple[Entry, ...]
 
 
 @dataclass(frozen=True)
 class Subjects:
-    """The subjects of figures and tables, which a reader can pick: the layers of a run, the runs, or the rules.
+    """What figures and tables are about and a reader can pick: the layers of a run, or runs.
 
     Attributes
     ----------
     name : str
         Unique in a report.
     kind : str
-        "layer", "run" or "rule".
+        "layer" or "run".
     names : tuple of str
-        In figures, the lines of the i-th subject have the gid ``layer-i`` or ``run-i``; in tables, see `Table.picks`.
+        In figures, lines of the i-th have the gid ``layer-i`` or ``run-i``; in tables, see `Table.picks`.
     steps : tuple of int
-        Snapshots that a reader can step through; empty if there is only one state to show.
+        Snapshots that a reader can go through; empty where there is nothing to go through.
     drawn : int
-        Index of the step that the figures and the text show.
+        Which of the steps figures and words are of.
     """
 
     name: str
@@ -102,9 +102,9 @@ class Subjects:
 
 @dataclass(frozen=True)
 class Table:
-    """Formatted cells under column heads; the first ``labels`` columns are words, the others are numbers.
+    """Formatted cells under column heads; the first ``labels`` columns are words, the others numbers.
 
-    If ``subjects`` are given, row i is about the ``picks[i]``-th of them.
+    Where ``subjects`` are given, row i is about the ``picks[i]``-th of them.
     """
 
     caption: str
@@ -116,25 +116,25 @@ class Table:
 
 
 Frames = Mapping[str, NDArray[np.float64]]
-"""The values of a line at every step of the subjects, (step, point), by the line's gid."""
+"""By the gid of a line, its values at every step of the subjects: (step, point)."""
 
 
 @dataclass(frozen=True)
 class Figure:
     """One or more panels under one caption.
 
-    ``alt`` states the result in words for readers who cannot see the panels; ``data`` holds the numbers drawn.
+    ``alt`` states the result in words for those who do not see the panels; ``data`` holds the numbers drawn.
 
     Attributes
     ----------
     name : str
-        Unique in a report, so that findings can point to it.
+        Unique in a report: where findings point to.
     measures : tuple of str
         Variables of the analysis that are drawn.
     subjects : Subjects, optional
-        The subjects that the gids of the panels count.
+        What the panels' gids count.
     frames : tuple of mappings
-        For each panel, the values of its lines at other steps than the one drawn; may be empty.
+        For each panel that can show other steps than the one drawn, what its lines are there; may be empty.
     """
 
     panels: tuple[Panel, ...]
@@ -162,7 +162,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Terms:
-    """A list of terms with their explanations."""
+    """A list of terms explained."""
 
     terms: tuple[Term, ...]
 
@@ -172,7 +172,7 @@ Block = Text | Code | Numbers | Findings | Table | Figure | Terms
 
 @dataclass(frozen=True)
 class Section:
-    """A sequence of blocks under a heading."""
+    """A headed sequence of blocks."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -185,7 +185,7 @@ HEALTH = {
     "none": "Healthy",
     "": "",
 }
-"""Health of a run in words, by the severity of its worst finding; "" for a run that was not diagnosed."""
+"""What the severity of the worst finding says of a run; "" for a run that was not diagnosed."""
 
 
 @dataclass(frozen=True)
@@ -195,13 +195,13 @@ class Report:
     Attributes
     ----------
     title : str
-        The run or the study that it reports on.
+        What it is on.
     verdict : str
         Its result, in a sentence or two.
     sections : tuple of Section
         Its content.
     health : str
-        A key of `HEALTH`, whose words stand before the verdict.
+        A key of `HEALTH`; what that says stands before the verdict.
     """
 
     title: str
@@ -211,5 +211,5 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """Health of the run in a few words; "" if it was not diagnosed."""
+        """Whether all is well, in a few words; "" where nothing was diagnosed."""
         return HEALTH[self.health]

@@ -1,4 +1,4 @@
-"""The page of a sweep: the share of settings that work, the parameters that matter, the map of stability."""
+"""The page of a search: how much of it works, which parameters matter, and the map with its predicted boundaries."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
     Parameters
     ----------
     folder : path
-        It holds ``results.nc``.
+        With ``results.nc``.
     formats : collection of {"html", "pdf"}
-        The formats to write.
+        Which to write.
     paper : {"a4", "letter"}
-        The paper size of the PDF.
+        What the PDF is set for.
 
     Returns
     -------
     list of Path
-        The files written, in place of earlier ones.
+        The files written; earlier ones are replaced.
 
     Raises
     ------
@@ -67,18 +67,18 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
 
 
 def sections(search: xr.Dataset, methods: Methods, name: str = "") -> tuple[Section, ...]:
-    """Build the sections on a sweep; ``name`` tells it from others on the page."""
+    """Build what is said of a search; ``name`` tells it from others on a page."""
     head = f"Sweep {name}: " if name else ""
     tag = slug(name)
     blocks: list[Block] = [_numbers(search)]
     if name:
         blocks.insert(0, Text(verdict(search)))
-    if robustness := curve(search, methods, tag):
-        blocks.append(robustness)
+    if found := curve(search, methods, tag):
+        blocks.append(found)
     blocks += [best(search, methods), ends(search, methods)]
     parts = [Section(_titled(head, "robustness"), tuple(blocks))]
-    if figure := importance(search, methods, tag):
-        parts.append(Section(_titled(head, "importance of parameters"), (figure,)))
+    if found := importance(search, methods, tag):
+        parts.append(Section(_titled(head, "importance of parameters"), (found,)))
     if drawn := tuple(maps(search, methods, tag)):
         parts.append(Section(_titled(head, "measured and predicted stability"), drawn))
     return tuple(parts)
@@ -89,17 +89,16 @@ def _titled(head: str, what: str) -> str:
 
 
 def done(search: xr.Dataset) -> Section:
-    """Build the section on what was searched, and how."""
+    """Say what was searched, and how."""
     rows = tuple((words(name), _range(each)) for name, each in space(search).items())
     return Section(
-        "How it was done",
+        "What was done",
         (
             Text(
-                f"The sampler is {search.attrs['sampler']}, with up to {counted(search.sizes['trial'], 'trial')} for "
-                f"each method. Accuracy is measured on held-out training examples, at the last step; no test set was "
-                f"used."
+                f"Sampler {search.attrs['sampler']}; up to {counted(search.sizes['trial'], 'trial')} for each "
+                f"method. Accuracy is on held-out training examples, at the last step; no test set was touched."
             ),
-            Table("The parameters searched.", ("parameter", "values"), rows, labels=2),
+            Table("What was searched.", ("parameter", "values"), rows, labels=2),
             settings_table(search),
         ),
     )
@@ -111,8 +110,8 @@ def _numbers(search: xr.Dataset) -> Numbers:
     return Numbers(tuple(Number(end, str(count), f"of {total} trials") for end, count in ends.items()))
 
 
-def _range(searched: dict[str, Any]) -> str:
-    if isinstance(searched.get("choices"), list):
-        return ", ".join(map(tidy, searched["choices"]))
-    scale = "logarithmic" if searched.get("log") else "linear"
-    return f"{tidy(searched.get('low'))} to {tidy(searched.get('high'))}, {scale}"
+def _range(given: dict[str, Any]) -> str:
+    if isinstance(given.get("choices"), list):
+        return ", ".join(map(tidy, given["choices"]))
+    scale = "logarithmic" if given.get("log") else "linear"
+    return f"{tidy(given.get('low'))} to {tidy(given.get('high'))}, {scale}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -76,7 +75,7 @@ def _await(path: Path) -> None:
     end = time.monotonic() + PATIENCE
     while path.exists():
         try:
-            os.close(rundir.hold(path))
+            rundir.Hold(path).release()
             return
         except InputError:
             if time.monotonic() > end:

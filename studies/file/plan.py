@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records.files import read_toml
 from wtdiag.studies.file.space import Range, parse_space
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.rules import RULES
@@ -151,17 +151,14 @@ def read_plan(name: str) -> Plan:
         If there is none, it cannot be parsed, or what it says cannot be used.
     """
     path = built_in().get(name, Path(name))
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
-    except FileNotFoundError:
+    if not path.exists():
         raise InputError(
             f"study: {name!r} is neither a file nor a study that comes with wtdiag; the latter: {', '.join(built_in())}"
-        ) from None
-    except OSError as error:
-        raise InputError(f"study: cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"study: {path} cannot be parsed: {error}") from None
+        )
+    try:
+        content, text = read_toml(path)
+    except InputError as error:
+        raise InputError(f"study: {error}") from error
     try:
         return _plan(path.stem, content, text)
     except InputError as error:
@@ -267,6 +264,8 @@ def _transfer(given: Any) -> TransferPlan:
     seeds = values.get("seeds", [0, 1, 2])
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise InputError(f"transfer {name}: seeds: expected a list of whole numbers, got {seeds!r}")
+    if type(top := values.get("top", 1)) is not int or top < 1:
+        raise InputError(f"transfer {name}: top: expected a positive whole number, got {top!r:.60}")
     values["seeds"] = tuple(seeds)
     if not values["to"] or "sweep" not in values:
         raise InputError(f"transfer {name}: expected the name of a sweep and at least one architecture to go to")

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from wtdiag.diagnostics.comparison.results import RESULTS
-from wtdiag.probes.records.schema import CONFIG, read_json, write_aside
+from wtdiag.probes.records.netcdf import write_dataset
+from wtdiag.probes.records.schema import CONFIG, read_json
 
 UNITS = {
     "test_accuracy": ("1", "test accuracy at the last step"),
@@ -40,8 +41,7 @@ def write(results: xr.Dataset, folder: Path) -> Path:
     if classes := [network["classes"] for network in networks if isinstance(network, dict)]:
         results.attrs["classes"] = min(classes)
     path = folder / RESULTS
-    with write_aside(path) as aside:
-        results.to_netcdf(aside, engine="h5netcdf")
+    write_dataset(path, results)
     return path
 
 

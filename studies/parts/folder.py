@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +41,7 @@ class PartFolder:
     def __init__(self, path: Path, kind: str, file: str, advice: str = "") -> None:
         check_path("out", path)
         self.path, self._kind, self._file, self._advice = path, kind, file, advice
-        self._held: weakref.finalize[[int], PartFolder] | None = None
+        self._held: weakref.finalize[[], PartFolder] | None = None
 
     @property
     def held(self) -> bool:
@@ -80,10 +79,10 @@ class PartFolder:
         except OSError as error:
             raise InputError(f"out: {self.path} cannot be made ({error.strerror})") from None
         try:
-            held = rundir.hold(self.path)
+            held = rundir.Hold(self.path)
         except InputError:
             raise InputError(f"out: another process works in {self.path}{self._advice}") from None
-        self._held = weakref.finalize(self, os.close, held)
+        self._held = weakref.finalize(self, held.release)
         write_json(self.path / self._file, dict(record))
 
     def close(self) -> None:

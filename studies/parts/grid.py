@@ -7,7 +7,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from wtdiag.trainers.loop.launch import stored
 SAVE_SECONDS = 10.0
 """Time between two writings of the results while cells are still trained."""
 Levels = dict[str, Level]
+_MOST_CELLS = 100_000  # all of them are held in memory
 _TAKEN = {*UNITS, "status", "reason", "run", "accuracy", "gap"}
 
 
@@ -272,7 +273,9 @@ def _combinations(
     return cells
 
 
-def _product(choices: Mapping[str, Iterable[Level]]) -> list[Levels]:
+def _product(choices: Mapping[str, Collection[Level]]) -> list[Levels]:
+    if (count := math.prod(map(len, choices.values()))) > _MOST_CELLS:
+        raise InputError(f"grid: its factors have {count} combinations; expected at most {_MOST_CELLS}")
     combinations: list[Levels] = [{}]
     for name, levels in choices.items():
         combinations = [{**each, name: level} for each in combinations for level in levels]

@@ -28,6 +28,8 @@ from wtdiag.trainers.config.settings import from_mapping
 SWEEP = "sweep.json"
 REFERENCE = "bp"
 HOLDOUT = 0.2
+MOST_TRIALS = 100_000
+"""Of each method; all of them are held in memory."""
 MAP_POINTS = 25
 """Points along each axis of a predicted map."""
 _MAY_DIFFER = ("trials", "map", *settings_with_role("location"))
@@ -87,8 +89,8 @@ class Sweep:
     ) -> None:
         check_path("out", out)
         check_one_of("sampler", sampler, SAMPLERS)
-        if trials < 1:
-            raise InputError(f"trials: expected a positive number, got {trials}")
+        if not 1 <= trials <= MOST_TRIALS:
+            raise InputError(f"trials: expected a number from 1 to {MOST_TRIALS}, got {trials}")
         self.out = Path(out)
         self.settings = {"holdout": HOLDOUT, "seed": seed, **settings}
         self.methods = {

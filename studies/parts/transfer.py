@@ -21,7 +21,7 @@ from wtdiag.studies.file.plan import joined
 from wtdiag.studies.parts.dataset import texts
 from wtdiag.studies.parts.finished_sweep import read_finished_sweep
 from wtdiag.studies.parts.folder import PartFolder
-from wtdiag.studies.parts.sweep import REFERENCE, Sweep
+from wtdiag.studies.parts.sweep import MOST_TRIALS, REFERENCE, Sweep
 from wtdiag.trainers.config.settings import Settings, from_mapping
 
 TRANSFER = "transfer.json"
@@ -72,8 +72,8 @@ class Transfer:
         top: int = 5,
         seeds: Sequence[int] = (0, 1, 2),
     ) -> None:
-        if top < 1:
-            raise InputError(f"top: expected a positive number of configurations, got {top}")
+        if not 1 <= top <= MOST_TRIALS:
+            raise InputError(f"top: expected a number of configurations from 1 to {MOST_TRIALS}, got {top}")
         if not seeds or len(set(seeds)) < len(seeds):
             raise InputError(f"seeds: expected one or more different seeds, got {list(seeds)}")
         self.out, self.seeds = Path(out), tuple(seeds)

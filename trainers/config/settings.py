@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.config import DeclaredSettings, settings_with_role
+from wtdiag.probes.records.files import read_json, read_toml
 from wtdiag.trainers.config.schedules import coefficient_schedule
 from wtdiag.trainers.rules import RULES, Rule
 from wtdiag.trainers.rules import rule as build_rule
@@ -95,8 +94,8 @@ def from_mapping(settings: Mapping[str, Any], source: str) -> Settings:
         raise InputError(f"{source}: {error}") from None
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read settings from a TOML file, or from a run's own config.json.
+def read_config(path: Path, *, follow: bool = True) -> dict[str, Any]:
+    """Read settings from a TOML file, or from a run's own config.json; ``follow`` says whether that may be a link.
 
     Raises
     ------
@@ -104,17 +103,14 @@ def read_config(path: Path) -> dict[str, Any]:
         If the file is missing, of another kind, or cannot be parsed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".toml":
-            return tomllib.loads(text)
+            return read_toml(path)[0]
         if path.suffix == ".json":
-            content = json.loads(text)
-            settings = content.get("settings", content) if isinstance(content, dict) else None
+            content = read_json(path, follow=follow)
+            settings = content.get("settings", content)
             if not isinstance(settings, dict):
-                raise InputError(f"config: {path} holds no settings")
+                raise InputError(f"{path}: holds no settings")
             return settings
-    except OSError as error:
-        raise InputError(f"config: cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"config: {path} cannot be parsed: {error}") from None
+    except InputError as error:
+        raise InputError(f"config: {error}") from error
     raise InputError(f"config: {path}: expected a .toml file or a run's config.json")

@@ -130,7 +130,7 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
     InputError
         If it does not, or there are none.
     """
-    stored, movable = read_config(path / CONFIG), settings_with_role("location")
+    stored, movable = read_config(path / CONFIG, follow=False), settings_with_role("location")
     for name, value in wanted.items():
         if name not in movable and (name not in stored or stored[name] != value):
             raise InputError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -57,7 +56,7 @@ def check_beginning(out: Path, *, resume: bool, force: bool) -> Beginning:
         raise InputError(f"resume: {out} is {status(out)} already; there is nothing left to do")
     if resume and (out / CHECKPOINT).exists():
         open_run(out)
-        os.close(rundir.hold(out))
+        rundir.Hold(out).release()
         return "resume"
     killed_early = resume and (out / CONFIG).exists()  # before its first checkpoint
     if killed_early:

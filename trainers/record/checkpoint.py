@@ -5,13 +5,14 @@ from __future__ import annotations
 import pickle
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import nn
 
 from wtdiag.probes.errors import InputError, first_line
-from wtdiag.probes.records.schema import CHECKPOINT, write_aside
+from wtdiag.probes.records.files import write_through
+from wtdiag.probes.records.schema import CHECKPOINT
 from wtdiag.trainers.layers.convert import synapses
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
@@ -21,8 +22,8 @@ DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 def save(run: Path, state: dict[str, Any]) -> None:
     """Write the checkpoint of a run directory; the same state gives the same bytes."""
     # Given a path, torch would write its name, which is random, into the file.
-    with write_aside(run / CHECKPOINT) as aside, open(aside, "wb") as file:
-        torch.save(_canonical(state), file)
+    with write_through(run / CHECKPOINT, keep=False) as stream:
+        torch.save(_canonical(state), cast(IO[bytes], stream))
 
 
 def _canonical(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import operator
 import os
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records import rundir
+from wtdiag.probes.records.files import check_json
 from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import CONFIG, open_run, snapshot_path, write_json
 from wtdiag.trainers.layers.convert import synapses
@@ -118,7 +118,7 @@ class Recorder:
         recorder._attach(model, path)
         if recorder.active:
             open_run(path)  # it is a run
-            recorder._hold(rundir.hold(recorder.path))
+            recorder._hold(rundir.Hold(recorder.path))
             recorder._config = rundir.rewind(recorder.path, _whole("step", step))
             recorder._steps = set(open_run(path).steps.tolist())
             recorder._note("running", instead_of="interrupted")
@@ -257,9 +257,9 @@ class Recorder:
                     stacklevel=3,
                 )
 
-    def _hold(self, descriptor: int) -> None:
+    def _hold(self, held: rundir.Hold) -> None:
         """Keep the run directory to ourselves until we are closed, forgotten or killed."""
-        self._release = weakref.finalize(self, os.close, descriptor)
+        self._release = weakref.finalize(self, held.release)
 
     def _ready(self) -> bool:
         """Whether this process records; raise if it no longer can."""
@@ -300,7 +300,7 @@ def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(config.get(key, {}), Mapping):
             raise InputError(f"config: {key!r} must be a mapping, got {config[key]!r}; your own go under 'settings'")
     try:
-        json.dumps(config)
+        check_json(config)
     except (TypeError, ValueError) as error:
         raise InputError(f"config: cannot be kept as JSON ({error})") from None
     return dict(config)
@@ -327,12 +327,16 @@ def _whole(argument: str, value: Any) -> int:
         number = -1
     if number < 0:
         raise InputError(f"{argument}: expected a whole number of at least 0, got {_short(value)}")
+    if number >= 2**63:
+        raise InputError(f"{argument}: expected a whole number below 2^63, got {_short(value)}")
     return number
 
 
 def _plain_value(name: str, value: Any) -> Any:
     if isinstance(value, Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1:
         value = value.item()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InputError(f"{name}: expected a whole number of at most 64 bits to log, got {_short(value)}")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise InputError(f"{name}: expected a number or text to log, got {_short(value)}")
