@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure as Panel
@@ -12,16 +13,39 @@ from numpy.typing import NDArray
 
 from wtdiag.reports.figures.style import to_svg
 
+_SCREEN = {"screen": True}  # of fields that only a page on a screen can use
+
 
 @dataclass(frozen=True)
-class Text:
+class Block:
+    """A piece of a section. A new kind is a dataclass here, and in each template how a block of its name is shown."""
+
+    @property
+    def kind(self) -> str:
+        """Name of its kind: what shows it in a template bears it."""
+        return type(self).__name__.lower()
+
+    def plain(self) -> dict[str, Any]:
+        """Return what is printed of it, as plain data; what only a screen can use is left out."""
+        printed = {each.name: getattr(self, each.name) for each in fields(self) if not each.metadata.get("screen")}
+        return {"kind": self.kind} | {name: _plain(value) for name, value in printed.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, str | int) else asdict(value)
+
+
+@dataclass(frozen=True)
+class Text(Block):
     """One paragraph of plain text."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Code:
+class Code(Block):
     """Text to be copied as it stands, such as a command, and what it is."""
 
     label: str
@@ -38,7 +62,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(Block):
     """The few numbers to see first."""
 
     numbers: tuple[Number, ...]
@@ -69,7 +93,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Findings(Block):
     """What is wrong, worst first."""
 
     entries: tuple[Entry, ...]
@@ -101,7 +125,7 @@ class Subjects:
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Block):
     """Formatted cells under column heads; the first ``labels`` columns are words, the others numbers.
 
     Where ``subjects`` are given, row i is about the ``picks[i]``-th of them.
@@ -111,8 +135,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     labels: int = 1
-    subjects: Subjects | None = None
-    picks: tuple[int, ...] = ()
+    subjects: Subjects | None = field(default=None, metadata=_SCREEN)
+    picks: tuple[int, ...] = field(default=(), metadata=_SCREEN)
 
 
 Frames = Mapping[str, NDArray[np.float64]]
@@ -120,7 +144,7 @@ Frames = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(Block):
     """One or more panels under one caption.
 
     ``alt`` states the result in words for those who do not see the panels; ``data`` holds the numbers drawn.
@@ -151,6 +175,12 @@ class Figure:
         """The panels as SVG documents, drawn once for all page formats."""
         return tuple(to_svg(panel) for panel in self.panels)
 
+    def plain(self) -> dict[str, Any]:
+        """Return words and panels, each an SVG document with its width in inches."""
+        widths = [float(panel.get_figwidth()) for panel in self.panels]
+        panels = [{"svg": svg, "width": width} for svg, width in zip(self.svgs, widths, strict=True)]
+        return {"kind": self.kind, "name": self.name, "caption": self.caption, "alt": self.alt, "panels": panels}
+
 
 @dataclass(frozen=True)
 class Term:
@@ -161,13 +191,10 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Terms:
+class Terms(Block):
     """A list of terms explained."""
 
     terms: tuple[Term, ...]
-
-
-Block = Text | Code | Numbers | Findings | Table | Figure | Terms
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests["of"] = lambda block, kind: type(block).__name__ == kind
     environment.filters["inline"] = inline
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     script = resources.files(__package__).joinpath("templates", "report.js").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import typst
 from matplotlib.ft2font import FT2Font
 
 from wtdiag.probes.errors import check_one_of
-from wtdiag.reports.document.content import Block, Code, Figure, Findings, Numbers, Report, Table, Terms, Text
+from wtdiag.reports.document.content import Report
 from wtdiag.reports.figures.style import short
 
 _FOLDER = Path(mpl.get_data_path(), "fonts", "ttf")  # the fonts that the figures were laid out with
@@ -51,7 +51,7 @@ def typeset(report: Report, paper: str, **options: Any) -> Any:
         "health": report.health,
         "verdict": report.verdict,
         "sections": [
-            {"title": section.title, "blocks": [_block(block) for block in section.blocks]}
+            {"title": section.title, "blocks": [block.plain() for block in section.blocks]}
             for section in report.sections
         ],
     }
@@ -89,24 +89,3 @@ def _missing() -> re.Pattern[str]:
     """Return the pattern of a character that the font which stands in for all others lacks."""
     known = "".join(map(chr, FT2Font(str(_FOLDER / _FONTS[0])).get_charmap()))
     return re.compile(f"[^{re.escape(known)}\\s]")
-
-
-def _block(block: Block) -> dict[str, Any]:
-    match block:
-        case Text(text):
-            return {"kind": "text", "text": text}
-        case Code(label, text):
-            return {"kind": "code", "label": label, "text": text}
-        case Numbers(numbers):
-            return {"kind": "numbers", "numbers": [vars(number) for number in numbers]}
-        case Findings(entries):
-            return {"kind": "findings", "entries": [vars(entry) for entry in entries]}
-        case Table(caption, columns, rows, labels):
-            return {"kind": "table", "caption": caption, "columns": columns, "rows": rows, "labels": labels}
-        case Figure():
-            widths = [float(panel.get_figwidth()) for panel in block.panels]
-            panels = [{"svg": svg, "width": width} for svg, width in zip(block.svgs, widths, strict=True)]
-            words = {"name": block.name, "caption": block.caption, "alt": block.alt}
-            return {"kind": "figure", "panels": panels, **words}
-        case Terms(terms):
-            return {"kind": "terms", "terms": [vars(term) for term in terms]}
