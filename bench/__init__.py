@@ -1,1 +1,1 @@
-"""What wtdiag costs (`bench.speed`) and how right it is (`bench.evidence`): ``python -m bench``."""
+"""Benchmarks of cost (`bench.speed`) and of correctness (`bench.evidence`): ``python -m bench``."""

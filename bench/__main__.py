@@ -1,7 +1,8 @@
 """Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] [studies]``.
 
-By name only: ``theory``, ``faults``, ``sizes`` and ``early_warning``, which measure how well predictions and findings
-hold, and write their tables into the pages of docs/. So does ``claims STUDY_DIR...``, from what studies found.
+``theory``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well predictions
+and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same with the
+results of studies.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ EVIDENCE = {
     "early_warning": ("bench.evidence.early_warning", "run"),
 }
 
-if __name__ == "__main__":  # not in the processes that a bench starts
+if __name__ == "__main__":  # the processes that a benchmark starts import this module too
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if sys.argv[1:2] == ["claims"]:

@@ -1,4 +1,4 @@
-"""The gallery: every figure of ``wtdiag.plot`` as its example draws it, by ``python -m wtdiag.reports.gallery``."""
+"""The gallery of all figures of ``wtdiag.plot``, drawn by their examples: ``python -m wtdiag.reports.gallery``."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs"
 _HEAD = """\
 # Gallery
 
-The figures of `wtdiag.plot`, each with the code that draws it. All take an analysis as `wtdiag.analyze` gives it, draw
-on the `ax` they are given or on a new figure, and return matplotlib axes. Reports are made of the same figures.
+The figures of `wtdiag.plot`, each with the code that draws it. All of them take an analysis that `wtdiag.analyze`
+returns, draw on the given `ax` or on a new figure, and return matplotlib axes. Reports consist of the same figures.
 
-The data are real: eight layers on digits, by `wtdiag train --rule ia --depth 8 --feedback-optimizer sgd` with
-`--feedback-lr 1` (`ia.nc`) and 3 (`ia-diverged.nc`), and six layers by `fa`, `kp` and `sa`, three seeds each.
-`python -m wtdiag.reports.gallery` draws this page anew.
+The data come from real runs on digits: networks of eight layers, trained by
+`wtdiag train --rule ia --depth 8 --feedback-optimizer sgd` with `--feedback-lr 1` (`ia.nc`) and with `--feedback-lr 3`
+(`ia-diverged.nc`), and networks of six layers, trained by `fa`, `kp` and `sa` with three seeds each.
+`python -m wtdiag.reports.gallery` draws this page again.
 """
 
 
 def figures() -> dict[str, FunctionType]:
-    """Return the public figures by name."""
+    """Return the public figure functions by name."""
     return {name: getattr(plot, name) for name in plot.__all__}
 
 
 def code(function: FunctionType) -> str:
-    """Return the example in a function's docstring, as it would stand in a script."""
+    """Return the example in a function's docstring, as it would be written in a script."""
     return "".join(example.source for example in DocTestParser().get_examples(inspect.getdoc(function) or ""))
 
 
 def text(function: FunctionType) -> str:
-    """Return what a function's docstring says before its parameters."""
+    """Return the part of a function's docstring before its parameters."""
     return (inspect.getdoc(function) or "").split("\n\nParameters\n")[0]
 
 
 def draw(function: FunctionType) -> Figure:
     """Run a function's example and return the figure of its ``ax``."""
-    found: dict[str, object] = {}
-    exec(code(function), found)  # our own docstring
-    axes = found["ax"]
+    variables: dict[str, object] = {}
+    exec(code(function), variables)  # code from wtdiag's own docstring
+    axes = variables["ax"]
     assert isinstance(axes, Axes)
     figure = axes.figure
     assert isinstance(figure, Figure)

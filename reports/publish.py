@@ -1,4 +1,4 @@
-"""Write reports: one run's into its directory, several runs' jointly beside them."""
+"""Writing of reports: that on one run into its directory, that on several runs beside them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wtdiag.reports.run.thin import thin
 
 FORMATS = ("html", "pdf")
 COMPARISON = "comparison"
-"""Name of the joint report: a folder can hold one beside a run's own."""
+"""File name of the report that compares runs, so that a folder can hold it beside a run's own report."""
 
 
 def write(
@@ -36,24 +36,24 @@ def write(
     runs : sequence of paths
         Analysed run directories.
     out : path, optional
-        Existing or new folder for the report; by default the run's own, or the one that holds all the runs.
+        Existing or new folder for the report; default: the run's own, or the one that holds all the runs.
     formats : collection of {"html", "pdf"}
-        Which to write.
+        The formats to write.
     paper : {"a4", "letter"}
-        What the PDF is set for.
+        The paper size of the PDF.
     analysed : path, optional
-        Folder of the analysis and findings of a single run; by default the run's own.
+        Folder of the analysis and findings of a single run; default: the run's own.
 
     Returns
     -------
     list of Path
-        The files written. An earlier report of the same name is replaced.
+        The files written, in place of earlier ones.
 
     Raises
     ------
     InputError
-        If there are no runs, one is not analysed, its files cannot be read, runs of different folders come
-        without ``out``, or the report cannot be written.
+        If there are no runs, a run is not analysed, its files cannot be read, the runs lie in different folders and
+        ``out`` is not given, or the report cannot be written.
 
     Examples
     --------
@@ -75,12 +75,12 @@ def write(
 
 
 def publish(report: Report, folder: Path, name: str, formats: Collection[str], paper: str) -> list[Path]:
-    """Render a report in some formats and write them into a folder; earlier ones of that name are replaced.
+    """Render a report in some formats and write the files into a folder, in place of earlier ones of that name.
 
     Raises
     ------
     InputError
-        If a format or paper is not known, or the folder cannot hold them.
+        If a format or paper size is not known, or the folder cannot be made.
     """
     for each in formats:
         check_one_of("formats", each, FORMATS)
@@ -100,12 +100,12 @@ def publish(report: Report, folder: Path, name: str, formats: Collection[str], p
 
 
 def destination(runs: Sequence[Path], out: str | os.PathLike[str] | None = None) -> Path:
-    """Folder that a report on these runs goes to: ``out``, or else a run's own, or the one that holds all the runs.
+    """Return the folder for a report: ``out`` if it is given, else a run's own, or the one that holds all the runs.
 
     Raises
     ------
     InputError
-        If runs of different folders come without ``out``.
+        If the runs lie in different folders and ``out`` is not given.
     """
     if out is not None:
         check_path("out", out)
@@ -114,17 +114,19 @@ def destination(runs: Sequence[Path], out: str | os.PathLike[str] | None = None)
         return runs[0]
     parents = {path.resolve().parent for path in runs}
     if len(parents) > 1:
-        raise InputError(f"out: not given, and the runs lie in {len(parents)} folders; say where the report goes")
+        raise InputError(
+            f"out: not given, and the runs lie in {len(parents)} folders; expected a folder for the report"
+        )
     return runs[0].parent
 
 
 def check_writable(folder: Path) -> None:
-    """Require, with nothing changed, that files can be written into a folder, or that it can be made.
+    """Check, without changing anything, that files can be written into a folder, or that it can be made.
 
     Raises
     ------
     InputError
-        If not.
+        If the folder cannot be written into or made.
     """
     try:
         nearest = next((place for place in (folder, *folder.parents) if place.exists()), folder)
@@ -137,7 +139,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Folder names, or where two are alike, paths from the folder that holds all."""
+    """Return the runs' folder names, or if two are equal, their paths from the folder that holds them all."""
     names = [path.resolve().name for path in paths]
     if len(set(names)) == len(names):
         return names

@@ -1,1 +1,1 @@
-"""How right: what predictions, findings and claims came to where the truth is known. Writes pages of docs/."""
+"""Benchmarks of correctness: predictions, findings and claims where the truth is known. They write pages of docs/."""

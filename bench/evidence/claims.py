@@ -1,7 +1,7 @@
-"""The claims of the papers as studies found them: writes the tables of docs/claims.md.
+"""Verdicts of studies on the papers' claims, for the tables of docs/claims.md.
 
-``python -m bench claims STUDY_DIR...`` decides each study's claims anew from its results. Without a folder it
-writes the decision rules alone.
+``python -m bench claims STUDY_DIR...`` decides each study's claims again from its results. Without a folder it writes
+only the decision rules.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PAGE = "claims.md"
 
 
 def run(folders: Sequence[str] = ()) -> None:
-    """Decide, print, and write the tables."""
+    """Decide the claims, and print and write the tables."""
     sections = [section(Path(folder)) for folder in folders]
     for text in sections:
         print(text, end="\n\n")
@@ -30,7 +30,7 @@ def run(folders: Sequence[str] = ()) -> None:
 
 
 def section(folder: Path) -> str:
-    """Return what a study says of the claims, under its title and the command that ran it."""
+    """Return a study's verdicts on the claims, under its title and the command that ran it."""
     about = read_json(folder / "study.json")
     names = about.get("claims")
     results = decide(gather(folder), names if isinstance(names, list) and names else None)
@@ -45,16 +45,16 @@ def section(folder: Path) -> str:
 
 
 def claims_table(results: Sequence[Result]) -> str:
-    """Return results as a Markdown table, with the sentence why."""
+    """Return results as a Markdown table, with the sentence that explains each."""
     rows = [
         (f"`{each.name}`", _cell(each.claim), *numbers(each), f"**{each.verdict}**", _cell(each.why))
         for each in results
     ]
-    return table(["claim", "", "points", "95 % interval", "n", "verdict", "why"], rows)
+    return table(["claim", "sentence", "points", "95 % interval", "n", "verdict", "why"], rows)
 
 
 def rules_table() -> str:
-    """Return what decides each claim as a Markdown table."""
+    """Return the decision rule of each claim as a Markdown table."""
     rows = [
         (f"`{each.name}`", each.paper, _cell(each.statistic), _cell(each.decision), _cell(each.reason))
         for each in CLAIMS.values()

@@ -1,9 +1,9 @@
-"""Can a collapse be seen coming? What each sign says at every snapshot, against what then became of the run.
+"""Early warning of collapse: the signs at every snapshot of a run, against how the run ended.
 
-``python -m bench early_warning`` trains rules × depths × learning rates of B × seeds on digits, none of which any
-threshold was chosen on. At each snapshot every sign is asked for, with all that comes later cut off. The tables go to
-docs/early-warning.md. Takes about ten minutes on two cores. Expected: the diagnosis catches 90 % of the collapses and
-alarms in 10 % of the other runs at most, with a median lead of 15 steps or more.
+``python -m bench early_warning`` trains rules × depths × learning rates of B × seeds on digits, on none of which a
+threshold was chosen. At each snapshot it looks for every sign, with everything that comes later cut off. It writes the
+tables of docs/early-warning.md and takes about ten minutes on two cores. Expected result: the diagnosis catches 90 % of
+the collapses and raises an alarm in at most 10 % of the other runs, with a median lead of 15 steps or more.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DEPTHS = (4, 8, 16)
 RATES = (1.0, 2.0, 4.0)
 SEEDS = (0, 1, 2)
 TUNED_ON = (100, 101)
-"""Seeds on which thresholds were chosen; ``python -m bench.evidence.early_warning`` with them shows those tables."""
+"""Seeds on which thresholds were chosen; ``python -m bench.evidence.early_warning`` prints the tables for them."""
 
 PROBES = (
     "weight_angle", "sign_agreement", "norm_ratio", "weight_gain", "forward_norm", "feedback_norm",
@@ -54,23 +54,23 @@ PROBES = (
 
 @dataclass(frozen=True)
 class Past:
-    """What is known at a snapshot: the analysis and the metrics up to it, and how the run was set up."""
+    """The knowledge at a snapshot: the analysis and the metrics up to it, and the run's configuration."""
 
     analysis: xr.Dataset
     config: Mapping[str, Any]
     metrics: pd.DataFrame
 
     def now(self, measure: str) -> float:
-        """Return the largest value of any layer at this snapshot."""
+        """Return the largest value over the layers at this snapshot."""
         return float(np.fmax.reduce(self.analysis[measure].isel(step=-1).values))
 
     def growth(self, measure: str) -> float:
-        """Return the largest growth of any layer since the first snapshot."""
+        """Return the largest growth over the layers since the first snapshot."""
         values = self.analysis[measure]
         return float(np.fmax.reduce((values.isel(step=-1) / values.isel(step=0)).values))
 
     def findings(self) -> bool:
-        """Whether the diagnosis finds anything of high severity."""
+        """Return whether the diagnosis has a finding of high severity."""
         return any(each.severity == "high" for each in diagnose(self.analysis, self.config, self.metrics))
 
 
@@ -88,7 +88,7 @@ SIGNS: dict[str, Callable[[Past], bool]] = {
 
 @dataclass(frozen=True)
 class WatchedRun:
-    """One run: what was set, when it collapsed (None: it did not), and when each sign was first there."""
+    """One run: its settings, the step of its collapse, if any, and the step at which each sign appeared, if it did."""
 
     rule: str
     depth: int
@@ -99,7 +99,7 @@ class WatchedRun:
     alarms: Mapping[str, int | None]
 
     def lead(self, sign: str) -> int | None:
-        """Return how many steps before the collapse the sign was there; None if it was not."""
+        """Return the number of steps from the sign to the collapse; None if the sign did not come before it."""
         alarm = self.alarms[sign]
         return (
             self.collapse - alarm if self.collapse is not None and alarm is not None and alarm < self.collapse else None
@@ -107,7 +107,7 @@ class WatchedRun:
 
 
 def outcome(rule: str, depth: int, rate: float, seed: int) -> WatchedRun:
-    """Train one run, and ask for every sign at every snapshot."""
+    """Train one run, and look for every sign at every snapshot."""
     torch.set_num_threads(1)
     settings = Settings(
         rule=rule, depth=depth, feedback_lr=rate, seed=seed, epochs=4, snapshots=16, snapshot_every=8, **RULES[rule]
@@ -133,14 +133,14 @@ def outcome(rule: str, depth: int, rate: float, seed: int) -> WatchedRun:
 
 
 def outcomes(seeds: Collection[int]) -> list[WatchedRun]:
-    """Run all cases, side by side."""
+    """Run all cases in parallel."""
     cases = list(product(RULES, DEPTHS, RATES, seeds))
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(outcome, *zip(*cases, strict=True)))
 
 
 def by_sign(runs: Collection[WatchedRun]) -> str:
-    """Tabulate how well each sign did."""
+    """Return a table of how well each sign did."""
     rows = []
     broken = [run for run in runs if run.collapse is not None]
     others = [run for run in runs if run.collapse is None]
@@ -152,7 +152,7 @@ def by_sign(runs: Collection[WatchedRun]) -> str:
 
 
 def by_rule(runs: Collection[WatchedRun]) -> str:
-    """Tabulate how the diagnosis did for each rule."""
+    """Return a table of how well the diagnosis did for each rule."""
     rows, sign = [], next(iter(SIGNS))
     for rule in RULES:
         mine = [run for run in runs if run.rule == rule]
@@ -167,7 +167,7 @@ def by_rule(runs: Collection[WatchedRun]) -> str:
 
 
 def run(seeds: Collection[int] = SEEDS) -> None:
-    """Measure, print and write into the documentation."""
+    """Run all cases, print the tables, and write them into the documentation."""
     runs = outcomes(seeds)
     for name, text in (("signs", by_sign(runs)), ("rules", by_rule(runs))):
         print(text, end="\n\n")

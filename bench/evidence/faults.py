@@ -1,8 +1,8 @@
-"""Runs with one planted fault each, and healthy ones: the first finding should name the fault and its layer.
+"""Runs with one planted fault each, and healthy runs: the first finding should name the fault and its layer.
 
-``python -m bench faults`` trains, analyses and diagnoses them on seeds that no threshold was chosen on, and writes
-the tables into docs/findings.md. Takes about ten minutes on one core. Expected: the fault and its layer named in at
-least 11 of 12 runs, and no finding of high severity in a healthy one. What it prints last belongs into
+``python -m bench faults`` trains, analyses and diagnoses them on seeds on which no threshold was chosen, and writes the
+tables into docs/findings.md. It takes about ten minutes on one core. Expected result: the fault and its layer are named
+in at least 11 of 12 runs, and no healthy run has a finding of high severity. The lines that it prints last belong in
 diagnostics/findings/thresholds.py.
 """
 
@@ -37,7 +37,7 @@ from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.layers.layers import Synaptic
 
 SEEDS = (3, 4, 5)
-"""Thresholds were chosen on `CHOSEN`; 0 to 2 showed that silence spreads upwards too."""
+"""Seeds of the tables. Thresholds were chosen on `CHOSEN`; 0 to 2 showed that silence spreads upwards too."""
 CHOSEN = (100, 101)
 DEPTH, STEPS, EVERY, BATCH = 6, 230, 10, 64
 LR, MOMENTUM, WARMUP = 0.05, 0.9, 23
@@ -48,9 +48,9 @@ Plant = Callable[[Synaptic], object]
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: the finding that names it, and how it gets into one layer.
+    """One fault: the kind of finding that names it, and how it is planted in one layer.
 
-    ``plant`` is done to the layer before training, ``again`` after each step, ``once`` after step `STEPS` // 2.
+    ``plant`` is applied to the layer before training, ``again`` after each step, and ``once`` after step `STEPS` // 2.
     ``frozen`` leaves the layer's feedback out of the optimiser.
     """
 
@@ -65,17 +65,17 @@ class Fault:
 
 
 def coefficients(**values: float) -> Plant:
-    """Give the layer's rule other coefficients."""
+    """Return a fault that gives the layer's rule other coefficients."""
     return lambda layer: setattr(layer, "rule", dataclasses.replace(layer.rule, **values))
 
 
 def scaled(factor: float) -> Plant:
-    """Multiply the feedback."""
+    """Return a fault that multiplies the feedback by a factor."""
     return lambda layer: layer.feedback.mul_(factor)
 
 
 def noisy(share: float) -> Plant:
-    """Add Gaussian noise to the feedback, in units of the forward weights' deviation."""
+    """Return a fault that adds Gaussian noise to the feedback, in units of the forward weights' standard deviation."""
     return lambda layer: layer.feedback.add_(torch.randn_like(layer.feedback), alpha=share * float(layer.weight.std()))
 
 
@@ -85,7 +85,7 @@ def random(layer: Synaptic) -> None:
 
 
 def rank_one(layer: Synaptic) -> None:
-    """Keep the feedback's first singular direction alone, at its norm."""
+    """Reduce the feedback to its first singular direction, and keep its norm."""
     u, s, v = torch.linalg.svd(layer.feedback, full_matrices=False)
     layer.feedback.copy_(s.norm() * torch.outer(u[:, 0], v[0]))
 
@@ -202,7 +202,7 @@ def _batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 @dataclass(frozen=True)
 class FaultyRun:
-    """What was planted in a run, (kind, layer) or nothing, and what was found."""
+    """The fault planted in a run, (kind, layer) or None, and the findings on it."""
 
     planted: tuple[str, str] | None
     findings: tuple[Finding, ...]
@@ -215,7 +215,7 @@ class FaultyRun:
 
 
 def records(outcomes: Sequence[FaultyRun]) -> dict[str, Record]:
-    """Count for each kind that was planted how often it was named, and how often rightly."""
+    """Count for each planted kind how often it was named, and how often it was named correctly."""
     counted = {}
     for kind in dict.fromkeys(outcome.planted[0] for outcome in outcomes if outcome.planted):
         faults = [outcome for outcome in outcomes if outcome.planted and outcome.planted[0] == kind]
@@ -226,7 +226,7 @@ def records(outcomes: Sequence[FaultyRun]) -> dict[str, Record]:
 
 
 def thresholds_table(counted: Mapping[str, Record]) -> str:
-    """Return the table of thresholds as the page shows it, with what was counted for their kinds."""
+    """Return the table of thresholds for the page, with the counts of their kinds."""
     rows = []
     for name, each in THRESHOLDS.items():
         row = f"`{name}`", each.kind, f"{each.value:g}", each.units, each.guards.replace("|", "\\|")
@@ -287,13 +287,13 @@ def run_sizes() -> None:
 
 
 def run(seeds: Sequence[int] = SEEDS) -> None:
-    """Train, diagnose, print, and write the tables."""
+    """Train and diagnose all runs, and print and write the tables."""
     outcomes, faults, fine = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "run")
         for name, fault in FAULTS.items():
-            layers, found = zip(*(faulty(fault, seed, path) for seed in seeds), strict=True)
-            these = [FaultyRun((fault.kind, layer), each) for layer, each in zip(layers, found, strict=True)]
+            layers, diagnosed = zip(*(faulty(fault, seed, path) for seed in seeds), strict=True)
+            these = [FaultyRun((fault.kind, layer), each) for layer, each in zip(layers, diagnosed, strict=True)]
             named = sum(each.named == each.planted for each in these)
             instead = [" ".join(map(str, each.named or ["nothing"])) for each in these if each.named != each.planted]
             faults.append((name, fault.rule, fault.kind, f"{named} of {len(seeds)}", ", ".join(instead)))

@@ -1,4 +1,4 @@
-"""Tables that pages of the documentation hold, written by the scripts that measure them."""
+"""Tables on the pages of the documentation, which the scripts that measure them write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def fill(page: str, name: str, text: str) -> None:
-    """Put ``text`` on a page of docs/, between the comments ``<!-- name -->`` and ``<!-- end of name -->``."""
+    """Write ``text`` into a page of docs/, between the comments ``<!-- name -->`` and ``<!-- end of name -->``."""
     path = DOCS / page
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     old = path.read_text(encoding="utf-8")

@@ -1,11 +1,11 @@
-"""What the linear theory predicts of the feedback's learning, against simulations of the learning itself.
+"""Predictions of the linear theory of the feedback's learning, against simulations of the learning itself.
 
-``python -m bench theory`` takes a few minutes and writes its table to docs/theory.md. Expected: critical learning rates
-within 5 %, angles of fixed points within 3°, angles that noise adds within 2°.
+``python -m bench theory`` takes a few minutes and writes its table to docs/theory.md. Expected result: critical
+learning rates within 5 %, angles of fixed points within 3°, angles that noise adds within 2°.
 
-A prediction is made as `wtdiag.analyze` makes it, from the network and one batch. A simulation takes one layer out of
-the network, with the inputs that it had, and lets PyTorch's own optimiser follow the gradients that backward passes
-leave in ``feedback.grad`` while W stands still. They share nothing but the layer.
+A prediction is made in the same way as by `wtdiag.analyze`, from the network and one batch. A simulation takes one
+layer out of the network, with the inputs that it had, and lets PyTorch's own optimiser follow the gradients that
+backward passes leave in ``feedback.grad`` while W stands still. The two share only the layer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from wtdiag.trainers.observe.tracer import error_signals
 
 BATCH = 32
 LAYERS = {"mlp": ("fc2", torch.float64, 256), "conv": ("conv2", torch.float32, 64)}
-"""Of each model: the layer, its precision, and the examples of the batch that everything is computed on."""
+"""By model: the layer, its precision, and the number of examples in the batch that everything is computed on."""
 REGULARISED = ("ia", "aa", "sa", "wm-reg")
 NOISES = (
     ("sa", "updates"),
@@ -48,7 +48,7 @@ LIMITS = {"critical rate": 0.05, "resting angle": 3.0, "noise angle": 2.0}
 
 @dataclass(frozen=True)
 class Prediction:
-    """One prediction and what a simulation made of it; the difference is relative for rates, else in degrees."""
+    """One prediction and the result of its simulation."""
 
     quantity: str
     rule: str
@@ -59,7 +59,7 @@ class Prediction:
 
     @property
     def difference(self) -> float:
-        """What is held against `LIMITS`."""
+        """Difference to the prediction, relative for rates and in degrees for angles, which `LIMITS` bounds."""
         relative = self.quantity == "critical rate"
         return self.simulated / self.predicted - 1 if relative else self.simulated - self.predicted
 
@@ -100,7 +100,7 @@ class Case:
         self.weight = self.layer.weight.detach()
 
     def predict(self, measure: str, **conditions: Any) -> float:
-        """Return a measure under the given learning rate, momentum, noise."""
+        """Return the predicted value of a measure under a given learning rate, momentum and noise."""
         law = dataclasses.replace(self.signals["law"], **{"lr": 1.0, "optimizer": "sgd", **conditions})
         weights = {"forward": self.weight.numpy(), "feedback": self.start.numpy()}
         return float(Quantities(**weights, law=law)[measure])
@@ -113,7 +113,7 @@ class Case:
         update_noise: float = 0.0,
         start: Tensor | None = None,
     ) -> Iterator[Tensor]:
-        """Let the feedback learn alone, for ever; on the whole batch, or on random ones."""
+        """Train only the feedback, without end, on the whole batch or on random ones; yield it after each step."""
         layer = copy.deepcopy(self.layer)
         if start is not None:
             layer.feedback.data.copy_(start)
@@ -142,7 +142,7 @@ def critical_rate(case: Case, momentum: float = 0.0, batch: int | None = None, s
             last = feedback.clone()
             if not moves[-1] < 1e6 * size:
                 return True
-        if batch:  # near the limit, bursts come and go
+        if batch:  # near the limit there are bursts that end by themselves
             return False
         second, fourth = (max(moves[start : start + steps // 4]) for start in (steps // 4, 3 * steps // 4))
         return fourth > 2 * second + 1e-6 * size
@@ -159,7 +159,7 @@ def critical_rate(case: Case, momentum: float = 0.0, batch: int | None = None, s
 
 
 def _rest(case: Case, steps: int) -> Tensor:
-    """Train on the whole batch, with momentum and at half the critical rate."""
+    """Return the feedback after training on the whole batch, with momentum and at half the critical rate."""
     lr = 0.5 / case.predict("step_size_number", momentum=0.9)
     return next(islice(case.train(lr, momentum=0.9), steps, None)).clone()
 
@@ -173,18 +173,18 @@ def resting_angle(case: Case, steps: int) -> Prediction:
 
 
 def noise_angle(case: Case, source: str, steps: int, momentum: float = 0.0) -> Prediction:
-    """Train on from rest, and see how far from there B is on average over the last steps."""
+    """Train from rest, and measure the average angle of B to its rest over the last steps."""
     lr = 0.3 / case.predict("step_size_number", momentum=momentum)
     update_noise = 0.03 * float(case.weight.std()) if source == "updates" else 0.0
     batch = BATCH if source == "batches" else None
-    # What noise inputs add is that of as many examples as there are; updates alone are like an endless batch.
+    # The noise of inputs is that of as many examples as there are; noise of updates alone is that of an endless batch.
     batch_size = {"updates": 10**12, "batches": BATCH, "inputs": len(case.x)}[source]
     rest = _rest(case, steps)
     kept = []
     for step, feedback in enumerate(islice(case.train(lr, momentum, batch, update_noise, start=rest), 2 * steps)):
         if step >= steps and step % 10 == 0:
             kept.append(feedback.clone())
-    if source == "inputs":  # no training without noise ends at rest
+    if source == "inputs":  # here no training is free of noise, so that the mean stands for the rest
         rest = torch.stack(kept).mean(0)
     simulated = float(np.mean([_angle(feedback, rest) for feedback in kept]))
     given = {"lr": lr, "momentum": momentum, "update_noise": update_noise, "batch_size": batch_size}
@@ -194,7 +194,7 @@ def noise_angle(case: Case, source: str, steps: int, momentum: float = 0.0) -> P
 
 
 def rows(steps: int = 3000) -> Iterator[Prediction]:
-    """Make all predictions and simulations, one after the other."""
+    """Yield all predictions with their simulations, one after the other."""
     for model in LAYERS:
         cases = {rule: Case(model, rule) for rule in (*REGULARISED, "wm")}
         for rule in REGULARISED:

@@ -1,1 +1,1 @@
-"""How fast: ratios against native PyTorch and others, measured side by side in one process."""
+"""Benchmarks of speed: ratios to native PyTorch and other libraries, measured side by side in one process."""

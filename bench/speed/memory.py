@@ -1,4 +1,4 @@
-"""Peak bytes of live tensors in a training step, counted storage by storage: exact, whatever the allocator does."""
+"""Peak memory of live tensors in a training step, counted by storage, so that it does not depend on the allocator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for tensor in tree_leaves((args, kwargs)):
-            self._note(tensor, made=False)  # first seen as an input: it was there before
+            self._note(tensor, made=False)  # a storage first seen as an input existed before
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             self._note(tensor, made=True)

@@ -1,8 +1,9 @@
-"""What measuring the weights costs: over one pass through memory, over scipy's singular values, over WeightWatcher.
+"""Cost of measuring the weights, relative to one pass through memory, to scipy's singular values and to WeightWatcher.
 
-torchvision's ResNet-18 as it is initialised, W and B of all 21 layers, 93 MB. Expected: every probe that compares
-W with B within 2 passes over both, all singular values 5 times as fast as scipy's, and what WeightWatcher's `analyze`
-gives 2.5 times as fast on one thread and 4 times on two, with its numbers. WeightWatcher has one thread in both cases.
+The network is torchvision's ResNet-18 as initialised, with W and B of all 21 layers, 93 MB. Expected result: all probes
+that compare W with B take at most the time of 2 passes over both, all singular values are 5 times as fast as scipy's,
+and the numbers of WeightWatcher's `analyze` are 2.5 times as fast on one thread and 4 times on two, with equal values.
+WeightWatcher has one thread in both cases.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ COMPARING = {
     "angle, sign, norms": ["weight_angle", "sign_agreement", "forward_norm", "feedback_norm", "norm_ratio"],
     "all of W and B": [name for name, probe in PROBES.items() if "weight_comparison" in probe.uses and not probe.slow],
 }
-"""Probes from one pass over both weights; the first have a target."""
-# What WeightWatcher calls alpha, D, xmin, num_pl_spikes, stable_rank, sqrt(spectral_norm), entropy and sv_max / sv_min.
+"""Probes that share one pass over both weights; only the first group has a target."""
+# WeightWatcher calls these alpha, D, xmin, num_pl_spikes, stable_rank, sqrt(spectral_norm), entropy, sv_max / sv_min.
 WATCHED = [
     f"forward_{name}"
     for name in (
@@ -67,7 +68,7 @@ def _compare(weights: list[Weight]) -> None:
     for threads, (which, names) in product((1, 2), COMPARING.items()):
         with ThreadPoolExecutor(threads) as pool:
             result = paired_ratios(
-                # Of numpy's functions that read two arrays, the one that comes closest to the memory's bandwidth.
+                # numpy's function that, of those that read two arrays, comes closest to the memory's bandwidth
                 {
                     "pass": partial(_all, pool, _pass_over, pairs),
                     "probes": partial(_all, pool, partial(_measure, names), pairs),
@@ -113,7 +114,7 @@ def _decompose(weights: list[Weight]) -> None:
 
 
 def _error(size: int) -> float:
-    """Relative error of singular values from 1 to 1e-5, for a matrix that is made of them."""
+    """Return the relative error of singular values from 1 to 1e-5, for a matrix that is built from them."""
     generator = np.random.default_rng(size)
     left, right = (np.linalg.qr(generator.normal(size=(size, size)))[0] for _ in range(2))
     sigma = np.geomspace(1, 1e-5, size)
@@ -122,13 +123,13 @@ def _error(size: int) -> float:
 
 def _watch(model: nn.Module, weights: dict[str, Weight]) -> None:
     with _silence():
-        import weightwatcher  # takes seconds; only this bench needs it
+        import weightwatcher  # imported here because it takes seconds and only this benchmark needs it
 
         watcher = weightwatcher.WeightWatcher(model=model)
         theirs = watcher.analyze().set_index("longname")
-    print("\nwhat WeightWatcher's analyze gives, in its unfolding: a convolution's kernel as k² matrices (out, in)")
+    print("\nthe numbers of WeightWatcher's analyze, in its unfolding: a convolution's kernel as k² matrices (out, in)")
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(2) as two, threadpool_limits(1, user_api="blas"), _silence():
-        # One BLAS thread for it too, on its matrices its fastest.
+        # WeightWatcher has one BLAS thread too, with which it is fastest on these matrices.
         result = paired_ratios(
             {
                 "WeightWatcher": watcher.analyze,

@@ -1,7 +1,8 @@
-"""What recording costs: how long training stands still, and how fast a snapshot is written.
+"""Cost of recording: how long training stalls, and how fast a snapshot is written.
 
-torchvision's ResNet-18 under feedback alignment: W and B of every layer, 94 MB. Expected: a stall of at most
-25 ms per 94 MB, which is little more than copying the bytes, and a write of at most 1.4 times a raw one.
+The network is torchvision's ResNet-18 under feedback alignment: W and B of every layer, 94 MB. Expected result: a stall
+of at most 25 ms per 94 MB, which is little more than copying the bytes takes, and a write that takes at most 1.4 times
+as long as a raw one.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def run() -> None:
     print(f"ResNet-18, fa: {size / 1e6:.1f} MB a snapshot, {ROUNDS} rounds, medians")
     print(f"stall of training            {milliseconds['snapshot'] * 94e6 / size:6.1f} ms per 94 MB (limit 25)")
     print(f"  over a plain copy          {over_copy:6.2f}")
-    print(f"copy held against trouble    {milliseconds['stage']:6.1f} ms")
+    print(f"copy kept for emergencies    {milliseconds['stage']:6.1f} ms")
     for name, (seconds, ratio) in writes.items():
         print(f"{name:<28} {1e3 * seconds:6.1f} ms, {ratio:.2f} of the raw write")
     print("  (limit for a snapshot: 1.40 of the raw write)")
@@ -65,7 +66,7 @@ def _writes(model: nn.Module, folder: Path) -> tuple[int, dict[str, tuple[float,
 
 
 def _stalls(model: nn.Module, folder: Path, size: int) -> dict[str, list[float]]:
-    """Return the seconds of each round; what is written between the calls is not counted."""
+    """Return the seconds of each call in every round, without the writing between the calls."""
     source = torch.zeros(size, dtype=torch.uint8)
     target = source.clone()
     steps = count()

@@ -1,4 +1,4 @@
-"""A training step under each rule over native backprop's: time, peak memory, compiled, beside BioTorch's layers."""
+"""Cost of a training step under each rule, relative to native backprop: time, peak memory, compiled, and BioTorch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TARGETS = {  # (convolutional, mlp)
 
 
 def networks() -> dict[str, tuple[nn.Module, Tensor, int]]:
-    """Return the three networks, a batch for each, and how many rounds to time."""
+    """Return the three networks, each with a batch and a number of rounds to time."""
     layers: list[nn.Module] = [nn.Flatten()]
     for sizes in ((784, 1024), (1024, 1024), (1024, 1024), (1024, 1024)):
         layers += [nn.Linear(*sizes), nn.ReLU()]
@@ -43,7 +43,7 @@ def networks() -> dict[str, tuple[nn.Module, Tensor, int]]:
 
 
 def step_of(model: nn.Module, x: Tensor) -> Callable[[], object]:
-    """Return a training step: forward, backward, fused SGD; momentum for W, and for B where it shares W's steps."""
+    """Return a training step: forward, backward, fused SGD, with momentum for W and for a B that shares W's steps."""
     y = torch.arange(len(x)) % 10
     plain = [layer.feedback for _, layer in synapses(model) if layer.rule.learned and layer.rule.name != "kp"]
     taken = set(map(id, plain))
@@ -61,8 +61,8 @@ def step_of(model: nn.Module, x: Tensor) -> Callable[[], object]:
 
 
 def biotorch(model: nn.Module, rule: str) -> nn.Module:
-    """Return the model in BioTorch's layers."""
-    from biotorch.module.biomodule import BioModule  # imports much that it does not use; only this bench needs it
+    """Return the model with BioTorch's layers."""
+    from biotorch.module.biomodule import BioModule  # imported here because it is slow and only this benchmark needs it
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -84,7 +84,7 @@ def run() -> None:
             if rule in ("fa", "usf", "frsf"):
                 steps["biotorch"] = step_of(biotorch(model, rule), x)
             result = paired_ratios(steps, rounds=rounds)
-            # What a rule is allowed beside backprop: the gradient of B; B and its momentum are there before.
+            # Beside backprop's memory a rule may hold the gradient of B; B and its momentum exist before the step.
             allowed = native_peak + sum(layer.feedback.nbytes for _, layer in synapses(twin) if layer.rule.learned)
             target = f"{TARGETS[rule][dense]:.2f}" if rule in TARGETS else ""
             other = f"{result['biotorch'][1]:.2f}" if "biotorch" in result else ""
@@ -101,7 +101,7 @@ def run() -> None:
 
 
 def run_compiled() -> None:
-    """Print compiled feedback alignment over compiled backprop."""
+    """Print the time of compiled feedback alignment over that of compiled backprop."""
     for title, (model, x, rounds) in list(networks().items())[:2]:
         native = torch.compile(copy.deepcopy(model), fullgraph=True)
         twin = torch.compile(transport_free(model, "fa"), fullgraph=True)

@@ -1,8 +1,9 @@
-"""What a study costs beside its trainings: 200 tiny cells by ``wtdiag study``, against the same trainings one by one.
+"""Cost of a study beyond its trainings: 200 tiny cells by ``wtdiag study``, against the same trainings one by one.
 
-The bare trainings are done in this process, recorded as ``wtdiag train`` records them, half of them before the study
-and half after it; one process and one thread on both sides. Expected: under 10 % more time for the whole command:
-start, worker, folders, results, report. Told beside it: the study over the training steps alone, without any file.
+The bare trainings run in this process and are recorded as by ``wtdiag train``, half of them before the study and half
+after it; both sides have one process and one thread. Expected result: the whole command (start, worker, folders,
+results, report) takes less than 10 % more time. The ratio of the study to the training steps alone, without any file,
+is printed beside it.
 """
 
 from __future__ import annotations

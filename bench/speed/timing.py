@@ -1,4 +1,4 @@
-"""Interleaved timing: on a noisy machine only ratios of neighbours in time mean anything."""
+"""Interleaved timing: on a noisy machine, only ratios of times measured close together are meaningful."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def paired_ratios(
 ) -> dict[str, tuple[float, float]]:
     """Return each function's median seconds, and its median ratio to the first function in the same round.
 
-    A function is called ``repeat`` times in a row, as training does, so that it finds its own data in the caches
-    from the second call on. The order rotates from round to round, so that none always runs in the same wake.
+    Each function is called ``repeat`` times in a row, as in training, so that it finds its own data in the caches from
+    the second call on. The order rotates from round to round, so that no function always runs after the same one.
     """
     names = list(functions)
     seconds: dict[str, list[float]] = {name: [] for name in names}

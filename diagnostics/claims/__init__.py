@@ -1,4 +1,4 @@
-"""Claims of the papers, and what decides them. A new claim is one new function in a file here."""
+"""Claims of the papers, and how each is decided. A new claim is one new function in the file of its paper."""
 
 from wtdiag.diagnostics.claims.base import CLAIMS, Claim, Measured
 from wtdiag.diagnostics.claims.table import claims_table

@@ -1,4 +1,4 @@
-"""What a claim is: its texts, its threshold and why it lies there, and the function that measures its statistic."""
+"""Definition of a claim: its texts, its threshold and the reason for it, and the function that measures it."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from wtdiag.diagnostics.comparison.results import StudyResults
 from wtdiag.probes.discovery import enter
 
 MARGIN = 0.02
-"""Difference in accuracy that matters: rules nearer to each other than that match, rules further apart do not."""
+"""Difference in accuracy that matters: rules that are closer to each other match, rules further apart do not."""
 
 Direction = Literal["above", "below", "within"]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A statistic as some evidence gives it.
+    """The statistic of a claim, measured on some evidence.
 
     Attributes
     ----------
     what : str
-        What the value is, as "sa − bp".
+        Name of the statistic, such as "sa − bp".
     value, low, high : float
-        It, and its 95 % interval.
+        The statistic and its 95 % interval.
     n : int
-        How many seeds or trials it is over.
+        Number of seeds or trials that it is taken over.
     of : str
-        Which of the two: "seeds", or "trials" of the rule with the fewest.
+        Unit of ``n``: "seeds", or "trials" of the rule with the fewest.
     where : str
         Network and data.
     facts : str
-        Further numbers that belong to it.
+        Further numbers that belong to the statistic.
     blocked : str
-        Why it decides nothing, whatever its interval; "" if it may decide.
+        Reason why the statistic decides nothing, whatever its interval; "" if it may decide.
     doubt : str
-        Why it cannot show that the claim holds, though it may show that it does not.
+        Reason why the statistic cannot show that the claim holds, although it may show that the claim fails.
     """
 
     what: str
@@ -61,31 +61,31 @@ Statistic = Callable[[StudyResults], Measured | None]
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of a paper, and what decides it.
+    """A claim of a paper, and how it is decided.
 
     Attributes
     ----------
     name : str
-        Its slug.
+        Its short name, in lower case with hyphens.
     paper : str
         Authors, year and arXiv number.
     sentence : str
-        What is claimed, in our words.
+        The claim, in our words.
     statistic : str
-        What is measured, in words and as a formula.
+        The statistic that is measured, in words and as a formula.
     direction : str
-        Where the 95 % interval must lie if the claim holds: "above" or "below" the threshold, or "within" it and its
-        negative.
+        Side on which the 95 % interval must lie if the claim holds: "above" or "below" the threshold, or "within" the
+        range between its negative and itself.
     threshold : float
-        Against which the interval is held, as a share: 0.02 is two percentage points.
+        Value that the interval is compared with, as a share: 0.02 is two percentage points.
     reason : str
-        Why the threshold lies there.
+        Reason for the threshold.
     needs : str
-        What a study must hold for it.
+        Parts of a study that the claim needs.
     measure : callable
-        Gives the statistic, or None where the evidence cannot tell.
+        Function that returns the statistic, or None where the evidence lacks what it needs.
     resampled : str
-        What the interval is over.
+        Units over which the interval is taken.
     """
 
     name: str
@@ -108,7 +108,10 @@ class Claim:
         else:
             where = f"{self.direction} {at}".replace("-", "−")
             beyond = "below" if self.direction == "above" else "above"
-        return f"seen: the whole interval, over {self.resampled}, {where}; not seen: wholly {beyond}; else undecided"
+        return (
+            f"seen if the whole interval, over {self.resampled}, lies {where}; not seen if it lies wholly {beyond}; "
+            f"otherwise undecided"
+        )
 
 
 CLAIMS: dict[str, Claim] = {}
@@ -126,7 +129,7 @@ def claim(
     needs: str,
     resampled: str = "seeds",
 ) -> Callable[[Statistic], Statistic]:
-    """Enter what measures a claim in `CLAIMS` under its slug; `Claim` tells what the arguments are."""
+    """Register the function that measures a claim in `CLAIMS`, by the claim's name; `Claim` defines the arguments."""
 
     def register(measure: Statistic) -> Statistic:
         found = Claim(name, paper, sentence, statistic, direction, threshold, reason, needs, measure, resampled)
@@ -146,36 +149,36 @@ def over_seeds(
 
 
 def floor(accuracies: Mapping[str, float], by_chance: float) -> str:
-    """Say which accuracy is below twice chance, where differences between rules mean nothing; "" if none is.
+    """State which accuracy is below twice chance, where differences between rules mean nothing; "" if none is.
 
     Examples
     --------
     >>> floor({"bp": 0.15, "fa": 0.3}, 0.1)
-    'bp itself answers 15.0 %, below twice chance'
+    'bp itself reaches only 15.0 %, below twice chance'
     """
     if math.isnan(by_chance):
-        return "the accuracy by chance is not known: the results do not tell the number of classes"
+        return "the accuracy by chance is not known, because the results do not hold the number of classes"
     for arm, accuracy in accuracies.items():
         if accuracy < 2 * by_chance:
-            return f"{arm} itself answers {points(accuracy)} %, below twice chance"
+            return f"{arm} itself reaches only {points(accuracy)} %, below twice chance"
     return ""
 
 
 def left_out(seeds: int) -> str:
-    """Say how many seeds are left out; "" if none is.
+    """State how many seeds are left out; "" if none is.
 
     Examples
     --------
     >>> left_out(1)
-    '1 seed is left out for runs that failed or have not ended'
+    '1 seed is left out because a run failed or has not ended'
     """
-    return f"{seeds} seed{'s are' if seeds > 1 else ' is'} left out for runs that failed or have not ended" * (
-        seeds > 0
-    )
+    if not seeds:
+        return ""
+    return f"{seeds} seed{'s are' if seeds > 1 else ' is'} left out because a run failed or has not ended"
 
 
 def points(value: float) -> str:
-    """Write a difference of accuracies in percentage points.
+    """Return a difference of accuracies as text, in percentage points.
 
     Examples
     --------

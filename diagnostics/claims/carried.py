@@ -1,4 +1,4 @@
-"""What claims on tuning are measured on: configurations carried from one architecture to others."""
+"""Evidence for claims on transfer: configurations that are carried from one architecture to others."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from wtdiag.diagnostics.comparison.results import chance, settings_of
 from wtdiag.diagnostics.comparison.robustness import relative
 
 LEAST = 3
-"""Configurations of a rule below which nothing is decided: they differ more than seeds do."""
+"""Fewest configurations of a rule that decide anything, because configurations differ more than seeds do."""
 RESAMPLED = "configurations and seeds but not the search that found them"
 
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """What the move of configurations to other architectures does to some rules, paired by seed.
+    """Changes in the accuracy of some rules when configurations move to other architectures, paired by seed.
 
     Attributes
     ----------
     change : mapping of str to array
-        By rule, of each of its configurations and each seed that all have: accuracy relative to backprop, mean over
-        the targets less that on the source.
+        By rule, for each of its configurations and each seed that all of them have: the accuracy relative to backprop,
+        averaged over the targets, minus that on the source.
     where : str
         Architectures and data.
     accuracy : mapping of str to float
-        Mean accuracy of backprop on each architecture and of each rule on the source.
+        Mean accuracy of backprop on each architecture, and of each rule on the source.
     left_out : int
-        Seeds with a run that failed, was interrupted or has not ended.
+        Number of seeds with a run that failed, was interrupted or has not ended.
     chance : float
-        Accuracy by chance, NaN if not known.
+        Accuracy by chance, NaN if it is not known.
     """
 
     change: Mapping[str, NDArray[np.float64]]
@@ -47,19 +47,19 @@ class Carried:
 
     @property
     def facts(self) -> str:
-        """Means, and what was left out."""
-        told = ", ".join(f"{name} {points(value)} %" for name, value in self.accuracy.items())
+        """Mean accuracies, and the seeds left out, as text."""
+        means = ", ".join(f"{name} {points(value)} %" for name, value in self.accuracy.items())
         changes = "by configuration "
         changes += ", ".join(
             f"{rule} {'/'.join(points(each) for each in change.mean(axis=1))}"
             for rule, change in self.change.items()
             if change.size
         )
-        return "; ".join(filter(None, (changes if told else "", told, left_out(self.left_out))))
+        return "; ".join(filter(None, (changes if means else "", means, left_out(self.left_out))))
 
     @property
     def blocked(self) -> str:
-        """Say why it decides nothing: few configurations, or backprop, or a rule on the source, has not learned."""
+        """Reason why the statistic decides nothing: too few configurations, or an arm that has not learned."""
         few = [rule for rule, change in self.change.items() if len(change) < LEAST]
         if few:
             return f"fewer than {LEAST} configurations of {' and '.join(few)} decide nothing"
@@ -67,15 +67,15 @@ class Carried:
 
 
 def transferred(transfers: Mapping[str, xr.Dataset], rule: str, other: str | None = None) -> Measured | None:
-    """Measure what the move from source to targets does to a rule, or does to it beyond what it does to another.
+    """Measure the change in a rule's accuracy from source to targets, or its difference to another rule's change.
 
-    The interval is over configurations and seeds, since the greatest differences are those between configurations.
+    The interval is over configurations and seeds, because the greatest differences are those between configurations.
     """
     rules = [rule] if other is None else [rule, other]
     if (moved := carry(transfers, rules)) is None:
         return None
     what = f"the change in relative accuracy of {rule} from source to targets"
-    what += f" less that of {other}" if other is not None else ""
+    what += f" minus that of {other}" if other is not None else ""
     change, less = moved.change[rule], None if other is None else moved.change[other]
     value = math.nan
     if change.size:
@@ -87,7 +87,7 @@ def transferred(transfers: Mapping[str, xr.Dataset], rule: str, other: str | Non
 
 
 def carry(transfers: Mapping[str, xr.Dataset], rules: Sequence[str]) -> Carried | None:
-    """Measure the largest transfer of some rules; None where there is none to another architecture."""
+    """Measure the largest transfer of some rules; return None if there is none to another architecture."""
     transfer = widest(transfers, ("bp", *rules))
     if transfer is None or transfer.sizes["architecture"] < 2 or 0 not in transfer["configuration"].values:
         return None
@@ -119,6 +119,6 @@ def carry(transfers: Mapping[str, xr.Dataset], rules: Sequence[str]) -> Carried 
 
 
 def widest(results: Mapping[str, xr.Dataset], rules: Iterable[str]) -> xr.Dataset | None:
-    """Return the largest of some results that hold all of some rules."""
+    """Return the largest of the results that hold all of some rules."""
     have = [each for each in results.values() if set(rules) <= set(each["rule"].values)]
     return max(have, key=lambda each: each["status"].size, default=None)

@@ -18,8 +18,8 @@ from wtdiag.diagnostics.comparison.robustness import accuracies, best_accuracy
 PAPER = "Kunin et al. 2020, arXiv:2003.01513"
 ESTIMATING = {"sa": "Symmetric alignment", "aa": "Activation alignment", "kp": "Kolen-Pollack learning"}
 DEEP = 8
-"""Weight layers from which a network counts as deep: its error passes seven feedback matrices on its way down. What a
-shallower one shows decides nothing about deep ones."""
+"""Number of weight layers from which a network counts as deep; its error then passes seven feedback matrices on its way
+down. A shallower network decides nothing about deep ones."""
 WORKS = 0.95
 """Share of backprop's accuracy from which a configuration counts as working."""
 TOLERABLE = 0.10
@@ -28,9 +28,9 @@ TOLERABLE = 0.10
 
 def _matches(rule: str) -> Statistic:
     def measure(evidence: StudyResults) -> Measured | None:
-        """Margin ±2 points, the difference that matters; see `MARGIN`.
+        """Return the gap to backprop; the threshold is ±2 points, the difference that matters, see `MARGIN`.
 
-        Only on networks of at least `DEEP` layers, and only where feedback alignment does not match as well.
+        It decides only on networks of at least `DEEP` layers, and only where feedback alignment does not match too.
         """
         grid = evidence.grid
         if grid is None or (place := held(grid, ("bp", rule))) is None:
@@ -39,8 +39,8 @@ def _matches(rule: str) -> Statistic:
             return None
         blocked = pairs.at_floor("bp")
         if not pairs.depth >= DEEP:
-            layers = "is not known" if math.isnan(pairs.depth) else f"of {pairs.depth:g} layers is below {DEEP}"
-            blocked = f"the network is not deep: its depth {layers}"
+            few = f"the network has {pairs.depth:g} weight layers, fewer than {DEEP}, and does not count as deep"
+            blocked = "the depth of the network is not known" if math.isnan(pairs.depth) else few
         doubt = fa_tells(grid, MARGIN, place)
         gap = pairs.gap(rule, "bp")
         return over_seeds(f"{rule} − bp", gap, pairs.where, facts=pairs.facts, blocked=blocked, doubt=doubt)
@@ -50,36 +50,36 @@ def _matches(rule: str) -> Statistic:
 
 def _stands_noise(rule: str) -> Statistic:
     def measure(evidence: StudyResults) -> Measured | None:
-        """Threshold −2 points, the margin of rules that match: at most that much more is lost than backprop loses.
+        """Return the loss of backprop minus that of the rule; the threshold is −2 points, the margin of a match.
 
-        At the strongest noise that costs backprop less than `TOLERABLE`. If no rule of the grid loses even 2 points
-        there, the noise is too weak to tell.
+        The loss is taken at the strongest noise that costs backprop less than `TOLERABLE`. If no rule of the grid loses
+        even 2 points there, the noise is too weak to decide.
         """
         grid = evidence.grid
         if grid is None or not varies(grid, "update_noise") or held(grid, ("bp", rule)) is None:
             return None
         levels = [level for level in planned_levels(grid, ("bp", rule), "update_noise") if level > 0]
-        found = {level: pairs for level in levels if (pairs := _noisy(grid, rule, level)) is not None}
-        if not found:
+        by_level = {level: pairs for level in levels if (pairs := _noisy(grid, rule, level)) is not None}
+        if not by_level:
             return None
         lost = {level: float(np.mean(_lost(pairs, "bp"))) if len(pairs.accuracy["bp"]) else math.nan
-                for level, pairs in found.items()}  # fmt: skip
-        tolerable = [level for level in found if not lost[level] >= TOLERABLE]
-        level = max(tolerable or [min(found)])
-        pairs = found[level]
+                for level, pairs in by_level.items()}  # fmt: skip
+        tolerable = [level for level in by_level if not lost[level] >= TOLERABLE]
+        level = max(tolerable or [min(by_level)])
+        pairs = by_level[level]
         blocked = pairs.at_floor("bp", rule)
         if not blocked and not tolerable:
             blocked = f"even this weakest noise costs bp {points(lost[level])} points"
-        doubt = "" if _bites(grid, level) else "no rule loses two points here: the noise is too weak to tell"
+        doubt = "" if _bites(grid, level) else "no rule loses two points here, so the noise is too weak to decide"
         statistic = _lost(pairs, "bp") - _lost(pairs, rule)
-        what = f"what noise {level:g} costs bp less what it costs {rule}"
+        what = f"the cost of noise {level:g} to bp minus its cost to {rule}"
         return over_seeds(what, statistic, pairs.where, facts=pairs.facts, blocked=blocked, doubt=doubt)
 
     return measure
 
 
 def _noisy(grid: xr.Dataset, rule: str, level: float) -> Pairs | None:
-    """Pair a rule and backprop without noise and with it, at the greatest depth that has both."""
+    """Pair a rule and backprop, without and with noise, at the greatest depth that has both."""
     if (place := held(grid, ("bp", rule), update_noise=level)) is None:
         return None
     if (clean := held(grid, ("bp", rule), **place | {"update_noise": 0.0})) is None:
@@ -91,12 +91,12 @@ def _noisy(grid: xr.Dataset, rule: str, level: float) -> Pairs | None:
 
 
 def _lost(pairs: Pairs, rule: str) -> NDArray[np.float64]:
-    """Accuracy that noise costs a rule, by seed."""
+    """Return the accuracy that noise costs a rule, by seed."""
     return pairs.gap(rule, f"{rule} noisy")
 
 
 def _bites(grid: xr.Dataset, level: float) -> bool:
-    """Whether noise costs any rule of the grid as much as matters."""
+    """Return whether noise costs any rule of the grid an accuracy that matters."""
     every = ((str(rule), _noisy(grid, str(rule), level)) for rule in grid["rule"].values)
     return any(pairs and len(pairs.accuracy["bp"]) and _lost(pairs, rule).mean() >= MARGIN for rule, pairs in every)
 
@@ -106,7 +106,7 @@ for _rule, _title in ESTIMATING.items():
         f"{_rule}-matches-bp-deep",
         paper=PAPER,
         sentence=f"{_title}, which estimates the weights, matches backpropagation on deep networks.",
-        statistic=f"test accuracy of {_rule} less that of bp at the greatest depth: "
+        statistic=f"test accuracy of {_rule} minus that of bp at the greatest depth: "
         f"mean over seeds of a({_rule}) − a(bp)",
         direction="within",
         threshold=MARGIN,
@@ -117,14 +117,14 @@ for _rule, _title in ESTIMATING.items():
     claim(
         f"{_rule}-stands-noise",
         paper=PAPER,
-        sentence=f"{_title}, which estimates the weights, stands noisy updates about as well as backpropagation.",
-        statistic=f"accuracy that noise in the updates costs bp less what it costs {_rule}: mean over seeds of "
+        sentence=f"{_title}, which estimates the weights, withstands noisy updates about as well as backpropagation.",
+        statistic=f"accuracy that noise in the updates costs bp minus what it costs {_rule}: mean over seeds of "
         f"[a(bp) − a(bp, noisy)] − [a({_rule}) − a({_rule}, noisy)], at the strongest noise that costs bp less than "
         f"{points(TOLERABLE)} points",
         direction="above",
         threshold=-MARGIN,
-        reason="two points are the margin within which rules count as matching; losing less than backpropagation does "
-        "is standing noise too",
+        reason="two points are the margin within which rules count as matching; a rule that loses less than "
+        "backpropagation withstands noise too",
         needs=f"a grid with bp and {_rule} whose factor update_noise has the level 0 and others",
     )(_stands_noise(_rule))
 
@@ -133,15 +133,18 @@ for _rule, _title in ESTIMATING.items():
     "ia-gap-widens",
     paper=PAPER,
     sentence="The gap between information alignment and backpropagation widens with depth.",
-    statistic="gap at the greatest depth less gap at the least: mean over seeds of "
+    statistic="gap at the greatest depth minus gap at the least: mean over seeds of "
     "[a(bp) − a(ia)] at the greatest − [a(bp) − a(ia)] at the least",
     direction="above",
     threshold=0.0,
-    reason="the claim names a direction and no amount",
+    reason="the claim states a direction but no amount",
     needs="a grid with bp and ia whose factor depth has several levels",
 )
 def ia_gap_widens(evidence: StudyResults) -> Measured | None:
-    """Threshold 0: the claim is of a direction. Both must have learned at the least depth, bp at the greatest too."""
+    """Return the widening of the gap; the threshold is 0, because the claim states only a direction.
+
+    Both rules must have learned at the least depth, and bp at the greatest depth too.
+    """
     grid = evidence.grid
     if grid is None or not varies(grid, "depth") or (place := held(grid, ("bp", "ia"))) is None:
         return None
@@ -159,15 +162,15 @@ def ia_gap_widens(evidence: StudyResults) -> Measured | None:
         return None
     widening = pairs.gap(f"bp {most}", f"ia {most}") - pairs.gap(f"bp {least}", f"ia {least}")
     blocked = pairs.at_floor(f"bp {least}", f"bp {most}", f"ia {least}")
-    what = f"the gap between bp and ia {most} layers less that {least}"
+    what = f"the gap between bp and ia {most} layers minus that {least}"
     return over_seeds(what, widening, pairs.where, facts=pairs.facts, blocked=blocked)
 
 
 @claim(
     "wm-reg-does-not-transfer",
     paper=PAPER,
-    sentence="What is tuned for the local weight mirror on one architecture does not do on others.",
-    statistic="accuracy relative to bp on the targets less that on the source: mean over seeds and configurations of "
+    sentence="Settings tuned for the local weight mirror on one architecture do not work on others.",
+    statistic="accuracy relative to bp on the targets minus that on the source: mean over seeds and configurations of "
     "ρ(wm-reg, targets) − ρ(wm-reg, source), with ρ = a / a(bp, best configuration)",
     direction="below",
     threshold=-(1 - WORKS),
@@ -177,24 +180,24 @@ def ia_gap_widens(evidence: StudyResults) -> Measured | None:
     resampled=RESAMPLED,
 )
 def wm_reg_does_not_transfer(evidence: StudyResults) -> Measured | None:
-    """Threshold −5 points of relative accuracy: what turns a configuration that works into one that does not."""
+    """Return the change from source to targets; the threshold is −5 points, with which a setting ceases to work."""
     return transferred(evidence.transfers, "wm-reg")
 
 
 @claim(
     "ia-transfers-better",
     paper=PAPER,
-    sentence="What is tuned for information alignment transfers better than what is tuned for the weight mirror.",
-    statistic="change of relative accuracy from source to targets of ia less that of wm-reg: mean over seeds and "
+    sentence="Settings tuned for information alignment transfer better than settings tuned for the weight mirror.",
+    statistic="change of relative accuracy from source to targets of ia minus that of wm-reg: mean over seeds and "
     "configurations of [ρ(ia, targets) − ρ(ia, source)] − [ρ(wm-reg, targets) − ρ(wm-reg, source)]",
     direction="above",
     threshold=0.0,
-    reason="the claim names a direction and no amount",
+    reason="the claim states a direction but no amount",
     needs="a transfer with bp, ia and wm-reg to at least one other architecture",
     resampled=RESAMPLED,
 )
 def ia_transfers_better(evidence: StudyResults) -> Measured | None:
-    """Threshold 0: the claim is of a direction."""
+    """Return the difference of the changes; the threshold is 0, because the claim states only a direction."""
     return transferred(evidence.transfers, "ia", "wm-reg")
 
 
@@ -206,14 +209,15 @@ def ia_transfers_better(evidence: StudyResults) -> Measured | None:
     "share(ia) − share(wm-reg), configurations that diverge not reaching it",
     direction="above",
     threshold=0.0,
-    reason="the claim names a direction and no amount",
+    reason="the claim states a direction but no amount",
     needs="a sweep with bp, ia and wm-reg",
     resampled="trials",
 )
 def ia_more_robust(evidence: StudyResults) -> Measured | None:
-    """Threshold 0: the claim is of a direction. It takes trials that are a sample, which those of TPE are not.
+    """Return the difference of the shares; the threshold is 0, because the claim states only a direction.
 
-    Theory picks what is pruned, so a share with pruned trials in it would be of the theory and not of the rules.
+    The trials must be a sample of the space, which those of TPE are not. Theory decides which trials are pruned, so a
+    share that includes pruned trials would measure the theory and not the rules.
     """
     sweep = widest(evidence.sweeps, ("bp", "ia", "wm-reg"))
     if sweep is None:
@@ -227,18 +231,18 @@ def ia_more_robust(evidence: StudyResults) -> Measured | None:
     blocked = floor({"the best bp": best}, chance(sweep)) if not math.isnan(best) else "no configuration of bp finished"
     if not blocked and sweep.attrs["sampler"] not in ("random", "grid"):
         blocked = (
-            f"{sweep.attrs['sampler']} draws trials where earlier ones did well, so their shares are of nothing given"
+            f"{sweep.attrs['sampler']} draws trials where earlier ones did well, so they are not a sample of the space"
         )
     if not blocked and pruned.any():
-        blocked = f"{_each(pruned)} trials were pruned: by theory, before they could show whether they reach it"
+        blocked = f"{_each(pruned)} trials were pruned by theory, before they could show whether they reach 95 %"
     if not blocked and len(set(np.concatenate(reach).tolist())) == 1:
-        blocked = f"{'every' if reach[0][0] else 'no'} configuration of either reaches it"
+        blocked = f"{'every' if reach[0][0] else 'no'} configuration of either rule reaches 95 %"
     settings = settings_of(sweep)
     facts = f"ia {reach[0].sum()} of {len(ia)}, wm-reg {reach[1].sum()} of {len(wm)}, best bp {points(best)} %"
     if failed.any():
         facts += f"; {_each(failed)} failed trials are left out"
     return Measured(
-        "ia − wm-reg in the share of configurations that reach 95 % of bp",
+        "the difference ia − wm-reg in the share of configurations that reach 95 % of bp",
         float(reach[0].mean() - reach[1].mean()),
         low,
         high,
@@ -251,5 +255,5 @@ def ia_more_robust(evidence: StudyResults) -> Measured | None:
 
 
 def _each(counts: xr.DataArray) -> str:
-    """Write how many trials of which rule."""
+    """Return the number of trials of each rule, as text."""
     return ", ".join(f"{count} {rule}" for rule, count in zip(counts["rule"].values, counts.values, strict=True))

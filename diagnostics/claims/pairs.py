@@ -1,4 +1,4 @@
-"""What claims are measured on: test accuracies of a grid paired by seed, and configurations carried over."""
+"""Evidence for claims on a grid: test accuracies of rules at chosen levels, paired by seed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from wtdiag.diagnostics.claims.base import floor, left_out, points
 from wtdiag.diagnostics.comparison.results import chance, settings_of
 
 Arm = Mapping[str, Any]
-"""What some runs of a grid have in common: the level of ``rule``, and of other factors."""
+"""Levels that some runs of a grid have in common: that of ``rule``, and those of other factors."""
 
 _NAMED_BY_DEPTH = re.compile(r"(?:resnet|wide_resnet|resnext|vgg|densenet)(\d+)(?:_.*)?")
-"""Models whose number is that of their weight layers, shortcuts not counted; that of others is of something else."""
+"""Models whose names hold their number of weight layers, without shortcuts; other names may count something else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,17 +29,17 @@ class Pairs:
     Attributes
     ----------
     accuracy : mapping of str to array
-        By arm, of each seed that all arms have, averaged over the factors that no arm names.
+        By arm, for each seed that all arms have, averaged over the factors that no arm names.
     left_out : int
-        Seeds that were planned and have a run that failed, was interrupted or has not ended.
+        Number of planned seeds with a run that failed, was interrupted or has not ended.
     diverged : int
-        Runs that diverged, which answer at chance.
+        Number of runs that diverged, which answer at chance.
     where : str
         Network and data.
     depth : float
-        Least number of weight layers of their networks, NaN if not known.
+        Least number of weight layers among their networks, NaN if it is not known.
     chance : float
-        Accuracy by chance, NaN if not known.
+        Accuracy by chance, NaN if it is not known.
     """
 
     accuracy: Mapping[str, NDArray[np.float64]]
@@ -50,32 +50,32 @@ class Pairs:
     chance: float
 
     def mean(self, arm: str) -> float:
-        """Mean accuracy of an arm, NaN if there are no seeds."""
+        """Return the mean accuracy of an arm, NaN if there are no seeds."""
         values = self.accuracy[arm]
         return float(values.mean()) if len(values) else math.nan
 
     def gap(self, arm: str, other: str) -> NDArray[np.float64]:
-        """Accuracy of one arm less that of another, by seed."""
+        """Return the accuracy of one arm minus that of another, by seed."""
         difference: NDArray[np.float64] = self.accuracy[arm] - self.accuracy[other]
         return difference
 
     @property
     def facts(self) -> str:
-        """Means of the arms, and what was left out or diverged."""
-        told = [f"{arm} {points(self.mean(arm))} %" for arm in self.accuracy if len(self.accuracy[arm])]
+        """Mean accuracies of the arms, and the numbers of seeds left out and of diverged runs, as text."""
+        means = [f"{arm} {points(self.mean(arm))} %" for arm in self.accuracy if len(self.accuracy[arm])]
         diverged = f"{self.diverged} diverged run{'s count' if self.diverged > 1 else ' counts'} as chance"
-        return "; ".join(filter(None, (", ".join(told), left_out(self.left_out), diverged if self.diverged else "")))
+        return "; ".join(filter(None, (", ".join(means), left_out(self.left_out), diverged if self.diverged else "")))
 
     def at_floor(self, *arms: str) -> str:
-        """Say which of some arms has not learned: its mean accuracy is below twice chance; "" if all have."""
+        """State which of some arms has not learned, with a mean accuracy below twice chance; "" if all have."""
         return floor({arm: self.mean(arm) for arm in arms}, self.chance)
 
 
 def paired(grid: xr.Dataset, arms: Mapping[str, Arm]) -> Pairs | None:
-    """Pair the runs of some arms by seed; None where no seed was planned for all of them.
+    """Pair the runs of some arms by seed; return None if no seed was planned for all of them.
 
-    Factors that no arm names are averaged over, at those of their levels at which all arms were planned; all arms must
-    name the same factors. A seed counts if all its runs there finished or diverged.
+    All arms must name the same factors. The accuracies are averaged over the other factors, at the levels at which all
+    arms were planned. A seed counts if all its runs at these levels finished or diverged.
     """
     chosen = [grid[["test_accuracy", "status"]].sel(arm) for arm in arms.values()]
     others = [str(dim) for dim in chosen[0]["status"].dims if dim != "seed"]
@@ -104,10 +104,10 @@ def paired(grid: xr.Dataset, arms: Mapping[str, Arm]) -> Pairs | None:
 
 
 def held(grid: xr.Dataset, rules: Iterable[str], **fixed: Any) -> dict[str, Any] | None:
-    """Return where rules are compared: without noise in the updates, at the greatest depth that all were planned for.
+    """Return the levels at which rules are compared: no noise in the updates, and the greatest depth that all have.
 
-    None where one of the rules is not in the grid, or there is no such place. A factor that the grid does not vary is
-    not named; ``fixed`` names levels to hold instead.
+    Return None if one of the rules is not in the grid, or there are no such levels. Factors that the grid does not vary
+    are not named; ``fixed`` gives levels to use instead.
     """
     rules = list(rules)
     if not set(rules) <= set(grid["rule"].values):
@@ -126,34 +126,36 @@ def held(grid: xr.Dataset, rules: Iterable[str], **fixed: Any) -> dict[str, Any]
 
 
 def compared(grid: xr.Dataset, rules: Iterable[str], place: Mapping[str, Any] | None) -> Pairs | None:
-    """Pair some rules at one place in a grid; None where there is no such place or a rule is not there."""
+    """Pair some rules at given levels of a grid; return None if there are no such levels or a rule is missing there."""
     if place is None or (place := held(grid, rules, **place)) is None:
         return None
     return paired(grid, {rule: {"rule": rule} | place for rule in rules})
 
 
 def fa_tells(grid: xr.Dataset, margin: float, place: Mapping[str, Any]) -> str:
-    """Say why a rule close to backprop would mean little here: feedback alignment is as close; "" if it is not.
+    """State why a rule close to backprop would mean little here, namely that feedback alignment is as close.
 
-    On a task that any rule solves, all rules match. Feedback alignment is the control that must not.
+    Return "" if it is not. On a task that any rule solves, all rules match; feedback alignment is the control that
+    must not match.
     """
     pairs = compared(grid, ("bp", "fa"), place)
     if pairs is None or not len(gap := pairs.gap("bp", "fa")):
-        return "no feedback alignment beside it shows that this task tells rules apart"
+        return "feedback alignment, which would show whether this task tells rules apart, was not run beside it"
     if gap.mean() <= margin:
         return (
-            f"the task does not tell rules apart: feedback alignment too is only {points(gap.mean())} points below bp"
+            "the task does not tell rules apart, because feedback alignment too is only "
+            f"{points(gap.mean())} points below bp"
         )
     return ""
 
 
 def varies(grid: xr.Dataset, factor: str) -> bool:
-    """Whether a grid has a factor whose levels are numbers."""
+    """Return whether a grid has a factor whose levels are numbers."""
     return factor in grid["status"].dims and grid[factor].dtype.kind in "iuf"
 
 
 def planned_levels(grid: xr.Dataset, rules: Sequence[str], factor: str, **place: Any) -> list[float]:
-    """Return the levels of a factor, from least to greatest, at which all of some rules were planned."""
+    """Return the levels of a factor at which all of some rules were planned, in ascending order."""
     there = (grid["status"].sel(rule=list(rules), **place) != "absent").all("rule")
     some = there.any([dim for dim in there.dims if dim != factor]).values
     return sorted(grid[factor].values[some].tolist())
@@ -169,29 +171,29 @@ def _kept_levels(grid: xr.Dataset, others: Sequence[str], kept: NDArray[np.bool_
 
 
 def _where(grid: xr.Dataset, levels: Mapping[str, Sequence[Any]]) -> str:
-    """Name network and data, and what else the grid varied."""
+    """Describe the network, the data and the other factors of the grid."""
     settings = settings_of(grid)
-    told = {name: "/".join(map(_text, each)) for name, each in levels.items() if name != "rule"}
+    named = {name: "/".join(map(_text, each)) for name, each in levels.items() if name != "rule"}
     for name in ("model", "depth", "data"):
-        if name not in told and settings.get(name) is not None:
-            told[name] = _text(settings[name])
-    words = [told.pop("model" if "model" in told else "network", "the network")]
-    words += [f"of depth {told.pop('depth')}"] if "depth" in told else []
-    words += [f"on {told.pop('data')}"] if "data" in told else []
-    return " ".join(words) + "".join(f", {name} {level}" for name, level in told.items())
+        if name not in named and settings.get(name) is not None:
+            named[name] = _text(settings[name])
+    words = [named.pop("model" if "model" in named else "network", "the network")]
+    words += [f"of depth {named.pop('depth')}"] if "depth" in named else []
+    words += [f"on {named.pop('data')}"] if "data" in named else []
+    return " ".join(words) + "".join(f", {name} {level}" for name, level in named.items())
 
 
 def _depth(grid: xr.Dataset, levels: Mapping[str, Sequence[Any]]) -> float:
-    """Return the least depth among some runs: as a factor or a setting says, or else a model's name; NaN if unknown."""
+    """Return the least depth among some runs, by a factor, a setting or a model's name; NaN if it is unknown."""
     settings = settings_of(grid)
     depths = levels.get("depth") or [settings.get("depth")]
     numbers = [each for each in depths if isinstance(each, int | float)]
     if not numbers:
         models = levels.get("model") or [settings.get("model")]
         numbers = [
-            float(found[1]) if (found := _NAMED_BY_DEPTH.fullmatch(str(model))) else math.nan for model in models
+            float(match[1]) if (match := _NAMED_BY_DEPTH.fullmatch(str(model))) else math.nan for model in models
         ]
-    return float(np.min(numbers))  # of numpy: one unknown depth makes the least unknown
+    return float(np.min(numbers))  # numpy's minimum is NaN if any depth is unknown
 
 
 def _text(level: Any) -> str:

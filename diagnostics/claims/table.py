@@ -1,4 +1,4 @@
-"""Claims in a terminal, no wider than 80 columns."""
+"""The table of claims for a terminal, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STYLES = {SEEN: "green", NOT_SEEN: "red"}
 
 
 def claims_table(results: Iterable[Result]) -> Table:
-    """Return a table of claims: statistic and 95 % interval in percentage points, seeds or trials, and verdict."""
+    """Return a table of claims: statistic and 95 % interval in points, number of seeds or trials, and verdict."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     shown.add_column("claim")
     for column in ("points", "95 % interval", "n"):
@@ -29,7 +29,7 @@ def claims_table(results: Iterable[Result]) -> Table:
 
 
 def numbers(result: Result) -> tuple[str, str, str]:
-    """Return value, interval and count of a result as they are shown: differences in percentage points.
+    """Return value, interval and count of a result as text; differences are in percentage points.
 
     Examples
     --------

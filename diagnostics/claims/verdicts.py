@@ -1,4 +1,4 @@
-"""From evidence to verdicts: what was measured for each claim, what that decides, and a sentence why."""
+"""Verdicts on claims: the statistic measured on the evidence, the verdict, and a sentence that explains it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from wtdiag.probes.records.rows import from_row, to_row
 SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED = "seen", "not seen", "undecided at this scale", "not tested"
 VERDICTS = (SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED)
 LEAST = {"seeds": 5, "trials": 20}
-"""Over fewer nothing is decided: a bootstrap interval of few values is narrower than the truth."""
+"""Fewest seeds or trials that decide anything, because a bootstrap interval from few values is too narrow."""
 
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Result:
-    """What some evidence says of a claim.
+    """The verdict on a claim, with the numbers behind it.
 
     Attributes
     ----------
@@ -34,9 +34,9 @@ class Result:
     value, low, high : float
         The statistic and its 95 % interval, as shares: 0.02 is two percentage points. NaN if it was not tested.
     n : int
-        Over how many seeds or trials.
+        Number of seeds or trials.
     threshold : float
-        Against which the interval was held.
+        Value that the interval was compared with.
     verdict : str
         One of `VERDICTS`.
     why : str
@@ -57,19 +57,19 @@ class Result:
 
 
 def decide(evidence: StudyResults, names: Iterable[str] | None = None) -> tuple[Result, ...]:
-    """Decide claims by what a study found.
+    """Decide claims by the results of a study.
 
     A claim is *seen* if the whole 95 % interval of its statistic lies where the claim says, *not seen* if it lies
-    wholly on the other side of the threshold, and else *undecided at this scale*; also with fewer than 5 seeds or 20
-    trials, where backpropagation itself has not learned, and where the task does not tell rules apart. It is *not
-    tested* where the evidence lacks what it needs.
+    wholly on the other side of the threshold, and otherwise *undecided at this scale*. It is also undecided with fewer
+    than 5 seeds or 20 trials, if backpropagation itself has not learned, or if the task does not tell rules apart. It
+    is *not tested* if the evidence lacks what it needs.
 
     Parameters
     ----------
     evidence
-        As `diagnostics.comparison.results.gather` gives it.
+        Results that `diagnostics.comparison.results.gather` returns.
     names
-        Of `CLAIMS`; default: all.
+        Names in `CLAIMS`; default: all.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def decide(evidence: StudyResults, names: Iterable[str] | None = None) -> tuple[
     --------
     >>> result, = decide(StudyResults(), ["ia-gap-widens"])
     >>> result.verdict, result.why
-    ('not tested', 'It takes a grid with bp and ia whose factor depth has several levels.')
+    ('not tested', 'The claim needs a grid with bp and ia whose factor depth has several levels.')
     """
     chosen = list(CLAIMS) if names is None else list(names)
     for name in chosen:
@@ -92,18 +92,18 @@ def _decided(claim: Claim, measured: Measured | None) -> Result:
     head = claim.name, claim.paper, claim.sentence, claim.statistic
     if measured is None:
         nothing = math.nan, math.nan, math.nan, 0
-        return Result(*head, *nothing, claim.threshold, NOT_TESTED, f"It takes {claim.needs}.")
-    verdict, why = _verdict(claim, measured)
+        return Result(*head, *nothing, claim.threshold, NOT_TESTED, f"The claim needs {claim.needs}.")
+    verdict, reason = _verdict(claim, measured)
     low, high = measured.low, measured.high
-    told = f"Over {measured.n} {measured.of} of {measured.where}, {measured.what} is {points(measured.value)} points"
+    why = f"Over {measured.n} {measured.of} of {measured.where}, {measured.what} is {points(measured.value)} points"
     interval = "" if math.isnan(low) else f"95 % interval {points(low)} to {points(high)}"
     facts = "; ".join(filter(None, (interval, measured.facts)))
-    told += f" ({facts})" if facts else ""
-    return Result(*head, measured.value, low, high, measured.n, claim.threshold, verdict, f"{told}: {why}.")
+    why += f" ({facts})" if facts else ""
+    return Result(*head, measured.value, low, high, measured.n, claim.threshold, verdict, f"{why}: {reason}.")
 
 
 def _verdict(claim: Claim, measured: Measured) -> tuple[str, str]:
-    """Hold an interval against a threshold; say where it lies, or why that decides nothing."""
+    """Compare an interval with a threshold, and state where it lies or why it decides nothing."""
     least = LEAST[measured.of]
     if measured.n < least:
         return UNDECIDED, f"fewer than {least} {measured.of} decide nothing"
@@ -127,7 +127,7 @@ def _verdict(claim: Claim, measured: Measured) -> tuple[str, str]:
 
 
 def write_claims(results: Iterable[Result], path: str | os.PathLike[str]) -> None:
-    """Write results as JSON, atomically; NaN becomes null.
+    """Write results as JSON, atomically; NaN is written as null.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def write_claims(results: Iterable[Result], path: str | os.PathLike[str]) -> Non
 
 
 def read_claims(path: str | os.PathLike[str]) -> tuple[Result, ...]:
-    """Read what `write_claims` wrote; every field is checked, for the file may come from anyone.
+    """Read what `write_claims` wrote, and check every field, because the file may come from anyone.
 
     Raises
     ------

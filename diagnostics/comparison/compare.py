@@ -1,4 +1,4 @@
-"""Runs against a reference, pair by pair: what a rule costs, in accuracy, loss, angles and over depth."""
+"""Comparison of runs with a reference, pair by pair: the cost of a rule in accuracy, loss, angles and over depth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNITS = {
     "error_angle": "degree",
     "depth_gap": "1",
 }
-"""What is compared, and its units."""
+"""Measures that are compared, and their units."""
 
 COLUMNS = (
     "conditions", "rule", "reference", "measure", "units", "n", "diverged",
@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 class _Case(NamedTuple):
-    """A measure of two runs that are paired, in the row that it belongs to."""
+    """A measure of two paired runs, with the row of the table that it belongs to."""
 
     conditions: str
     rule: str
@@ -44,34 +44,34 @@ class _Case(NamedTuple):
 def compare(runs: Iterable[Run], reference: str | None = None) -> pd.DataFrame:
     """Compare runs with those of a reference rule that have the same seed, model, data and other settings.
 
-    The rules' coefficients and the optimisers of their feedback may differ, and where the runs were made.
+    The rules' coefficients, the optimisers of their feedback, and the machines of the runs may differ.
 
-    - ``test_accuracy``, ``test_loss``: of the last evaluation, not the best. A run that diverged answers at chance:
-      accuracy 1 / classes, loss log(classes). Left out, it would flatter its rule.
-    - ``weight_angle``: mean over the layers that carry error; ``error_angle``: that of the first layer. Both at the
-      last snapshot that has them, where the run is analysed.
-    - ``depth_gap``: test accuracy at the greatest depth less that at the least, where paired runs differ in depth.
+    - ``test_accuracy``, ``test_loss``: values of the last evaluation, not of the best. A run that diverged answers at
+      chance: accuracy 1 / classes, loss log(classes). Leaving it out would flatter its rule.
+    - ``weight_angle``: mean over the layers that carry error; ``error_angle``: that of the first layer. Both are those
+      of the last snapshot that has them, if the run is analysed.
+    - ``depth_gap``: test accuracy at the greatest depth minus that at the least, if paired runs differ in depth.
 
     Parameters
     ----------
     runs
-        As `probes.records.schema.open_run` gives them; each finished or diverged.
+        Runs that `probes.records.schema.open_run` returns; each finished or diverged.
     reference
-        Rule that the others are held against; default: bp if it is there, else that of the first run.
+        Rule that the others are compared with; default: bp if there is a run of it, else that of the first run.
 
     Returns
     -------
     DataFrame
-        A row for each conditions, rule and measure. Over ``n`` pairs of runs, ``diverged`` of them with a run that
-        diverged: ``mean`` of the rule, ``reference_mean``, their ``difference``, and from ``low`` to ``high`` its 95 %
-        bootstrap interval (percentiles of 9999 resamplings of the pairs, the same each time). One pair has no
-        interval: NaN. Few pairs have one that is narrower than the truth. ``.attrs["unpaired"]`` tells of each run
-        that is in no pair why.
+        A row for each combination of conditions, rule and measure. Each row is taken over ``n`` pairs of runs, of which
+        ``diverged`` hold a run that diverged. It holds the ``mean`` of the rule, the ``reference_mean``, their
+        ``difference``, and from ``low`` to ``high`` the 95 % bootstrap interval of the difference (percentiles of 9999
+        resamplings of the pairs, the same each time). A single pair has no interval, so NaN stands there; the interval
+        of few pairs is too narrow. ``.attrs["unpaired"]`` gives, for each run that is in no pair, the reason.
 
     Raises
     ------
     InputError
-        If the reference is no run's rule, or a run's files cannot be read.
+        If no run has the reference rule, or a run's files cannot be read.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def compare(runs: Iterable[Run], reference: str | None = None) -> pd.DataFrame:
 
 
 def _measured(entry: ComparedRun) -> dict[str, float]:
-    """Gather what is compared of a run, NaN where it has none."""
+    """Return the measures of a run that are compared, NaN for those that it lacks."""
     run = entry.run
     values = dict.fromkeys(("test_accuracy", "test_loss", "weight_angle", "error_angle"), math.nan)
     network = run.config.get("network")
@@ -125,7 +125,7 @@ def _over_depth(
     values: Mapping[str, Mapping[str, float]],
     names: Mapping[str, str],
 ) -> list[_Case]:
-    """Change of the accuracy from the least depth to the greatest, of runs that differ in depth alone."""
+    """Return the change in accuracy from the least depth to the greatest, for runs that differ only in depth."""
     families: dict[tuple[str, str, str], list[tuple[ComparedRun, ComparedRun]]] = {}
     for entry, other in pairs:
         if isinstance(entry.conditions.get("depth"), int):

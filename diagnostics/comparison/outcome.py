@@ -1,4 +1,4 @@
-"""What an analysed run came to, in two angles."""
+"""Final angles of an analysed run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wtdiag.probes.records.schema import ANALYSIS
 
 
 def angles(run: Path) -> dict[str, float]:
-    """Return the angles of an analysed run at its last snapshot that has them, in degrees; NaN where none has.
+    """Return the angles of an analysed run at its last snapshot that has them, in degrees; NaN if no snapshot has them.
 
     ``weight_angle`` is the mean over the layers that carry error, ``error_angle`` that of the first layer.
 
@@ -32,7 +32,7 @@ def angles(run: Path) -> dict[str, float]:
 
 
 def _last(analysis: xr.Dataset, name: str, layers: NDArray[np.bool_] | slice) -> float:
-    """Mean of a measure over some layers at the last snapshot where one of them has it."""
+    """Return the mean of a measure over some layers, at the last snapshot at which one of them has it."""
     if name not in analysis:
         return math.nan
     values = analysis[name].transpose("step", "layer").values[:, layers]

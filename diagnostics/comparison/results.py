@@ -1,4 +1,4 @@
-"""Results of studies, sweeps and transfers: what their files hold, and reading them, for they may come from anyone."""
+"""Results of studies, sweeps and transfers: the content of their files, which are checked as they come from anyone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wtdiag.probes.records.netcdf import read_dataset
 
 RESULTS = "results.nc"
 STATUSES = ("finished", "diverged", "pruned", "failed", "interrupted", "pending", "running", "absent")
-"""How a run of a study can stand; absent: there is none at that place."""
+"""States of a run of a study; "absent" means that no run is planned at that place."""
 
 _MEASURED = ("steps", "seconds")
 _TRANSFER = ("rule", "configuration", "architecture", "seed")
@@ -26,7 +26,7 @@ _TRANSFER = ("rule", "configuration", "architecture", "seed")
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a file of one kind holds: required dims, and variables over all dims of ``status``."""
+    """Content of a file of one kind: the required dims, and variables over all dims of ``status``."""
 
     dims: tuple[str, ...]
     texts: tuple[str, ...]
@@ -52,7 +52,7 @@ RESULT_KINDS = {
         _TRANSFER, ("status", "reason"), ("test_accuracy", "test_loss", *_MEASURED), ("source", "reference")
     ),
 }
-"""The kinds of results, as the attribute ``kind`` names them."""
+"""Kinds of results, by the value of the attribute ``kind``."""
 
 _OPTIONAL = {
     "importance": ("rule", "parameter"),
@@ -63,14 +63,14 @@ _OPTIONAL = {
 
 @dataclass(frozen=True)
 class StudyResults:
-    """All results that lie in a study's folder.
+    """All results in the folder of a study.
 
     Attributes
     ----------
     grid : Dataset or None
-        Of the study's own runs.
+        Results of the study's own runs.
     sweeps, transfers : mapping of str to Dataset
-        By the names of their folders.
+        Results of its sweeps and transfers, by folder name.
     """
 
     grid: xr.Dataset | None = None
@@ -79,22 +79,22 @@ class StudyResults:
 
 
 def read_results(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Read the results of a study, a sweep or a transfer, and check that they are what they should be.
+    """Read the results of a study, a sweep or a transfer, and check that they are valid.
 
     Parameters
     ----------
     path
-        A ``results.nc``. `RESULT_KINDS` tells what each kind holds.
+        A ``results.nc``; `RESULT_KINDS` lists what each kind holds.
 
     Returns
     -------
     Dataset
-        Texts as objects, numbers as they are. ``attrs["kind"]`` is one of `RESULT_KINDS`.
+        Texts are objects, numbers keep their type. ``attrs["kind"]`` is one of `RESULT_KINDS`.
 
     Raises
     ------
     InputError
-        If there is no such file, it is not whole, points at other files, or lacks what its kind holds.
+        If there is no such file, it is incomplete, refers to other files, or lacks a part of its kind.
 
     Examples
     --------
@@ -114,12 +114,12 @@ def read_results(path: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def gather(folder: str | os.PathLike[str]) -> StudyResults:
-    """Read all results in the folder of a study; that of one sweep or transfer will do too.
+    """Read all results in the folder of a study; the folder of a single sweep or transfer is accepted too.
 
     Raises
     ------
     InputError
-        If it holds none, or one cannot be read.
+        If the folder holds no results, or a file cannot be read.
 
     Examples
     --------
@@ -129,23 +129,23 @@ def gather(folder: str | os.PathLike[str]) -> StudyResults:
     wtdiag.probes.errors.InputError: nowhere: holds no results; expected results.nc or sweeps/*/results.nc or ...
     """
     folder = Path(folder)
-    found: dict[str, dict[str, xr.Dataset]] = {kind: {} for kind in RESULT_KINDS}
+    by_kind: dict[str, dict[str, xr.Dataset]] = {kind: {} for kind in RESULT_KINDS}
     places = [RESULTS, f"sweeps/*/{RESULTS}", f"transfers/*/{RESULTS}"]
     for path in (path for place in places for path in sorted(folder.glob(place))):
         results = read_results(path)
-        found[results.attrs["kind"]][path.parent.resolve().name] = results
-    if not any(found.values()):
+        by_kind[results.attrs["kind"]][path.parent.resolve().name] = results
+    if not any(by_kind.values()):
         raise InputError(f"{folder}: holds no results; expected {' or '.join(places)}")
-    return StudyResults(next(iter(found["grid"].values()), None), found["sweep"], found["transfer"])
+    return StudyResults(next(iter(by_kind["grid"].values()), None), by_kind["sweep"], by_kind["transfer"])
 
 
 def check_results(results: xr.Dataset) -> None:
-    """Require a dataset to hold what its kind does.
+    """Check that a dataset holds everything that its kind requires.
 
     Raises
     ------
     InputError
-        Naming what is missing or of another kind than it should be.
+        If a part is missing or invalid, with the name of that part.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def check_results(results: xr.Dataset) -> None:
     kind = RESULT_KINDS[name]
     for attr in ("title", "settings", *kind.attrs):
         if not isinstance(results.attrs.get(attr), str):
-            raise InputError(f"{attr}: expected a text among the attributes, got {results.attrs.get(attr)!r:.60}")
+            raise InputError(f"{attr}: expected an attribute with text, got {results.attrs.get(attr)!r:.60}")
     settings_of(results)
     dims = results["status"].dims if "status" in results else ()
     if not set(kind.dims) <= set(dims) or (len(dims) > len(kind.dims) and not kind.open_dims):
@@ -191,7 +191,7 @@ def settings_of(results: xr.Dataset) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the attribute ``settings`` is no JSON object.
+        If the attribute ``settings`` is not a JSON object.
 
     Examples
     --------
@@ -202,9 +202,9 @@ def settings_of(results: xr.Dataset) -> dict[str, Any]:
 
 
 def chance(results: xr.Dataset) -> float:
-    """Return the accuracy by chance, 1 / classes, NaN where it cannot be told.
+    """Return the accuracy by chance, 1 / classes, NaN if it is not known.
 
-    It is told by the attribute ``classes``, or else by a run that diverged, which answers at chance.
+    It is taken from the attribute ``classes``, or else from a run that diverged, which answers at chance.
 
     Examples
     --------
@@ -223,7 +223,7 @@ def chance(results: xr.Dataset) -> float:
 
 
 def _object(results: xr.Dataset, attr: str) -> dict[str, Any]:
-    """Return the JSON object that an attribute holds."""
+    """Return the JSON object in an attribute."""
     try:
         content = parse_json(results.attrs[attr])
     except ValueError:
@@ -234,11 +234,11 @@ def _object(results: xr.Dataset, attr: str) -> dict[str, Any]:
 
 
 def _check_searched(results: xr.Dataset) -> None:
-    """Require every parameter of the space to have its values, and the map, if there is one, to be over two of them."""
+    """Check that every parameter of the space has its values, and that the map, if any, is over two of them."""
     space = _object(results, "space")
     for name in space:
         if name not in results or set(results[name].dims) != {"rule", "trial"}:
-            raise InputError(f"{name}: expected a variable over rule, trial, for it is in the space")
+            raise InputError(f"{name}: expected a variable over rule, trial, because it is in the space")
         _check_values(results, name, text=_are_texts(results[name].values))
     if "map" in results.attrs:
         try:
@@ -250,7 +250,7 @@ def _check_searched(results: xr.Dataset) -> None:
 
 
 def _check_levels(results: xr.Dataset, dim: str, *, text: bool, whole: bool) -> None:
-    """Require a dim to have a coordinate of different levels of the right kind."""
+    """Check that a dim has a coordinate with distinct levels of the right kind."""
     if dim not in results.coords or not results.sizes[dim]:
         raise InputError(f"{dim}: expected a coordinate with at least one level")
     levels = results[dim].values
@@ -259,7 +259,7 @@ def _check_levels(results: xr.Dataset, dim: str, *, text: bool, whole: bool) -> 
         expected = "texts" if text else "whole numbers" if whole else "texts or numbers"
         raise InputError(f"{dim}: expected {expected} as levels, got {levels[0]!r:.60}")
     if len(set(levels.tolist())) < len(levels):
-        raise InputError(f"{dim}: has a level twice")
+        raise InputError(f"{dim}: holds the same level twice")
 
 
 def _check_values(results: xr.Dataset, name: str, *, text: bool) -> None:

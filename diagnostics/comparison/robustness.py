@@ -1,4 +1,4 @@
-"""How much of a search works, and how well what it found does on other architectures."""
+"""Robustness of rules: the share of a sweep's configurations that work, and their accuracy on other architectures."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from wtdiag.diagnostics.comparison import intervals
 from wtdiag.probes.errors import InputError
 
 COUNTED = ("finished", "diverged", "pruned")
-"""Configurations that a share is of; those interrupted, pending, running or absent were not tried to the end, and that
-one failed tells of the machine and not of the rule."""
+"""States of the configurations that count. Those interrupted, pending, running or absent were not tried to the end, and
+a failure says something about the machine and not about the rule."""
 
 
 def reached(sweep: xr.Dataset, levels: ArrayLike | None = None) -> xr.Dataset:
-    r"""Share of configurations that reach a share of the best validation accuracy of the reference.
+    r"""Return the share of configurations that reach a share of the reference's best validation accuracy.
 
     .. math:: \text{share}(r, x) = \frac{1}{n_r} \sum_t [t \text{ finished}] \, [a_{rt} \ge x \max_s a_{\text{ref}, s}]
 
-    A configuration that was pruned or diverged does not reach any level: who draws it has no network. It was pruned
-    because theory said that it would not learn. One that failed is left out.
+    A configuration that was pruned or diverged does not reach any level, because it gives no usable network; it was
+    pruned because theory predicted that it would not learn. A configuration that failed is left out.
 
     Parameters
     ----------
     sweep
-        As `diagnostics.comparison.results.read_results` gives it, of kind "sweep".
+        Results that `diagnostics.comparison.results.read_results` returns, of kind "sweep".
     levels
-        The x, from 0 to 1; default: every percent.
+        The levels x, from 0 to 1; default: every percent.
 
     Returns
     -------
     Dataset
         ``share``, and its exact 95 % interval from ``low`` to ``high``, over (rule, level); ``count`` over
-        (rule, status) of `COUNTED`, whose sum is n, and of those that failed; ``best``, the reference's best
-        accuracy. NaN where a rule has no configuration, and throughout where the reference has none that finished.
+        (rule, status), for the states in `COUNTED`, whose sum is n, and for "failed"; ``best``, the reference's best
+        accuracy. Values are NaN for a rule without configurations, and for all rules if no configuration of the
+        reference finished.
 
     Raises
     ------
@@ -61,8 +62,8 @@ def reached(sweep: xr.Dataset, levels: ArrayLike | None = None) -> xr.Dataset:
             hits = int((accuracy >= x * best).sum())
             share[row, column] = hits / len(accuracy)
             low[row, column], high[row, column] = intervals.of_share(hits, len(accuracy))
-    status, told = sweep["status"].transpose("rule", "trial").values, (*COUNTED, "failed")
-    counts = np.stack([(status == each).sum(axis=1) for each in told], axis=1)
+    status, states = sweep["status"].transpose("rule", "trial").values, (*COUNTED, "failed")
+    counts = np.stack([(status == each).sum(axis=1) for each in states], axis=1)
     over = "rule", "level"
     return xr.Dataset(
         {
@@ -72,12 +73,12 @@ def reached(sweep: xr.Dataset, levels: ArrayLike | None = None) -> xr.Dataset:
             "count": (("rule", "status"), counts, {"units": "1", "long_name": "configurations"}),
             "best": ((), best, {"units": "1", "long_name": "best validation accuracy of the reference"}),
         },
-        {"rule": rules, "level": marks, "status": list(told)},
+        {"rule": rules, "level": marks, "status": list(states)},
     )
 
 
 def best_accuracy(sweep: xr.Dataset) -> float:
-    """Return the best validation accuracy of the reference, NaN if none of its configurations finished."""
+    """Return the reference's best validation accuracy, NaN if none of its configurations finished."""
     reference = sweep.attrs["reference"]
     own = accuracies(sweep, reference) if reference in sweep["rule"].values else np.array([])
     best = own.max(initial=-np.inf)
@@ -85,7 +86,7 @@ def best_accuracy(sweep: xr.Dataset) -> float:
 
 
 def accuracies(sweep: xr.Dataset, rule: str) -> NDArray[np.float64]:
-    """Return the validation accuracy of each configuration of a rule that counts: −∞ where it did not finish."""
+    """Return the validation accuracy of each configuration of a rule that counts; −∞ if it did not finish."""
     trials = sweep.sel(rule=rule)
     accuracy, status = trials["validation_accuracy"].values, trials["status"].values
     finished = (status == "finished") & np.isfinite(accuracy)
@@ -94,25 +95,26 @@ def accuracies(sweep: xr.Dataset, rule: str) -> NDArray[np.float64]:
 
 
 def relative(transfer: xr.Dataset) -> xr.Dataset:
-    r"""Test accuracy on each architecture relative to the reference's there.
+    r"""Return the test accuracy on each architecture relative to that of the reference.
 
     .. math:: \rho_{r c a s} = a_{r c a s} / a_{\text{ref}, 0, a s}
 
-    where configuration 0 is the reference's best on the source. A run that diverged answers at chance; one that failed
-    or has not ended has no number, and its seed is left out of the mean of its rule on that architecture, so that every
-    seed averages the same configurations. Configurations differ more than seeds do, so the interval resamples both.
+    where configuration 0 is the reference's best on the source. A run that diverged answers at chance. A run that
+    failed or has not ended has no number, and its seed is left out of the mean of its rule on that architecture, so
+    that every seed averages the same configurations. Configurations differ more than seeds do, so the interval
+    resamples both.
 
     Parameters
     ----------
     transfer
-        As `diagnostics.comparison.results.read_results` gives it, of kind "transfer".
+        Results that `diagnostics.comparison.results.read_results` returns, of kind "transfer".
 
     Returns
     -------
     Dataset
-        ``relative`` over (rule, configuration, architecture, seed); ``mean`` over configurations and seeds, its 95 %
-        interval from ``low`` to ``high``, of configurations crossed with ``n`` seeds (`intervals.of_crossed_mean`), and
-        ``left_out`` seeds, over (rule, architecture).
+        ``relative``, over (rule, configuration, architecture, seed). Over (rule, architecture): ``mean`` over
+        configurations and seeds, its 95 % interval from ``low`` to ``high``, which crosses configurations with ``n``
+        seeds (`intervals.of_crossed_mean`), and the number ``left_out`` of seeds.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Findings and comparisons in a terminal, no wider than 80 columns."""
+"""Tables of comparisons and grids for a terminal, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDTH = 80
 
 
 def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
-    """Yield one table for all rows of `diagnostics.comparison.compare.compare` under the same conditions."""
+    """Yield a table for each set of conditions in the result of `diagnostics.comparison.compare.compare`."""
     for (conditions, reference), rows in table.groupby(["conditions", "reference"], sort=False):
         title = Text(printable(f"{conditions}; reference: {reference}"), style="bold")
         shown = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -28,7 +28,7 @@ def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
         for column in ("mean", "reference", "difference", "95 % interval", "n"):
             shown.add_column(column, justify="right", no_wrap=True)
         for row in rows.itertuples():
-            names = Text(printable(row.rule), overflow="fold"), row.measure
+            names = Text(printable(row.rule), overflow="fold"), row.measure.replace("_", " ")
             interval = "–" if math.isnan(row.low) else f"{_number(row.low, row)} to {_number(row.high, row)}"
             numbers = _number(row.mean, row), _number(row.reference_mean, row), _number(row.difference, row)
             shown.add_row(*names, *numbers, interval, f"{row.n}{'*' if row.diverged else ''}")
@@ -36,7 +36,7 @@ def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
 
 
 def grid_table(results: xr.Dataset) -> Table:
-    """Return the test accuracy over seeds of every other combination of a study's factors."""
+    """Return a table of the test accuracy over seeds, for every combination of a study's other factors."""
     table = Table(
         title=Text("test accuracy at the last step", style="bold"), title_justify="left", box=None, pad_edge=False
     )

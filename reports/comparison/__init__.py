@@ -1,1 +1,1 @@
-"""The page on several runs side by side."""
+"""The page that compares several runs."""

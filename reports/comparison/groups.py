@@ -1,4 +1,4 @@
-"""Runs that differ by their seed alone belong together: their means, their spread, their gap to backpropagation."""
+"""Groups of runs that differ only in their seed: their means, their spread, their gap to backpropagation."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ _MAY_DIFFER = ("seed", *settings_with_role("location", "recording"))
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs of one rule and one setting, and what they are called together."""
+    """Runs with the same rule and settings, and their common name."""
 
     name: str
     runs: tuple[Source, ...]
 
 
 def groups(sources: Sequence[Source]) -> tuple[SeedGroup, ...]:
-    """Put runs together that differ by their seed alone; a run without a recorded seed stays alone."""
-    found: dict[str, list[Source]] = {}
+    """Group the runs that differ only in their seed; a run without a recorded seed is a group of its own."""
+    grouped: dict[str, list[Source]] = {}
     for source in sources:
         settings = {key: value for key, value in source.settings.items() if key not in _MAY_DIFFER}
         alone = source.name if "seed" not in source.settings else ""
         key = json.dumps([alone, source.config.get("rule"), settings, source.analysis.sizes["layer"]], sort_keys=True)
-        found.setdefault(key, []).append(source)
-    counted = [source.rule for runs in found.values() for source in runs[:1]]
-    return tuple(SeedGroup(_name(runs, counted), tuple(runs)) for runs in found.values())
+        grouped.setdefault(key, []).append(source)
+    counted = [source.rule for runs in grouped.values() for source in runs[:1]]
+    return tuple(SeedGroup(_name(runs, counted), tuple(runs)) for runs in grouped.values())
 
 
 def average(group: SeedGroup, index: int, series: Callable[[Source], pd.Series[Any]]) -> list[Curve]:
-    """Draw the mean of a series over a group's runs, in a band of one standard deviation.
+    """Return the curve of a group's mean, with a band of one standard deviation.
 
-    Where the runs have no place in common, and in a group of one, each is drawn by itself; a run without values
+    Where the runs have no step in common, and in a group of one run, each run has its own curve; a run without values
     is left out.
     """
     rule = group.runs[0].rule
@@ -55,7 +55,7 @@ def average(group: SeedGroup, index: int, series: Callable[[Source], pd.Series[A
 
 
 def mean_angle(source: Source) -> pd.Series[Any]:
-    """Weight angle over training, averaged over the layers that carry error."""
+    """Return the weight angle over training, averaged over the layers that carry error."""
     analysis = source.analysis
     if "weight_angle" not in analysis:
         return pd.Series(dtype=float)
@@ -64,7 +64,7 @@ def mean_angle(source: Source) -> pd.Series[Any]:
 
 
 def profile(source: Source) -> pd.Series[Any]:
-    """Error angle at the last snapshot with values, by the layer's number counted from the input."""
+    """Return the error angle at the last snapshot with values, by the layer's number counted from the input."""
     if "error_angle" not in source.analysis:
         return pd.Series(dtype=float)
     angle = source.analysis.error_angle.transpose("step", "layer").values[last_measured(source.analysis)]
@@ -72,27 +72,27 @@ def profile(source: Source) -> pd.Series[Any]:
 
 
 def depth(source: Source) -> int:
-    """Count the layers."""
+    """Return the number of layers."""
     return int(source.analysis.sizes["layer"])
 
 
 def gaps(sources: Sequence[Source]) -> dict[str, float]:
-    """Points of test accuracy that each run is below the run by backpropagation that it is paired with.
+    """Return the gap in test accuracy, in points, between each run and its paired run by backpropagation.
 
-    By name of the run; NaN without such a run, see `diagnostics.comparison.pairing.pair`.
+    The gaps are given by run name; a run without a pair has NaN, see `diagnostics.comparison.pairing.pair`.
     """
-    found = dict.fromkeys((source.name for source in sources), float("nan"))
+    below = dict.fromkeys((source.name for source in sources), float("nan"))
     if any(source.rule == "bp" for source in sources):
         by_path = {str(source.path): source for source in sources}
         for entry, reference in pair(map(opened, sources), "bp").pairs:
             own, other = (by_path[each.name].metric("test_accuracy") for each in (entry, reference))
             if len(own) and len(other):
-                found[by_path[entry.name].name] = 100 * float(other.iloc[-1] - own.iloc[-1])
-    return found
+                below[by_path[entry.name].name] = 100 * float(other.iloc[-1] - own.iloc[-1])
+    return below
 
 
 def opened(source: Source) -> Run:
-    """Return a source as the run that it is."""
+    """Return a source as a run."""
     return Run(source.path, source.config)
 
 

@@ -1,4 +1,4 @@
-"""The report on several runs side by side."""
+"""The report that compares several runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Compared:
     subjects: Subjects
 
     def pick(self, source: Source) -> int:
-        """Index of the group that a run belongs to."""
+        """Return the index of the group that a run belongs to."""
         return next(i for i, group in enumerate(self.groups) if source in group.runs)
 
 
@@ -59,20 +59,20 @@ def _ranking(runs: Iterable[tuple[Source, Facts]]) -> str:
     if not tested:
         return "No run recorded a test accuracy."
     best, worst = _reaching(tested, tested[0]), _reaching(tested, tested[-1])
-    if len(tested) > 1 and best == worst:  # as far as is said
-        return f"The same test accuracy: {best}."
+    if len(tested) > 1 and best == worst:  # to the decimals that are shown
+        return f"All have the same test accuracy: {best}."
     return f"Best test accuracy: {best}{f'; lowest: {worst}' if len(tested) > 1 else ''}."
 
 
 def _reaching(tested: Sequence[tuple[Source, Facts]], one: tuple[Source, Facts]) -> str:
-    """Name the runs whose accuracy reads the same as that of one of them, and say what it is."""
+    """Name the runs whose accuracy, as shown, equals that of one of them, and state it."""
     said = percent(one[1].test_accuracy)
     names = [_called(source.name, run.rule) for source, run in tested if percent(run.test_accuracy) == said]
     return f"{', '.join(names) if len(names) < 5 else f'{len(names)} runs'} with {said}"
 
 
 def _health(sources: Sequence[Source]) -> str:
-    """Say which runs are not healthy, by their findings or because they diverged, and which were not diagnosed."""
+    """State which runs have severe findings, which diverged and which were not diagnosed."""
     diverged = [source.name for source in sources if source.config.get("status") == "diverged"]
     broken = [source.name for source in sources if health(source) == "high" and source.name not in diverged]
     said = [
@@ -104,14 +104,14 @@ def _table(compared: _Compared) -> Table:
         for source, run in compared.runs
     )
     heads = (
-        *("run", "rule", "status", "worst finding", *(("seed",) if seeds else ()), "layers", "test accuracy"),
+        *("run", "rule", "status", "most severe finding", *(("seed",) if seeds else ()), "layers", "test accuracy"),
         *("gap to bp (points)", "weight angle", "error angle", "norm ratio", "largest S"),
     )
     caption = (
-        "Test accuracy at the last evaluation, and how many points backpropagation with the same seed and settings is "
-        "above it; at the last snapshot with values: mean weight angle and geometric mean norm ratio ‖B‖/‖W‖ of the "
-        "layers that carry error, and the angle between the error that trains the first layer and exact "
-        "backpropagation's; largest step-size number S of all layers and snapshots."
+        "Test accuracy at the last evaluation, and its gap to backpropagation with the same seed and settings. At the "
+        "last snapshot with values: the mean weight angle and the geometric mean of the norm ratio ‖B‖/‖W‖ over the "
+        "layers that carry error, and the angle between the error that trains the first layer and that of exact "
+        "backpropagation. The largest step-size number S is taken over all layers and snapshots."
     )
     kept = [i for i in range(len(heads)) if any(row[i] != "–" for row in rows)]
     return Table(
@@ -125,9 +125,9 @@ def _table(compared: _Compared) -> Table:
 
 
 def _differences(sources: Sequence[Source]) -> Table | None:
-    """Tabulate what pairs of runs differ by, rule by rule."""
-    found = compare(map(opened, sources))
-    if found.empty:
+    """Tabulate the differences between paired runs, by pair of rules."""
+    table = compare(map(opened, sources))
+    if table.empty:
         return None
 
     def shown(row: Any, value: float) -> str:
@@ -139,12 +139,12 @@ def _differences(sources: Sequence[Source]) -> Table | None:
             *(shown(row, row.difference), shown(row, row.low), shown(row, row.high)),
             f"{row.n}{f' ({row.diverged} diverged)' if row.diverged else ''}",
         )
-        for row in found.itertuples()
+        for row in table.itertuples()
     )
     return Table(
         caption="Differences between rules, over pairs of runs that share seed, model, data and all other settings: "
-        "mean, and the ends of its 95 % bootstrap interval, which one pair does not have. A run that diverged counts "
-        "as answering at chance. Depth gap: accuracy at the greatest depth less that at the least.",
+        "the mean and the ends of its 95 % bootstrap interval, which a single pair does not have. A run that diverged "
+        "counts as answering at chance. The depth gap is the accuracy at the greatest depth minus that at the least.",
         columns=("runs", "rules", "measure", "difference", "from", "to", "pairs"),
         rows=rows,
         labels=3,
@@ -152,11 +152,11 @@ def _differences(sources: Sequence[Source]) -> Table | None:
 
 
 def _worst(source: Source) -> str:
-    """Kind of the worst finding of a run."""
-    found = sorted(source.findings or (), key=lambda finding: SEVERITIES.index(finding.severity))
-    if not found:
+    """Return the kind of a run's most severe finding."""
+    ordered = sorted(source.findings or (), key=lambda finding: SEVERITIES.index(finding.severity))
+    if not ordered:
         return "–"
-    return found[0].kind.replace("-", " ") if found[0].severity != "none" else "none"
+    return ordered[0].kind.replace("-", " ") if ordered[0].severity != "none" else "none"
 
 
 def _curves(compared: _Compared) -> Figure | None:
@@ -172,8 +172,8 @@ def _curves(compared: _Compared) -> Figure | None:
         return None
     return Figure(
         panels=tuple(panels),
-        caption="Test accuracy, and weight angle averaged over the layers that carry error, over training "
-        f"steps; {_lines(compared)} Chance gives 90°.",
+        caption="Test accuracy, and the weight angle averaged over the layers that carry error, over training "
+        f"steps; {_lines(compared)} By chance, an angle is 90°.",
         alt=_ranking(compared.runs),
         data=_table(compared),
         name="comparison",
@@ -183,15 +183,15 @@ def _curves(compared: _Compared) -> Figure | None:
 
 
 def _gap(compared: _Compared) -> Figure | None:
-    """Show how far each rule stays below backpropagation, over the number of layers, if there are several."""
+    """Draw the gap of each rule to backpropagation over the number of layers, if the runs differ in depth."""
     below = gaps([source for source, _ in compared.runs])
-    found = [(source, below[source.name]) for source, _ in compared.runs if np.isfinite(below[source.name])]
-    if len({depth(source) for source, _ in found}) < 2:
+    gapped = [(source, below[source.name]) for source, _ in compared.runs if np.isfinite(below[source.name])]
+    if len({depth(source) for source, _ in gapped}) < 2:
         return None
     lines, rows = [], []
-    for rule in dict.fromkeys(source.rule for source, _ in found):
-        depths = sorted({depth(source) for source, _ in found if source.rule == rule})
-        values = [[gap for source, gap in found if (source.rule, depth(source)) == (rule, at)] for at in depths]
+    for rule in dict.fromkeys(source.rule for source, _ in gapped):
+        depths = sorted({depth(source) for source, _ in gapped if source.rule == rule})
+        values = [[gap for source, gap in gapped if (source.rule, depth(source)) == (rule, at)] for at in depths]
         mean, sd = ([float(do(each)) for each in values] for do in (np.mean, np.std))
         band = (np.subtract(mean, sd), np.add(mean, sd)) if max(map(len, values)) > 1 else (None, None)
         lines.append(sized.Curve(rule, look(rule), depths, mean, gid=rule, low=band[0], high=band[1]))
@@ -199,8 +199,8 @@ def _gap(compared: _Compared) -> Figure | None:
     said = (f"{rule} is {gap} points below backpropagation at {at} layers" for rule, at, gap, _ in rows)
     return Figure(
         panels=(sized.curves(lines, title="Gap to backpropagation (points)", x_label="layers"),),
-        caption="How many points of test accuracy backpropagation with the same seed and settings is above each rule, "
-        "over the number of layers. Bands: ± one standard deviation over seeds.",
+        caption="Gap of each rule in test accuracy to backpropagation with the same seed and settings, over the number "
+        "of layers. Bands: ± one standard deviation over seeds.",
         alt=sentence("; ".join(said)),
         data=Table("The numbers drawn.", ("rule", "layers", "gap (points)", "sd over seeds"), tuple(rows)),
         name="depth-gap",
@@ -220,7 +220,7 @@ def _depth(compared: _Compared) -> Figure | None:
     said = [f"{source.name}: {degrees(run.error_angle)} at the first layer" for source, run in compared.runs]
     return Figure(
         panels=(sized.curves(lines, title="Error angle by depth (°)", x_label="layer, counted from the input"),),
-        caption="Angle between the error that trains each layer and exact backpropagation's, at each run's "
+        caption="Angle between the error that trains each layer and that of exact backpropagation, at each run's "
         f"last snapshot with values; {_lines(compared)}",
         alt="; ".join(said) + ".",
         data=Table("The numbers drawn.", ("run", "rule", "layer", "error angle"), tuple(rows), labels=3),
@@ -234,18 +234,18 @@ def _lines(compared: _Compared) -> str:
     if len(compared.groups) == len(compared.runs):
         return "one line per run, one colour and marker per rule."
     return (
-        "one line per rule and setting, the mean over its seeds; bands: ± one standard deviation over seeds. One "
-        "colour and marker per rule."
+        "one line per rule and setting, which is the mean over its seeds; bands: ± one standard deviation over seeds. "
+        "Each rule has its own colour and marker."
     )
 
 
 def _brief(index: int, source: Source, run: Facts) -> Section:
-    """One run in its findings, its sentences, its maps of alignment and the command that repeats it."""
+    """Build the section on one run: its findings, its summary, its alignment maps and the command that repeats it."""
     measures = ("weight_angle", "error_angle", "step_size_number")
     maps = alignment_maps(source, measures, layers_of(source.analysis, f"layers-{index}"))
-    found: Block = Text(f"{UNDIAGNOSED}: {NO_FINDINGS}")
+    findings: Block = Text(f"{UNDIAGNOSED}: {NO_FINDINGS}")
     if source.findings:
-        found = entries(source.findings, [maps] if maps else [])
+        findings = entries(source.findings, [maps] if maps else [], source.analysis)
     texts = tuple(Text(said) for said in sentences(run))
     rest = tuple(block for block in (maps, repeat(source)) if block is not None)
-    return Section(f"Run {source.name}", (found, *texts, *rest))
+    return Section(f"Run {source.name}", (findings, *texts, *rest))

@@ -1,4 +1,4 @@
-"""What a report says, free of any page format: built once, rendered by its neighbours `html` and `pdf`."""
+"""The content of a report, independent of any page format: it is built once, and `html` and `pdf` render it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Text(Block):
 
 @dataclass(frozen=True)
 class Code(Block):
-    """Text to be copied as it stands, such as a command, and what it is."""
+    """Text to be copied as it stands, such as a command, with a label that says what it is."""
 
     label: str
     text: str
@@ -54,7 +54,7 @@ class Code(Block):
 
 @dataclass(frozen=True)
 class Number:
-    """A number that sums something up: what it is, its value, and how to read it."""
+    """A number that sums something up, with its label and a note on how to read it."""
 
     label: str
     value: str
@@ -63,7 +63,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Numbers(Block):
-    """The few numbers to see first."""
+    """The few numbers that a reader sees first."""
 
     numbers: tuple[Number, ...]
 
@@ -77,11 +77,11 @@ class Entry:
     severity : str
         One of `diagnostics.findings.finding.SEVERITIES`.
     kind, where, summary : str
-        What it is, in which layer and when, and the finding as a sentence.
+        Its kind, its layer and steps, and the finding as a sentence.
     details : tuple of (label, text)
         The numbers it rests on, what it means, what to try, and the sources.
     figure : str
-        Name of the figure that shows it; "" where none does.
+        Name of the figure that shows it; "" if none does.
     """
 
     severity: str
@@ -94,27 +94,27 @@ class Entry:
 
 @dataclass(frozen=True)
 class Findings(Block):
-    """What is wrong, worst first."""
+    """The findings of a run, the most severe first."""
 
     entries: tuple[Entry, ...]
 
 
 @dataclass(frozen=True)
 class Subjects:
-    """What figures and tables are about and a reader can pick: the layers of a run, or runs.
+    """The subjects of figures and tables, which a reader can pick: the layers of a run, the runs, or the rules.
 
     Attributes
     ----------
     name : str
         Unique in a report.
     kind : str
-        "layer" or "run".
+        "layer", "run" or "rule".
     names : tuple of str
-        In figures, lines of the i-th have the gid ``layer-i`` or ``run-i``; in tables, see `Table.picks`.
+        In figures, the lines of the i-th subject have the gid ``layer-i`` or ``run-i``; in tables, see `Table.picks`.
     steps : tuple of int
-        Snapshots that a reader can go through; empty where there is nothing to go through.
+        Snapshots that a reader can step through; empty if there is only one state to show.
     drawn : int
-        Which of the steps figures and words are of.
+        Index of the step that the figures and the text show.
     """
 
     name: str
@@ -126,9 +126,9 @@ class Subjects:
 
 @dataclass(frozen=True)
 class Table(Block):
-    """Formatted cells under column heads; the first ``labels`` columns are words, the others numbers.
+    """Formatted cells under column heads; the first ``labels`` columns are words, the others are numbers.
 
-    Where ``subjects`` are given, row i is about the ``picks[i]``-th of them.
+    If ``subjects`` are given, row i is about the ``picks[i]``-th of them.
     """
 
     caption: str
@@ -140,25 +140,25 @@ class Table(Block):
 
 
 Frames = Mapping[str, NDArray[np.float64]]
-"""By the gid of a line, its values at every step of the subjects: (step, point)."""
+"""The values of a line at every step of the subjects, (step, point), by the line's gid."""
 
 
 @dataclass(frozen=True)
 class Figure(Block):
     """One or more panels under one caption.
 
-    ``alt`` states the result in words for those who do not see the panels; ``data`` holds the numbers drawn.
+    ``alt`` states the result in words for readers who cannot see the panels; ``data`` holds the numbers drawn.
 
     Attributes
     ----------
     name : str
-        Unique in a report: where findings point to.
+        Unique in a report, so that findings can point to it.
     measures : tuple of str
         Variables of the analysis that are drawn.
     subjects : Subjects, optional
-        What the panels' gids count.
+        The subjects that the gids of the panels count.
     frames : tuple of mappings
-        For each panel that can show other steps than the one drawn, what its lines are there; may be empty.
+        For each panel, the values of its lines at other steps than the one drawn; may be empty.
     """
 
     panels: tuple[Panel, ...]
@@ -192,14 +192,14 @@ class Term:
 
 @dataclass(frozen=True)
 class Terms(Block):
-    """A list of terms explained."""
+    """A list of terms with their explanations."""
 
     terms: tuple[Term, ...]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A headed sequence of blocks."""
+    """A sequence of blocks under a heading."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -212,7 +212,7 @@ HEALTH = {
     "none": "Healthy",
     "": "",
 }
-"""What the severity of the worst finding says of a run; "" for a run that was not diagnosed."""
+"""Health of a run in words, by the severity of its worst finding; "" for a run that was not diagnosed."""
 
 
 @dataclass(frozen=True)
@@ -222,13 +222,13 @@ class Report:
     Attributes
     ----------
     title : str
-        What it is on.
+        The run or the study that it reports on.
     verdict : str
         Its result, in a sentence or two.
     sections : tuple of Section
         Its content.
     health : str
-        A key of `HEALTH`; what that says stands before the verdict.
+        A key of `HEALTH`, whose words stand before the verdict.
     """
 
     title: str
@@ -238,5 +238,5 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """Whether all is well, in a few words; "" where nothing was diagnosed."""
+        """Health of the run in a few words; "" if it was not diagnosed."""
         return HEALTH[self.health]

@@ -18,18 +18,18 @@ from wtdiag.reports.figures.style import BAND, GRID, INK, MISSING, MUTED
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _THEMED = {INK: "ink", MUTED: "muted", GRID: "grid", BAND: "band", MISSING: "missing"}
 _THEMED_STYLE = re.compile("|".join(_THEMED))
-_FINE = re.compile(r"(\.\d\d)\d+")  # a hundredth of a point is more than any screen shows
-_GENERATED = re.compile(r"_\d+$|^(?:image|m|p)[0-9a-f]{8,}$")  # ids that matplotlib gives of itself
+_FINE = re.compile(r"(\.\d\d)\d+")  # a hundredth of a point is finer than any screen shows
+_GENERATED = re.compile(r"_\d+$|^(?:image|m|p)[0-9a-f]{8,}$")  # ids that matplotlib generates
 
 ElementTree.register_namespace("", _SVG)
 ElementTree.register_namespace("xlink", _XLINK)
 
 
 def render(report: Report) -> str:
-    """Render a report as HTML that asks the network for nothing.
+    """Render a report as HTML that requests nothing from the network.
 
-    Text is escaped by the template engine; the figures are inlined with the theme's colours as CSS variables. The
-    page is whole without its script, which is the only one that its policy allows.
+    The template engine escapes all text; the figures are inlined with the theme's colours as CSS variables. The page
+    is complete without its script, which is the only one that its content security policy allows.
     """
     environment = Environment(
         loader=PackageLoader(__package__),
@@ -48,7 +48,7 @@ def render(report: Report) -> str:
 
 
 def _data(report: Report) -> dict[str, Any]:
-    """Gather what the script answers with: subjects, and the charts of each figure by its name."""
+    """Collect the data of the interactive charts: the subjects, and the charts of each figure by its name."""
     blocks: list[Block] = [block for section in report.sections for block in section.blocks]
     arrays = Arrays()
     subjects: dict[str, Subjects] = {}
@@ -57,7 +57,7 @@ def _data(report: Report) -> dict[str, Any]:
         if isinstance(block, Figure | Table) and block.subjects:
             subjects[block.subjects.name] = block.subjects
         if isinstance(block, Figure):
-            assert block.svgs  # drawn: the layout is settled
+            assert block.svgs  # drawing the figure settles its layout
             about = block.subjects.name if block.subjects else None
             figures[block.name] = {"subjects": about, "charts": charts(block, arrays)}
     return {
@@ -69,10 +69,10 @@ def _data(report: Report) -> dict[str, Any]:
 
 
 def inline(svg: str, prefix: str) -> str:
-    """Prepare an SVG document to stand inside a page: unique ids, themed colours, no metadata.
+    """Prepare an SVG document for embedding in a page: unique ids, themed colours, no metadata.
 
-    What the document marks as of a layer or run keeps its index as ``data-subject``; other ids are kept as
-    ``data-id`` or, where the document refers to them, made unique.
+    An element that is marked as belonging to a layer or run keeps its index as ``data-subject``; other ids are kept as
+    ``data-id`` or, if the document refers to them, made unique.
     """
     root = ElementTree.fromstring(svg)
     for child in root.findall(f"{{{_SVG}}}metadata"):

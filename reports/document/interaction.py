@@ -1,7 +1,7 @@
-"""What a drawn panel says to a hand that points at it: where its values lie, read from the panel itself.
+"""Data for interactive charts: the values of a drawn panel and their positions, read from the panel itself.
 
-Artists tell by their gid what they show, as `reports.figures.sized` says. Positions are in the units of the panel's
-SVG.
+The gid of an artist tells what it shows; `reports.figures.plot` describes the gids. Positions are in the units of the
+panel's SVG.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from wtdiag.reports.document.content import Figure, Frames
 from wtdiag.reports.figures.axes import spread
 
 SUBJECT = re.compile(r"(?:layer|run)-(\d+)(?::\w+)?")
-"""Gid of what is of one layer or run; the group is its index."""
+"""Gid of an artist that shows one layer or run; the group is the index of the layer or run."""
 
 _SVG_DPI = 72.0
-_MOST = {"step": 400, "mode": 120}  # points of a line that can be pointed at, unless it is of one layer or run
-_MOST_MOVING = 6000  # the same for a line that moves, over all its steps
+_MOST = {"step": 400, "mode": 120}  # the most points of a line that respond to the pointer, except for subjects' lines
+_MOST_MOVING = 6000  # the same for a line that changes with the step, over all its steps
 
 _Points = NDArray[np.float64]
 
 
 class Arrays:
-    """Lists of numbers, each held once: charts share their steps and many of their values."""
+    """Lists of numbers, each stored once, because charts share their steps and many of their values."""
 
     def __init__(self) -> None:
         self.lists: list[list[float | None]] = []
         self._index: dict[tuple[float | None, ...], int] = {}
 
     def put(self, values: ArrayLike, form: str = ".6g") -> int:
-        """Give the place of some numbers, rounded as the format says; None stands for what is not finite."""
+        """Store numbers, rounded as the format says, and return their place; None stands for non-finite numbers."""
         rounded = (float(format(value, form)) for value in np.asarray(values, dtype=float).tolist())
         key = tuple(value if np.isfinite(value) else None for value in rounded)
         if key not in self._index:
@@ -48,23 +48,23 @@ class Arrays:
 
 
 def charts(figure: Figure, arrays: Arrays) -> list[dict[str, Any] | None]:
-    """Describe each panel of a figure; None where there is nothing to point at.
+    """Describe each panel of a figure, with None for a panel that has no values to show.
 
-    The figure must have been drawn (`Figure.svgs`), for only then its layout is settled.
+    The figure must have been drawn (`Figure.svgs`), because only then is its layout settled.
     """
     frames: Sequence[Frames] = figure.frames or ({},) * len(figure.panels)
     return [_chart(panel, moves, arrays) for panel, moves in zip(figure.panels, frames, strict=True)]
 
 
 def _chart(panel: Panel, frames: Frames, arrays: Arrays) -> dict[str, Any] | None:
-    """Describe the first axes of a panel that hold anything; keys to colours do not count."""
+    """Describe the first axes of a panel that hold any values; colour bars do not count."""
     read = (_Reader(axes, frames, arrays).chart() for axes in panel.axes if axes.get_label() != "<colorbar>")
     return next((chart for chart in read if chart["lines"] or chart["rows"]), None)
 
 
 @dataclass
 class _Reader:
-    """Reads what one pair of axes shows; ``frames`` hold its lines' values at other steps than the one drawn."""
+    """Reader of what one pair of axes shows; ``frames`` hold its lines' values at other steps than the one drawn."""
 
     axes: Axes
     frames: Frames
@@ -110,7 +110,7 @@ class _Reader:
         if self.along == "mode" and gid in self.frames:
             most = min(most, max(16, _MOST_MOVING // len(self.frames[gid])))
         kept = spread(len(at), most)
-        told: dict[str, Any] = {
+        description: dict[str, Any] = {
             "id": gid,
             "subject": subject,
             "name": name,
@@ -121,13 +121,13 @@ class _Reader:
             "py": self._put_places(values[kept], 1 if self.upright else 0),
         }
         if gid in self.frames:
-            moves = np.asarray(self.frames[gid], dtype=float)[:, kept]
-            told["frames"] = [self.arrays.put(row) for row in moves]
-            told["frames_py"] = [self._put_places(row, 1 if self.upright else 0) for row in moves]
-        return told
+            frames = np.asarray(self.frames[gid], dtype=float)[:, kept]
+            description["frames"] = [self.arrays.put(row) for row in frames]
+            description["frames_py"] = [self._put_places(row, 1 if self.upright else 0) for row in frames]
+        return description
 
     def _put_places(self, values: _Points, axis: int) -> int:
-        """Put where values lie along one axis of the SVG; None for those that a logarithmic axis lacks."""
+        """Store the positions of values along one axis of the SVG; None for those that a logarithmic axis lacks."""
         pairs = np.tile(np.asarray(self.axes.viewLim.min, dtype=float), (len(values), 1))
         pairs[:, axis] = values
         with np.errstate(all="ignore"):
@@ -141,5 +141,5 @@ class _Reader:
 
 
 def _subject(gid: str | None) -> int | None:
-    found = SUBJECT.fullmatch(gid or "")
-    return int(found[1]) if found else None
+    match = SUBJECT.fullmatch(gid or "")
+    return int(match[1]) if match else None

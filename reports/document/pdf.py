@@ -1,4 +1,4 @@
-"""A report as a PDF, set by typst."""
+"""A report as a PDF, typeset by typst."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "De
 
 
 PAPERS = {"a4": "a4", "letter": "us-letter"}
-"""Sizes of paper, and what typst calls them."""
+"""Paper sizes, and the names that typst has for them."""
 
 
 def render(report: Report, paper: str = "a4") -> bytes:
-    """Typeset a report; the same report gives the same bytes.
+    """Return a report as a PDF; the same report gives the same bytes.
 
-    Everything a run says travels as JSON and is set as text: no word of it is read as typst markup. The fonts are those
-    that come with typst and matplotlib, whatever the machine has, and stand in for one another; a character that they
+    All text from a run is passed as JSON and set as text, so that none of it is read as typst markup. The fonts are
+    those that come with typst and matplotlib, on every machine, and stand in for one another; a character that they
     lack is printed as `drawable` writes it.
 
     Raises
     ------
     InputError
-        If there is no such paper.
+        If the paper size is not known.
     """
     check_one_of("paper", paper, PAPERS)
     return bytes(typeset(report, paper, format="pdf"))
 
 
 def typeset(report: Report, paper: str, **options: Any) -> Any:
-    """Let typst set a report; ``options`` tell the format."""
+    """Typeset a report by typst; ``options`` give the output format."""
     content = {
         "paper": PAPERS[paper],
         "title": report.title,

@@ -1,4 +1,4 @@
-"""A matrix of readable numbers."""
+"""A matrix of coloured cells with numbers in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def matrix(
     title: str,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw values as coloured cells with what is to be read in them; those that are missing are grey."""
+    """Draw values as coloured cells with a text in each; cells without a value are grey."""
     with canvas(ax) as axes:
         axes.set_facecolor(MISSING)
         finite = values[np.isfinite(values)]

@@ -1,12 +1,12 @@
-"""Figures that stand alone, and that reports are made of: ``wtdiag.plot``.
+"""The public figures, ``wtdiag.plot``, of which reports consist too.
 
-Each function draws one figure of an analysis, as `wtdiag.analyze` gives it, and returns its matplotlib axes: those
-given as ``ax``, drawn in the style of their figure, or new ones in the style of the reports.
+Each function draws one figure of an analysis that `wtdiag.analyze` returns, and returns its matplotlib axes: those
+given as ``ax``, in the style of their figure, or new ones in the style of the reports.
 
-Artists say by their gid what they show, for `reports.document.interaction` makes panels answer the hand: a line or
-bar "layer-3" or
-"run-3" is of the fourth layer or run ("layer-3:predicted" a second one of it), other gids are lines of all layers;
-what has none is decoration. An axis with the gid "step", "layer" or "mode" is the one along which these run.
+The gid of an artist tells what it shows, and `reports.document.interaction` reads it to make charts interactive. A line
+or bar with the gid "layer-3" or "run-3" shows the fourth layer or run ("layer-3:predicted" is a second line of the same
+layer); lines with other gids show all layers, and artists without a gid are decoration. An axis with the gid "step",
+"layer" or "mode" is the one along which steps, layers or modes run.
 """
 
 from wtdiag.reports.figures.curves import compare

@@ -1,4 +1,4 @@
-"""Panels of studies: means with their intervals over levels, in groups and by method."""
+"""Panels of studies: means with their intervals, over levels, in groups and by method."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from wtdiag.reports.figures.curves import Curve, curves
 from wtdiag.reports.figures.style import GRID, INK, Look, short
 
 Triple = tuple[float, float, float]
-"""A mean and the ends of its interval; NaN where there is none."""
+"""A mean and the ends of its interval, which are NaN if there is none."""
 
 
 def levels(lines: Sequence[Curve], *, title: str, x_label: str, ax: Axes | None = None) -> Axes:
-    """Draw curves over the levels of a factor, each level marked; far apart, they stand on a logarithmic axis."""
+    """Draw curves over the levels of a factor, on a logarithmic axis if the levels lie far apart."""
     with canvas(ax) as axes:
         curves(lines, title=title, x_label=x_label, ax=axes)
         places = np.unique(np.concatenate([np.asarray(line.x, dtype=float) for line in lines]))
@@ -36,7 +36,7 @@ def levels(lines: Sequence[Curve], *, title: str, x_label: str, ax: Axes | None 
 
 
 def groups(
-    found: Mapping[str, Sequence[Triple]],
+    intervals: Mapping[str, Sequence[Triple]],
     looks: Sequence[Look],
     gids: Sequence[str],
     *,
@@ -45,16 +45,16 @@ def groups(
     x_label: str,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw means and intervals at named levels, the methods side by side; their key below."""
+    """Draw means and intervals at named levels, with the methods side by side and a key below."""
     with canvas(ax) as axes:
-        offsets = (np.arange(len(found)) - (len(found) - 1) / 2) * min(0.12, 0.72 / len(found))
-        for (name, triples), drawn, gid, offset in zip(found.items(), looks, gids, offsets, strict=True):
+        offsets = (np.arange(len(intervals)) - (len(intervals) - 1) / 2) * min(0.12, 0.72 / len(intervals))
+        for (name, triples), drawn, gid, offset in zip(intervals.items(), looks, gids, offsets, strict=True):
             mean, low, high = np.array(triples, dtype=float).T
             places = np.arange(len(names)) + offset
             axes.vlines(places, low, high, colors=drawn.color, lw=1.1)
             axes.plot(places, mean, ls="", color=drawn.color, marker=drawn.marker, label=short(name, 24), gid=gid)
-        if len(found) > 1:
-            names_key(axes, 4 if max(map(len, found)) < 10 else 3)
+        if len(intervals) > 1:
+            names_key(axes, 4 if max(map(len, intervals)) < 10 else 3)
         axes.set_title(title, parse_math=False)
         axes.set_xlabel(x_label, parse_math=False)
         length = max(5, 44 // max(1, len(names)))
@@ -65,28 +65,28 @@ def groups(
 
 
 def dots(
-    found: Mapping[str, Triple],
+    triples: Mapping[str, Triple],
     single: Mapping[str, ArrayLike],
     looks: Sequence[Look],
     *,
     title: str,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw one row for each name, the first at the top: mean with its interval, and small, what it is the mean of."""
+    """Draw one row for each name, the first at the top: the mean with its interval, and as small dots its values."""
     with canvas(ax) as axes:
-        for row, ((name, (mean, low, high)), drawn) in enumerate(zip(found.items(), looks, strict=True)):
+        for row, ((name, (mean, low, high)), drawn) in enumerate(zip(triples.items(), looks, strict=True)):
             values = np.asarray(single[name], dtype=float)
             if np.isfinite(values).sum() > 1:
                 axes.plot(values, np.full(len(values), row + 0.25), ls="", marker=".", ms=2.5, color=drawn.color)
             axes.hlines(row, low, high, colors=drawn.color, lw=1.3)
             axes.plot(mean, row, ls="", marker=drawn.marker, ms=5, color=drawn.color)
-        rows(axes, list(found))
+        rows(axes, list(triples))
         axes.set_title(title, parse_math=False)
     return axes
 
 
 def by_row(
-    found: Mapping[str, ArrayLike],
+    values_of: Mapping[str, ArrayLike],
     looks: Sequence[Look],
     *,
     names: Sequence[str],
@@ -94,14 +94,14 @@ def by_row(
     x_label: str,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw one row for each of ``names``, and in it a mark for each method; their key below."""
+    """Draw one row for each of ``names`` with a mark for each method, and a key below."""
     with canvas(ax) as axes:
-        offsets = (np.arange(len(found)) - (len(found) - 1) / 2) * min(0.2, 0.7 / len(found))
-        for (name, values), drawn, offset in zip(found.items(), looks, offsets, strict=True):
+        offsets = (np.arange(len(values_of)) - (len(values_of) - 1) / 2) * min(0.2, 0.7 / len(values_of))
+        for (name, values), drawn, offset in zip(values_of.items(), looks, offsets, strict=True):
             places = np.arange(len(names)) + offset
             axes.plot(values, places, ls="", color=drawn.color, marker=drawn.marker, label=short(name, 24))
-        if len(found) > 1:
-            names_key(axes, 4 if max(map(len, found)) < 10 else 3)
+        if len(values_of) > 1:
+            names_key(axes, 4 if max(map(len, values_of)) < 10 else 3)
         rows(axes, names)
         for edge in range(1, len(names)):
             axes.axhline(edge - 0.5, color=GRID, lw=0.6)
@@ -111,12 +111,12 @@ def by_row(
     return axes
 
 
-def key(found: Mapping[str, Look], *, ax: Axes | None = None) -> Axes:
-    """Draw a key alone, for panels too small to hold it."""
+def key(looks: Mapping[str, Look], *, ax: Axes | None = None) -> Axes:
+    """Draw the key alone, for panels that are too small to hold one."""
     with canvas(ax) as axes:
         handles: list[Any] = [
             axes.plot([], [], color=drawn.color, marker=drawn.marker, label=short(name, 18))[0]
-            for name, drawn in found.items()
+            for name, drawn in looks.items()
         ]
         axes.set_axis_off()
         columns = 1 if len(handles) < 8 else 2
@@ -126,7 +126,7 @@ def key(found: Mapping[str, Look], *, ax: Axes | None = None) -> Axes:
 
 
 def rows(axes: Axes, names: Sequence[str]) -> None:
-    """Name rows along the vertical axis, the first at the top."""
+    """Label the rows along the vertical axis, the first at the top."""
     axes.set_yticks(range(len(names)), [short(name, 20) for name in names], parse_math=False, color=INK)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

@@ -1,4 +1,4 @@
-"""Profiles: values by layer at one snapshot, the first layer at the top, as errors come from the bottom."""
+"""Profiles: values by layer at one snapshot, the first layer at the top, so that errors travel upwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wtdiag.probes.errors import check_one_of
 from wtdiag.reports.figures.axes import at_step, canvas, layers_axis, log_axis, measure_title, names_key, need
 from wtdiag.reports.figures.style import BAND, FEEDBACK, INHERITED, INK, MUTED, capital
 
-COSTS = {  # what is drawn as the cost of a layer's feedback, and in what
+COSTS = {  # measures of the cost of a layer's feedback, and the label of their axis
     "attribution_angle": "degrees at the first layer",
     "attribution_loss": "share of the loss's decrease",
 }
@@ -32,18 +32,19 @@ class _Part(NamedTuple):
 
 
 def error_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | None = None) -> Axes:
-    """Draw by layer how far the error that it sends down is from exact backpropagation's.
+    """Draw, for each layer, the angle between the error that it sends down and that of exact backpropagation.
 
-    *Local* is what the layer's own feedback adds, *inherited* what reached it, *total* both.
+    The *local* angle comes from the layer's own feedback, the *inherited* angle from the error that reached it, and the
+    *total* angle from both.
 
     Parameters
     ----------
     analysis : Dataset
-        As `wtdiag.analyze` gives it, with ``error_angle_total`` and, where there are, its two parts.
+        Result of `wtdiag.analyze`, with ``error_angle_total`` and, if they were measured, its two parts.
     step : int, optional
-        Of which snapshot; default: the last that holds any measure.
+        Snapshot to draw; default: the last that holds any measure.
     ax : Axes, optional
-        Where to draw; default: a new figure.
+        Axes to draw on; default: a new figure.
 
     Returns
     -------
@@ -71,18 +72,19 @@ def error_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | N
 
 
 def product_law(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | None = None) -> Axes:
-    """Draw by layer the angle of the error that trains it: measured, and as the local angles above predict it.
+    """Draw, for each layer, the angle of the error that trains it: as measured, and as the product law predicts it.
 
-    The product law takes the local deviations for independent: cos(angle) = Π cos(local angle).
+    The product law assumes that the local deviations of the layers above are independent:
+    cos(angle) = Π cos(local angle).
 
     Parameters
     ----------
     analysis : Dataset
-        As `wtdiag.analyze` gives it, with ``error_angle`` and ``error_angle_product``.
+        Result of `wtdiag.analyze`, with ``error_angle`` and ``error_angle_product``.
     step : int, optional
-        Of which snapshot; default: the last that holds any measure.
+        Snapshot to draw; default: the last that holds any measure.
     ax : Axes, optional
-        Where to draw; default: a new figure.
+        Axes to draw on; default: a new figure.
 
     Returns
     -------
@@ -108,18 +110,19 @@ def product_law(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | Non
 def attribution(
     analysis: xr.Dataset, measure: str = "attribution_angle", *, step: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw as bars what the feedback of each layer costs.
+    """Draw the cost of each layer's feedback as bars.
 
     Parameters
     ----------
     analysis : Dataset
-        As `wtdiag.analyze` gives it.
+        Result of `wtdiag.analyze`.
     measure : {"attribution_angle", "attribution_loss"}
-        Degrees of the error angle at the first layer, or share of the loss that one step of backpropagation takes off.
+        Cost in degrees of the error angle at the first layer, or as a share of backpropagation's one-step decrease of
+        the loss.
     step : int, optional
-        Of which snapshot; default: the last that holds any measure.
+        Snapshot to draw; default: the last that holds any measure.
     ax : Axes, optional
-        Where to draw; default: a new figure.
+        Axes to draw on; default: a new figure.
 
     Returns
     -------
@@ -128,7 +131,7 @@ def attribution(
     Raises
     ------
     InputError
-        If the measure is another, or the analysis lacks it or a snapshot of that step.
+        If the measure is not one of these, or the analysis lacks it or a snapshot of that step.
 
     Examples
     --------
@@ -155,20 +158,21 @@ def attribution(
 
 
 def size_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | None = None) -> Axes:
-    """Draw by layer how feedback scales the error on its way down, and how large the layer's input is.
+    """Draw, for each layer, the norm ratio of its feedback, what it makes of the error's size, and the layer's input.
 
-    *This layer* is ‖B‖/‖W‖, *from the output down* the product over this and all layers above that carry error, *error*
-    the rule's error at the layer over the exact one, and *activation* the root mean square of the layer's input.
+    *This layer* is the norm ratio ‖B‖/‖W‖, *from the output down* is its product over this and all layers above that
+    carry error, *error* is the norm of the rule's error at the layer over that of the exact one, and *activation* is
+    the root mean square of the layer's input.
 
     Parameters
     ----------
     analysis : Dataset
-        As `wtdiag.analyze` gives it, with ``norm_ratio`` and, where there are, ``error_norm_ratio`` and
+        Result of `wtdiag.analyze`, with ``norm_ratio`` and, if they were measured, ``error_norm_ratio`` and
         ``activation_norm``.
     step : int, optional
-        Of which snapshot; default: the last that holds any measure.
+        Snapshot to draw; default: the last that holds any measure.
     ax : Axes, optional
-        Where to draw; default: a new figure.
+        Axes to draw on; default: a new figure.
 
     Returns
     -------
@@ -210,14 +214,14 @@ def size_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | No
 
 
 def _product(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Multiply ratios from the last layer up to each; layers without one pass the error on as it is."""
+    """Return the product of the ratios from the last layer to each layer; a layer without a ratio counts as 1."""
     with np.errstate(over="ignore"):
         product = np.nancumprod(ratio[::-1])[::-1]
     return np.where(np.isfinite(ratio) & np.isfinite(product), product, np.nan)
 
 
 def _angles(analysis: xr.Dataset, step: int | None, parts: Sequence[_Part], title: str, ax: Axes | None) -> Axes:
-    """Draw angles by layer."""
+    """Draw angles by layer, with the range of all snapshots."""
     now = at_step(analysis, step)
     shown = [part for part in parts if part.measure in now]
     everything = np.concatenate([[90.0], *(analysis[part.measure].values.ravel() for part in shown)])
@@ -225,9 +229,9 @@ def _angles(analysis: xr.Dataset, step: int | None, parts: Sequence[_Part], titl
         axes.axvline(90, color=BAND, lw=3, zorder=0.5)
         for part in shown:
             _line(axes, now[part.measure].values, part.label, part.color, part.marker, part.measure)
-        axes.set_xlim(-2, 5 + np.nanmax(everything))  # one scale for all snapshots
+        axes.set_xlim(-2, 5 + np.nanmax(everything))  # the same scale for all snapshots
         axes.xaxis.set_major_locator(MaxNLocator(steps=[3, 4.5, 9], nbins=6))
-        axes.set_xlabel("angle to the exact one (°)")
+        axes.set_xlabel("angle to the exact error (°)")
         _rows(axes, now, title, columns=3)
     return axes
 
@@ -238,7 +242,7 @@ def _line(axes: Axes, values: NDArray[np.float64], label: str, color: str, marke
 
 
 def _rows(axes: Axes, analysis: xr.Dataset, title: str, *, columns: int) -> None:
-    """Lay the layers out as rows, between a title and a key."""
+    """Lay the layers out as rows, with a title above and a key below."""
     axes.set_ylim(analysis.sizes["layer"] - 0.5, -0.5)
     layers_axis(axes, analysis)
     names_key(axes, columns)

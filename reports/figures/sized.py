@@ -1,4 +1,4 @@
-"""The panels of reports: the figures of `reports.figures.plot`, sized to stand two or three to a line."""
+"""The panels of reports: the figures of `reports.figures.plot`, sized so that two or three fit side by side."""
 
 from __future__ import annotations
 
@@ -41,37 +41,37 @@ __all__ = [
 ]  # fmt: skip
 
 P = ParamSpec("P")
-_TALLEST = 8.4  # height of a panel that still fits on a page with its caption
-_SMALL = 1.85  # height of panels three to a line
+_TALLEST = 8.4  # greatest height of a panel that fits on a page with its caption, in inches
+_SMALL = 1.85  # height of panels of which three stand side by side
 
 
 def _rows(analysis: xr.Dataset) -> float:
-    """Give the height in inches of a panel with one row per layer."""
+    """Return the height, in inches, of a panel with one row per layer."""
     return float(np.clip(0.85 + 0.15 * analysis.sizes["layer"], 1.7, 4.1))
 
 
 def _profile(analysis: xr.Dataset) -> float:
-    """Give the height of the same with a key of names below."""
+    """Return the height of a panel with one row per layer and a key below."""
     return _rows(analysis) + 0.35
 
 
 def _keyed(drawn: list[Curve]) -> float:
-    """Give the height of a panel with a key of names below."""
+    """Return the height of a panel of curves with a key below."""
     return 2.2 + 0.16 * -(-len({line.name for line in drawn}) // 4)
 
 
-def _named(found: Collection[Any]) -> float:
-    """Give the height of a panel with a key below of as many names as there are."""
-    return 2.2 + 0.16 * -(-len(found) // 4)
+def _named(names: Collection[Any]) -> float:
+    """Return the height of a panel with a key below that lists some names."""
+    return 2.2 + 0.16 * -(-len(names) // 4)
 
 
-def _dotted(found: Collection[Any]) -> float:
-    """Give the height of a panel with one row per name."""
-    return min(_TALLEST, 0.75 + 0.21 * len(found))
+def _dotted(names: Collection[Any]) -> float:
+    """Return the height of a panel with one row per name."""
+    return min(_TALLEST, 0.75 + 0.21 * len(names))
 
 
 def _panel(draw: Callable[P, Axes], height: Callable[[Any], float], width: float = HALF) -> Callable[P, Figure]:
-    """Make a figure's function draw on a panel of its own: its size follows from what is drawn, its first argument."""
+    """Wrap a figure's function so that it draws on a new panel, whose height follows from the first argument."""
 
     @wraps(draw)
     def panel(*args: P.args, **options: P.kwargs) -> Figure:
@@ -102,14 +102,14 @@ small_curves = _panel(named_curves, lambda _: _SMALL, width=THIRD)
 trial_map = _panel(draw_trial_map, lambda _: 2.9)
 
 
-def by_row(found: Mapping[str, Any], *args: Any, names: Sequence[str], **options: Any) -> Figure:
-    """Size a panel with a row per name, each with room for a mark of every method."""
-    height = min(_TALLEST, 0.75 + 0.16 * -(-len(found) // 4) + len(names) * (0.2 + 0.07 * len(found)))
-    return _panel(points.by_row, lambda _: height)(found, *args, names=names, **options)
+def by_row(values: Mapping[str, Any], *args: Any, names: Sequence[str], **options: Any) -> Figure:
+    """Draw a panel with a row per name, each with room for a mark of every method."""
+    height = min(_TALLEST, 0.75 + 0.16 * -(-len(values) // 4) + len(names) * (0.2 + 0.07 * len(values)))
+    return _panel(points.by_row, lambda _: height)(values, *args, names=names, **options)
 
 
 def matrix(values: NDArray[np.float64], *args: Any, **options: Any) -> Figure:
-    """Size a panel with a row and a column for each of a matrix."""
+    """Draw a matrix on a panel whose size follows from its numbers of rows and columns."""
     rows, columns = values.shape
     width = float(np.clip(1.4 + 0.95 * columns, HALF, 2 * HALF))
     return _panel(draw_matrix, lambda _: min(_TALLEST, 0.75 + 0.36 * rows), width)(values, *args, **options)

@@ -1,4 +1,4 @@
-"""Spectra: of a layer's forward and feedback weights, and of what comes into the layers."""
+"""Spectra of a layer's forward and feedback weights."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def spectrum(
 ) -> Axes:
     """Draw the singular values of one layer's forward and feedback weights through training.
 
-    The last of the steps is solid, over what chance gives (the null expectation ± two standard deviations), if the
-    analysis holds that; those before are dotted, the earlier the fainter.
+    The last of the steps is a solid line over a band of the values by chance (the null expectation ± two standard
+    deviations), if the analysis holds them; the steps before are dotted, and fainter the earlier they are.
 
     Parameters
     ----------
     analysis : Dataset
-        As `wtdiag.analyze` gives it, with ``forward_singular_values`` and ``feedback_singular_values``.
+        Result of `wtdiag.analyze`, with ``forward_singular_values`` and ``feedback_singular_values``.
     layer : str or int
-        Name of the layer, or its place, counted from the input and from 0.
+        Name of the layer, or its index, counted from the input and from 0.
     steps : sequence of int, optional
         Snapshots to draw, ascending; default: four from the first to the last that holds any measure.
     ax : Axes, optional
-        Where to draw; default: a new figure.
+        Axes to draw on; default: a new figure.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def spectrum(
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlim(0, 1 + max([1, *(np.size(line.get_xdata()) for line in axes.lines)]))
         values = np.concatenate([shown[f"{side}_singular_values"].values.ravel() for side in ("forward", "feedback")])
-        values = values[np.isfinite(values)].astype(float)  # one scale for all snapshots
+        values = values[np.isfinite(values)].astype(float)  # the same scale for all snapshots
         if values.size:
             axes.set_ylim(0, 1.05 * min(values.max(), 1e300) or 1)
         log_axis(axes.yaxis, values, floor=1e-4)
@@ -102,5 +102,5 @@ def spectrum(
 
 
 def _at(values: xr.DataArray, snapshot: int) -> NDArray[Any]:
-    """Values at a snapshot, of a variable that may be the same at all."""
+    """Return the values of a variable at a snapshot; it may be without steps."""
     return np.asarray((values.isel(step=snapshot) if "step" in values.dims else values).values, dtype=float)

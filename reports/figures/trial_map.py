@@ -1,4 +1,4 @@
-"""The map of a search: how well each trial did, and where theory puts the boundaries."""
+"""The map of a sweep: how well each trial did, and the boundaries that theory predicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wtdiag.reports.figures.axes import canvas, plain_numbers
 from wtdiag.reports.figures.style import DIVERGED, INK, MAGNITUDE, MUTED
 
 GAIN, STEP = "predicted_log_gain", "predicted_step_size_number"
-BOUNDARIES = {  # what is predicted: the value at its boundary, and how the boundary is drawn
+BOUNDARIES = {  # by predicted variable: the threshold at its boundary, the line style and the label
     STEP: ("step_size_number", "-", "S = 1: feedback unstable beyond"),
     GAIN: ("gain_sum", (0, (3, 2)), "log gain {:g}: errors blow up beyond"),
 }
@@ -31,12 +31,12 @@ def trial_map(
     Parameters
     ----------
     search : Dataset
-        Over trial: the two parameters, ``status`` and ``relative``, the accuracy over the best of backpropagation;
-        and over map_x and map_y, where there are, the predictions. ``relative`` says by its long name what it is.
+        It holds, over trial, the two parameters, ``status`` and ``relative``, the accuracy over the best of
+        backpropagation, whose long name labels the colour bar; and over map_x and map_y the predictions, if any.
     x, y : str
         The parameters.
     log : pair of bool
-        Which of the axes are logarithmic.
+        Whether each of the axes is logarithmic.
     """
     with canvas(ax) as axes:
         for axis, logarithmic, name in zip((axes.xaxis, axes.yaxis), log, (x, y), strict=True):
@@ -73,12 +73,12 @@ def trial_map(
 
 
 def _boundaries(axes: Axes, search: xr.Dataset) -> list[Any]:
-    """Draw what is predicted, shade what lies beyond the limit of stability, and return the key."""
+    """Draw the predicted boundaries, shade the part beyond the limit of stability, and return the key."""
     key: list[Any] = []
     for name, (threshold, style, label) in BOUNDARIES.items():
         if name not in search:
             continue
-        # What grows without bound lies beyond any boundary.
+        # Values that grow without bound lie beyond any boundary.
         values = np.clip(search[name].transpose("map_y", "map_x").values.astype(float), -1e9, 1e9)
         across, up, edge = search["map_x"].values, search["map_y"].values, limit(threshold)
         finite = values[np.isfinite(values)]
@@ -94,8 +94,8 @@ def _boundaries(axes: Axes, search: xr.Dataset) -> list[Any]:
 
 
 def beyond(search: xr.Dataset, *, x: str, y: str, log: tuple[bool, bool]) -> NDArray[np.bool_]:
-    """Which trials lie beyond a predicted boundary of the map; outside the map, its nearest edge counts."""
-    found = np.zeros(search.sizes["trial"], dtype=bool)
+    """Return whether each trial lies beyond a predicted boundary; outside the map, its nearest edge counts."""
+    outside = np.zeros(search.sizes["trial"], dtype=bool)
     scale = [np.log if logarithmic else np.asarray for logarithmic in log]
     axes = [do(search[name].values.astype(float)) for do, name in zip(scale, ("map_x", "map_y"), strict=True)]
     with np.errstate(all="ignore"):
@@ -107,7 +107,7 @@ def beyond(search: xr.Dataset, *, x: str, y: str, log: tuple[bool, bool]) -> NDA
         if name in search:
             values = np.clip(search[name].transpose("map_x", "map_y").values.astype(float), -1e9, 1e9)
             at = RegularGridInterpolator(axes, values)(np.column_stack(places))
-            # Beside a point of the map without a value, the nearest point tells.
+            # Next to a point of the map without a value, the nearest point decides.
             near = RegularGridInterpolator(axes, values, method="nearest")(np.column_stack(places))
-            found |= np.where(np.isnan(at), near, at) > limit(threshold)
-    return found
+            outside |= np.where(np.isnan(at), near, at) > limit(threshold)
+    return outside

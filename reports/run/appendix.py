@@ -1,4 +1,4 @@
-"""What it takes to repeat a run and to check its numbers: settings, versions, command, methods."""
+"""The appendix, which allows one to repeat a run and to check its numbers: settings, versions, command, methods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wtdiag.reports.run.sources import Source
 
 
 def settings(source: Source) -> Section:
-    """Every setting of a run, its seed and versions, and the command that repeats it."""
+    """Build the section with every setting of a run, its seed and versions, and the command that repeats it."""
     config, command = source.config, repeat(source)
     blocks: list[Block] = [command] if command else []
     first: dict[str, Any] = {"name": source.name}
@@ -30,7 +30,7 @@ def settings(source: Source) -> Section:
 
 
 def repeat(source: Source) -> Code | None:
-    """Give the command that made a run, if the run knows it."""
+    """Return the command that made a run, if it is recorded."""
     command = source.config.get("command")
     if not command:
         return None
@@ -39,13 +39,13 @@ def repeat(source: Source) -> Code | None:
 
 
 def methods(analyses: Sequence[xr.Dataset]) -> Section:
-    """Define every measure that any of the analyses holds: equation, unit, null expectation, reference."""
-    found = {name: analysis for analysis in reversed(analyses) for name in measures(analysis)}
+    """Define every measure of the analyses: equation, unit, null expectation, reference."""
+    holders = {name: analysis for analysis in reversed(analyses) for name in measures(analysis)}
     order = [name for analysis in analyses for name in measures(analysis)]
-    terms = tuple(_term(found[name], name) for name in dict.fromkeys(order))
+    terms = tuple(_term(holders[name], name) for name in dict.fromkeys(order))
     intro = (
-        "W are a layer's forward weights, B its feedback weights in W's shape, as they carried the error. By "
-        "chance means: for independent random weights or signals of the layer's own shape."
+        "W denotes a layer's forward weights, and B its feedback weights in the shape of W, as they carried the error. "
+        "Values by chance are those for independent random weights or signals of the layer's own shape."
     )
     return Section("Methods", (Text(intro), Terms(terms)))
 
@@ -64,7 +64,7 @@ def _term(analysis: xr.Dataset, name: str) -> Term:
 
 
 def _chance(analysis: xr.Dataset, name: str) -> str:
-    """Give the null expectation and its standard deviation, as ranges over layers and steps."""
+    """Return the null expectation and its standard deviation, as ranges over layers and steps."""
     if f"{name}_null" not in analysis:
         return ""
     text = _range(analysis[f"{name}_null"])

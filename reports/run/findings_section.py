@@ -1,8 +1,10 @@
-"""Findings as a reader meets them: the worst first, alike ones together, each pointing to its figure."""
+"""Findings as a reader sees them: the most severe first, similar ones merged, each with a link to its figure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+
+import xarray as xr
 
 from wtdiag.diagnostics.findings.finding import SEVERITIES, Evidence, Finding
 from wtdiag.reports.document.content import Entry, Figure, Findings
@@ -12,39 +14,42 @@ from wtdiag.reports.run.figure_tables import degrees
 from wtdiag.reports.run.sources import Source
 from wtdiag.reports.run.summary import outcome
 
-_MOST = 12  # names of layers that one finding lists
+_MOST = 12  # the most layers that one finding lists
 
 
 def health(source: Source) -> str:
-    """Severity of the worst finding of a run, "" where it was not diagnosed."""
-    found = [SEVERITIES.index(finding.severity) for finding in source.findings or ()]
-    return SEVERITIES[min(found)] if found else ""
+    """Return the severity of a run's most severe finding, "" if it was not diagnosed."""
+    ranks = [SEVERITIES.index(finding.severity) for finding in source.findings or ()]
+    return SEVERITIES[min(ranks)] if ranks else ""
 
 
 def verdict(source: Source, run: Facts) -> str:
-    """State what is wrong first of all, if anything is, and the result."""
+    """State the most severe finding, if there is one, and the result of the run."""
     worst = [finding for finding in _ordered(source.findings or ()) if finding.severity != "none"]
     return " ".join([*(_stop(finding.summary) for finding in worst[:1]), outcome(run)])
 
 
-def entries(findings: Sequence[Finding], figures: Sequence[Figure]) -> Findings:
-    """Put findings into words; those of one kind and severity become one entry, the first speaking for all."""
+def entries(findings: Sequence[Finding], figures: Sequence[Figure], analysis: xr.Dataset) -> Findings:
+    """Put findings into words, with the analysis' names for measures.
+
+    Findings of the same kind and severity become one entry, which states the first of them.
+    """
     alike: dict[tuple[str, str], list[Finding]] = {}
     for finding in _ordered(findings):
         alike.setdefault((finding.severity, finding.kind), []).append(finding)
-    return Findings(tuple(_entry(group, figures) for group in alike.values()))
+    return Findings(tuple(_entry(group, figures, analysis) for group in alike.values()))
 
 
 def _ordered(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def _entry(group: Sequence[Finding], figures: Sequence[Figure]) -> Entry:
+def _entry(group: Sequence[Finding], figures: Sequence[Figure], analysis: xr.Dataset) -> Entry:
     first, *others = group
     shown = (figure.name for number in first.evidence for figure in figures if number.measure in figure.measures)
     details = (
         ("Also", _also(others)),
-        ("Evidence", "; ".join(map(_number, first.evidence))),
+        ("Evidence", "; ".join(_number(evidence, analysis) for evidence in first.evidence)),
         ("Means", first.meaning),
         ("Try", first.advice),
         ("Confidence", _confidence(first)),
@@ -73,21 +78,23 @@ def _also(others: Sequence[Finding]) -> str:
     return "; ".join(said + more)
 
 
-def _number(evidence: Evidence) -> str:
+def _number(evidence: Evidence, analysis: xr.Dataset) -> str:
     show = degrees if evidence.units == "degree" else number
     units = "" if evidence.units in ("degree", "1", "") else f" {evidence.units}"
     at = "" if evidence.step is None else f" at step {evidence.step}"
-    name = evidence.measure.replace("_", " ")
-    return f"{name} {show(evidence.value)}{units} {evidence.relation} {show(evidence.threshold)}{units}{at}"
+    name = evidence.measure.replace("_", " ")  # such as a column of the metrics, which has no label
+    if evidence.measure in analysis:
+        name = str(analysis[evidence.measure].attrs.get("long_name", name))
+    return f"{name}: {show(evidence.value)}{units} {evidence.relation} {show(evidence.threshold)}{units}{at}"
 
 
 def _confidence(finding: Finding) -> str:
     if finding.severity == "none":
         return ""
     share = fixed(100 * finding.confidence, 0, "\N{NO-BREAK SPACE}%")
-    return f"{share} of such findings were right where the truth was known"
+    return f"{share} of such findings were right in test runs whose fault was known"
 
 
 def _stop(text: str) -> str:
-    """End with a full stop; the first word may be a layer's name and stays as it is."""
+    """Return a text that ends with a full stop; its first word may be a layer's name and stays as it is."""
     return f"{text.rstrip('.')}."

@@ -17,13 +17,13 @@ _PARTS = (
 
 
 def single(source: Source) -> Report:
-    """Build the report on one run: what is wrong first, then what shows it."""
+    """Build the report on one run: the findings first, then the figures that show them."""
     run = facts(source)
     body = [section for part in _PARTS if (section := part(source, run)) is not None]
     figures = [block for section in body for block in section.blocks if isinstance(block, Figure)]
     result, findings = verdict(source, run), tuple[Block, ...]()
     if source.findings:
-        findings = (entries(source.findings, figures),)
+        findings = (entries(source.findings, figures, source.analysis),)
     else:
         result = f"{UNDIAGNOSED}: {NO_FINDINGS} {result}"
     texts = tuple(Text(sentence) for sentence in (*sentences(run), *_shown(source)))
@@ -37,7 +37,7 @@ def single(source: Source) -> Report:
 
 
 def _shown(source: Source) -> list[str]:
-    """Say how many of a long run's snapshots the report shows."""
+    """State how many of a long run's snapshots the report shows."""
     shown = source.analysis.sizes["step"]
     if shown == source.snapshots:
         return []

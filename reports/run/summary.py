@@ -1,4 +1,4 @@
-"""Sentences computed from a run's facts and measures."""
+"""Sentences on a run, computed from its facts and measures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from wtdiag.reports.run.figure_tables import degrees, formatter
 def outcome(run: Facts) -> str:
     """State the result of a run in one sentence.
 
-    Parts for which the run holds no numbers are left out. Where the angles are of another step than the accuracy, each
-    says of which.
+    Parts for which the run has no numbers are left out. If the angles and the accuracy come from different steps, both
+    steps are stated.
     """
     parts = []
     if run.status == "diverged":
@@ -35,12 +35,12 @@ def outcome(run: Facts) -> str:
 
 
 def sentences(run: Facts) -> list[str]:
-    """Say what happened: outcome, alignment of the weights, alignment of the error signal."""
+    """State what happened: the outcome, the alignment of the weights, the alignment of the error signal."""
     return [text for text in (_ending(run), _weights(run), _error(run)) if text]
 
 
 def glance(run: Facts) -> Numbers:
-    """Give the few numbers to see first; those that the run lacks are left out."""
+    """Return the few numbers that a reader sees first, without those that the run lacks."""
     at = f"at step {run.step}; " if _apart(run) else ""
     numbers = (
         (run.test_accuracy, percent, "test accuracy", f"at step {run.test_step:.0f}"),
@@ -50,7 +50,7 @@ def glance(run: Facts) -> Numbers:
             "weight angle",
             f"{at}mean of {run.measured} layers; {degrees(run.chance)} by chance",
         ),
-        (run.error_angle, degrees, "error angle, first layer", f"{at}0° is backpropagation; 90° tells nothing"),
+        (run.error_angle, degrees, "error angle, first layer", f"{at}0° is backpropagation; 90° is chance"),
         (run.norm_ratio, number, "norm ratio ‖B‖/‖W‖", f"{at}geometric mean over the layers"),
         (run.largest_s, number, "largest step-size number S", f"in {short(run.largest_s_layer)}; unstable above 1"),
     )
@@ -59,7 +59,7 @@ def glance(run: Facts) -> Numbers:
 
 
 def trend(analysis: xr.Dataset, measure: str) -> str:
-    """Say where a measure started, where it ended and in which layers it is extreme."""
+    """State where a measure started, where it ended and in which layers it is extreme."""
     index = last_measured(analysis)
     values = analysis[measure].transpose("step", "layer").values.astype(float)
     values = np.where(meaningful(analysis, measure) & np.isfinite(values), values, np.nan)
@@ -76,13 +76,13 @@ def trend(analysis: xr.Dataset, measure: str) -> str:
 
 
 def meanings(analysis: xr.Dataset, names: list[str]) -> str:
-    """Say what measures are, in their own words."""
+    """Explain the short names of measures by their labels."""
     said = (f"{name.replace('_', ' ')}: {analysis[name].attrs.get('long_name', name)}" for name in names)
     return sentence("; ".join(said))
 
 
 def _apart(run: Facts) -> bool:
-    """Whether the last evaluation and the last measured snapshot are of different steps."""
+    """Return whether the last evaluation and the last measured snapshot come from different steps."""
     return bool(np.isfinite(run.test_accuracy)) and run.test_step != run.step
 
 
@@ -106,11 +106,13 @@ def _ending(run: Facts) -> str:
     }
     text = endings.get(run.status, "How the run ended is not recorded") + "."
     if np.isfinite(run.test_accuracy):
-        text += f" The last evaluation, at step {run.test_step:.0f}: {percent(run.test_accuracy)} test accuracy."
+        text += (
+            f" The last evaluation, at step {run.test_step:.0f}, gave a test accuracy of {percent(run.test_accuracy)}."
+        )
     else:
         text += " No test accuracy was recorded."
     if run.step != run.last_step:
-        text += f" Snapshots after step {run.step} hold no finite measure; what follows is of step {run.step}."
+        text += f" Snapshots after step {run.step} hold no finite measure, so the numbers below are of that step."
     return text
 
 
@@ -119,15 +121,13 @@ def _weights(run: Facts) -> str:
         return "No layer that carries error has a weight angle."
     layers = "the one layer that carries" if run.measured == 1 else f"the {run.measured} layers that carry"
     text = (
-        f"At step {run.step}, over {layers} error and can be compared, the feedback lies "
-        f"{degrees(run.weight_angle)} from the forward weights "
-        f"(mean; median {degrees(run.weight_angle_median)})."
+        f"At step {run.step}, in {layers} error and can be compared, the feedback lies on average "
+        f"{degrees(run.weight_angle)} from the forward weights (the median is {degrees(run.weight_angle_median)})."
     )
     if np.isfinite(run.chance_sd):
         text += (
-            f" Chance would give {degrees(run.chance)} ± {degrees(2 * run.chance_sd)} (two standard "
-            f"deviations in the smallest layer); {run.aligned} of {run.measured} lie below their layer's "
-            "own band."
+            f" By chance it would be {degrees(run.chance)} ± {degrees(2 * run.chance_sd)} (two standard "
+            f"deviations in the smallest layer); {run.aligned} of {run.measured} layers lie below their own band."
         )
     if np.isfinite(run.norm_ratio):
         ratio = number(run.norm_ratio)
@@ -140,12 +140,12 @@ def _error(run: Facts) -> str:
     if np.isfinite(run.error_angle):
         text = (
             f"The error that trains the first layer ({short(run.first_layer, 40)}) lies "
-            f"{degrees(run.error_angle)} from exact backpropagation's."
+            f"{degrees(run.error_angle)} from that of exact backpropagation."
         )
     if np.isfinite(run.total):
         text += (
-            f" What {short(run.sender, 40)} sends down is off by {degrees(run.local)} through its own "
-            f"feedback alone (local), by {degrees(run.inherited)} through the error that reached it "
-            f"(inherited) and by {degrees(run.total)} through both (total); angles do not add."
+            f" The error that {short(run.sender, 40)} sends down deviates by {degrees(run.local)} because of its own "
+            f"feedback alone (local), by {degrees(run.inherited)} because of the error that reached it "
+            f"(inherited) and by {degrees(run.total)} because of both (total); these angles do not add up."
         )
     return text.strip()

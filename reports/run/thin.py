@@ -1,4 +1,4 @@
-"""Fewer snapshots of a long run: more than a page can show would make it too large to send."""
+"""Thinning of long runs: a report on all snapshots would be too large to send."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from wtdiag.diagnostics.analysis.layout import last_measured
 from wtdiag.reports.figures.axes import spread
 from wtdiag.reports.run.sources import Source
 
-_MOST = 6000  # layers times snapshots in one report
-_SNAPSHOTS = (25, 200)  # but no fewer snapshots than the first, and no more than the second
+_MOST = 6000  # the most layers times snapshots in one report
+_SNAPSHOTS = (25, 200)  # the fewest and the most snapshots, whatever the number of layers
 
 
 def thin(source: Source) -> Source:
-    """Keep as many snapshots of a run as a report can hold, evenly spread, and those that matter most.
+    """Return a source with as many evenly spread snapshots as a report can hold, and the most important ones.
 
-    Kept in any case are the last with values, those that findings speak of, and those in which the step-size number
-    is largest and first passes 1.
+    The last snapshot with values, those that findings mention, and those in which the step-size number is largest and
+    first passes 1 are always kept.
     """
     analysis = source.analysis
     steps = analysis.step.values

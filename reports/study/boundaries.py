@@ -1,4 +1,4 @@
-"""Where a search went wrong, against where theory says it must: the map of each method, and what it proves."""
+"""Maps of a sweep: where trials diverged, against where theory predicts that they do."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from wtdiag.reports.study.robustness_section import parameters, space
 from wtdiag.reports.study.shared import Methods, counted, listed, words
 
 _TRIED = ("finished", "diverged", "pruned")
-_MAPS = 4  # in one figure: with its heading it fits on a page
+_MAPS = 4  # maps in one figure, which then fits on a page with its heading
 
 
 def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
-    """Draw the map of each method for which there is a prediction, and count what lies on its two sides."""
+    """Draw the map of each method that has a prediction, and count the trials on either side of the boundary."""
     if (pair := _mapped(search)) is None:
         return
     x, y = pair
@@ -33,21 +33,23 @@ def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
     best = float(reached(search, [1.0])["best"])
     relative = search["validation_accuracy"] / (best if np.isfinite(best) else 1.0)
     to = f" relative to {search.attrs['reference']}'s best" if np.isfinite(best) else ""
-    found = search.assign(relative=relative.assign_attrs(long_name=f"accuracy{short(to, 24)}"))
-    panels, counts, of_words = [], {}, False
+    rated = search.assign(relative=relative.assign_attrs(long_name=f"accuracy{short(to, 24)}"))
+    panels, counts, any_named = [], {}, False
     for name in methods.among(search):
-        one = found.sel(rule=name)
-        there = one["status"].isin(_TRIED) & np.isfinite(one[x]) & np.isfinite(one[y])
-        words_at = {each: at for each, at in _stands(search, name).items() if one[each].dtype.kind not in "fiub"}
-        for each, at in words_at.items():  # between words there is no middle: the prediction is for one of them
-            there &= one[each].astype(str) == at
-            of_words = True
-        one = one.isel(trial=np.flatnonzero(there))
-        one = one.drop_vars([each for each in (STEP, GAIN) if each in one and not np.isfinite(one[each]).any()])
-        if one.sizes["trial"] and (STEP in one or GAIN in one):
-            title = ", ".join([name, *(f"{words(each)} {at}" for each, at in words_at.items())])
-            panels.append((name, sized.trial_map(one, x=x, y=y, log=log, title=short(title, 40))))
-            counts[name] = _split(one, beyond(one, x=x, y=y, log=log))
+        trials = rated.sel(rule=name)
+        drawn = trials["status"].isin(_TRIED) & np.isfinite(trials[x]) & np.isfinite(trials[y])
+        named = {each: at for each, at in _stands(search, name).items() if trials[each].dtype.kind not in "fiub"}
+        for each, at in named.items():  # words have no middle: the prediction is made for one of them
+            drawn &= trials[each].astype(str) == at
+            any_named = True
+        trials = trials.isel(trial=np.flatnonzero(drawn))
+        trials = trials.drop_vars(
+            [each for each in (STEP, GAIN) if each in trials and not np.isfinite(trials[each]).any()]
+        )
+        if trials.sizes["trial"] and (STEP in trials or GAIN in trials):
+            title = ", ".join([name, *(f"{words(each)} {at}" for each, at in named.items())])
+            panels.append((name, sized.trial_map(trials, x=x, y=y, log=log, title=short(title, 40))))
+            counts[name] = _split(trials, beyond(trials, x=x, y=y, log=log))
     if not panels:
         return
     yield Text(_tested("", {end: np.sum([each[end] for each in counts.values()], axis=0) for end in _TRIED}))
@@ -58,14 +60,13 @@ def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
         yield Figure(
             panels=tuple(panel for _, panel in shown),
             caption=f"Trials over {words(x)} and {words(y)}, coloured by validation accuracy{to}. "
-            "Lines: boundaries predicted from the network before its first step, "
-            "with the other parameters in the middle of their ranges; where one is missing, it does not cross the map. "
-            "Shaded: predicted unstable. A pruned trial was "
-            "stopped because of such a prediction and is no test of it."
-            + (" Only trials of the kind that the panel's title names are drawn." if of_words else ""),
+            "Lines are boundaries predicted from the network before its first step, with the other parameters in the "
+            "middle of their ranges; a boundary without a line does not cross the map. The shaded part is predicted to "
+            "be unstable. A pruned trial was stopped because of such a prediction and does not test it."
+            + (" Only trials with the levels that the title of the panel names are drawn." if any_named else ""),
             alt=" ".join(_tested(f"{name}: ", counts[name]) for name, _ in shown),
             data=Table(
-                "Trials inside the predicted boundaries and beyond.",
+                "The number of trials inside the predicted boundaries and beyond them.",
                 sides,
                 tuple((name, *map(str, each)) for name, each in numbers.items()),
             ),
@@ -75,7 +76,7 @@ def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
 
 
 def _mapped(search: xr.Dataset) -> tuple[str, str] | None:
-    """Name the two parameters of the map, where both are numbers."""
+    """Return the names of the two parameters of the map, if both are numbers."""
     try:
         x, y = json.loads(search.attrs.get("map", "null"))
     except (TypeError, ValueError):
@@ -85,7 +86,7 @@ def _mapped(search: xr.Dataset) -> tuple[str, str] | None:
 
 
 def _stands(search: xr.Dataset, rule: str) -> dict[str, str]:
-    """Return where the parameters that are not on the map stand for its prediction."""
+    """Return the values of the parameters that are not on the map, for which its prediction is made."""
     try:
         at = json.loads(search.attrs.get("map_at", "{}"))[rule]
     except (TypeError, ValueError, KeyError):
@@ -95,21 +96,21 @@ def _stands(search: xr.Dataset, rule: str) -> dict[str, str]:
 
 
 def _is_axis(search: xr.Dataset, name: str, log: bool) -> bool:
-    """Whether the predictions have numbers along an axis between which one can interpolate."""
+    """Return whether the predictions can be interpolated along an axis."""
     if name not in search.coords or search[name].dtype.kind not in "fiu" or search.sizes[name] < 2:
         return False
     values = search[name].values.astype(float)
     return bool(np.isfinite(values).all() and (np.diff(values) > 0).all() and not (log and values[0] <= 0))
 
 
-def _split(one: xr.Dataset, outside: NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
-    """Count how trials ended, inside and beyond."""
-    status = one["status"].values.astype(str)
+def _split(trials: xr.Dataset, outside: NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
+    """Count how trials ended, inside the boundaries and beyond them."""
+    status = trials["status"].values.astype(str)
     return {end: (int(((status == end) & ~outside).sum()), int(((status == end) & outside).sum())) for end in _TRIED}
 
 
 def _tested(head: str, counts: Mapping[str, Sequence[int]]) -> str:
-    """Say how the prediction did."""
+    """State how well the prediction did."""
     finished, diverged, pruned = (tuple(map(int, counts[end])) for end in _TRIED)
     parts = [
         f"{out} of {counted(inside + out, 'trial')} that {end}"
@@ -120,5 +121,5 @@ def _tested(head: str, counts: Mapping[str, Sequence[int]]) -> str:
     if not sum(diverged):
         text = f"no trial diverged; {text}"
     if sum(pruned):
-        text += f"; of {counted(sum(pruned), 'trial')} pruned, {pruned[1]}"
+        text += f"; {pruned[1]} of {counted(sum(pruned), 'pruned trial')} lie beyond one"
     return sentence(text) if not head else f"{head}{text}."

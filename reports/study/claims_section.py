@@ -1,4 +1,4 @@
-"""The papers' claims as a table: what was measured of each, what it decides, and why."""
+"""The papers' claims as a table: what was measured for each, the verdict, and why."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MARKS = dict(zip(VERDICTS, "✓✗?–", strict=True))  # told apart by their s
 
 
 def blocks(results: Sequence[Result]) -> tuple[Block, ...]:
-    """Tabulate claims with what was measured and the verdict, then explain each; nothing for none."""
+    """Tabulate claims with their statistics and verdicts, then explain each; return no block if there is no claim."""
     if not results:
         return ()
     rows = tuple((printable(each.claim), f"{_MARKS[each.verdict]} {each.verdict}", *numbers(each)) for each in results)
     table = Table(
-        "What the papers claim, and what was seen here. Each claim is decided by one statistic, in percentage points "
-        "of accuracy or of configurations, with its 95 % interval over seeds, configurations or trials. A verdict "
-        "holds for this task and scale.",
+        "The claims of the papers, and what was seen here. Each claim is decided by one statistic, in percentage "
+        "points of accuracy or of configurations, with its 95 % interval over seeds, configurations or trials. A "
+        "verdict holds for this task and scale only.",
         ("claim", "verdict", "points", "95 % interval", "seeds or trials"),
         rows,
         labels=2,
@@ -30,7 +30,7 @@ def blocks(results: Sequence[Result]) -> tuple[Block, ...]:
 
 
 def decisions(results: Sequence[Result]) -> tuple[Section, ...]:
-    """Tell for each claim how it is decided, and whose it is; nothing for none."""
+    """Tell for each claim how it is decided and which paper makes it; return no section if there is no claim."""
     known = [(each, CLAIMS[each.name]) for each in results if each.name in CLAIMS]
     if not known:
         return ()
@@ -42,12 +42,12 @@ def decisions(results: Sequence[Result]) -> tuple[Section, ...]:
 
 
 def said(results: Sequence[Result]) -> str:
-    """Count the verdicts in a sentence; "" without claims."""
+    """Count the verdicts in a sentence; return "" if there is no claim."""
     if not results:
         return ""
     counts = {verdict: sum(each.verdict == verdict for each in results) for verdict in VERDICTS}
     parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
-    return f"Of {counted(len(results), 'claim')} of the papers, {listed(parts)}."
+    return f"Of {counted(len(results), 'claim')} from the papers, {listed(parts)}."
 
 
 def _why(result: Result) -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,4 @@
-"""What a grid shows: accuracy, gap to backpropagation and angles by method, and over each factor that has levels."""
+"""Figures of a grid: accuracy, gap to backpropagation and angles, by method and over each factor with levels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from wtdiag.reports.figures.style import capital, fixed, short
 from wtdiag.reports.study.levels import Levels, conditions, factors
 from wtdiag.reports.study.shared import Estimate, Methods, estimate, level, listed, slug, tidy, words
 
-_MOST = 4  # combinations of other factors' levels that one factor is drawn at
+_MOST = 4  # the most combinations of the other factors' levels at which one factor is drawn
 _ONE = "one seed each: no interval"
 _SEVERAL = "means over seeds with their 95 % bootstrap interval"
-_NOTED = 4  # methods that a sentence names
+_NOTED = 4  # the most methods that a sentence names
 
 
 class GridVariable(NamedTuple):
-    """A variable of the prepared grid, as figures title it and as sentences name it."""
+    """A variable of the prepared grid, with its title in figures and its name in sentences."""
 
     name: str
     title: str
@@ -38,13 +38,13 @@ _PARTS = ((ACCURACY, GAP), (WEIGHT, ERROR))
 
 
 def over_factors(grid: xr.Dataset, methods: Methods) -> Iterator[Figure]:
-    """Draw accuracy, gap and angles over each factor; without any, by method."""
+    """Draw accuracy, gap and angles over each factor, or by method if there is no factor."""
     if not factors(grid):
         yield from _by_method(grid, methods)
     for factor in factors(grid):
-        every = conditions(grid, factor)
-        every = [here for here in every if _levels(grid.sel(here), factor) > 1]
-        for here in (every[i] for i in spread(len(every), _MOST)):
+        combinations = conditions(grid, factor)
+        combinations = [here for here in combinations if _levels(grid.sel(here), factor) > 1]
+        for here in (combinations[i] for i in spread(len(combinations), _MOST)):
             yield from _over(grid.sel(here), factor, here, methods)
 
 
@@ -61,15 +61,15 @@ def _over(grid: xr.Dataset, factor: str, here: Levels, methods: Methods) -> Iter
     for measures in _PARTS:
         panels, rows, said, shown = [], [], [], []
         for measure in measures:
-            found = _estimates(grid, measure, factor, methods)
-            if not found:
+            estimates = _estimates(grid, measure, factor, methods)
+            if not estimates:
                 continue
             shown.append(measure)
-            panels.append(_panel(found, measure, factor, levels, methods))
-            said.append(_said(found, measure, factor, levels))
+            panels.append(_panel(estimates, measure, factor, levels, methods))
+            said.append(_said(estimates, measure, factor, levels))
             rows += [
                 (measure.said, name, tidy(reached), *_numbers(value))
-                for name, each in found.items()
+                for name, each in estimates.items()
                 for reached, value in zip(levels, each, strict=True)
                 if value.n
             ]
@@ -94,38 +94,38 @@ def _over(grid: xr.Dataset, factor: str, here: Levels, methods: Methods) -> Iter
 
 
 def _estimates(grid: xr.Dataset, measure: GridVariable, factor: str, methods: Methods) -> dict[str, list[Estimate]]:
-    """By method its estimate at each level; methods without any are left out."""
+    """Return the estimates of each method at every level; methods without an estimate are left out."""
     if measure.name not in grid:
         return {}
     values = grid[measure.name].transpose("rule", factor, ...)
-    found = {name: [estimate(each) for each in values.sel(rule=name).values] for name in methods.among(grid)}
+    estimates = {name: [estimate(each) for each in values.sel(rule=name).values] for name in methods.among(grid)}
     return {
         name: each
-        for name, each in found.items()
+        for name, each in estimates.items()
         if any(at.n for at in each) and not (_exact(name, measure) and all(at.mean == 0 for at in each if at.n))
     }
 
 
 def _exact(name: str, measure: GridVariable) -> bool:
-    """Whether it is an angle of backpropagation, which is zero and tells nothing."""
+    """Return whether this is an angle of backpropagation, which is zero and says nothing."""
     return name == "bp" and measure in (WEIGHT, ERROR)
 
 
 def _panel(
-    found: Mapping[str, Sequence[Estimate]], measure: GridVariable, factor: str, levels: Any, methods: Methods
+    estimates: Mapping[str, Sequence[Estimate]], measure: GridVariable, factor: str, levels: Any, methods: Methods
 ) -> Any:
     numeric = np.issubdtype(np.asarray(levels).dtype, np.number)
     if not numeric:
         return sized.groups(
-            {name: [(at.mean, at.low, at.high) for at in each] for name, each in found.items()},
-            [methods.look(name) for name in found],
-            [methods.gid(name) for name in found],
+            {name: [(at.mean, at.low, at.high) for at in each] for name, each in estimates.items()},
+            [methods.look(name) for name in estimates],
+            [methods.gid(name) for name in estimates],
             names=[tidy(each) for each in levels],
             title=measure.title,
             x_label=words(factor),
         )
     lines = []
-    for name, each in found.items():
+    for name, each in estimates.items():
         kept = [i for i, at in enumerate(each) if at.n]
         mean, low, high = ([getattr(each[i], part) for i in kept] for part in ("mean", "low", "high"))
         places = np.asarray(levels, dtype=float)[kept]
@@ -137,32 +137,34 @@ def _panel(
 
 
 def _by_method(grid: xr.Dataset, methods: Methods) -> Iterator[Figure]:
-    """Draw one row for each method: mean, interval and seeds of accuracy and gap, then of the angles."""
+    """Draw one row for each method: the mean, interval and seeds of accuracy and gap, then those of the angles."""
     for measures in _PARTS:
         panels, rows, said, shown = [], [], [], []
         for measure in measures:
             if measure.name not in grid:
                 continue
             values = {name: grid[measure.name].sel(rule=name).values.ravel() for name in methods.among(grid)}
-            found = {name: each for name, each in ((name, estimate(each)) for name, each in values.items()) if each.n}
-            found = {name: at for name, at in found.items() if not (_exact(name, measure) and at.mean == 0)}
-            if not found:
+            estimates = {
+                name: each for name, each in ((name, estimate(each)) for name, each in values.items()) if each.n
+            }
+            estimates = {name: at for name, at in estimates.items() if not (_exact(name, measure) and at.mean == 0)}
+            if not estimates:
                 continue
             shown.append(measure)
             panels.append(
                 sized.dots(
-                    {name: (at.mean, at.low, at.high) for name, at in found.items()},
+                    {name: (at.mean, at.low, at.high) for name, at in estimates.items()},
                     values,
-                    [methods.look(name) for name in found],
+                    [methods.look(name) for name in estimates],
                     title=measure.title,
                 )
             )
-            said.append(_ranked({name: at.mean for name, at in found.items()}, measure))
-            rows += [(measure.said, name, *_numbers(at)) for name, at in found.items()]
+            said.append(_ranked({name: at.mean for name, at in estimates.items()}, measure))
+            rows += [(measure.said, name, *_numbers(at)) for name, at in estimates.items()]
         if not panels:
             continue
         many = max(int(row[-1]) for row in rows) > 1
-        marks = "large marks are means over seeds with their 95 % bootstrap interval, small ones single seeds"
+        marks = "large marks are means over seeds with their 95 % bootstrap interval, small marks are single seeds"
         titles = capital(listed([measure.said for measure in shown]))
         yield Figure(
             panels=tuple(panels),
@@ -178,10 +180,10 @@ def _numbers(value: Estimate) -> tuple[str, str, str, str]:
     return fixed(value.mean), fixed(value.low), fixed(value.high), str(value.n)
 
 
-def _said(found: Mapping[str, Sequence[Estimate]], measure: GridVariable, factor: str, levels: Any) -> str:
-    """State what happens from the first to the last level, the most affected methods first."""
+def _said(estimates: Mapping[str, Sequence[Estimate]], measure: GridVariable, factor: str, levels: Any) -> str:
+    """State the change from the first to the last level, starting with the most affected methods."""
     changes = {}
-    for name, each in found.items():
+    for name, each in estimates.items():
         kept = [i for i, at in enumerate(each) if at.n]
         changes[name] = (each[kept[0]].mean, each[kept[-1]].mean, levels[kept[0]], levels[kept[-1]])
     order = sorted(changes, key=lambda name: -abs(changes[name][1] - changes[name][0]))
@@ -206,7 +208,7 @@ def _brief(level_of: Any) -> str:
 
 
 def _ranked(means: Mapping[str, float], measure: GridVariable) -> str:
-    """State the largest and smallest values."""
+    """State the largest and the smallest mean."""
     order = sorted(means, key=lambda name: -means[name])
     if len(order) <= _NOTED:
         parts = [f"{short(name)} {fixed(means[name], suffix=measure.suffix)}" for name in order]
@@ -219,7 +221,7 @@ def _ranked(means: Mapping[str, float], measure: GridVariable) -> str:
 
 
 def ranking(grid: xr.Dataset) -> str:
-    """State the best and the worst method: mean over seeds, then over the levels at which all have a value."""
+    """State the best and the worst method, by the mean over seeds and over the levels at which all have a value."""
     values = grid["accuracy"].transpose("rule", ..., "seed").values
     cells = np.ma.masked_invalid(values.reshape(len(values), -1, values.shape[-1]))
     means = dict(zip(map(str, grid["rule"].values), cells.mean(axis=2).filled(np.nan), strict=True))
@@ -228,6 +230,7 @@ def ranking(grid: xr.Dataset) -> str:
         return "No cell has finished."
     common = np.isfinite(list(means.values())).all(axis=0)
     if not common.any():
-        return "At no level all methods have a cell that finished."
-    over = ACCURACY._replace(said="test accuracy, mean over the levels that all have") if factors(grid) else ACCURACY
+        return "There is no level at which every method has a finished cell."
+    averaged = "test accuracy, averaged over the levels that every method has finished"
+    over = ACCURACY._replace(said=averaged) if factors(grid) else ACCURACY
     return _ranked({name: float(each[common].mean()) for name, each in means.items()}, over)

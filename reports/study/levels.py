@@ -1,4 +1,4 @@
-"""A grid as tables: its factors, its cells taken together over seeds, and what tuning found for them."""
+"""Tables of a grid: its factors, its cells averaged over seeds, and the settings that tuning found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Levels = Mapping[str, Any]
 
 
 def prepared(grid: xr.Dataset) -> xr.Dataset:
-    """Add accuracy in percent, and the points that backpropagation with the same seed and levels is above it."""
+    """Add the accuracy in percent, and the gap to backpropagation at the same seed and levels, in points."""
     accuracy = 100 * grid["test_accuracy"]
     gap = xr.full_like(accuracy, np.nan)
     if "bp" in grid["rule"].values:
@@ -26,24 +26,24 @@ def prepared(grid: xr.Dataset) -> xr.Dataset:
 
 
 def factors(grid: xr.Dataset) -> list[str]:
-    """Name the factors that have several levels, rules and seeds apart."""
+    """Return the names of the factors that have several levels, without rule and seed."""
     dims = grid["status"].dims
     return [str(name) for name in dims if name not in ("rule", "seed") and grid.sizes[name] > 1]
 
 
 def conditions(grid: xr.Dataset, *but: str) -> list[Levels]:
-    """Give the combinations of the levels of all factors ``but`` some at which there is a cell."""
+    """Return the combinations of levels at which there is a cell, over all factors ``but`` some."""
     names = [name for name in factors(grid) if name not in but]
-    found: list[Levels] = []
+    combinations: list[Levels] = []
     for levels in product(*(grid[name].values for name in names)):
         here = dict(zip(names, levels, strict=True))
         if (grid["status"].sel(here) != "absent").any():
-            found.append(here)
-    return found
+            combinations.append(here)
+    return combinations
 
 
 def levels_table(grid: xr.Dataset, methods: Methods) -> Table:
-    """Tabulate every method at every combination of levels, its seeds taken together."""
+    """Tabulate every method at every combination of levels, averaged over seeds."""
     rows, picks = [], []
     names = factors(grid)
     for here in conditions(grid):
@@ -64,8 +64,8 @@ def levels_table(grid: xr.Dataset, methods: Methods) -> Table:
     heads = ("test accuracy (%)", "95 % interval", "gap to bp (points)", "95 % interval", "weight angle", "error angle")
     table = Table(
         caption="Every method at every level, at the last step: means over seeds and their 95 % bootstrap intervals. "
-        "The gap is paired by seed. A cell that diverged counts as answering at chance; one that has not finished is "
-        "missing.",
+        "The gap is paired by seed. A cell that diverged counts as answering at chance; a cell that has not finished "
+        "is missing.",
         columns=("rule", *map(words, names), *heads, "seeds"),
         rows=tuple(rows),
         labels=1 + len(names),
@@ -76,15 +76,18 @@ def levels_table(grid: xr.Dataset, methods: Methods) -> Table:
 
 
 def tuned_table(grid: xr.Dataset, methods: Methods) -> Table | None:
-    """Tabulate what tuning found, once for each method and level that it differs by."""
+    """Tabulate the settings that tuning found, once for each method and level at which they differ."""
     names = [str(name) for name in grid.data_vars if str(name).startswith("tuned_")]
     if not names:
         return None
     dims = [name for name in factors(grid) if any(_varies(grid[each], name) for each in names)]
-    found = grid[names].isel({name: 0 for name in grid["status"].dims if name not in ("rule", *dims)})
-    caption = "by accuracy on held-out training examples; every method had the same budget. "
-    caption += "–: not in the grid, or none of its trials finished and the settings of the file were kept."
-    stacked = found.stack(level=dims) if dims else found.expand_dims("level")
+    settings = grid[names].isel({name: 0 for name in grid["status"].dims if name not in ("rule", *dims)})
+    caption = "by accuracy on held-out training examples; every method had the same budget. A dash (–) marks a "
+    caption += (
+        "combination that is not in the grid, or whose trials all failed to finish, so that it kept the settings of "
+    )
+    caption += "the file."
+    stacked = settings.stack(level=dims) if dims else settings.expand_dims("level")
     levels = [stacked.isel(level=at) for at in range(stacked.sizes["level"])]
     if len(names) == 1 and dims:  # a column for each method
         tuned = words(names[0].removeprefix("tuned_"))
@@ -94,9 +97,7 @@ def tuned_table(grid: xr.Dataset, methods: Methods) -> Table | None:
             for here in levels
         ]
         wide = [row for row in wide if any(cell != "–" for cell in row[len(dims) :])]
-        return Table(
-            f"The {tuned} that tuning found best, {caption}", (*map(words, dims), *among), tuple(wide), len(dims)
-        )
+        return Table(f"The {tuned} that tuning chose, {caption}", (*map(words, dims), *among), tuple(wide), len(dims))
     rows, picks = [], []
     for name in methods.among(grid):
         for here in (each.sel(rule=name) for each in levels):
@@ -107,7 +108,7 @@ def tuned_table(grid: xr.Dataset, methods: Methods) -> Table | None:
     if not rows:
         return None
     return Table(
-        f"What tuning found best, {caption}",
+        f"The settings that tuning chose, {caption}",
         ("rule", *map(words, dims), *(words(name.removeprefix("tuned_")) for name in names)),
         tuple(rows),
         labels=1 + len(dims),

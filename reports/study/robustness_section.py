@@ -1,4 +1,4 @@
-"""How much of a search works: the robustness curve, what matters, what is best and how the trials ended."""
+"""The robustness of a sweep: its curve, the parameters that matter, the best settings and how the trials ended."""
 
 from __future__ import annotations
 
@@ -15,39 +15,42 @@ from wtdiag.reports.figures.style import fixed, number, percent, short
 from wtdiag.reports.study.shared import Methods, counted, listed, share, tally, tidy, words
 
 _MARK = 0.9  # the share of the reference's accuracy that sentences are about
-_NOTED = 4  # methods that a sentence names
+_NOTED = 4  # the most methods that a sentence names
 
 
 def verdict(search: xr.Dataset) -> str:
-    """State the result of a search in a sentence."""
-    found = reached(search, [_MARK])
+    """State the result of a sweep in a sentence."""
+    reach = reached(search, [_MARK])
     reference = search.attrs["reference"]
-    shares = {str(rule): float(found["share"].sel(rule=rule)[0]) for rule in found["rule"].values}
+    shares = {str(rule): float(reach["share"].sel(rule=rule)[0]) for rule in reach["rule"].values}
     shares = {rule: share for rule, share in shares.items() if np.isfinite(share)}
     if not shares:
-        return f"No configuration of {reference} has finished: nothing can be compared with it."
+        return f"No configuration of {reference} has finished, so there is nothing to compare with."
     order = sorted(shares, key=lambda rule: -shares[rule])
     parts = [f"{short(rule)} {share(shares[rule])}" for rule in order[:_NOTED]]
-    rest = f"; of {counted(len(order) - _NOTED, 'other method')} fewer" if len(order) > _NOTED else ""
+    rest = f"; fewer for {counted(len(order) - _NOTED, 'other method')}" if len(order) > _NOTED else ""
     return (
         f"Share of configurations that reach {share(_MARK)} of {reference}'s best validation accuracy "
-        f"({percent(float(found['best']))}): {', '.join(parts)}{rest}."
+        f"({percent(float(reach['best']))}): {', '.join(parts)}{rest}."
     )
 
 
 def curve(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
-    """Draw the share of configurations that reach a share of the reference's best; None where nothing can be told."""
+    """Draw the share of configurations that reach a share of the reference's best accuracy.
+
+    Return None where the reference has no accuracy to compare with.
+    """
     marks = np.linspace(0.5, 1, 51)
-    found = reached(search, marks)
+    reach = reached(search, marks)
     lines, rows = [], []
     for name in methods.among(search):
-        shares, low, high = (100 * found[part].sel(rule=name).values for part in ("share", "low", "high"))
+        shares, low, high = (100 * reach[part].sel(rule=name).values for part in ("share", "low", "high"))
         if not np.isfinite(shares).any():
             continue
         lines.append(
             sized.Curve(name, methods.look(name), 100 * marks, shares, gid=methods.gid(name), low=low, high=high)
         )
-        picked = found.sel(rule=name).isel(level=slice(None, None, 10))
+        picked = reach.sel(rule=name).isel(level=slice(None, None, 10))
         rows += [
             (name, share(float(at)), *(fixed(100 * float(value)) for value in values))
             for at, *values in zip(picked["level"], picked["share"], picked["low"], picked["high"], strict=True)
@@ -59,9 +62,9 @@ def curve(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
         panels=(
             sized.curves(lines, title="Configurations that reach it (%)", x_label=f"share of {reference}'s best (%)"),
         ),
-        caption=f"Robustness: share of all configurations tried that reach a share of {reference}'s best validation "
-        "accuracy, with its exact 95 % interval. One that diverged or was pruned "
-        "reaches nothing, one that failed is left out.",
+        caption=f"Robustness: the share of all configurations tried that reach a share of {reference}'s best "
+        "validation accuracy, with its exact 95 % interval. A configuration that diverged or was pruned reaches "
+        "nothing; one that failed is left out.",
         alt=verdict(search),
         data=Table("Some of the numbers drawn.", ("rule", "level", "share (%)", "from", "to"), tuple(rows), labels=2),
         name=f"robustness{tag}",
@@ -71,36 +74,36 @@ def curve(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
 
 
 def importance(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
-    """Draw how much each parameter matters; None where it was not told."""
+    """Draw how much each parameter matters; return None if the results do not say."""
     if "importance" not in search or not np.isfinite(search["importance"]).any():
         return None
     parameters = [str(each) for each in search["parameter"].values]
-    found = {
+    values = {
         name: search["importance"].sel(rule=name).values.astype(float)
         for name in methods.among(search)
         if np.isfinite(search["importance"].sel(rule=name)).any()
     }
     said = [
         f"{words(parameters[int(np.nanargmax(each))])} ({fixed(float(np.nanmax(each)), 2)}) for {name}"
-        for name, each in found.items()
+        for name, each in values.items()
     ]
     return Figure(
         panels=(
             sized.by_row(
-                found,
-                [methods.look(name) for name in found],
+                values,
+                [methods.look(name) for name in values],
                 names=[words(each) for each in parameters],
                 title="Importance",
-                x_label="share of what is explained",
+                x_label="share of the explained variance",
             ),
         ),
-        caption="How much of the differences in validation accuracy between a method's configurations each parameter "
-        "explains; 1 is all that is explained.",
-        alt=f"What matters most: {listed(said)}.",
+        caption="How much each parameter explains of the differences in validation accuracy between a method's "
+        "configurations; the shares of a method add up to 1.",
+        alt=f"The most important parameter is {listed(said)}.",
         data=Table(
             "The numbers drawn.",
             ("rule", *map(words, parameters)),
-            tuple((name, *(fixed(value, 2) for value in each)) for name, each in found.items()),
+            tuple((name, *(fixed(value, 2) for value in each)) for name, each in values.items()),
         ),
         name=f"importance{tag}",
         measures=("importance",),
@@ -112,12 +115,12 @@ def best(search: xr.Dataset, methods: Methods) -> Table:
     names = parameters(search)
     rows = []
     for name in methods.among(search):
-        one = search.sel(rule=name)
-        accuracy = one["validation_accuracy"].where(one["status"] == "finished").values.astype(float)
+        trials = search.sel(rule=name)
+        accuracy = trials["validation_accuracy"].where(trials["status"] == "finished").values.astype(float)
         if not np.isfinite(accuracy).any():
             rows.append((name, "–", *("–" for _ in names)))
             continue
-        at = one.isel(trial=int(np.nanargmax(accuracy)))
+        at = trials.isel(trial=int(np.nanargmax(accuracy)))
         rows.append((name, percent(float(np.nanmax(accuracy))), *(tidy(at[each].item()) for each in names)))
     return Table(
         "The best configuration of each method, by validation accuracy.",
@@ -146,14 +149,14 @@ def ends(search: xr.Dataset, methods: Methods) -> Table:
 
 
 def space(search: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Give the range of each searched parameter; empty where it cannot be read."""
+    """Return the range of each searched parameter; it is empty where it cannot be read."""
     try:
-        found = json.loads(search.attrs["space"])
+        ranges = json.loads(search.attrs["space"])
     except ValueError:
         return {}
-    return {name: each for name, each in found.items() if isinstance(each, dict)} if isinstance(found, dict) else {}
+    return {name: each for name, each in ranges.items() if isinstance(each, dict)} if isinstance(ranges, dict) else {}
 
 
 def parameters(search: xr.Dataset) -> list[str]:
-    """Name the searched parameters whose values the trials tell."""
+    """Return the names of the searched parameters whose values the trials hold."""
     return [name for name in space(search) if name in search and set(search[name].dims) == {"rule", "trial"}]

@@ -1,4 +1,4 @@
-"""What the pages of studies share: results read once, methods that keep their looks, numbers with their intervals."""
+"""Parts that the pages of studies share: reading results, the look of each method, numbers with their intervals."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ _NAMES = ("title", "reference", "sampler", "source")  # attributes that pages sh
 
 
 def load(folder: str | os.PathLike[str], kind: str) -> xr.Dataset:
-    """Read the results in a folder, their texts made printable.
+    """Read the results in a folder, and make their texts printable.
 
     Raises
     ------
     InputError
-        If there are none, or they are not of that kind of folder.
+        If there are no results, or they are results of another kind.
     """
     path = Path(folder) / RESULTS
-    found = read_results(path)
-    if found.attrs.get("kind") != kind:
-        raise InputError(f"{path}: holds the results of a {found.attrs.get('kind')!r}; expected those of a {kind!r}")
+    results = read_results(path)
+    if results.attrs.get("kind") != kind:
+        raise InputError(f"{path}: holds the results of a {results.attrs.get('kind')!r}; expected those of a {kind!r}")
     texts = {
         str(name): (values.dims, np.vectorize(_printable, otypes=[object])(values.values))
-        for name, values in found.variables.items()
+        for name, values in results.variables.items()
         if values.dtype.kind in "OUST"
     }
-    for dim in found["status"].dims:
-        if found[dim].dtype.kind == "f" and not np.isfinite(found[dim]).all():
-            raise InputError(f"{path}: {dim} has a level that is no finite number")
-        if dim in texts and len(set(texts[str(dim)][1])) < found.sizes[dim]:
+    for dim in results["status"].dims:
+        if results[dim].dtype.kind == "f" and not np.isfinite(results[dim]).all():
+            raise InputError(f"{path}: {dim} has a level that is not a finite number")
+        if dim in texts and len(set(texts[str(dim)][1])) < results.sizes[dim]:
             raise InputError(f"{path}: {dim} has levels that differ only in what cannot be printed")
-    named = {key: _printable(value) for key, value in found.attrs.items() if key in _NAMES}
-    return found.assign(texts).assign_attrs(named)
+    named = {key: _printable(value) for key, value in results.attrs.items() if key in _NAMES}
+    return results.assign(texts).assign_attrs(named)
 
 
 def _printable(value: object) -> object:
@@ -59,29 +59,29 @@ def _printable(value: object) -> object:
 
 @dataclass(frozen=True)
 class Methods:
-    """The methods of a page, in its order; each has one look and one place in what a reader can pick."""
+    """The methods of a page, in order; each has its own look and its own place in the list that a reader picks from."""
 
     names: tuple[str, ...]
 
     @property
     def subjects(self) -> Subjects:
-        """The methods as what figures and tables are about."""
+        """The methods as the subjects of figures and tables."""
         return Subjects("rules", "rule", self.names)
 
-    def among(self, found: xr.Dataset) -> list[str]:
-        """Give those that some results hold."""
-        return [name for name in self.names if name in found["rule"].values]
+    def among(self, results: xr.Dataset) -> list[str]:
+        """Return the methods that some results hold."""
+        return [name for name in self.names if name in results["rule"].values]
 
     def gid(self, name: str) -> str:
-        """Mark a line as of a method."""
+        """Return the gid of a method's lines."""
         return f"run-{self.names.index(name)}"
 
     def picks(self, names: Iterable[str]) -> tuple[int, ...]:
-        """Give the places of methods, for the rows of a table."""
+        """Return the places of methods, one for each row of a table."""
         return tuple(self.names.index(name) for name in names)
 
     def look(self, name: str) -> Look:
-        """Give a method's look: a rule's own, and for others one that no method of the page has."""
+        """Return a method's look: a rule's own, and for another method one that no other method of the page has."""
         taken = {LOOKS[other] for other in self.names if other in LOOKS}
         free = [each for rule, each in LOOKS.items() if each not in taken]
         for other in self.names:
@@ -93,8 +93,8 @@ class Methods:
 
 
 def methods_of(*results: xr.Dataset) -> Methods:
-    """Collect the methods of some results, in their order."""
-    return Methods(tuple(dict.fromkeys(str(rule) for found in results for rule in found["rule"].values)))
+    """Return the methods of some results, in their order."""
+    return Methods(tuple(dict.fromkeys(str(rule) for each in results for rule in each["rule"].values)))
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Estimate:
     n: int
 
     def text(self, decimals: int = 1, suffix: str = "") -> str:
-        """Write it with its interval, where there is one.
+        """Return the mean as text, with its interval where there is one.
 
         Examples
         --------
@@ -120,7 +120,7 @@ class Estimate:
 
     @property
     def ends(self) -> str:
-        """Write the ends of the interval.
+        """Ends of the interval, as text.
 
         Examples
         --------
@@ -131,25 +131,25 @@ class Estimate:
 
 
 def estimate(values: ArrayLike) -> Estimate:
-    """Give the mean of those values that are numbers, and its bootstrap interval.
+    """Return the mean of the finite values, and its bootstrap interval.
 
     Examples
     --------
     >>> estimate([1.0, 1.0, float("nan")])
     Estimate(mean=1.0, low=1.0, high=1.0, n=2)
     """
-    found = np.asarray(values, dtype=float).ravel()
-    found = found[np.isfinite(found)]
-    if not len(found):
+    finite = np.asarray(values, dtype=float).ravel()
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
         return Estimate(np.nan, np.nan, np.nan, 0)
-    return Estimate(float(found.mean()), *_interval(tuple(sorted(found.tolist()))), len(found))
+    return Estimate(float(finite.mean()), *_interval(tuple(sorted(finite.tolist()))), len(finite))
 
 
-_interval = lru_cache(4096)(of_mean)  # the same cells are in figures over each factor and in tables
+_interval = lru_cache(4096)(of_mean)  # the same cells appear in the figure over each factor and in the tables
 
 
 def tidy(value: Any) -> str:
-    """Write a level or a parameter briefly.
+    """Return a level or a parameter as short text.
 
     Examples
     --------
@@ -164,7 +164,7 @@ def tidy(value: Any) -> str:
 
 
 def share(value: float) -> str:
-    """Write a share as whole percent.
+    """Return a share as text, in whole percent.
 
     Examples
     --------
@@ -175,7 +175,7 @@ def share(value: float) -> str:
 
 
 def words(name: str) -> str:
-    """Write a parameter's or factor's name as words.
+    """Return the name of a parameter or factor as words.
 
     Examples
     --------
@@ -186,7 +186,7 @@ def words(name: str) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Count things.
+    """Return a number and what it counts, as text.
 
     Examples
     --------
@@ -197,7 +197,7 @@ def counted(number: int, what: str) -> str:
 
 
 def listed(parts: Sequence[str]) -> str:
-    """Join words as a sentence does.
+    """Return words joined as in a sentence.
 
     Examples
     --------
@@ -208,13 +208,13 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def tally(status: xr.DataArray) -> dict[str, int]:
-    """Count how trainings ended; what is absent is not counted."""
-    found = [str(each) for each in status.values.ravel()]
-    return {end: found.count(end) for end in STATUSES if end != "absent" and end in found}
+    """Count how the trainings ended; those that are absent are not counted."""
+    endings = [str(each) for each in status.values.ravel()]
+    return {end: endings.count(end) for end in STATUSES if end != "absent" and end in endings}
 
 
 def level(values: Mapping[Any, Any]) -> str:
-    """Name a combination of levels.
+    """Return a combination of levels as text.
 
     Examples
     --------
@@ -225,7 +225,7 @@ def level(values: Mapping[Any, Any]) -> str:
 
 
 def slug(text: str) -> str:
-    """Give a part of a figure's name that no other text of the page gives.
+    """Return a part of a figure's name that no other text of the page leads to.
 
     Examples
     --------
@@ -235,12 +235,12 @@ def slug(text: str) -> str:
     if not text:
         return ""
     part = re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-")
-    whole = re.fullmatch(r"[a-z0-9._]+( [a-z0-9._]+)*", text)  # else others may give the same part
+    whole = re.fullmatch(r"[a-z0-9._]+( [a-z0-9._]+)*", text)  # if not, another text may lead to the same part
     return f"-{part}" if whole else f"-{part}-{crc32(text.encode()):08x}"
 
 
 def without_blanks(table: Table) -> Table:
-    """Drop the columns in which nothing stands."""
+    """Return a table without its empty columns."""
     kept = [i for i in range(len(table.columns)) if any(row[i] not in ("–", "") for row in table.rows)]
     return Table(
         table.caption,
@@ -252,9 +252,9 @@ def without_blanks(table: Table) -> Table:
     )
 
 
-def settings_table(found: xr.Dataset, caption: str = "Settings that all its runs share.") -> Table:
-    """Tabulate the settings in a dataset's attributes."""
-    flat = pd.json_normalize(settings_of(found)).to_dict(orient="records")[0] if settings_of(found) else {}
+def settings_table(results: xr.Dataset, caption: str = "The settings that all runs share.") -> Table:
+    """Tabulate the settings that a dataset holds among its attributes."""
+    flat = pd.json_normalize(settings_of(results)).to_dict(orient="records")[0] if settings_of(results) else {}
     rows = tuple((printable(str(name)), printable(_value(value))) for name, value in flat.items())
     return Table(caption, ("setting", "value"), rows, labels=2)
 
@@ -263,19 +263,22 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
-def not_done(found: xr.Dataset, name: str = "") -> tuple[Section, ...]:
-    """List what has not finished, and why; nothing where all has. ``name`` tells whose it is on a page with others."""
-    dims = [str(dim) for dim in found["status"].dims]
-    told = [dim for dim in dims if dim != "rule" and found.sizes[dim] > 1]
-    reasons = found["reason"].transpose(*dims).values
+def not_done(results: xr.Dataset, name: str = "") -> tuple[Section, ...]:
+    """List the cells that have not finished, and why; return no section if all have.
+
+    ``name`` tells the section from others of its kind on the page.
+    """
+    dims = [str(dim) for dim in results["status"].dims]
+    varied = [dim for dim in dims if dim != "rule" and results.sizes[dim] > 1]
+    reasons = results["reason"].transpose(*dims).values
     rows = []
-    for index, status in np.ndenumerate(found["status"].values):
+    for index, status in np.ndenumerate(results["status"].values):
         if status not in ("finished", "absent"):
-            levels = {dim: short(tidy(found[dim].values[i])) for dim, i in zip(dims, index, strict=True)}
-            cell = ", ".join([levels["rule"], *(f"{short(words(dim))} {levels[dim]}" for dim in told)])
+            levels = {dim: short(tidy(results[dim].values[i])) for dim, i in zip(dims, index, strict=True)}
+            cell = ", ".join([levels["rule"], *(f"{short(words(dim))} {levels[dim]}" for dim in varied)])
             rows.append((short(cell, 64), f"{status}: {reasons[index]}" if reasons[index] else str(status)))
     if not rows:
         return ()
-    caption = "Every cell that has not finished, and why. One that diverged counts as answering at chance."
+    caption = "Every cell that has not finished, and why. A cell that diverged counts as answering at chance."
     table = Table(caption, ("cell", "how it ended"), tuple(rows), labels=2)
     return (Section(f"Not finished{f' in {name}' if name else ''}", (table,)),)

@@ -1,4 +1,4 @@
-"""The page of a study: what it claims and what was seen, then all that shows it."""
+"""The page of a study: the claims and their verdicts first, then the evidence for them."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
     Parameters
     ----------
     folder : path
-        With ``results.nc`` or those of sweeps and transfers, and where there are, ``claims.json`` and ``study.json``.
+        It holds ``results.nc`` or the results of sweeps and transfers, and may hold ``claims.json`` and ``study.json``.
     formats : collection of {"html", "pdf"}
-        Which to write.
+        The formats to write.
     paper : {"a4", "letter"}
-        What the PDF is set for.
+        The paper size of the PDF.
 
     Returns
     -------
     list of Path
-        The files written; earlier ones are replaced.
+        The files written, in place of earlier ones.
 
     Raises
     ------
     InputError
-        If there are no results, files are not what they should be, or the page cannot be written.
+        If there are no results, a file is not valid, or the page cannot be written.
 
     Examples
     --------
@@ -103,18 +103,18 @@ def report(folder: Path) -> Report:
 
 
 def _parts(folder: Path, kind: str) -> dict[str, xr.Dataset]:
-    """Read the results of all sweeps or transfers of a study, by their printable names."""
+    """Read the results of all sweeps or all transfers of a study, by printable name."""
     places = sorted(folder.glob(f"{kind}s/*/{RESULTS}"))
     return {printable(path.parent.name): load(path.parent, kind) for path in places}
 
 
 def _plan(path: Path) -> Mapping[str, Any]:
-    """Read the record of the study, empty where there is none."""
+    """Read the record of the study; it is empty if there is none."""
     return read_json(path) if path.exists() else {}
 
 
 def _grid(folder: Path, grid: xr.Dataset, methods: Methods) -> tuple[Section, ...]:
-    """Say what the study's own cells show."""
+    """Build the sections on the study's own cells."""
     tuned = tuned_table(grid, methods)
     drawn = tuple(over_factors(grid, methods))
     title = f"Over {listed(list(map(words, factors(grid))))}" if factors(grid) else "Methods compared"
@@ -126,12 +126,12 @@ def _grid(folder: Path, grid: xr.Dataset, methods: Methods) -> tuple[Section, ..
 
 
 def _numbers(every: list[xr.Dataset], *, tuned: bool) -> Numbers:
-    """Count all trainings but those of the tuning by how they ended, and their time."""
+    """Count how all trainings but those of the tuning ended, and add up their time."""
     counts: dict[str, int] = {}
-    for found in every:
-        for end, count in tally(found["status"]).items():
+    for results in every:
+        for end, count in tally(results["status"]).items():
             counts[end] = counts.get(end, 0) + count
-    seconds = float(sum(np.nansum(found["seconds"]) for found in every))
+    seconds = float(sum(np.nansum(results["seconds"]) for results in every))
     total = sum(counts.values())
     but = ", without tuning" if tuned else ""
     numbers = [Number(end, str(count), f"of {total} cells{but}") for end, count in counts.items()]
@@ -139,7 +139,7 @@ def _numbers(every: list[xr.Dataset], *, tuned: bool) -> Numbers:
 
 
 def duration(seconds: float) -> str:
-    """Write a time.
+    """Return a time as text.
 
     Examples
     --------
@@ -153,25 +153,25 @@ def duration(seconds: float) -> str:
 
 
 def _first_said(sweeps: Mapping[str, xr.Dataset], transfers: Mapping[str, xr.Dataset]) -> str:
-    for found in sweeps.values():
-        return robustness_section.verdict(found)
-    for found in transfers.values():
-        return transfer_page.verdict(found)
+    for results in sweeps.values():
+        return robustness_section.verdict(results)
+    for results in transfers.values():
+        return transfer_page.verdict(results)
     return ""
 
 
-def _done(plan: Mapping[str, Any], first: xr.Dataset) -> Section:
-    """Say what was done: command, study file, settings and versions."""
+def _done(plan: Mapping[str, Any], results: xr.Dataset) -> Section:
+    """Build the section on how the study was done: command, study file, settings and versions."""
     blocks: list[Block] = []
     for key, label in (("command", "The command that made this study:"), ("file", "The study file:")):
         if isinstance(plan.get(key), str) and plan[key]:
             text = "\n".join(printable(line) for line in plan[key].splitlines())
             blocks.append(Code(label, text))
-    blocks.append(settings_table(first))
+    blocks.append(settings_table(results))
     versions = plan.get("versions")
     rows = [("wtdiag", plan.get("wtdiag_version")), ("git commit", plan.get("git_commit"))]
     rows += list(versions.items()) if isinstance(versions, dict) else []
     shown = tuple((printable(str(name)), printable(str(value))) for name, value in rows if value)
     if shown:
-        blocks.append(Table("Versions.", ("what", "version"), shown, labels=2))
-    return Section("What was done", tuple(blocks))
+        blocks.append(Table("Versions.", ("component", "version"), shown, labels=2))
+    return Section("How it was done", tuple(blocks))

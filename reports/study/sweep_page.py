@@ -1,4 +1,4 @@
-"""The page of a search: how much of it works, which parameters matter, and the map with its predicted boundaries."""
+"""The page of a sweep: the share of settings that work, the parameters that matter, the map of stability."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
     Parameters
     ----------
     folder : path
-        With ``results.nc``.
+        It holds ``results.nc``.
     formats : collection of {"html", "pdf"}
-        Which to write.
+        The formats to write.
     paper : {"a4", "letter"}
-        What the PDF is set for.
+        The paper size of the PDF.
 
     Returns
     -------
     list of Path
-        The files written; earlier ones are replaced.
+        The files written, in place of earlier ones.
 
     Raises
     ------
@@ -67,18 +67,18 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
 
 
 def sections(search: xr.Dataset, methods: Methods, name: str = "") -> tuple[Section, ...]:
-    """Build what is said of a search; ``name`` tells it from others on a page."""
+    """Build the sections on a sweep; ``name`` tells it from others on the page."""
     head = f"Sweep {name}: " if name else ""
     tag = slug(name)
     blocks: list[Block] = [_numbers(search)]
     if name:
         blocks.insert(0, Text(verdict(search)))
-    if found := curve(search, methods, tag):
-        blocks.append(found)
+    if robustness := curve(search, methods, tag):
+        blocks.append(robustness)
     blocks += [best(search, methods), ends(search, methods)]
     parts = [Section(_titled(head, "robustness"), tuple(blocks))]
-    if found := importance(search, methods, tag):
-        parts.append(Section(_titled(head, "importance of parameters"), (found,)))
+    if figure := importance(search, methods, tag):
+        parts.append(Section(_titled(head, "importance of parameters"), (figure,)))
     if drawn := tuple(maps(search, methods, tag)):
         parts.append(Section(_titled(head, "measured and predicted stability"), drawn))
     return tuple(parts)
@@ -89,16 +89,17 @@ def _titled(head: str, what: str) -> str:
 
 
 def done(search: xr.Dataset) -> Section:
-    """Say what was searched, and how."""
+    """Build the section on what was searched, and how."""
     rows = tuple((words(name), _range(each)) for name, each in space(search).items())
     return Section(
-        "What was done",
+        "How it was done",
         (
             Text(
-                f"Sampler {search.attrs['sampler']}; up to {counted(search.sizes['trial'], 'trial')} for each "
-                f"method. Accuracy is on held-out training examples, at the last step; no test set was touched."
+                f"The sampler is {search.attrs['sampler']}, with up to {counted(search.sizes['trial'], 'trial')} for "
+                f"each method. Accuracy is measured on held-out training examples, at the last step; no test set was "
+                f"used."
             ),
-            Table("What was searched.", ("parameter", "values"), rows, labels=2),
+            Table("The parameters searched.", ("parameter", "values"), rows, labels=2),
             settings_table(search),
         ),
     )
@@ -110,8 +111,8 @@ def _numbers(search: xr.Dataset) -> Numbers:
     return Numbers(tuple(Number(end, str(count), f"of {total} trials") for end, count in ends.items()))
 
 
-def _range(given: dict[str, Any]) -> str:
-    if isinstance(given.get("choices"), list):
-        return ", ".join(map(tidy, given["choices"]))
-    scale = "logarithmic" if given.get("log") else "linear"
-    return f"{tidy(given.get('low'))} to {tidy(given.get('high'))}, {scale}"
+def _range(searched: dict[str, Any]) -> str:
+    if isinstance(searched.get("choices"), list):
+        return ", ".join(map(tidy, searched["choices"]))
+    scale = "logarithmic" if searched.get("log") else "linear"
+    return f"{tidy(searched.get('low'))} to {tidy(searched.get('high'))}, {scale}"

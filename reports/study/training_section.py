@@ -1,4 +1,4 @@
-"""Cells of a grid over training: accuracy and angles, averaged over seeds, layer by layer in small networks."""
+"""Curves of a grid's cells over training: accuracy and angles, averaged over seeds, by layer in small networks."""
 
 from __future__ import annotations
 
@@ -24,66 +24,69 @@ from wtdiag.reports.figures.style import Look, capital, fixed, printable, short
 from wtdiag.reports.study.levels import conditions
 from wtdiag.reports.study.shared import Methods, counted, level, slug
 
-_MOST = 4  # combinations of levels whose training is drawn
-_LAYERS = 6  # of the largest network that is drawn layer by layer
+_MOST = 4  # the most combinations of levels whose training is drawn
+_LAYERS = 6  # the most layers of a network that is drawn layer by layer
 _ANGLES = {"weight_angle": "weight angle", "error_angle": "error angle"}
 
 
 @dataclass(frozen=True)
 class _Trained:
-    """What a cell recorded over training."""
+    """Accuracy and analysis that a cell recorded over training."""
 
     accuracy: pd.Series
     analysis: xr.Dataset | None
 
     def angle(self, measure: str, layer: str) -> pd.Series:
-        """One layer's angle by step; empty where it was not measured or means nothing."""
-        found = self.analysis
-        if found is None or measure not in found or layer not in found["layer"].values[meaningful(found, measure)]:
+        """Return one layer's angle by step; it is empty where it was not measured or means nothing."""
+        analysis = self.analysis
+        if analysis is None or measure not in analysis:
             return pd.Series(dtype=float)
-        return _finite(found[measure].sel(layer=layer).values, found["step"].values)
+        if layer not in analysis["layer"].values[meaningful(analysis, measure)]:
+            return pd.Series(dtype=float)
+        return _finite(analysis[measure].sel(layer=layer).values, analysis["step"].values)
 
     def mean(self, measure: str) -> pd.Series:
-        """Mean weight angle of the layers that carry error, or the first layer's error angle, by step."""
-        found = self.analysis
-        if found is None or measure not in found:
+        """Return the mean weight angle of the layers that carry error, or the first layer's error angle, by step."""
+        analysis = self.analysis
+        if analysis is None or measure not in analysis:
             return pd.Series(dtype=float)
-        values = found[measure].transpose("step", "layer").values
-        values = values[:, :1] if measure == "error_angle" else values[:, carrying(found)]
-        return _finite(values.mean(axis=1), found["step"].values)
+        values = analysis[measure].transpose("step", "layer").values
+        values = values[:, :1] if measure == "error_angle" else values[:, carrying(analysis)]
+        return _finite(values.mean(axis=1), analysis["step"].values)
 
 
 def training(folder: Path, grid: xr.Dataset, methods: Methods) -> tuple[Section, ...]:
-    """Draw what the runs recorded over training; nothing where none is there."""
-    every = conditions(grid)
+    """Draw what the runs recorded over training; return no section if there is no run."""
+    combinations = conditions(grid)
     blocks: list[Block] = []
-    lost: list[str] = []
-    for here in (every[i] for i in spread(len(every), _MOST)):
-        cells = _read(folder, grid.sel(here), methods, lost)
+    errors: list[str] = []
+    for here in (combinations[i] for i in spread(len(combinations), _MOST)):
+        cells = _read(folder, grid.sel(here), methods, errors)
         if figure := _drawn(cells, level(here), methods):
             blocks.append(figure)
-    if lost:
-        blocks.append(Text(f"{counted(len(lost), 'run')} could not be read. The first: {lost[0]}."))
-    if len(every) > _MOST and blocks:
-        blocks.insert(0, Text(f"Drawn at {_MOST} of {len(every)} combinations of levels, spread evenly."))
+    if errors:
+        blocks.append(Text(f"{counted(len(errors), 'run')} could not be read. The first error is: {errors[0]}."))
+    if len(combinations) > _MOST and blocks:
+        spread_out = f"Training is drawn at {_MOST} of {len(combinations)} combinations of levels, spread evenly."
+        blocks.insert(0, Text(spread_out))
     return (Section("Over training", tuple(blocks)),) if blocks else ()
 
 
-def _read(folder: Path, grid: xr.Dataset, methods: Methods, lost: list[str]) -> dict[str, list[_Trained]]:
-    """Read the runs of every method; one that cannot be read is noted."""
-    found: dict[str, list[_Trained]] = {}
+def _read(folder: Path, grid: xr.Dataset, methods: Methods, errors: list[str]) -> dict[str, list[_Trained]]:
+    """Read the runs of every method; the errors of those that cannot be read are appended to ``errors``."""
+    trained: dict[str, list[_Trained]] = {}
     root = folder.resolve()
     for name in methods.among(grid):
         for run in grid["run"].sel(rule=name).values.ravel():
             path = (root / str(run)).resolve()
-            # Results may come from anyone: their runs lie in their folder, or are not looked at.
+            # Results may come from anyone, so runs outside their folder are not read.
             if not run or not path.is_relative_to(root) or not path.is_dir():
                 continue
             try:
-                found.setdefault(name, []).append(_trained(path))
+                trained.setdefault(name, []).append(_trained(path))
             except InputError as error:
-                lost.append(printable(str(error)))
-    return found
+                errors.append(printable(str(error)))
+    return trained
 
 
 def _trained(path: Path) -> _Trained:
@@ -115,19 +118,19 @@ def _drawn(cells: Mapping[str, list[_Trained]], place: str, methods: Methods) ->
     panels, rows, said = [], [], []
     drawn: dict[str, Look] = {}
     for title, get in series.items():
-        found = {rule: [each for each in map(get, runs) if len(each)] for rule, runs in cells.items()}
-        if not any((each != 0).any() for runs in found.values() for each in runs):
-            continue  # such as the error angle of the last layer, to which the exact error comes
+        by_rule = {rule: [each for each in map(get, runs) if len(each)] for rule, runs in cells.items()}
+        if not any((each != 0).any() for runs in by_rule.values() for each in runs):
+            continue  # such as the error angle of the last layer, which receives the exact error
         lines = []
-        for rule, runs in found.items():
-            # With layers the key has a panel of its own: names would not fit into each.
+        for rule, runs in by_rule.items():
+            # With a panel for each layer the key has its own panel, because the names would not fit into each.
             lines += average("" if layers else rule, methods.look(rule), runs, gid=methods.gid(rule))
             if runs:
                 drawn[rule] = methods.look(rule)
                 ends = [float(each.iloc[-1]) for each in runs]
                 rows.append((title, rule, fixed(float(np.mean(ends))), fixed(float(np.std(ends))), str(len(ends))))
         panels.append((sized.small_curves if layers else sized.curves)(lines, title=title))
-        said.append(f"{title}, last: {', '.join(f'{row[1]} {row[2]}' for row in rows if row[0] == title)}.")
+        said.append(f"{title} at the last step: {', '.join(f'{row[1]} {row[2]}' for row in rows if row[0] == title)}.")
     if not panels:
         return None
     if layers:
@@ -136,10 +139,16 @@ def _drawn(cells: Mapping[str, list[_Trained]], place: str, methods: Methods) ->
     at = f" at {place}" if place else ""
     return Figure(
         panels=tuple(panels),
-        caption=f"Over training{at}: {bands}. Weight angles are those of layers whose feedback carries error, error "
-        "angles those of the error that trains a layer to exact backpropagation's. Chance gives 90°.",
+        caption=f"Accuracy and angles over training{at}: {bands}. Weight angles are shown for layers whose feedback "
+        "carries error; error angles lie between the error that trains a layer and that of exact backpropagation. By "
+        "chance, an angle is 90°.",
         alt=" ".join(said),
-        data=Table("At the end.", ("panel", "rule", "mean", "sd over seeds", "seeds"), tuple(rows), labels=2),
+        data=Table(
+            "The values at the end of training.",
+            ("panel", "rule", "mean", "sd over seeds", "seeds"),
+            tuple(rows),
+            labels=2,
+        ),
         name=f"training{slug(place)}",
         measures=("test_accuracy", *_ANGLES),
         subjects=methods.subjects,
@@ -151,16 +160,16 @@ def _of(measure: str, layer: str) -> Callable[[_Trained], pd.Series]:
 
 
 def _layers(cells: Mapping[str, list[_Trained]]) -> list[str]:
-    """Name the layers, if all networks have the same few."""
-    found = [
+    """Return the names of the layers, if all networks have the same few layers."""
+    names = [
         [str(each) for each in cell.analysis["layer"].values]
         for runs in cells.values()
         for cell in runs
         if cell.analysis is not None
     ]
-    return found[0] if found and all(each == found[0] for each in found) and len(found[0]) <= _LAYERS else []
+    return names[0] if names and all(each == names[0] for each in names) and len(names[0]) <= _LAYERS else []
 
 
 def _finite(values: Any, steps: Any) -> pd.Series:
-    found = pd.Series(np.asarray(values, dtype=float), index=steps)
-    return found[np.isfinite(found)]
+    series = pd.Series(np.asarray(values, dtype=float), index=steps)
+    return series[np.isfinite(series)]

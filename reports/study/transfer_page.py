@@ -1,4 +1,4 @@
-"""The page of a transfer: how well what was found on one architecture does on others."""
+"""The page of a transfer: how well settings found on one architecture do on others."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
     Parameters
     ----------
     folder : path
-        With ``results.nc``.
+        It holds ``results.nc``.
     formats : collection of {"html", "pdf"}
-        Which to write.
+        The formats to write.
     paper : {"a4", "letter"}
-        What the PDF is set for.
+        The paper size of the PDF.
 
     Returns
     -------
     list of Path
-        The files written; earlier ones are replaced.
+        The files written, in place of earlier ones.
 
     Raises
     ------
@@ -61,31 +61,31 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
     ...
     wtdiag.probes.errors.InputError: runs/none/results.nc: there are no results; ...
     """
-    found = load(folder, "transfer")
-    methods = methods_of(found)
+    results = load(folder, "transfer")
+    methods = methods_of(results)
     report = Report(
-        title=found.attrs["title"] or f"Transfer {Path(folder).resolve().name}",
-        verdict=verdict(found),
+        title=results.attrs["title"] or f"Transfer {Path(folder).resolve().name}",
+        verdict=verdict(results),
         sections=(
-            *sections(found, methods),
-            *not_done(found),
-            Section("What was done", (settings_table(found),)),
+            *sections(results, methods),
+            *not_done(results),
+            Section("How it was done", (settings_table(results),)),
         ),
     )
     return publish(report, Path(folder), "transfer", formats, paper)
 
 
-def verdict(found: xr.Dataset) -> str:
+def verdict(results: xr.Dataset) -> str:
     """State for each architecture but the source which method keeps the most of backpropagation's accuracy."""
-    return _said(found, relative(found))
+    return _said(results, relative(results))
 
 
-def _said(found: xr.Dataset, ratio: xr.Dataset) -> str:
+def _said(results: xr.Dataset, ratio: xr.Dataset) -> str:
     mean = ratio["mean"]
-    source, reference = found.attrs["source"], found.attrs["reference"]
-    others = [str(each) for each in found["rule"].values if each != reference]
+    source, reference = results.attrs["source"], results.attrs["reference"]
+    others = [str(each) for each in results["rule"].values if each != reference]
     parts = []
-    for architecture in (str(each) for each in found["architecture"].values if each != source):
+    for architecture in (str(each) for each in results["architecture"].values if each != source):
         here = {rule: float(mean.sel(rule=rule, architecture=architecture)) for rule in others}
         here = {rule: value for rule, value in here.items() if np.isfinite(value)}
         if not here:
@@ -94,28 +94,34 @@ def _said(found: xr.Dataset, ratio: xr.Dataset) -> str:
         text = f"on {short(architecture)}, {short(best)} keeps {share(here[best])}"
         parts.append(text + (f" and {short(worst)} {share(here[worst])}" if worst != best else ""))
     if not parts:
-        return "No configuration has been trained on another architecture to the end beside one of backpropagation."
+        return (
+            "No configuration has finished on another architecture where backpropagation's has finished too, so "
+            "nothing can be compared."
+        )
     return f"Of {reference}'s accuracy there, {'; '.join(parts)}."
 
 
-def sections(found: xr.Dataset, methods: Methods, name: str = "") -> tuple[Section, ...]:
-    """Build what is said of a transfer; ``name`` tells it from others on a page."""
-    ends, ratio = tally(found["status"]), relative(found)
-    configurations, seeds = counted(found.sizes["configuration"], "configuration"), counted(found.sizes["seed"], "seed")
-    done = (
-        f"The {configurations} of each method that did best on {found.attrs['source']}, each with {seeds}: "
-        f"{listed([f'{count} {end}' for end, count in ends.items()])}."
+def sections(results: xr.Dataset, methods: Methods, name: str = "") -> tuple[Section, ...]:
+    """Build the sections on a transfer; ``name`` tells it from others on the page."""
+    ends, ratio = tally(results["status"]), relative(results)
+    configurations, seeds = (
+        counted(results.sizes["configuration"], "configuration"),
+        counted(results.sizes["seed"], "seed"),
     )
-    blocks: list[Block] = [Text(f"{_said(found, ratio)} {done}" if name else done)]
-    if figure := _matrix(found, ratio, methods, slug(name)):
+    done = (
+        f"The best {configurations} of each method on {results.attrs['source']} were trained on every architecture, "
+        f"each with {seeds}: {listed([f'{count} {end}' for end, count in ends.items()])}."
+    )
+    blocks: list[Block] = [Text(f"{_said(results, ratio)} {done}" if name else done)]
+    if figure := _matrix(results, ratio, methods, slug(name)):
         blocks.append(figure)
-    blocks.append(_configurations(found, methods))
+    blocks.append(_configurations(results, methods))
     return (Section(f"Transfer{f' {name}' if name else ' across architectures'}", tuple(blocks)),)
 
 
-def _matrix(found: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
-    rules = methods.among(found)
-    architectures = [str(each) for each in found["architecture"].values]
+def _matrix(results: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
+    rules = methods.among(results)
+    architectures = [str(each) for each in results["architecture"].values]
     values = ratio["mean"].sel(rule=rules).transpose("rule", "architecture").values
     if not np.isfinite(values).any():
         return None
@@ -129,8 +135,8 @@ def _matrix(found: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) ->
             numbers = (fixed(at.mean, 3), fixed(at.low, 3), fixed(at.high, 3), str(at.n), str(int(cell["left_out"])))
             rows.append((rule, architecture, *numbers))
         texts.append(line)
-    source, reference = found.attrs["source"], found.attrs["reference"]
-    seeds = "" if found.sizes["seed"] > 1 else " One seed: no interval."
+    source, reference = results.attrs["source"], results.attrs["reference"]
+    seeds = "" if results.sizes["seed"] > 1 else " One seed: no interval."
     return Figure(
         panels=(
             sized.matrix(
@@ -142,9 +148,9 @@ def _matrix(found: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) ->
             ),
         ),
         caption="Test accuracy relative to that of "
-        f"{reference}'s best configuration on the same architecture with the same seed: mean over configurations and "
-        f"seeds, in brackets its 95 % bootstrap interval over both.{seeds} Grey: nothing to compare.",
-        alt=_said(found, ratio),
+        f"{reference}'s best configuration on the same architecture with the same seed: the mean over configurations "
+        f"and seeds, and in brackets its 95 % bootstrap interval over both.{seeds} Grey cells have nothing to compare.",
+        alt=_said(results, ratio),
         data=Table(
             "The numbers drawn.",
             ("rule", "architecture", "relative accuracy", "from", "to", "seeds", "seeds left out"),
@@ -156,22 +162,22 @@ def _matrix(found: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) ->
     )
 
 
-def _configurations(found: xr.Dataset, methods: Methods) -> Table:
-    parameters = [str(name) for name, each in found.data_vars.items() if set(each.dims) == {"rule", "configuration"}]
-    architectures = [str(each) for each in found["architecture"].values]
+def _configurations(results: xr.Dataset, methods: Methods) -> Table:
+    parameters = [str(name) for name, each in results.data_vars.items() if set(each.dims) == {"rule", "configuration"}]
+    architectures = [str(each) for each in results["architecture"].values]
     rows, picks = [], []
-    for name in methods.among(found):
-        for rank in found["configuration"].values:
-            one = found.sel(rule=name, configuration=rank)
-            if (one["status"] == "absent").all():
+    for name in methods.among(results):
+        for rank in results["configuration"].values:
+            configuration = results.sel(rule=name, configuration=rank)
+            if (configuration["status"] == "absent").all():
                 continue
-            values = [tidy(one[each].item()) for each in parameters]
-            means = [estimate(one["test_accuracy"].sel(architecture=each)).mean for each in architectures]
+            values = [tidy(configuration[each].item()) for each in parameters]
+            means = [estimate(configuration["test_accuracy"].sel(architecture=each)).mean for each in architectures]
             rows.append((name, str(int(rank) + 1), *values, *(fixed(100 * each) for each in means)))
             picks.append(name)
     return Table(
         "Every configuration, by its rank on the source: its parameters, and its test accuracy (%) on each "
-        "architecture at the last step, mean over seeds.",
+        "architecture at the last step, averaged over seeds.",
         ("rule", "rank", *map(words, parameters), *map(short, architectures)),
         tuple(rows),
         subjects=methods.subjects,

@@ -63,7 +63,9 @@ def test_what_analyze_writes_can_be_reported(tmp_path):
     html, pdf = reports.write([tmp_path])
     page = html.read_text()
     assert "The run was interrupted. No test accuracy was recorded." in page
-    assert "At step 10, over the one layer that carries error and can be compared, the feedback lies 0.0°" in page
+    assert (
+        "At step 10, in the one layer that carries error and can be compared, the feedback lies on average 0.0°" in page
+    )
     assert pdf.exists()
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// Makes the drawn charts answer the hand. The page is whole without it: everything here only adds.
+// Makes the drawn charts interactive. The page is complete without this script, which only adds to it.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const list = (index) => data.arrays[index];
@@ -9,7 +9,7 @@
   );
   let refreshBar = () => {};
 
-  // Text from a run enters the page here alone, and only as text.
+  // This is the only place where text from a run enters the page, and it enters as text.
   const make = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -30,13 +30,13 @@
   };
   const bare = (title) => title.replace(/ \([^)]*\)$/, "");
 
-  // What a line holds at the step that is looked at.
+  // The values of a line at the selected step.
   const frame = (view, line, key) => {
     const frames = line[key === "py" ? "frames_py" : "frames"];
     return list(frames ? frames[state[view.subjects.name].step] : line[key]);
   };
 
-  // The point of a chart under the pointer: its words, its place, and whom it is about.
+  // The point of a chart under the pointer: its label, its position and its subject.
   const find = (view, x, y) => {
     const { chart, subjects } = view;
     const [x0, y0, x1, y1] = chart.box;
@@ -126,7 +126,7 @@
     }
   };
 
-  // Draw what is picked and pointed at over one chart.
+  // Mark the picked subject and the pointed-at point in one chart.
   const refresh = (view) => {
     const { chart, subjects, overlay, svg } = view;
     const [x0, y0, x1, y1] = chart.box;
@@ -183,13 +183,14 @@
       if (note.dataset.subjects !== name) continue;
       const { steps, drawn } = data.subjects[name];
       note.hidden = state[name].step === drawn;
-      note.textContent = `Lines of step ${steps[state[name].step]}; bands and words of step ${steps[drawn]}.`;
+      note.textContent =
+        `The lines are those of step ${steps[state[name].step]}; bands and text are those of step ${steps[drawn]}.`;
     }
     refreshBar();
   };
   const pick = (name, subject) => set(name, { picked: state[name].picked === subject ? null : subject });
 
-  // The bar: what is picked, which step, and the values there.
+  // The bar that shows the picked subject, the step, and the values there.
   const bar = (subjects) => {
     const kind = subjects.kind;
     const select = make("select", { id: "pick" }, make("option", { value: "" }, `every ${kind}`));
@@ -233,7 +234,7 @@
     return [...found].map(([title, value]) => make("span", {}, `${bare(title)} `, make("b", {}, value)));
   };
 
-  // Downloads: the figure as it stands in a light page, and its numbers.
+  // Downloads: the figure as it looks on a light page, and its numbers.
   const save = (name, type, text) => {
     const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
     document.body.append(link);
@@ -281,7 +282,7 @@
     const cell = (value) => {
       if (typeof value === "number") return String(value);
       const text = String(value ?? "");
-      const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // a spreadsheet would compute it
+      const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // or a spreadsheet would read it as a formula
       return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
     };
     return rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";

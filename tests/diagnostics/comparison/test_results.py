@@ -72,7 +72,7 @@ def test_every_variable_and_attribute_is_required(kind):
     ("spoil", "message"),
     [
         (lambda good: good.assign_coords(rule=[0, 1]), "rule: expected texts"),
-        (lambda good: good.assign_coords(rule=["bp", "bp"]), "rule: has a level twice"),
+        (lambda good: good.assign_coords(rule=["bp", "bp"]), "rule: holds the same level twice"),
         (lambda good: good.assign_coords(seed=[0.5, 1.0]), "seed: expected whole numbers"),
         (lambda good: good.drop_vars("depth"), "depth: expected a coordinate"),
         (lambda good: good.isel(seed=slice(0)), "seed: expected a coordinate with at least one level"),
@@ -80,7 +80,7 @@ def test_every_variable_and_attribute_is_required(kind):
         (lambda good: good.assign(status=good.status.str.upper()), "status: 'FINISHED' is not known"),
         (lambda good: good.assign_attrs(settings="[1]"), "settings: expected a JSON object"),
         (lambda good: good.assign_attrs(settings="[" * 100000), "settings: expected a JSON object"),
-        (lambda good: good.assign_attrs(kind="sweep"), "space: expected a text"),
+        (lambda good: good.assign_attrs(kind="sweep"), "space: expected an attribute with text"),
         (
             lambda good: good.assign(importance=good.test_accuracy),
             "importance: expected a variable over rule, parameter",
@@ -116,11 +116,11 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(InputError, match="there are no results"):
         read_results(path)
     path.write_bytes(b"\x89HDF\r\n\x1a\n, so to say")
-    with pytest.raises(InputError, match="is not a file of results"):
+    with pytest.raises(InputError, match="is not a results file"):
         read_results(path)
     write(make("grid"), path)
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(InputError, match="is not a file of results"):
+    with pytest.raises(InputError, match="is not a results file"):
         read_results(path)
 
 

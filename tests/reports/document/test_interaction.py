@@ -166,7 +166,7 @@ def test_the_slider_moves_spectra_profile_and_cursors(page, data):
     page.locator("#step").fill("3")
     assert spectrum.get_attribute("d") != before
     step = int(data.step[3])
-    assert f"Lines of step {step};" in page.locator("#spectra .at").inner_text()
+    assert f"The lines are those of step {step};" in page.locator("#spectra .at").inner_text()
     cursors = page.locator("#layers-maps rect.cursor")
     assert cursors.count() == 4
     first = panel(page, "layers-maps", 0)

@@ -40,11 +40,11 @@ def test_sentences_state_the_numbers(run):
     got = facts(source)
     text = " ".join(sentences(got))
     last = source.analysis.isel(step=-1)
-    assert "96.5\N{NO-BREAK SPACE}% test accuracy" in text
+    assert "gave a test accuracy of 96.5\N{NO-BREAK SPACE}%." in text
     assert f"{last.weight_angle.values[1:].mean():.1f}° from the forward weights" in text
     assert f"({source.analysis.layer.values[0]}) lies {last.error_angle.values[0]:.1f}°" in text
     for part in ("local", "inherited", "total"):
-        assert f"{last[f'error_angle_{part}'].values[1]:.1f}° through" in text
+        assert f"{last[f'error_angle_{part}'].values[1]:.1f}° because of" in text
     assert outcome(got).startswith("ia: test accuracy 96.5\N{NO-BREAK SPACE}%, feedback on average ")
 
 
@@ -137,13 +137,14 @@ def test_the_worst_finding_comes_first_and_stands_for_its_kind(tmp_path):
     assert first.figure in {"layers-maps", "stability"}
     details = dict(first.details)
     assert details["Also"] == "fc4, steps 40 to 200; fc5, steps 40 to 200"
-    assert details["Evidence"] == "step size number 3.20 > 1.00 at step 40"
+    label = source.analysis.step_size_number.attrs["long_name"]
+    assert details["Evidence"] == f"{label}: 3.20 > 1.00 at step 40"
     assert details["Confidence"].startswith("95\N{NO-BREAK SPACE}%")
     assert (second.where, second.figure, dict(second.details).get("Evidence")) == ("fc2, step 7", "", None)
 
 
 def test_many_findings_of_a_kind_are_counted_not_listed():
-    entry = entries([finding(layer=f"fc{i}") for i in range(40)], ()).entries[0]
+    entry = entries([finding(layer=f"fc{i}") for i in range(40)], (), analysis()).entries[0]
     assert dict(entry.details)["Also"].endswith("; and 27 more")
 
 

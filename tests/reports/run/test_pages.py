@@ -226,11 +226,11 @@ def test_runs_that_tie_have_no_loser(tmp_path):
         ]
         return joint(list(map(load, runs))).verdict.replace("\N{NO-BREAK SPACE}", " ")
 
-    assert verdict(0.9, 0.9).startswith("The same test accuracy: fa0 (fa), fa1 (fa) with 90.0 %.")
+    assert verdict(0.9, 0.9).startswith("All have the same test accuracy: fa0 (fa), fa1 (fa) with 90.0 %.")
     assert verdict(0.8, 0.9, 0.9).startswith(
         "Best test accuracy: fa1 (fa), fa2 (fa) with 90.0 %; lowest: fa0 (fa) with 80.0 %."
     )
-    assert verdict(*[0.9] * 6).startswith("The same test accuracy: 6 runs with 90.0 %.")
+    assert verdict(*[0.9] * 6).startswith("All have the same test accuracy: 6 runs with 90.0 %.")
 
 
 def test_joint_curves_are_the_runs(compared):

@@ -114,12 +114,14 @@ def test_methods_are_ranked_over_the_levels_that_all_have():
         ended(found, "failed", rule="bp", depth=8, seed=seed)
     accuracy = 100 * found["test_accuracy"].sel(depth=2).mean("seed")
     said = ", ".join(f"{rule} {float(accuracy.sel(rule=rule)):.1f}\xa0%" for rule in ("bp", "fa", "ia"))
-    assert ranking(prepared(found)) == f"Test accuracy, mean over the levels that all have: {said}."
+    assert (
+        ranking(prepared(found)) == f"Test accuracy, averaged over the levels that every method has finished: {said}."
+    )
     alone = grid(seeds=3).sel(rule=["ia"])
     assert ranking(prepared(alone)) == f"Test accuracy: ia {100 * float(alone.test_accuracy.mean()):.1f}\xa0%."
     for seed in (0, 1):
         ended(found, "failed", rule="ia", depth=2, seed=seed)
-    assert ranking(prepared(found)) == "At no level all methods have a cell that finished."
+    assert ranking(prepared(found)) == "There is no level at which every method has a finished cell."
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ def test_a_study_says_claims_first_and_holds_its_sweeps_and_transfers(folder):
     assert [section.title for section in report.sections] == [
         "Result", "Over depth", "All levels", "Sweep coefficients: robustness",
         "Sweep coefficients: importance of parameters", "Sweep coefficients: measured and predicted stability",
-        "Transfer deeper", "Not finished", "How claims are decided", "What was done",
+        "Transfer deeper", "Not finished", "How claims are decided", "How it was done",
     ]  # fmt: skip
     numbers, claims, why = report.sections[0].blocks
     assert isinstance(numbers, Numbers)
@@ -158,7 +160,7 @@ def test_a_study_says_claims_first_and_holds_its_sweeps_and_transfers(folder):
     assert "not tested" in claims.rows[2][1]
     assert isinstance(why, Terms)
     assert [dict(term.details)["why"] for term in why.terms] == [result.why for result in results]
-    assert report.verdict.startswith("Of 3 claims of the papers")
+    assert report.verdict.startswith("Of 3 claims from the papers")
     assert blocks(report.sections, Code)[0].text == "wtdiag study two-routes"
     lost = next(section for section in report.sections if section.title == "Not finished").blocks[0]
     assert lost.rows == (("fa, depth 8, seed 1", "failed: killed by signal 9"),)
@@ -182,12 +184,12 @@ def test_both_pages_are_written(folder):
 
 def test_tuned_parameters_are_told_once_for_each_level_they_differ_by(folder):
     found = grid(depth=(2, 8))
-    tables = [table for table in blocks(study.report(folder).sections, Table) if "tuning found" in table.caption]
+    tables = [table for table in blocks(study.report(folder).sections, Table) if "tuning chose" in table.caption]
     assert [table.columns for table in tables] == [("rule", "lr")]
     assert tables[0].rows == (("bp", "0.01"), ("fa", "0.02"), ("ia", "0.04"))
     found["tuned_lr"].loc[{"rule": "ia", "depth": 8}] = 0.5
     put(found, folder)
-    tables = [table for table in blocks(study.report(folder).sections, Table) if "tuning found" in table.caption]
+    tables = [table for table in blocks(study.report(folder).sections, Table) if "tuning chose" in table.caption]
     assert ("8", "0.01", "0.02", "0.5") in tables[0].rows
 
 
@@ -228,7 +230,7 @@ def test_a_damaged_run_is_told_and_costs_only_itself(tmp_path):
     (tmp_path / str(found["run"].sel(rule="fa", seed=0).item()) / "config.json").write_text("{")
     section = next(each for each in study.report(tmp_path).sections if each.title == "Over training")
     assert isinstance(section.blocks[0], Figure)
-    assert section.blocks[1].text.startswith("1 run could not be read. The first: ")
+    assert section.blocks[1].text.startswith("1 run could not be read. The first error is: ")
 
 
 def test_a_study_of_sweeps_alone(tmp_path):

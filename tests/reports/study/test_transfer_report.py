@@ -73,9 +73,9 @@ def test_the_verdict_names_who_keeps_most_and_least():
     assert "on conv, wm-reg keeps 88\xa0% and ia 77\xa0%" in said
     assert "mlp 4" not in said
     alone = transfer(rules=("bp",))
-    assert page.verdict(alone).startswith("No configuration has been trained on another architecture")
+    assert page.verdict(alone).startswith("No configuration has finished on another architecture")
     without = transfer(rules=("ia",))
-    assert page.verdict(without).startswith("No configuration has been trained")
+    assert page.verdict(without).startswith("No configuration has finished on another architecture")
     assert not blocks(page.sections(without, methods_of(without)), Figure)
 
 

@@ -5,12 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run
 from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.data import load
 from wtdiag.trainers.loop import step as step_module
 from wtdiag.trainers.loop.fit import Training
+from wtdiag.trainers.observe.open_run import open_run as trained
 from wtdiag.trainers.record.snapshot_plan import SnapshotPlan
 from wtdiag.trainers.record.staging import snapshot_bytes
 from wtdiag.trainers.rules import RULES
@@ -33,6 +36,18 @@ def test_every_rule_learns_with_its_defaults(rule, tmp_path):
     assert metrics.test_accuracy.notna().sum() == 6
     assert metrics.feedback_norm.notna().all() == RULES[rule].learned
     assert (metrics.throughput > 0).all()
+
+
+def test_logged_of_the_test_set_are_its_means_in_evaluation_mode(tmp_path):
+    run, progress = train(tmp_path / "run", rule="fa", epochs=1, width=8, batch_norm=True, snapshots=2)
+    test = load("digits").test
+    x, y = test.batch(torch.arange(len(test)))
+    assert len(y) % 256
+    with torch.no_grad():
+        output = trained(run.path).model(progress.step).eval()(x)
+    last = run.metrics.iloc[-1]
+    assert last.test_loss == pytest.approx(F.cross_entropy(output, y).item(), rel=1e-5)
+    assert last.test_accuracy == progress.test_accuracy == (output.argmax(1) == y).double().mean().item()
 
 
 def test_snapshots_by_count_and_interval(tmp_path):
