@@ -186,3 +186,11 @@ def test_entries_without_a_sign_do_not_narrow_the_chance_level():
     mean, sd = Quantities(forward=forward, feedback=np.ones((20, 30))).null("sign_agreement")
     assert np.mean(drawn) == pytest.approx(mean, abs=5 * sd / 2000**0.5)
     assert np.std(drawn) == pytest.approx(sd, rel=0.06)
+
+
+def test_a_condition_number_is_held_against_the_median_for_it_has_no_mean():
+    spectra = random_spectra(5, 5)
+    ratios = spectra[:, 0] / spectra[:, -1]
+    median, _ = Quantities(forward=np.random.default_rng(0).normal(size=(5, 5))).null("forward_condition_number")
+    assert median == pytest.approx(np.median(ratios), rel=1e-3)
+    assert np.exp(np.log(ratios).mean()) != pytest.approx(median, rel=1e-2)
