@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from wtdiag.probes import GIVEN
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.observe.attribution import attribution
 from wtdiag.trainers.observe.tracer import error_signals
@@ -176,6 +177,7 @@ def test_weight_gradients_are_those_of_training_and_of_autograd(rule, native, ba
     torch.manual_seed(5)
     signals = error_signals(model, *batch)
     for name, layer in synapses(model):
+        assert signals[name].keys() <= GIVEN.keys()
         own = layer.rule.decay * layer.weight.detach() if rule == "kp" else 0.0
         if rule == "kp" and name == "again":
             own = 2 * own  # once for each use
