@@ -40,3 +40,10 @@ def test_what_somebody_may_still_write_stays(tmp_path: Path) -> None:
         os.utime(path, (0, time.time() - 2 * 86400))
     files.write_json(tmp_path / "findings.json", {})
     assert torn_in(tmp_path) == sorted([mine, elsewhere, other])
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_bytes(b'\xef\xbb\xbfrule = "fa"\n')
+    assert files.read_toml(tmp_path / "my.toml")[0] == {"rule": "fa"}
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"status": "finished"}')
+    assert files.read_json(tmp_path / "config.json") == {"status": "finished"}
