@@ -4,6 +4,7 @@ from .probes import PROBES as PROBES
 from .probes.errors import InputError as InputError
 from .reports.figures import plot as plot
 from .trainers.config.settings import Settings as Settings
+from .trainers.layers.convert import feedback_parameters as feedback_parameters
 from .trainers.layers.convert import summary as summary
 from .trainers.layers.convert import transport_free as transport_free
 from .trainers.loop.fit import Training as Training

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.error_path import ErrorPath
 from wtdiag.trainers.layers.layers import SYNAPTIC, Synaptic
+from wtdiag.trainers.layers.watch import watch
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
 from wtdiag.trainers.rules.direct import Direct
@@ -99,13 +100,17 @@ def transport_free(
     _protect_outputs(model, rule)
     if sample is not None:
         _run(model, sample)
+    for _, synapse in synapses(model):
+        synapse.place.used = False  # by training: the sample does not count
+    watch(model)
     return model
 
 
 def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Module:
     """Return a deep copy of ``model``; ``known`` are copies made already, by the id of the original."""
-    odd = [b for b in model.buffers() if b.layout is not torch.strided or b.is_nested or b.is_quantized]
-    return copy.deepcopy(model, {**(known or {}), **{id(b): b.clone() for b in odd}})  # deepcopy refuses these
+    # Which deepcopy refuses.
+    odd = {id(buffer): buffer.clone() for buffer in model.buffers() if not is_dense(buffer)}
+    return copy.deepcopy(model, {**(known or {}), **odd})
 
 
 def synapses(model: nn.Module) -> Iterator[tuple[str, Synaptic]]:
@@ -113,6 +118,24 @@ def synapses(model: nn.Module) -> Iterator[tuple[str, Synaptic]]:
     for name, module in model.named_modules():
         if isinstance(module, Synaptic):
             yield name or "model", module
+
+
+def feedback_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the feedback weights of ``model``, fixed ones included, by their names in ``named_parameters``.
+
+    Those of backprop are the forward weights, and not among them.
+
+    Examples
+    --------
+    >>> net = transport_free(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), "kp")
+    >>> feedback = feedback_parameters(net)
+    >>> list(feedback)
+    ['0.feedback', '2.feedback']
+    >>> [name for name, _ in net.named_parameters() if name not in feedback]
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    """
+    own = {id(p) for _, layer in synapses(model) if not layer.rule.transports for p in layer.parameters_of("feedback")}
+    return {name: p for name, p in model.named_parameters() if id(p) in own}
 
 
 def set_rule(model: nn.Module, rule: Rule) -> None:
@@ -162,12 +185,15 @@ def summary(model: nn.Module) -> Conversion:
     1 modules with weights keep true backprop:
       0                                Embedding        no feedback form for this type
     """
-    converted = [(name, layer.kind, tuple(layer.current("weight").shape)) for name, layer in synapses(model)]
-    skipped = [
-        Skipped(name or "model", type(module).__name__, reason)
-        for name, module in model.named_modules()
-        if not isinstance(module, Synaptic) and (reason := _reason_to_skip(module)) and _has_matrix(module)
-    ]
+    converted, skipped = [], []
+    for name, module in model.named_modules():
+        if isinstance(module, Synaptic):
+            if reason := _reason_it_keeps_backprop(module):
+                skipped.append(Skipped(name or "model", module.kind, reason))
+            else:
+                converted.append((name or "model", module.kind, tuple(module.current("weight").shape)))
+        elif (reason := _reason_to_skip(module)) and _has_matrix(module):
+            skipped.append(Skipped(name or "model", type(module).__name__, reason))
     names = {layer.rule.name for _, layer in synapses(model)}
     return Conversion(", ".join(sorted(names)) or "nothing", converted, skipped)
 
@@ -182,8 +208,12 @@ def _has_matrix(module: nn.Module) -> bool:
 def _reason_to_skip(module: nn.Module) -> str | None:
     """Return why a module is not converted, or None if it will be."""
     if type(module) in SYNAPTIC:
+        if "forward" in vars(module):
+            return "its forward is set on the instance, and may compute in its own way"
         if module._parameters.get("weight") is None:
             return "its weight is computed from others (weight or spectral norm)"
+        if not is_dense(module._parameters["weight"]):  # type: ignore[arg-type]
+            return "its weight is not a dense tensor"
         if not module._parameters["weight"].is_floating_point():  # type: ignore[union-attr]
             return "its weight is not real floating point"
         if module._parameters["weight"].numel() == 0:  # type: ignore[union-attr]
@@ -197,6 +227,22 @@ def _reason_to_skip(module: nn.Module) -> str | None:
         if isinstance(module, base):
             return f"a subclass of {base.__name__} may compute in its own way"
     return "no feedback form for this type"
+
+
+def _reason_it_keeps_backprop(layer: Synaptic) -> str | None:
+    """Return why a converted layer keeps backprop all the same, or may, as far as its passes have shown; else None."""
+    if layer.rule.transports:
+        return None
+    if layer.place.bypassed:
+        return "the model goes past its feedback: its weight got a gradient while that was not used"
+    if "forward" in vars(layer) and not layer.place.used:
+        return "its forward is set on the instance, and has not used the feedback so far"
+    return None
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor is an ordinary one: not sparse, nested or quantized."""
+    return tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_quantized)
 
 
 def _outputs(layer: nn.Module) -> int:

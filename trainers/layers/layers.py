@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.operations import Convolution, Dense, Operation
+from wtdiag.trainers.layers.place import Place, traced_order
 from wtdiag.trainers.layers.synapse import DirectSynapse, Synapse
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
@@ -27,9 +27,6 @@ from wtdiag.trainers.rules.direct import Direct
 
 if TYPE_CHECKING:
     from wtdiag.trainers.layers.error_path import ErrorPath
-
-
-_ORDER = itertools.count()
 
 
 class Tracer(Protocol):
@@ -50,10 +47,8 @@ class Synaptic(nn.Module):
     feedback : Parameter
         The effective B. Learned rules leave its local gradient in ``feedback.grad``; fixed ones have
         ``requires_grad=False``; with ``bp`` it is ``weight`` itself.
-    carries_error : bool
-        Whether B sends error to anything, as seen in the last forward pass with gradients; a first layer's does not.
-    order : int or None
-        Grows in the order in which layers first ran; None before.
+    place : Place
+        Where the layer stands among the others, and what its passes have shown.
     """
 
     weight: Tensor
@@ -61,8 +56,7 @@ class Synaptic(nn.Module):
     feedback: Tensor
     rule: Rule
     op: Operation
-    carries_error: bool = True
-    order: int | None = None
+    place: Place
     tracer: Tracer | None = None
     error_path: ErrorPath | None = None
 
@@ -72,7 +66,7 @@ class Synaptic(nn.Module):
 
     def attach(self, rule: Rule, feedback: nn.Parameter | None = None, error_path: ErrorPath | None = None) -> None:
         """Give the layer its rule and feedback weights; ``feedback`` given means shared with another layer."""
-        self.rule, self.op, self.error_path = rule, self._operation(), error_path
+        self.rule, self.op, self.error_path, self.place = rule, self._operation(), error_path, Place()
         if rule.transports:
             self.feedback = self.weight
         elif feedback is not None:
@@ -108,6 +102,15 @@ class Synaptic(nn.Module):
         """Whether "weight" or "feedback" is computed from other tensors, as pruning and parametrizations do."""
         return name not in self._parameters
 
+    def parameters_of(self, name: str) -> list[nn.Parameter]:
+        """Return the parameter that "weight" or "feedback" is, or those that it is computed from."""
+        made_of = (f"{name}_orig", f"{name}_g", f"{name}_v")  # by pruning and by weight_norm before parametrizations
+        return [
+            p
+            for key, p in self.named_parameters()
+            if key == name or key in made_of or key.startswith(f"parametrizations.{name}.")
+        ]
+
     @torch.no_grad()
     def current(self, name: str) -> Tensor:
         """Return "weight" or "feedback" as an evaluation would use it now, with nothing changed.
@@ -130,6 +133,11 @@ class Synaptic(nn.Module):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rule={self.rule.name}"
 
+    @property
+    def carries_error(self) -> bool:
+        """Whether B sends error to anything, as seen in the last pass with gradients; a first layer's does not."""
+        return self.place.carries_error
+
     def _std(self) -> float:
         return math.sqrt(2.0 / self.op.fan_in(self.weight))
 
@@ -149,11 +157,13 @@ class Synaptic(nn.Module):
             self.feedback = UninitializedParameter(requires_grad=False, **like)
 
     def _apply_synapse(self, x: Tensor, op: Operation) -> Tensor:
-        # object's, because nn.Module's own is slow, and meant for parameters
+        place, compiling = self.place, torch.compiler.is_compiling()
         if torch.is_grad_enabled():
-            object.__setattr__(self, "carries_error", x.requires_grad)
-        if self.order is None and not torch.compiler.is_compiling():
-            object.__setattr__(self, "order", next(_ORDER))
+            place.carries_error, place.used = x.requires_grad, True
+            if compiling:
+                place.order = traced_order(place.key)
+        if not compiling:
+            place.ran()
         if self.error_path is not None:
             self._materialize(x, self.error_path.classes)
         elif (
@@ -166,9 +176,12 @@ class Synaptic(nn.Module):
             y, silent = DirectSynapse.apply(x, self.weight, self.feedback, self.bias, op, self.rule)
             if torch.is_grad_enabled():
                 self.error_path.silent.append(silent)
-            return y  # type: ignore[no-any-return]
-        feedback = None if self.rule.transports else self.feedback
-        return Synapse.apply(x, self.weight, feedback, self.bias, op, self.rule)  # type: ignore[no-any-return]
+        else:
+            feedback = None if self.rule.transports else self.feedback
+            y = Synapse.apply(x, self.weight, feedback, self.bias, op, self.rule)
+        if not compiling:
+            place.connected(x, y)
+        return y  # type: ignore[no-any-return]
 
     def _materialize(self, x: Tensor, classes: int) -> None:
         if isinstance(self.feedback, UninitializedParameter):
@@ -192,6 +205,15 @@ class Synaptic(nn.Module):
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._keep_transport()
         return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "forward":  # which may go past the feedback
+            self.place.used = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.place = self.place.for_a_copy()
 
     def _keep_transport(self) -> None:
         # Loading with assign=True and to_empty() make new parameters, one for each name.

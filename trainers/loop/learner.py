@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wtdiag.trainers.config.schedules import learning_rate
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.layers.convert import feedback_parameters, synapses
 from wtdiag.trainers.rules import Rule
 
 Phase = Literal["both", "task", "feedback"]
@@ -33,8 +33,8 @@ class Learner:
         layers = [layer for _, layer in synapses(model)]
         self.weights = _unique(layer.weight for layer in layers)
         learned = _unique(layer.feedback for layer in layers if layer.rule.learned)
-        feedback = {id(layer.feedback) for layer in layers if not layer.rule.transports}
-        self.forward = [p for p in model.parameters() if id(p) not in feedback and p.requires_grad]
+        feedback = feedback_parameters(model)
+        self.forward = [p for name, p in model.named_parameters() if name not in feedback and p.requires_grad]
         self.feedback = learned
         rule = layers[0].rule
         kind = settings.feedback_optimizer or rule.recipe.optimizer

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from wtdiag.probes.floor import comparable
-from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.layers.convert import feedback_parameters, synapses
 from wtdiag.trainers.observe.tracer import Error, Loss, SynapseTracer, attached, forked, tracing
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def attribution(
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that the task's gradient moves."""
-    feedback = {id(layer.feedback) for _, layer in synapses(model) if not layer.rule.transports}
-    return {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in feedback}
+    feedback = feedback_parameters(model)
+    return {name: p for name, p in model.named_parameters() if p.requires_grad and name not in feedback}
 
 
 def _backward(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.layers.convert import is_dense
 
 
 def to_numpy(tensor: Tensor) -> tuple[np.ndarray[Any, Any], str]:
@@ -51,8 +52,7 @@ def is_recordable(entry: Any) -> bool:
     >>> is_recordable(torch.ones(2)), is_recordable(torch.ones(2).to_sparse()), is_recordable("text")
     (True, False, False)
     """
-    dense = isinstance(entry, Tensor) and entry.layout is torch.strided and not (entry.is_nested or entry.is_quantized)
-    return dense and _has_array(entry.dtype)
+    return isinstance(entry, Tensor) and is_dense(entry) and _has_array(entry.dtype)
 
 
 @cache

@@ -14,6 +14,7 @@ from wtdiag.probes.errors import InputError, first_line
 from wtdiag.probes.records.files import write_through
 from wtdiag.probes.records.schema import CHECKPOINT
 from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.layers.place import in_forward_order
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 """What reading and taking up a damaged checkpoint may raise."""
@@ -58,12 +59,9 @@ def forward_facts(model: nn.Module) -> dict[str, list[int | bool | None]]:
 
     Places are below zero, so that a layer which has not run yet comes after those that have, in any process.
     """
-    layers = list(synapses(model))
-    ran = sorted(layer.order for _, layer in layers if layer.order is not None)
-    return {
-        name: [layer.carries_error, None if layer.order is None else ran.index(layer.order) - len(ran)]
-        for name, layer in layers
-    }
+    ran = [name for name, layer in in_forward_order(synapses(model)) if layer.place.order is not None]
+    places = {name: number - len(ran) for number, name in enumerate(ran)}
+    return {name: [layer.carries_error, places.get(name)] for name, layer in synapses(model)}
 
 
 def restore_forward_facts(model: nn.Module, facts: dict[str, list[Any]]) -> None:
@@ -78,4 +76,4 @@ def restore_forward_facts(model: nn.Module, facts: dict[str, list[Any]]) -> None
         carries_error, order = facts[name]
         if not isinstance(carries_error, bool) or not isinstance(order, int | None):
             raise ValueError(f"layers: expected a truth value and a place for {name}, got {facts[name]!r}")
-        layer.carries_error, layer.order = carries_error, order
+        layer.place.carries_error, layer.place.order = carries_error, order

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import LayerArrays, Snapshot
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.layers.layers import Synaptic
+from wtdiag.trainers.layers.place import in_forward_order
 from wtdiag.trainers.observe.tensors import is_recordable, to_numpy
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules.direct import Direct
@@ -163,7 +163,7 @@ class _Layer:
 
 
 def _layers(model: nn.Module) -> dict[str, _Layer]:
-    found = sorted(synapses(model), key=lambda item: math.inf if item[1].order is None else item[1].order)
+    found = in_forward_order(synapses(model))
     if not found:
         raise InputError(f"{type(model).__name__}: has no converted layer; expected one from transport_free")
     last = found[-1][1]

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.convert import summary, synapses, transport_free
+from wtdiag.trainers.layers.place import in_forward_order
 from wtdiag.trainers.rules import RULES, rule
 
 
@@ -290,9 +291,16 @@ def test_torchvision_networks_take_a_step(model, name):
 
 def test_weights_used_without_calling_their_layer_keep_backprop():
     net = transport_free(torchvision.models.SwinTransformer([4, 4], 8, [2], [2], [4, 4], num_classes=5), "ia")
-    train_step(net, torch.randn(2, 3, 32, 32))
+    with pytest.warns(
+        UserWarning, match=r"^transport_free: features\.1\.0\.attn\.qkv, .*attn\.proj: converted, but keep"
+    ):
+        train_step(net, torch.randn(2, 3, 32, 32))
     bypassed = {key.split(".")[-1] for key, layer in synapses(net) if layer.feedback.grad is None}
     assert bypassed == {"qkv", "proj"}
+    assert {
+        row.name.split(".")[-1] for row in summary(net).skipped if "goes past its feedback" in row.reason
+    } == bypassed
+    train_step(net, torch.randn(2, 3, 32, 32))  # and nothing more is said
 
 
 def in_place_vgg() -> nn.Module:
@@ -476,7 +484,7 @@ class HeadFirst(nn.Module):
 @pytest.mark.parametrize("rule", ["fa", "dfa"])
 def test_layers_are_ordered_as_they_run(rule):
     model = transport_free(HeadFirst(), rule, sample=torch.zeros(2, 4))
-    assert model.body.order < model.head.order
+    assert [name for name, _ in in_forward_order(synapses(model))] == ["body", "head"]
     assert not model.body.carries_error
     assert model.head.carries_error
     if rule == "dfa":

@@ -1,0 +1,122 @@
+"""Where a layer stands in its network: what its own forward passes show of it, whichever came first."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_KEYS, _RUNS = itertools.count(), itertools.count()
+_TRACED: dict[int, int] = {}
+_MARK = "_wtdiag_place"
+
+
+@dataclass
+class Place:
+    """A layer's place among the others, as its forward passes show it.
+
+    An object of its own, so that the replicas of a layer that DataParallel makes write to the same one.
+
+    Attributes
+    ----------
+    key : int
+        Tells the layer from all others.
+    order : int or None
+        Grows in the order in which layers first ran, or were traced by torch.compile; None before.
+    below : frozenset of int
+        Keys of the layers whose outputs reach this one, with no other layer between, as far as the autograd graph of a
+        pass has shown it. An evaluation, or a part of the network that runs alone, shows nothing and spoils nothing.
+    carries_error : bool
+        Whether B sends error to anything, as seen in the last forward pass with gradients.
+    used : bool
+        Whether the layer has computed with its feedback, in a pass with gradients.
+    bypassed : bool
+        Whether its weight got a gradient while it had not.
+    """
+
+    key: int = field(default_factory=lambda: next(_KEYS))
+    order: int | None = None
+    below: frozenset[int] = frozenset()
+    carries_error: bool = True
+    used: bool = False
+    bypassed: bool = False
+    _searches: int = 0
+
+    def ran(self) -> None:
+        """Note that the layer ran."""
+        if self.order is None:
+            self.order = next(_RUNS)
+
+    def connected(self, x: Tensor, y: Tensor) -> None:
+        """Note that the layer made ``y`` from ``x``, in a pass with gradients."""
+        if y.grad_fn is not None:
+            setattr(y.grad_fn, _MARK, self.key)
+        if not self.below and x.grad_fn is not None:
+            self._searches += 1
+            if not self._searches & (self._searches - 1):  # where there is none to find, ever more rarely
+                self.below = _marked(x.grad_fn) - {self.key}
+
+    def for_a_copy(self) -> Place:
+        """Return the place of a copy of the layer: in another network, whose layers have other keys."""
+        place = Place(order=self.order, carries_error=self.carries_error)
+        if self.order is not None:
+            _TRACED[place.key] = self.order
+        return place
+
+
+def traced_order(key: int) -> int:
+    """Return what `Place.order` is to be where torch.compile traces the layer; the same in every trace."""
+    if key not in _TRACED:
+        _TRACED[key] = next(_RUNS)
+    return _TRACED[key]
+
+
+# What torch.compiler.assume_constant_result does, without the second that importing the compiler takes.
+traced_order._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+class _Placed(Protocol):
+    @property
+    def place(self) -> Place: ...
+
+
+_L = TypeVar("_L", bound=_Placed)
+
+
+def in_forward_order(layers: Iterable[tuple[str, _L]]) -> list[tuple[str, _L]]:
+    """Return named layers so that each comes after those below it, and else as they first ran; others last."""
+    waiting = sorted(layers, key=_rank)
+    keys = {layer.place.key for _, layer in waiting}
+    ordered = []
+    while waiting:
+        # Layers that are used several times may stand in a circle: then the one that ran first.
+        chosen = next((item for item in waiting if not item[1].place.below & keys), waiting[0])
+        waiting.remove(chosen)
+        keys.discard(chosen[1].place.key)
+        ordered.append(chosen)
+    return ordered
+
+
+def _rank(item: tuple[str, _Placed]) -> tuple[bool, int]:
+    order = item[1].place.order
+    return order is None, order or 0
+
+
+def _marked(node: Any) -> frozenset[int]:
+    """Return the keys of the layers nearest to a node of the autograd graph, towards the inputs."""
+    found, seen, waiting = set(), set(), [node]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        key = getattr(node, _MARK, None)
+        if key is None:
+            waiting += [before for before, _ in node.next_functions]
+        else:
+            found.add(key)
+    return frozenset(found)
