@@ -34,8 +34,8 @@ def transport_free(
 
     Weights, hooks, state_dict keys and sharing of modules stay as they are; each converted layer gains ``feedback``.
     Batch norm, biases and everything else keep true backprop, as in the published work; so does a weight that the
-    model uses without calling its layer (attention in torchvision's Swin). `summary` tells what was converted and
-    what was not.
+    model uses without calling its layer (attention in torchvision's Swin), which a warning names after the first
+    backward pass. `summary` tells what was converted and what was not.
 
     Parameters
     ----------

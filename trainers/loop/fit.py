@@ -25,7 +25,8 @@ from wtdiag.trainers.loop.resume import ResumableState, TrainingProgress, check_
 from wtdiag.trainers.loop.step import Stepper, StepResult
 from wtdiag.trainers.record.provenance import describe
 from wtdiag.trainers.record.recorder import Recorder
-from wtdiag.trainers.record.snapshot_plan import SnapshotPlan, Trouble
+from wtdiag.trainers.record.snapshot_plan import SnapshotPlan
+from wtdiag.trainers.record.spikes import Trouble
 from wtdiag.trainers.record.staging import snapshot_bytes
 
 STAGE = 10

@@ -19,7 +19,7 @@ from wtdiag.trainers.config.device import RandomState
 from wtdiag.trainers.loop.launch import check_modes, status
 from wtdiag.trainers.loop.learner import Learner
 from wtdiag.trainers.record import checkpoint
-from wtdiag.trainers.record.snapshot_plan import Trouble
+from wtdiag.trainers.record.spikes import Trouble
 
 _KEPT = ("step", "loss", "accuracy", "test_accuracy")
 """The part of the progress that a checkpoint holds."""

@@ -6,6 +6,7 @@ import dataclasses
 import platform
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -13,8 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from torch import nn
+
 from wtdiag.probes.records.schema import wtdiag_version
 from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.record.staging import plain_name
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "xarray", "h5py")
 
@@ -29,6 +34,22 @@ def describe(settings: Settings, *, shape: tuple[int, ...], classes: int) -> dic
         "settings": settings.as_dict(),
         "rule": {"name": rule.name, **dataclasses.asdict(rule), **settings.coefficients},
         "network": {"shape": list(shape), "classes": classes},
+    }
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """Return the entries of config.json that the model and the program tell by themselves."""
+    layers = synapses(model)
+    rules = {plain_name(name): {"name": layer.rule.name, **dataclasses.asdict(layer.rule)} for name, layer in layers}
+    first, *others = rules.values()
+    rule = first if all(other == first for other in others) else {"name": "mixed", "layers": rules}
+    return {
+        **environment(),
+        "command": shlex.join(sys.argv),
+        "status": "running",
+        "settings": {},
+        "rule": rule,
+        "network": None,
     }
 
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import operator
 import os
-import shlex
-import sys
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -16,19 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records import rundir
-from wtdiag.probes.records.files import check_json
 from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import CONFIG, open_run, snapshot_path, write_json
-from wtdiag.trainers.layers.convert import synapses
-from wtdiag.trainers.observe.tensors import is_recordable, to_numpy
-from wtdiag.trainers.record.provenance import environment
-from wtdiag.trainers.record.staging import Staging, is_finite, plain_name, unrecorded, unwrap
+from wtdiag.trainers.observe.tensors import to_numpy
+from wtdiag.trainers.record.arguments import checked_config, plain_value, two_tensors, whole
+from wtdiag.trainers.record.provenance import describe_model
+from wtdiag.trainers.record.staging import Staging, is_finite, unrecorded, unwrap
 from wtdiag.trainers.record.writer import BackgroundWriter
 
 
@@ -93,10 +86,10 @@ class Recorder:
         self._attach(model, path)
         if not self.active:
             return
-        self._config = {**_own_config(self._model), **_checked(config or {}), "status": "running"}
+        self._config = {**describe_model(self._model), **checked_config(config or {}), "status": "running"}
         batch = None
         if probe_batch is not None:
-            batch = rundir.probe_dataset(*(to_numpy(tensor.detach().cpu()) for tensor in _two_tensors(probe_batch)))
+            batch = rundir.probe_dataset(*(to_numpy(tensor.detach().cpu()) for tensor in two_tensors(probe_batch)))
         self._hold(rundir.make(self.path, self._config, force=force))
         if batch is not None:
             rundir.write_probe_batch(self.path, batch)
@@ -119,7 +112,7 @@ class Recorder:
         if recorder.active:
             open_run(path)  # it is a run
             recorder._hold(rundir.Hold(recorder.path))
-            recorder._config = rundir.rewind(recorder.path, _whole("step", step))
+            recorder._config = rundir.rewind(recorder.path, whole("step", step))
             recorder._steps = set(open_run(path).steps.tolist())
             recorder._note("running", instead_of="interrupted")
             recorder.stage(step)
@@ -140,7 +133,7 @@ class Recorder:
         """
         if not self._ready():
             return
-        step = _whole("step", step)
+        step = whole("step", step)
         if step in self._steps:
             raise InputError(f"step: {step} is recorded already in {self.path}; steps must differ")
         if metrics:
@@ -162,8 +155,8 @@ class Recorder:
             If a value is anything else, or an earlier write failed.
         """
         if self._ready():
-            values = {name: _plain_value(name, value) for name, value in metrics.items()}
-            rundir.append_metrics(self.path, {"step": _whole("step", step), **values})
+            values = {name: plain_value(name, value) for name, value in metrics.items()}
+            rundir.append_metrics(self.path, {"step": whole("step", step), **values})
 
     def stage(self, step: int) -> bool:
         """Hold a copy of the model in memory, in place of the one held before, for `keep` to write.
@@ -172,7 +165,7 @@ class Recorder:
         """
         if not self._ready() or not is_finite(self._model):
             return False
-        self._held.fill(_whole("step", step), self._model)
+        self._held.fill(whole("step", step), self._model)
         return True
 
     def keep(self) -> None:
@@ -277,70 +270,3 @@ class Recorder:
         if self._config.get("status") == instead_of:
             self._config |= {**facts, "status": status}
             write_json(self.path / CONFIG, self._config)
-
-
-def _own_config(model: nn.Module) -> dict[str, Any]:
-    """Return the entries of config.json that can be told from the model and the program."""
-    layers = synapses(model)
-    rules = {plain_name(name): {"name": layer.rule.name, **dataclasses.asdict(layer.rule)} for name, layer in layers}
-    first, *others = rules.values()
-    rule = first if all(other == first for other in others) else {"name": "mixed", "layers": rules}
-    return {
-        **environment(),
-        "command": shlex.join(sys.argv),
-        "status": "running",
-        "settings": {},
-        "rule": rule,
-        "network": None,
-    }
-
-
-def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
-    for key in ("settings", "rule", "versions"):
-        if not isinstance(config.get(key, {}), Mapping):
-            raise InputError(f"config: {key!r} must be a mapping, got {config[key]!r}; your own go under 'settings'")
-    try:
-        check_json(config)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"config: cannot be kept as JSON ({error})") from None
-    return dict(config)
-
-
-def _two_tensors(batch: Any) -> tuple[Tensor, Tensor]:
-    match batch:
-        case [Tensor() as inputs, Tensor() as targets] if is_recordable(inputs) and is_recordable(targets):
-            return inputs, targets
-        case [Tensor() as inputs, Tensor() as targets]:
-            given = ", ".join(f"{each.dtype} in {each.layout} layout"[6:] for each in (inputs, targets))
-            raise InputError(f"probe_batch: expected dense tensors of numbers, got {given}")
-        case [*parts]:
-            given = f"({', '.join(type(part).__name__ for part in parts[:4])}{', …' if len(parts) > 4 else ''})"
-        case _:
-            given = type(batch).__name__
-    raise InputError(f"probe_batch: expected (inputs, targets), two tensors, got {given}")
-
-
-def _whole(argument: str, value: Any) -> int:
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise InputError(f"{argument}: expected a whole number of at least 0, got {_short(value)}")
-    if number >= 2**63:
-        raise InputError(f"{argument}: expected a whole number below 2^63, got {_short(value)}")
-    return number
-
-
-def _plain_value(name: str, value: Any) -> Any:
-    if isinstance(value, Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1:
-        value = value.item()
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise InputError(f"{name}: expected a whole number of at most 64 bits to log, got {_short(value)}")
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise InputError(f"{name}: expected a number or text to log, got {_short(value)}")
-
-
-def _short(value: Any) -> str:
-    return " ".join(repr(value).split())[:80]

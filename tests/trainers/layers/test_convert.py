@@ -7,10 +7,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.layers.convert import summary, synapses, transport_free
+from wtdiag.trainers.layers.convert import feedback_parameters, summary, synapses, transport_free
 from wtdiag.trainers.layers.place import in_forward_order
 from wtdiag.trainers.rules import RULES, rule
 
@@ -37,6 +37,29 @@ def train_step(net: nn.Module, x: Tensor) -> Tensor:
     loss.backward()
     optimizer.step()
     return loss.detach()
+
+
+# Which parameters are feedback
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_feedback_parameters_are_those_of_every_layer_by_name(name):
+    net = transport_free(small(), name)
+    found = feedback_parameters(net)
+    assert list(found) == ([] if name == "bp" else ["0.feedback", "3.feedback", "5.feedback"])
+    assert all(found[key] is dict(net.named_parameters())[key] for key in found)
+    assert {id(p) for p in found.values()} == {id(p.feedback) for _, p in synapses(net) if p.feedback is not p.weight}
+    assert list(feedback_parameters(nn.DataParallel(net))) == [f"module.{key}" for key in found]
+
+
+def test_feedback_parameters_that_are_shared_or_pruned():
+    native = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    native[2].weight = native[0].weight
+    native[1].register_parameter("feedback_of_mine", nn.Parameter(torch.ones(3)))
+    net = transport_free(native, "kp")
+    prune.l1_unstructured(net[1], "feedback", 0.5)
+    prune.l1_unstructured(net[1], "weight", 0.5)
+    assert list(feedback_parameters(net)) == ["0.feedback", "1.feedback_orig"]
 
 
 # What stays

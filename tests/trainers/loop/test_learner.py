@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.layers.convert import synapses, transport_free
+from wtdiag.trainers.layers.convert import feedback_parameters, synapses, transport_free
 from wtdiag.trainers.loop.learner import Learner
 
 X, Y = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).double(), torch.arange(16) % 3
@@ -38,7 +38,7 @@ def test_matches_a_hand_written_loop():
     twin = copy.deepcopy(model)
     matrices = [p for n, p in twin.named_parameters() if n.endswith("weight") and p.dim() > 1]
     vectors = [p for n, p in twin.named_parameters() if p.dim() == 1]
-    feedback = [p for n, p in twin.named_parameters() if n.endswith("feedback")]
+    feedback = list(feedback_parameters(twin).values())
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors}]
     forward = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
     backward = torch.optim.Adam(feedback, lr=0.005)

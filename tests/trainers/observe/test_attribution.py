@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wtdiag.trainers.layers.convert import synapses, transport_free
+from wtdiag.trainers.layers.convert import feedback_parameters, synapses, transport_free
 from wtdiag.trainers.observe.attribution import attribution
 from wtdiag.trainers.rules import RULES
 
@@ -71,7 +71,7 @@ def step_of_twin(model, exact, batch, lr):
     before = loss_of(twin, batch)
     handle.remove()
     before.backward()
-    trained = [p for name, p in twin.named_parameters() if not name.endswith("feedback")]
+    trained = [p for name, p in twin.named_parameters() if name not in feedback_parameters(twin)]
     gradients = [p.grad.clone() for p in trained]
     torch.optim.SGD(trained, lr=lr).step()
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_costs_are_those_of_twin_networks(kind, lr, batch):
     names = [name for name, _ in synapses(model)]
     truth, exact, _ = step_of_twin(model, names, batch, 0.0)
     if math.isnan(lr):
-        trained = [p for name, p in model.named_parameters() if not name.endswith("feedback")]
+        trained = [p for name, p in model.named_parameters() if name not in feedback_parameters(model)]
         step = 1e-3 * math.sqrt(sum(p.norm().item() ** 2 for p in trained) / sum(g.norm().item() ** 2 for g in exact))
     else:
         step = lr

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.layers.convert import summary, transport_free
+from wtdiag.trainers.layers.convert import feedback_parameters, summary, transport_free
 from wtdiag.trainers.observe.attribution import attribution
 from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
 from wtdiag.trainers.observe.tensors import from_numpy, to_numpy
@@ -102,7 +102,7 @@ def test_costs_of_computed_weights_are_those_of_their_originals(how):
     x = X.double()
     lr = 1e-3
     signals, costs = error_signals(model, x, Y), attribution(model, x, Y, lr=lr)
-    trained = [p for name, p in model.named_parameters() if not name.endswith("feedback")]
+    trained = [p for name, p in model.named_parameters() if name not in feedback_parameters(model)]
     value = F.cross_entropy(model(x), Y)
     ruled = torch.autograd.grad(value, trained)
     exact_value, exact = gradients_with_w_for_b(model, x, trained)
@@ -111,7 +111,7 @@ def test_costs_of_computed_weights_are_those_of_their_originals(how):
     def decrease(gradient):
         moved = copy_of(model)
         with torch.no_grad():
-            names = [name for name, p in model.named_parameters() if not name.endswith("feedback")]
+            names = [name for name, _ in model.named_parameters() if name not in feedback_parameters(model)]
             own = dict(moved.named_parameters())
             for name, step in zip(names, gradient, strict=True):
                 own[name] -= lr * step
