@@ -162,7 +162,7 @@ class Synaptic(nn.Module):
             place.carries_error, place.used = x.requires_grad, True
             if compiling:
                 place.order = traced_order(place.key)
-        if not compiling:
+        if not compiling and place.order is None:
             place.ran()
         if self.error_path is not None:
             self._materialize(x, self.error_path.classes)

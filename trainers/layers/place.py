@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 _KEYS, _RUNS = itertools.count(), itertools.count()
 _TRACED: dict[int, int] = {}
-_MARK = "_wtdiag_place"
 
 
 @dataclass
@@ -47,14 +46,13 @@ class Place:
     _searches: int = 0
 
     def ran(self) -> None:
-        """Note that the layer ran."""
-        if self.order is None:
-            self.order = next(_RUNS)
+        """Note that the layer ran for the first time."""
+        self.order = next(_RUNS)
 
     def connected(self, x: Tensor, y: Tensor) -> None:
         """Note that the layer made ``y`` from ``x``, in a pass with gradients."""
-        if y.grad_fn is not None:
-            setattr(y.grad_fn, _MARK, self.key)
+        if (node := y.grad_fn) is not None:
+            node._wtdiag_place = self.key  # type: ignore[attr-defined]
         if not self.below and x.grad_fn is not None:
             self._searches += 1
             if not self._searches & (self._searches - 1):  # where there is none to find, ever more rarely
@@ -114,7 +112,7 @@ def _marked(node: Any) -> frozenset[int]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        key = getattr(node, _MARK, None)
+        key = getattr(node, "_wtdiag_place", None)
         if key is None:
             waiting += [before for before, _ in node.next_functions]
         else:
