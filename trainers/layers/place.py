@@ -106,7 +106,7 @@ def _rank(item: tuple[str, _Placed]) -> tuple[bool, int]:
 
 def _marked(node: Any) -> frozenset[int]:
     """Return the keys of the layers nearest to a node of the autograd graph, towards the inputs."""
-    found, seen, waiting = set(), set(), [node]
+    keys, seen, waiting = set(), set(), [node]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
@@ -116,5 +116,5 @@ def _marked(node: Any) -> frozenset[int]:
         if key is None:
             waiting += [before for before, _ in node.next_functions]
         else:
-            found.add(key)
-    return frozenset(found)
+            keys.add(key)
+    return frozenset(keys)

@@ -38,10 +38,10 @@ def from_numpy(array: np.ndarray[Any, Any], dtype: str) -> Tensor:
     tensor = torch.from_numpy(array)
     if not dtype:
         return tensor
-    found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype):
+    own = getattr(torch, dtype, None)
+    if not isinstance(own, torch.dtype):
         raise InputError(f"torch_dtype is {dtype!r:.40}; expected the name of a torch dtype")
-    return tensor.to(found)
+    return tensor.to(own)
 
 
 def is_recordable(entry: Any) -> bool:
