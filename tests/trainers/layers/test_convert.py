@@ -13,6 +13,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.convert import feedback_parameters, summary, synapses, transport_free
 from wtdiag.trainers.layers.place import in_forward_order
 from wtdiag.trainers.rules import RULES, rule
+from wtdiag.trainers.rules.direct import Direct
 
 
 def small() -> nn.Module:
@@ -76,7 +77,7 @@ def test_outputs_weights_and_keys_stay(name):
     assert all(torch.equal(state[key], before[key]) for key in before)
     assert {key for key in state if key.endswith("feedback")} == {"0.feedback", "3.feedback", "5.feedback"}
     for _, layer in synapses(net):
-        if name not in ("dfa", "drtp"):
+        if not issubclass(RULES[name], Direct):
             assert layer.feedback.shape == layer.weight.shape
         assert layer.feedback.requires_grad is (RULES[name].learned or name == "bp")
         assert layer.feedback.dtype == layer.weight.dtype

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.rules import RULES, rule
+from wtdiag.trainers.rules.direct import Direct
 
 LEARNED = [name for name in RULES if RULES[name].learned]
 SUM = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}
@@ -181,7 +182,7 @@ def test_activation_checkpointing(name, reentrant):
     again.reentrant = reentrant
     x, target = torch.randn(8, 6), torch.arange(8) % 5
     step(plain, x, target)
-    if reentrant and name in ("dfa", "drtp"):
+    if reentrant and issubclass(RULES[name], Direct):
         with pytest.raises(RuntimeError, match="checkpoint with use_reentrant=False"):
             step(again, x, target)
         return
@@ -399,7 +400,7 @@ def test_two_processes_stay_equal(name, ranks):
             assert torch.equal(value, mine[1][key][what]), (key, what)
     for key in learned:
         assert ("grad" in mine[0][key]) is RULES[name].learned
-    if name not in ("brsf", "usf", "frsf") and learned and not RULES[name].learned:  # not decayed, not moved
+    if learned and not (RULES[name].tied or RULES[name].learned):  # not decayed, not moved
         fresh = dict(build(name).named_parameters())
         for key in learned:
             assert torch.equal(mine[0][key]["value"], fresh[key.removeprefix(f"{name} ")])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses, transport_free
 from wtdiag.trainers.observe.attribution import attribution
 from wtdiag.trainers.rules import RULES
+from wtdiag.trainers.rules.direct import Direct
 
 
 class Residual(nn.Module):
@@ -111,7 +112,7 @@ def test_costs_are_those_of_twin_networks(kind, lr, batch):
     assert angle > 20
 
 
-@pytest.mark.parametrize("rule", ["dfa", "drtp"])
+@pytest.mark.parametrize("rule", [name for name in RULES if issubclass(RULES[name], Direct)])
 def test_direct_feedback_is_replaced_layer_by_layer(rule, batch):
     """By hand: the layer above the first one alone decides what the first one gets."""
     model = convert("mlp", rule, batch)

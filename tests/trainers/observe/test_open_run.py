@@ -35,7 +35,7 @@ def test_the_last_snapshot_is_the_trained_network(rule, precision, tmp_path):
     expected = training.model.state_dict()
     assert twin.state_dict().keys() == expected.keys()
     for key, value in twin.state_dict().items():
-        if rule in ("usf", "frsf", "brsf") and key.endswith("feedback"):
+        if RULES[rule].tied and key.endswith("feedback"):
             assert torch.equal(value.sign(), twin.state_dict()[key.replace("feedback", "weight")].sign())
             assert torch.equal(value.abs(), expected[key].abs())
         else:

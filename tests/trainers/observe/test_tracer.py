@@ -77,7 +77,7 @@ def test_signals_are_the_written_out_ones(batch):
     assert "sent" not in signals["1"]
 
 
-@pytest.mark.parametrize("rule", ["usf", "frsf", "brsf"])
+@pytest.mark.parametrize("rule", [name for name in RULES if RULES[name].tied])
 def test_sign_rules_are_seen_with_the_signs_of_now(rule, batch):
     model = transport_free(network(), rule, sample=batch[0])
     with torch.no_grad():

@@ -15,6 +15,7 @@ from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.record.recorder import Recorder
 from wtdiag.trainers.record.staging import snapshot_bytes
 from wtdiag.trainers.rules import RULES
+from wtdiag.trainers.rules.direct import Direct
 
 
 def small_net():
@@ -132,7 +133,7 @@ def test_weights_and_state_rebuild_the_model_bitwise(rule, tmp_path):
         recorder.snapshot(1)
     twin = rebuilt(tmp_path / "run", 1, model)
     for (_, layer), (_, other) in zip(synapses(model), synapses(twin), strict=True):
-        if rule in ("usf", "brsf", "frsf"):  # recorded is the effective B
+        if RULES[rule].tied:  # recorded is the effective B
             layer.feedback.data.copysign_(layer.weight.data)
         assert layer.feedback.equal(other.feedback)
     assert bits(twin) == bits(model)
@@ -192,7 +193,7 @@ def test_feedback_is_fixed_only_where_it_never_changes(rule, tmp_path):
     assert bool(layer.attrs["fixed"]) == bool((layer.feedback == layer.feedback[0]).all())
 
 
-@pytest.mark.parametrize("rule", ["dfa", "drtp"])
+@pytest.mark.parametrize("rule", [name for name in RULES if issubclass(RULES[name], Direct)])
 def test_direct_feedback_has_the_dims_of_what_it_projects(rule, tmp_path):
     with Recorder(converted(rule), tmp_path / "run") as recorder:
         recorder.snapshot(0)

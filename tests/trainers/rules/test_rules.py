@@ -19,6 +19,7 @@ from wtdiag.trainers.rules.primitives import PRIMITIVES
 
 LEARNED = [name for name in RULES if RULES[name].learned]
 FIXED = [name for name in RULES if not RULES[name].learned and not RULES[name].transports]
+TIED = [name for name in RULES if RULES[name].tied]
 DIRECT = [name for name in RULES if issubclass(RULES[name], Direct)]
 SUM = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}
 
@@ -262,7 +263,7 @@ def test_sign_rules_take_only_signs(name, kind):
         assert torch.equal(layer.feedback, torch.where(flip, -before, before))
 
 
-@pytest.mark.parametrize("name", ["usf", "frsf", "brsf"])
+@pytest.mark.parametrize("name", TIED)
 def test_sign_rules_follow_the_weights_at_each_pass(name):
     net, x, target = network("conv", name)
     change_weights(net)
@@ -275,7 +276,7 @@ def test_sign_rules_follow_the_weights_at_each_pass(name):
     assert all(fresh) if name == "brsf" else not any(fresh)
 
 
-@pytest.mark.parametrize("name", ["usf", "frsf", "brsf"])
+@pytest.mark.parametrize("name", TIED)
 def test_magnitudes_outlive_a_weight_of_zero(name):
     net, x, target = network("dense", name)
     layer = net[2]
@@ -290,7 +291,7 @@ def test_uniform_signs_have_the_he_deviation():
         torch.testing.assert_close(module.feedback.abs(), torch.full_like(module.weight, 0.5 * (2 / fan_in) ** 0.5))
 
 
-@pytest.mark.parametrize("name", ["fa", "frsf", "brsf", "kp", "ia", "sum", "dfa", "drtp"])
+@pytest.mark.parametrize("name", [name for name in RULES if not RULES[name].transports and name != "usf"])
 def test_random_feedback_has_the_stated_deviation(name):
     torch.manual_seed(0)
     net = transport_free(nn.Sequential(nn.Linear(300, 200), nn.Linear(200, 50)), build(name, scale=2.0))
@@ -298,10 +299,10 @@ def test_random_feedback_has_the_stated_deviation(name):
     feedback = net[0].feedback.double()
     n = feedback.numel()
     assert abs(feedback.square().mean() / stated**2 - 1) < 5 * (2 / n) ** 0.5
-    if name not in ("frsf", "brsf"):
+    if name not in TIED:
         assert abs(feedback.mean() / stated) < 5 / n**0.5
     # Feedback is drawn apart from the weights: two random matrices of n entries are at right angles.
-    if name not in ("frsf", "brsf", *DIRECT):
+    if name not in (*TIED, *DIRECT):
         cosine = F.cosine_similarity(feedback.flatten(), net[0].weight.double().flatten(), dim=0)
         assert abs(cosine) < 5 / n**0.5
 
@@ -337,7 +338,7 @@ def test_weights_are_held_only_by_rules_that_read_them(name, kind):
         out = net(x)
     assert out.requires_grad
     holds = {saved.holds(layer.weight) for _, layer in synapses(net)}
-    assert holds == {name in ("bp", "kp", "sa", "sum", "wm")}
+    assert holds == {RULES[name].transports or "weight" in build(name).shares}
 
 
 @pytest.mark.parametrize("name", RULES)
