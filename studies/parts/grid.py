@@ -17,9 +17,10 @@ import xarray as xr
 from wtdiag.diagnostics.comparison.outcome import angles
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
-from wtdiag.studies.engine.cell import Cell, CellState, Outcome, outcome_of
+from wtdiag.studies.engine.cell import Cell, Outcome, outcome_of
 from wtdiag.studies.file.plan import GridPlan, Level, Plan, joined
 from wtdiag.studies.parts.dataset import UNITS, labels, texts, write
+from wtdiag.studies.parts.planned import PlannedCells
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.loop.launch import stored
 
@@ -30,8 +31,8 @@ _MOST_CELLS = 100_000  # all of them are held in memory
 _TAKEN = {*UNITS, "status", "reason", "run", "accuracy", "gap"}
 
 
-class Grid:
-    """The cells of a study's grids: a `studies.engine.pool.CellSource`.
+class Grid(PlannedCells):
+    """The cells of a study's grids.
 
     The dims of its results are the factors of all grids together, with ``rule`` and ``seed`` always among them. A grid
     that does not vary a factor that another does stands at the level that its settings give it.
@@ -64,27 +65,14 @@ class Grid:
         paths = [cell.path for cell in self.cells.values()]
         if len(set(paths)) < len(paths):
             raise InputError("grid: two cells have names that are the same on the disk; rename one of the levels")
-        self.outcomes: dict[Path, Outcome] = {}
         self._angles: dict[Path, dict[str, float]] = {}
-        self._waiting = sorted(self.cells.values(), key=lambda cell: cell.settings.seed)[::-1]
+        # Seeds go slowest, so that an early end leaves whole replications.
+        super().__init__(sorted(self.cells.values(), key=lambda cell: cell.settings.seed))
         self._next_save = time.monotonic() + SAVE_SECONDS
-
-    @property
-    def total(self) -> int:
-        """How many cells there are."""
-        return len(self.cells)
-
-    def next(self) -> Cell | None:
-        """Return the next cell; seeds go slowest, so that an early end leaves whole replications."""
-        return self._waiting.pop() if self._waiting else None
-
-    def reported(self, cell: Cell, state: CellState) -> str:
-        """Never stop one."""
-        return ""
 
     def ended(self, cell: Cell, outcome: Outcome) -> None:
         """Keep how a cell ended, and now and then write the results."""
-        self.outcomes[cell.path] = outcome
+        super().ended(cell, outcome)
         if time.monotonic() > self._next_save:
             self.save()
 

@@ -15,24 +15,25 @@ import xarray as xr
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import settings_with_role
-from wtdiag.studies.engine.cell import Cell, CellState, Outcome, is_done, outcome_of
+from wtdiag.studies.engine.cell import Cell, Outcome, is_done, outcome_of
 from wtdiag.studies.file.architectures import check_architectures, require_trainable
 from wtdiag.studies.file.plan import joined
 from wtdiag.studies.parts.dataset import texts
 from wtdiag.studies.parts.finished_sweep import read_finished_sweep
 from wtdiag.studies.parts.folder import PartFolder
+from wtdiag.studies.parts.planned import PlannedCells
 from wtdiag.studies.parts.sweep import MOST_TRIALS, REFERENCE, Sweep
 from wtdiag.trainers.config.settings import Settings, from_mapping
 
 TRANSFER = "transfer.json"
 
 
-class Transfer:
+class Transfer(PlannedCells):
     """The best settings of a sweep, unchanged, on other architectures and on their own.
 
-    A `studies.engine.pool.CellSource`. Each of a method's k best configurations, by accuracy on held-out examples, is
-    trained anew on the whole training set of each architecture and evaluated on its test set. Seeds are paired: those
-    of one seed see the same data in the same order, and on the same architecture start from the same W.
+    Each of a method's k best configurations, by accuracy on held-out examples, is trained anew on the whole training
+    set of each architecture and evaluated on its test set. Seeds are paired: those of one seed see the same data in the
+    same order, and on the same architecture start from the same W.
 
     Parameters
     ----------
@@ -100,8 +101,7 @@ class Transfer:
         }
         self._folder = PartFolder(self.out, "transfer", TRANSFER)
         self._check_folder()
-        self._outcomes: dict[Path, Outcome] = {}
-        self._waiting: list[Cell] = []
+        super().__init__(self.cells.values())  # one architecture after another, for its data are then read once
 
     def sources(self) -> list[Transfer]:
         """Return what `studies.engine.pool.Pool.run` is to train; from here on ``out`` is held.
@@ -118,29 +118,12 @@ class Transfer:
                 wanted.setdefault(f"{architecture}: {label}", cell.settings)
         require_trainable(wanted)
         self._folder.hold(self._plan)
-        self._waiting = list(self.cells.values())[::-1]
+        self._line_up()
         return [self]
 
     def close(self) -> None:
         """Let other processes work in ``out``."""
         self._folder.close()
-
-    @property
-    def total(self) -> int:
-        """How many cells there are."""
-        return len(self.cells)
-
-    def next(self) -> Cell | None:
-        """Return the next cell: one architecture after another, for its data are then read once."""
-        return self._waiting.pop() if self._waiting else None
-
-    def reported(self, cell: Cell, state: CellState) -> str:
-        """Never stop one."""
-        return ""
-
-    def ended(self, cell: Cell, outcome: Outcome) -> None:
-        """Keep how a cell ended."""
-        self._outcomes[cell.path] = outcome
 
     def results(self) -> xr.Dataset:
         """Return the results so far, as `diagnostics.comparison.results` has them; untrained cells are "pending"."""
@@ -155,7 +138,7 @@ class Transfer:
         status, reason = texts(shape, "absent"), texts(shape)
         for key, cell in self.cells.items():
             at = tuple(levels.index(level) for levels, level in zip(dims.values(), key, strict=True))
-            outcome = self._outcomes.get(cell.path) or outcome_of(cell.path) or Outcome("pending", "not begun")
+            outcome = self.outcomes.get(cell.path) or outcome_of(cell.path) or Outcome("pending", "not begun")
             status[at], reason[at] = outcome.status, outcome.reason
             values = (outcome.accuracy, outcome.loss, outcome.step, outcome.seconds)
             for name, value in zip(numbers, values, strict=True):
