@@ -105,7 +105,7 @@ def read_results(path: str | os.PathLike[str]) -> xr.Dataset:
     """
     if not (path := Path(path)).is_file():
         raise InputError(f"{path}: there are no results; expected a file that wtdiag study, sweep or transfer wrote")
-    results = read_dataset(path, "a file of results")
+    results = read_dataset(path, "a results file")
     try:
         check_results(results)
     except InputError as error:
