@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 from pathlib import Path
 from typing import IO, Any, cast
@@ -15,6 +14,7 @@ from wtdiag.probes.records.files import write_through
 from wtdiag.probes.records.schema import CHECKPOINT
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.layers.place import in_forward_order
+from wtdiag.trainers.record import torch_file
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 """What reading and taking up a damaged checkpoint may raise."""
@@ -46,8 +46,8 @@ def load(run: Path) -> dict[str, Any]:
     """
     path = run / CHECKPOINT
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except (*DAMAGE, OSError, EOFError, pickle.UnpicklingError) as error:
+        state = torch_file.load(path)
+    except Exception as error:  # whatever zipfile, pickle and torch raise for a damaged file
         raise InputError(f"{path}: cannot be read as a checkpoint ({first_line(error)})") from None
     if not isinstance(state, dict) or "step" not in state:
         raise InputError(f"{path}: is not a checkpoint of wtdiag")
