@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test lowest lint bench clean
+.PHONY: install demo test lowest lint bench fuzz kill clean
 
 install: $(READY)
 
@@ -36,6 +36,13 @@ bench: $(READY)  ## ratios against native PyTorch, measured side by side; see be
 	$(BIN)/python -m pip install --quiet --no-deps biotorch==0.0.16
 	$(BIN)/python -m pip install --quiet weightwatcher==0.7.7
 	$(BIN)/python -m bench
+
+fuzz: $(READY)  ## 10,000 damaged run directories, studies, checkpoints and configurations; about half an hour on two cores
+	$(BIN)/python -m tests.fuzz.campaign
+
+kill: $(READY)  ## 200 kills of commands that write, and full disks at each of their writes; about an hour on two cores
+	$(BIN)/python -m bench kills
+	$(BIN)/python -m bench full_disk
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
