@@ -2,8 +2,7 @@
 
 ``theory``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well predictions
 and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same with the
-results of studies. ``kills [COUNT]`` and ``full_disk [SIZES]``, campaigns by name too, stop the commands and look at what
-is left.
+results of studies. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and look at what they leave.
 """
 
 from __future__ import annotations
