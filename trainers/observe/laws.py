@@ -19,8 +19,8 @@ from torch import Tensor
 
 from wtdiag.trainers.config.device import RandomState
 from wtdiag.trainers.layers.operations import Convolution, Operation
-from wtdiag.trainers.layers.synapse import Local
 from wtdiag.trainers.rules import Rule
+from wtdiag.trainers.rules.local import Local
 
 Array = NDArray[Any]
 _S = TypeVar("_S", bound=Local)

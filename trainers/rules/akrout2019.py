@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wtdiag.trainers.rules.base import RandomFeedback, Recipe, choice, register
+from wtdiag.trainers.rules.local import Local, add_scaled
 from wtdiag.trainers.rules.regularised import Regularised
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from wtdiag.trainers.layers.synapse import Local
 
 _AKROUT = "Akrout et al. 2019, NeurIPS, arXiv:1904.05391"
 
@@ -54,8 +53,8 @@ class KolenPollack(RandomFeedback):
     decay: float = 0.05
 
     def feedback_grad(self, s: Local) -> Tensor:
-        return s.weight_grad.add(s.feedback, alpha=self.decay)
+        return add_scaled(s.weight_grad, s.feedback, self.decay)
 
     def weight_grad(self, s: Local) -> Tensor:
         # In W's precision, as B's gradient is: rounded under autocast, W − B would no longer contract.
-        return s.weight_grad.to(s.weight.dtype).add_(s.weight, alpha=self.decay)
+        return add_scaled(s.weight_grad.to(s.weight.dtype), s.weight, self.decay, in_place=True)

@@ -13,7 +13,7 @@ from wtdiag.probes.errors import InputError, check_one_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wtdiag.trainers.layers.synapse import Local
+    from wtdiag.trainers.rules.local import Local
 
 RULES: dict[str, type[Rule]] = {}
 

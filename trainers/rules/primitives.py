@@ -25,12 +25,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wtdiag.trainers.rules.local import Local, add_scaled
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wtdiag.trainers.layers.synapse import Local
-
-Term = Callable[["Local"], "Tensor"]
+Term = Callable[[Local], "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,6 @@ def _weighted_sum(terms: list[tuple[float, Tensor]], onto: Tensor | None = None)
     """Sum without touching the terms, and with one new tensor at most: into ``onto`` if it is given."""
     total = onto
     for coefficient, term in terms:
-        total = term * coefficient if total is None else total.add_(term, alpha=coefficient)
+        total = term * coefficient if total is None else add_scaled(total, term, coefficient, in_place=True)
     assert total is not None
     return total

@@ -11,7 +11,7 @@ from wtdiag.trainers.rules.primitives import PRIMITIVES, gradient
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wtdiag.trainers.layers.synapse import Local
+    from wtdiag.trainers.rules.local import Local
 
 
 @dataclass(frozen=True, kw_only=True)

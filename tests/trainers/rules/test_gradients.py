@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from tests.trainers.layer_cases import CASES, Case, adjoint, seen, uses
 from wtdiag.trainers.layers.convert import transport_free
 from wtdiag.trainers.layers.operations import Dense
-from wtdiag.trainers.layers.synapse import Local
 from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.direct import Direct
+from wtdiag.trainers.rules.local import Local
 from wtdiag.trainers.rules.primitives import PRIMITIVES
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # said by PyTorch's layer
