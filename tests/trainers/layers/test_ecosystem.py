@@ -78,14 +78,43 @@ def test_traces_as_one_graph(name):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+class EveryRule(nn.Module):
+    """A convolution, a transposed one and a dense layer under each rule: one graph, so that it is compiled once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers = nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.ConvTranspose2d(3, 2, 2), nn.Flatten(), nn.Linear(32, 5)
+        sample = torch.zeros(1, 2, 6, 6)
+        for name in RULES:
+            built = rule(name, **(SUM if name == "sum" else {}))
+            self.add_module(name, transport_free(nn.Sequential(*layers), built, sample=sample))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([net(x) for net in self.children()], dim=2)
+
+
 @pytest.mark.slow
 def test_generated_code_learns_the_same():
     torch._dynamo.reset()
-    eager, generated = build("ia"), build("ia")
+    eager = EveryRule()
+    generated, exact = copy.deepcopy(eager), copy.deepcopy(eager).double()
+    compiled = torch.compile(generated, fullgraph=True)
     x, target = batch()
-    step(eager, x, target)
-    step(torch.compile(generated, fullgraph=True), x, target)
-    assert_same(generated, eager, rtol=1e-4, atol=1e-6)
+    found = []
+    for net, x_, run in ((generated, x, compiled), (eager, x, eager), (exact, x.double(), exact)):
+        x_ = x_.clone().requires_grad_()
+        with torch._inductor.config.patch(fallback_random=True):
+            torch.manual_seed(2)
+            F.cross_entropy(run(x_), target[:, None].expand(-1, len(RULES)), reduction="sum").backward()
+        found.append(gradients(net) | {"x": x_.grad})
+    assert found[0].keys() == found[1].keys() == found[2].keys()
+    for key, got in found[0].items():
+        # Noise is drawn apart in each precision, and in the order of the memory, which generated code chooses.
+        mirror = key.startswith("wm.") and key.endswith("feedback")
+        tolerance = 0.5 if mirror else 1e-4
+        for other in found[1:2] if mirror or key.startswith(("brsf.", "x")) else found[1:]:
+            assert (got - other[key]).norm() <= tolerance * other[key].norm(), key
 
 
 # Precision and memory layout
