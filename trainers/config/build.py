@@ -32,7 +32,8 @@ def build_network(settings: Settings, *, shape: tuple[int, int, int], classes: i
             torch.default_generator.manual_seed(settings.seed)
             model = models.build(settings.model, classes=classes, shape=shape, batch_norm=settings.batch_norm, **sizes)
             sample = torch.zeros(2, *shape, dtype=dtype)
-            return transport_free(model.to(dtype), settings.rule_at(0.0, 0.0), sample=sample, classes=classes)
+            rule = settings.rule_at(0.0, 0.0)
+            return transport_free(model.to(dtype), rule, sample=sample, classes=classes, batch_axis=0)
     except InputError:
         raise
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # torch's for sizes and seeds out of reach

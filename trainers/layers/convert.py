@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.error_path import ErrorPath
-from wtdiag.trainers.layers.layers import SYNAPTIC, Synaptic
+from wtdiag.trainers.layers.layers import SYNAPTIC, Synaptic, TiedEmbedding
 from wtdiag.trainers.layers.watch import watch
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
@@ -28,6 +28,7 @@ def transport_free(
     *,
     sample: Tensor | None = None,
     classes: int | None = None,
+    batch_axis: int | None = None,
     **coefficients: Any,
 ) -> nn.Module:
     """Return a copy of ``model`` whose linear and convolutional layers learn by ``rule``.
@@ -45,10 +46,14 @@ def transport_free(
         A name from ``wtdiag.RULES`` or a rule object.
     sample
         A batch of inputs, run through once: so the order of the layers, which of them send error down, and the sizes
-        that ``dfa`` and ``drtp`` need are known at once, and not only after the first batch.
+        and axes that ``dfa`` and ``drtp`` need are known at once, and not only after the first batch.
     classes
         Width of the network's output, for ``dfa`` and ``drtp``; default: as ``sample`` shows, or that of the last
         converted layer.
+    batch_axis
+        Axis that counts the examples in inputs of linear layers with more than two: 0 for (batch, sequence, feature),
+        1 for (sequence, batch, feature). Needed by ``dfa``, ``drtp`` and ``reduction="sum"``; default: as ``sample``
+        shows, by the number of examples in the network's output (batch, classes).
     **coefficients
         Of the rule, if ``rule`` is a name.
 
@@ -77,6 +82,8 @@ def transport_free(
         raise InputError("transport_free: the model is converted already; convert the original")
     if classes is not None and (not isinstance(classes, int) or classes < 1):
         raise InputError(f"transport_free: classes must be a positive whole number, got {classes!r}")
+    if batch_axis is not None and (isinstance(batch_axis, bool) or not isinstance(batch_axis, int) or batch_axis < 0):
+        raise InputError(f"transport_free: batch_axis must be a whole number from 0 on, got {batch_axis!r}")
     try:
         model = copied(model)
     except RuntimeError as error:  # a computed tensor among its attributes, as torch.nn.utils.weight_norm leaves
@@ -87,16 +94,26 @@ def transport_free(
             f"transport_free: {type(model).__name__} has no layer to convert; known: "
             + ", ".join(base.__name__ for base in SYNAPTIC)
         )
+    axes: dict[nn.Module, int | None] = dict.fromkeys(layers, batch_axis)
+    if sample is not None and rule.counts_examples:
+        output, shapes = _inputs(model, layers, sample)
+        if batch_axis is None:
+            axes |= {layer: batch_axis_of(shape, count_examples(output)) for layer, shape in shapes.items()}
+        if isinstance(rule, Direct) and classes is None:
+            classes = _width(output)
     error_path = None
     if isinstance(rule, Direct):
-        error_path = ErrorPath(rule, classes or (_outputs(layers[-1]) if sample is None else _width(model, sample)))
+        error_path = ErrorPath(rule, classes or _outputs(layers[-1]))
         error_path.attach(model)
     tied: dict[int, nn.Parameter] = {}
     for layer in layers:
         layer.__class__ = SYNAPTIC[type(layer)]
         assert isinstance(layer, Synaptic)
+        layer.batch_axis = axes[layer]
         layer.attach(rule, None if error_path else tied.get(id(layer.weight)), error_path)
         tied[id(layer.weight)] = layer.feedback  # type: ignore[assignment]
+    if "weight_grad" in rule.shares:
+        _share_gradients(model)
     _protect_outputs(model, rule)
     if sample is not None:
         _run(model, sample)
@@ -249,6 +266,23 @@ def _outputs(layer: nn.Module) -> int:
     return int(getattr(layer, "out_features", None) or layer.out_channels)  # type: ignore[arg-type]
 
 
+def _share_gradients(model: nn.Module) -> None:
+    """Let B take what other modules ask of a weight that they share with its layer, or refuse such modules."""
+    layers = {id(layer.weight): layer for _, layer in synapses(model)}
+    for name, module in model.named_modules():
+        for parameter in () if isinstance(module, Synaptic) else module.parameters(recurse=False):
+            layer = layers.get(id(parameter))
+            if layer is None:
+                continue
+            if not (type(module) is nn.Embedding and module.max_norm is None):
+                raise InputError(
+                    f"transport_free: {layer.rule.name}: {name} ({type(module).__name__}) uses the weight of {layer}, "
+                    "and B would not take its share of W's gradient; untie them, or convert by another rule"
+                )
+            module.__class__ = TiedEmbedding
+            module.tie(layer)  # type: ignore[operator]
+
+
 def _protect_outputs(model: nn.Module, rule: Rule) -> None:
     """Stop activations from overwriting what B learns from, where it learns from the layer's output."""
     for module in model.modules() if "output" in rule.shares else ():
@@ -268,9 +302,42 @@ def _run(model: nn.Module, sample: Tensor) -> Any:
             module.training = mode
 
 
-def _width(model: nn.Module, sample: Tensor) -> int:
+def _inputs(model: nn.Module, layers: list[nn.Module], sample: Tensor) -> tuple[Any, dict[nn.Module, torch.Size]]:
+    """Run the network once; return its output and the shape of each layer's input, the last one of each."""
+    shapes: dict[nn.Module, torch.Size] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        shapes[layer] = inputs[0].shape
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        return _run(model, sample), shapes
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def count_examples(output: Any) -> int | None:
+    """Return the number of examples that the network's output (batch, classes) shows; None if there is none such."""
+    matrices = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.dim() == 2]
+    return len(matrices[0]) if matrices else None
+
+
+def batch_axis_of(shape: Sequence[int], examples: int | None) -> int | None:
+    """Return the axis of a layer's input whose size is the number of examples; None where that is not one axis.
+
+    Examples
+    --------
+    >>> batch_axis_of((7, 32, 16), 32), batch_axis_of((32, 32, 16), 32)
+    (1, None)
+    """
+    axes = [axis for axis, size in enumerate(shape[:-1]) if size == examples]
+    return axes[0] if len(axes) == 1 else None
+
+
+def _width(output: Any) -> int:
     """Return the width of the network's output, whose error direct rules project."""
-    for leaf in tree_leaves(_run(model, sample)):
+    for leaf in tree_leaves(output):
         if isinstance(leaf, Tensor) and leaf.dim() == 2:
             return leaf.shape[1]
     raise InputError("transport_free: no output of the network has the shape (batch, classes); give classes=")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -16,11 +17,12 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils.hooks import RemovableHandle
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.operations import Convolution, Dense, Operation
 from wtdiag.trainers.layers.place import Place, traced_order
-from wtdiag.trainers.layers.synapse import DirectSynapse, Synapse
+from wtdiag.trainers.layers.synapse import DirectSynapse, SharedWeight, Synapse
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
 from wtdiag.trainers.rules.direct import Direct
@@ -49,6 +51,8 @@ class Synaptic(nn.Module):
         ``requires_grad=False``; with ``bp`` it is ``weight`` itself.
     place : Place
         Where the layer stands among the others, and what its passes have shown.
+    batch_axis : int or None
+        Axis that counts the examples in inputs of linear layers with more than two; None where it is not known.
     """
 
     weight: Tensor
@@ -58,6 +62,7 @@ class Synaptic(nn.Module):
     op: Operation
     place: Place
     tracer: Tracer | None = None
+    batch_axis: int | None = None
     error_path: ErrorPath | None = None
 
     def __init__(self, *args: Any, rule: str | Rule, **kwargs: Any) -> None:
@@ -77,6 +82,18 @@ class Synaptic(nn.Module):
             self.feedback = nn.Parameter(torch.empty_like(self.weight), requires_grad=rule.learned)
             self._init_feedback()
             self.refresh()
+            if "weight_grad" in rule.shares:
+                self._watch_gradients()
+
+    def shared_weight(self) -> Tensor:
+        """Return W for use beside the layer, in a penalty for instance.
+
+        Under Kolen-Pollack B takes what is asked of W there, too; under other rules this is ``weight``.
+        """
+        both = self.weight.requires_grad and self.feedback.requires_grad
+        if not both or "weight_grad" not in self.rule.shares:
+            return self.weight
+        return SharedWeight.apply(self.weight, self.feedback)  # type: ignore[no-any-return]
 
     def refresh(self) -> None:
         """Bring ``feedback`` up to date with ``weight`` where the rule ties them (sign symmetry)."""
@@ -130,6 +147,34 @@ class Synaptic(nn.Module):
                 return hook.compute_weight(self, do_power_iteration=False)
         return getattr(self, name).detach()  # type: ignore[no-any-return]
 
+    def _watch_gradients(self) -> None:
+        """Warn after the first backward pass if the gradients of W and B differ by more than the rule's own part.
+
+        That part lies along W − B: so it decays, however often the layer was used.
+        """
+        weight, feedback = self.weight, self.feedback
+        handles: list[RemovableHandle] = []
+
+        @torch.no_grad()
+        def compare(_: Tensor) -> None:
+            if weight.grad is None or feedback.grad is None:
+                return
+            for handle in handles:
+                handle.remove()
+            apart, difference = (weight - feedback).double(), (weight.grad - feedback.grad).double()
+            rest = difference - (difference * apart).sum() / apart.square().sum() * apart
+            rounding = torch.finfo(feedback.grad.dtype).eps ** 0.5
+            if rest.norm() > rounding * (weight.grad.norm() + feedback.grad.norm()):
+                warnings.warn(
+                    f"{self.rule.name}: {self}: the gradient of W holds what B does not see (a penalty on W, another "
+                    "use of it, a hook), so W − B will not decay; use layer.shared_weight() there",
+                    stacklevel=2,
+                )
+
+        for parameter in (weight, feedback):
+            if parameter.is_leaf and parameter.requires_grad:
+                handles.append(parameter.register_post_accumulate_grad_hook(compare))  # type: ignore[no-untyped-call]
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rule={self.rule.name}"
 
@@ -164,6 +209,7 @@ class Synaptic(nn.Module):
                 place.order = traced_order(place.key)
         if not compiling and place.order is None:
             place.ran()
+        batch_axis = self.axis_of_examples(x)
         if self.error_path is not None:
             self._materialize(x, self.error_path.classes)
         elif (
@@ -173,15 +219,36 @@ class Synaptic(nn.Module):
         if self.tracer is not None:
             return self.tracer.apply(self, x, op)
         if self.error_path is not None:
-            y, silent = DirectSynapse.apply(x, self.weight, self.feedback, self.bias, op, self.rule)
+            y, silent = DirectSynapse.apply(x, self.weight, self.feedback, self.bias, op, self.rule, batch_axis)
             if torch.is_grad_enabled():
                 self.error_path.silent.append(silent)
         else:
             feedback = None if self.rule.transports else self.feedback
-            y = Synapse.apply(x, self.weight, feedback, self.bias, op, self.rule)
+            y = Synapse.apply(x, self.weight, feedback, self.bias, op, self.rule, batch_axis)
         if not compiling:
             place.connected(x, y)
         return y  # type: ignore[no-any-return]
+
+    def axis_of_examples(self, x: Tensor) -> int | None:
+        """Return which axis of the input counts the examples, or None where that is not known.
+
+        Raises
+        ------
+        InputError
+            If it is not known and the rule depends on it.
+        """
+        if x.dim() <= 2 or self.op.channels_first:
+            return 0
+        axis = self.batch_axis
+        if axis is None and self.rule.counts_examples:
+            raise InputError(
+                f"{self.rule.name}: which axis counts the examples in a linear layer's input of shape "
+                f"{tuple(x.shape)} is not known; give transport_free(..., batch_axis=…), or a sample= whose batch size "
+                "differs from its other sizes"
+            )
+        if axis is not None and axis >= x.dim() - 1:
+            raise InputError(f"batch_axis: {axis} is none of the axes of examples and positions in {tuple(x.shape)}")
+        return axis
 
     def _materialize(self, x: Tensor, classes: int) -> None:
         if isinstance(self.feedback, UninitializedParameter):
@@ -354,6 +421,22 @@ class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
 
 class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
     """`torch.nn.ConvTranspose3d` with feedback weights."""
+
+
+class TiedEmbedding(nn.Embedding):
+    """`torch.nn.Embedding` tied to a layer whose B takes what the embedding asks of W, too (Kolen-Pollack)."""
+
+    layer: Linear
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        weight = self.layer.shared_weight()
+        return F.embedding(
+            input, weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
+        )
+
+    def tie(self, layer: Linear) -> None:
+        """Share the weight of ``layer``, as a plain attribute: it is no module of this one."""
+        object.__setattr__(self, "layer", layer)
 
 
 SYNAPTIC: dict[type[nn.Module], type[Synaptic]] = {

@@ -25,13 +25,19 @@ class Synapse(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | None, op: Operation, rule: Rule
+        x: Tensor,
+        weight: Tensor,
+        feedback: Tensor | None,
+        bias: Tensor | None,
+        op: Operation,
+        rule: Rule,
+        batch_axis: int | None,
     ) -> Tensor:
         return op.apply(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, feedback, bias, ctx.op, ctx.rule = inputs
+        x, weight, feedback, bias, ctx.op, ctx.rule, ctx.batch_axis = inputs
         shares = ctx.rule.shares
         # Only what the rule reads is kept: a rule without transport never holds W between forward and backward.
         ctx.save_for_backward(
@@ -47,16 +53,39 @@ class Synapse(torch.autograd.Function):
         x, feedback, weight, output, bias = _saved(ctx)
         op, rule = ctx.op, ctx.rule
         need_x, need_w, need_feedback, need_bias = ctx.needs_input_grad[:4]
-        need_product = need_w or (need_feedback and "weight_grad" in rule.shares)
         x = x.to(dy.dtype)
-        dx, dw, dbias = op.backward(dy, x, feedback.to(dy.dtype), (need_x, need_product, need_bias))
+        if rule.learned:
+            # B learns from its local gradient alone: a backward pass through this one has to pass B by.
+            feedback = feedback.detach()
+        dx, dw, dbias = op.backward(dy, x, feedback.to(dy.dtype), (need_x, need_w, need_bias))
         dfeedback = None
         if rule.learned and (need_w or need_feedback):
             y = None if output is None else _without_bias(op, output.to(dy.dtype), bias)
-            s = Local(op, x, feedback, op.positions(x, dy), y, weight, dw)  # type: ignore[arg-type]
-            dfeedback = rule.feedback_grad(s) if need_feedback else None
+            w = None if weight is None else weight.detach()
+            s = Local(op, x, feedback, op.positions(x, dy), y, w, dw, ctx.batch_axis)  # type: ignore[arg-type]
+            if need_feedback:
+                with torch.no_grad():
+                    if dw is None and "weight_grad" in rule.shares:  # a frozen W
+                        s.weight_grad = rule.weight_grad_at_rest(s)
+                    dfeedback = rule.feedback_grad(s)
             dw = rule.weight_grad(s) if need_w else None
-        return dx, dw if need_w else None, dfeedback, dbias, None, None
+        return dx, dw, dfeedback, dbias, None, None, None
+
+
+class SharedWeight(torch.autograd.Function):
+    """W as it is, for use beside its layer; backward, B is asked for the same as W."""
+
+    @staticmethod
+    def forward(weight: Tensor, feedback: Tensor) -> Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, gradient.detach()
 
 
 class DirectSynapse(torch.autograd.Function):
@@ -68,13 +97,19 @@ class DirectSynapse(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, feedback: Tensor, bias: Tensor | None, op: Operation, rule: Direct
+        x: Tensor,
+        weight: Tensor,
+        feedback: Tensor,
+        bias: Tensor | None,
+        op: Operation,
+        rule: Direct,
+        batch_axis: int,
     ) -> tuple[Tensor, Tensor]:
-        return op.apply(x, weight, bias), x.new_zeros(x.shape[0], feedback.shape[0])
+        return op.apply(x, weight, bias), x.new_zeros(x.shape[batch_axis], feedback.shape[0])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, weight, feedback, _, ctx.op, ctx.rule = inputs
+        x, weight, feedback, _, ctx.op, ctx.rule, ctx.batch_axis = inputs
         ctx.save_for_backward(x, feedback)
         ctx.weight_shape = weight.shape
         ctx.set_materialize_grads(False)
@@ -84,7 +119,7 @@ class DirectSynapse(torch.autograd.Function):
         x, feedback = ctx.saved_tensors
         need_x, need_w, _, need_bias = ctx.needs_input_grad[:4]
         if dy is None:
-            return (None,) * 6
+            return (None,) * 7
         if signal is None:
             raise RuntimeError(
                 f"{ctx.rule.name}: the output error never reached a layer; call the converted model itself, not its "
@@ -93,8 +128,8 @@ class DirectSynapse(torch.autograd.Function):
         # W only lends its shape to the weight gradient, so that it need not be held between forward and backward.
         like_w = dy.new_empty(1).expand(ctx.weight_shape)
         _, dw, dbias = ctx.op.backward(dy, x.to(dy.dtype), like_w, (False, need_w, need_bias))
-        dx = project(signal, feedback, x).to(dy.dtype) if need_x else None
-        return dx, dw, None, dbias, None, None
+        dx = project(signal, feedback, x, ctx.batch_axis).to(dy.dtype) if need_x else None
+        return dx, dw, None, dbias, None, None, None
 
 
 # `apply` asks for these signatures in every call, and finding one out costs as much as a small layer's forward pass.
@@ -102,11 +137,13 @@ for _function in (Synapse, DirectSynapse):
     _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[union-attr]
 
 
-def project(signal: Tensor, feedback: Tensor, x: Tensor) -> Tensor:
+def project(signal: Tensor, feedback: Tensor, x: Tensor, batch_axis: int) -> Tensor:
     """Return Bᵀ e in the shape of ``x``; inputs with positions that B does not know get the same error at each."""
     error = signal @ feedback.flatten(1).to(signal.dtype)
     shape = feedback.shape[1:]
-    return error.view(-1, *(1,) * (x.dim() - 1 - len(shape)), *shape).expand(x.shape)
+    outer = [1] * (x.dim() - len(shape))
+    outer[batch_axis] = len(error)
+    return error.view(*outer, *shape).expand(x.shape)
 
 
 def _without_bias(op: Operation, output: Tensor, bias: Tensor | None) -> Tensor:

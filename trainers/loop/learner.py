@@ -36,6 +36,7 @@ class Learner:
         feedback = feedback_parameters(model)
         self.forward = [p for name, p in model.named_parameters() if name not in feedback and p.requires_grad]
         self.feedback = learned
+        self._shared = {layer.feedback: layer.weight for layer in layers if "weight_grad" in layer.rule.shares}
         rule = layers[0].rule
         kind = settings.feedback_optimizer or rule.recipe.optimizer
         self._together = together = learned if kind == "forward" else []
@@ -78,12 +79,16 @@ class Learner:
             parameter.grad = None
         if self.settings.alternate or self.settings.delay:
             for feedback in self.feedback:
-                feedback.requires_grad_(self.phase(step) != "task")
+                # Feedback that shares the forward weights' steps takes part in all of them.
+                feedback.requires_grad_(self.phase(step) != "task" or feedback in self._shared)
 
     def step(self, step: int) -> None:
         """Move the weights after the backward pass."""
         phase, (lr, feedback_lr) = self.phase(step), self.rates(step)
         if phase == "feedback":
+            for feedback, weight in self._shared.items():
+                if weight.grad is not None:  # B takes W's whole update: here none but the decay of W − B
+                    feedback.grad -= weight.grad  # type: ignore[operator]
             for parameter in self.forward:
                 parameter.grad = None  # an optimiser passes over what has no gradient
         elif self.settings.clip_norm is not None:

@@ -78,6 +78,8 @@ class Use:
     x: Tensor
     weight: Tensor
     positions: int
+    examples_known: bool = True
+    """Whether the first axis of x is known to count the examples."""
 
     def to(self, dtype: torch.dtype) -> Use:
         """Return the same in another precision."""
@@ -99,13 +101,15 @@ class Use:
         return total
 
     def deviation(self, feedback: Tensor, draw: int, seed: int) -> Tensor:
-        """Return a sample of (gradient of a batch of this size − its mean) at B; NaN for a batch of one.
+        """Return a sample of (gradient of a batch of this size − its mean) at B.
+
+        NaN for a batch of one, and where it is not known which axis counts the examples.
 
         It is the difference between the gradients of two halves of the batch, with noise of their own, scaled to the
         variance of the whole.
         """
         half = len(self.x) // 2
-        if not half:
+        if not half or not self.examples_known:
             return torch.full_like(feedback, math.nan)
         drawn = torch.Generator().manual_seed(draw)
         order = torch.randperm(len(self.x), generator=drawn, device="cpu").to(self.x.device)
@@ -121,8 +125,7 @@ class Use:
         if "output" in self.rule.shares:
             s.y = self._y if x is self.x else self.op.apply(x, self.weight)
         if "weight_grad" in self.rule.shares:
-            s.weight_grad = torch.zeros_like(self.weight)
-            s.weight_grad = -self.rule.weight_grad(s)
+            s.weight_grad = self.rule.weight_grad_at_rest(s)
         return s
 
     @cached_property

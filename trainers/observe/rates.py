@@ -82,7 +82,7 @@ class Rates:
             "optimizer": optimizer,
             "momentum": momentum if optimizer == "sgd" else 0.0,
             "nesterov": settings.nesterov and optimizer == "sgd" and momentum > 0,
-            "interval": 1 if self._waits(step) else settings.alternate + 1,
+            "interval": 1 if self._waits(step) or "weight_grad" in rule.shares else settings.alternate + 1,
             "weight_decay": settings.weight_decay if together and optimizer != "adamw" else 0.0,
             "update_noise": lr * settings.update_noise * math.sqrt(noises) if settings.update_noise else 0.0,
             "batch_size": settings.batch_size,

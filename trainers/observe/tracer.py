@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.layers.convert import batch_axis_of, count_examples, synapses
 from wtdiag.trainers.layers.synapse import project
 from wtdiag.trainers.observe.laws import Law, LayerOperator, Use
 
@@ -56,7 +56,9 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
      '2': ['sent_exact', 'sent_local', 'weight_gradient', 'weight_gradient_exact']}
     """
     with tracing(model) as tracer, torch.enable_grad():
-        value = loss(model(x), target)
+        output = model(x)
+        tracer.find_examples(count_examples(output))
+        value = loss(output, target)
         exact, _ = tracer.backward(value, exact=tracer.calls)
         ruled, _ = tracer.backward(value, exact=())
     names = {layer: name for name, layer in synapses(model)}
@@ -73,12 +75,12 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
                     found[names[layer]][kind] = _to_numpy(torch.stack(parts).sum(0))
             if layer.rule.learned:
                 uses = tuple(_use(each, call) for each in together for call in calls[each])
-                found[names[layer]]["law"] = Law(uses, examples=len(x))
+                found[names[layer]]["law"] = Law(uses, examples=len(uses[0].x))
     return found
 
 
 def _signals(layer: Synaptic, calls: list[Call], ruled: list[Error], exact: list[Error]) -> dict[str, Any]:
-    first = calls[0].x
+    first = calls[0].examples_first(calls[0].x)
     found: dict[str, Any] = {"operator": LayerOperator(calls[0].op, tuple(first.shape[1:]), first.device)}
     b = layer.effective_feedback() if layer.error_path is None else None
     tensors: dict[str, Sequence[Tensor | None]] = {
@@ -92,7 +94,7 @@ def _signals(layer: Synaptic, calls: list[Call], ruled: list[Error], exact: list
         "sent_exact": [error.sent for error in exact],
     }
     for kind, uses in tensors.items():
-        known = [use for use in uses if use is not None]
+        known = [call.examples_first(use) for call, use in zip(calls, uses, strict=True) if use is not None]
         if len(known) == len(uses):
             found[kind] = _array(known, channels_first=layer.op.channels_first)
     return found
@@ -115,7 +117,9 @@ def _gradients(calls: list[Call], errors: list[Error]) -> list[Tensor]:
 def _use(layer: Synaptic, call: Call) -> Use:
     # A copy of W, so that the law outlives the next training step.
     w = call.weight.detach().to(call.x.dtype, copy=True)
-    return Use(layer.rule, call.op, call.x, w, call.positions)
+    x = call.examples_first(call.x)
+    positions = call.op.positions(x, call.op.apply(x[:1], w))
+    return Use(layer.rule, call.op, x, w, positions, examples_known=call.batch_axis is not None)
 
 
 def _array(signals: list[Tensor], *, channels_first: bool) -> np.ndarray[Any, Any]:
@@ -148,8 +152,12 @@ class Call:
     op: Operation
     x: Tensor
     weight: Tensor
-    positions: int
+    batch_axis: int | None
     error: Error = field(default_factory=Error)
+
+    def examples_first(self, signal: Tensor) -> Tensor:
+        """Return a signal of this use with the axis of examples, if it is known, moved to the front."""
+        return signal.movedim(self.batch_axis or 0, 0)
 
 
 class SynapseTracer:
@@ -200,6 +208,12 @@ class SynapseTracer:
         errors = {layer: [call.error for call in calls] for layer, calls in self.calls.items()}
         return errors, gradients[len(self._anchors) :]
 
+    def find_examples(self, count: int | None) -> None:
+        """Find the axis of examples from their number in the uses that do not know it."""
+        for call in self._all():
+            if call.batch_axis is None:
+                call.batch_axis = batch_axis_of(call.x.shape, count)
+
     def _all(self) -> Iterator[Call]:
         for calls in self.calls.values():
             yield from calls
@@ -212,11 +226,12 @@ class _TracedSynapse(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Call]:
         y = op.apply(x, weight, layer.bias)
         seen = x.detach() if x.dim() > 1 else x.detach()[None]
-        call = Call(op, seen, weight, op.positions(seen, y))
+        call = Call(op, seen, weight, layer.axis_of_examples(x))
         ctx.layer, ctx.tracer, ctx.call = layer, tracer, call
         ctx.save_for_backward(x)
         ctx.set_materialize_grads(False)
-        return y, y.new_zeros((x.shape[0], layer.error_path.classes) if layer.error_path else ()), call
+        shape = (x.shape[call.batch_axis], layer.error_path.classes) if layer.error_path else ()  # type: ignore[index]
+        return y, y.new_zeros(shape), call
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, signal: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
@@ -230,7 +245,7 @@ class _TracedSynapse(torch.autograd.Function):
         if layer not in ctx.tracer.exact and layer.error_path is not None:
             if signal is None:
                 raise RuntimeError(f"{layer.rule.name}: the output error never reached a layer; is the loss another's?")
-            sent = project(signal, layer.feedback, x)
+            sent = project(signal, layer.feedback, x, call.batch_axis)
         else:
             exact = layer in ctx.tracer.exact or layer.rule.transports
             matrix = call.weight if exact else layer.effective_feedback()

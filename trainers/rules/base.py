@@ -49,6 +49,8 @@ class Rule:
     """Whether part of B follows W, without learning, by `tie`: sign symmetry."""
     shares: ClassVar[frozenset[str]] = frozenset()
     """Which of "weight", "output", "weight_grad" the local gradients read beside x and B."""
+    counts_examples: ClassVar[bool] = False
+    """Whether the rule has to know which axis of a layer's input counts the examples."""
     recipe: ClassVar[Recipe] = Recipe()
 
     def __post_init__(self) -> None:
@@ -74,6 +76,11 @@ class Rule:
     def weight_grad(self, s: Local) -> Tensor:
         """Return W's gradient: the task's, which may be changed in place, plus what the rule itself asks of W."""
         return s.weight_grad
+
+    def weight_grad_at_rest(self, s: Local) -> Tensor:
+        """Return the task's gradient of a W that stands still: what balances the rule's own."""
+        s.weight_grad = s.weight.new_zeros(s.weight.shape)
+        return -self.weight_grad(s)
 
 
 @dataclass(frozen=True, kw_only=True)

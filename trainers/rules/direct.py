@@ -19,6 +19,8 @@ class Direct(Rule):
     ``scale`` is B's standard deviation in units of √(1 / classes).
     """
 
+    counts_examples = True
+
     scale: float = positive(1.0, initial=True)
 
     def init_feedback(self, feedback: Tensor, std: float) -> None:

@@ -28,6 +28,6 @@ class DirectRandomTargetProjection(Direct):
     reference = "Frenkel, Lefebvre & Bol 2021, Frontiers in Neuroscience 15:629892"
 
     def signal(self, error: Tensor, output: Tensor) -> Tensor:
-        count = error.shape[0]
+        count = max(1, len(error))
         target = (output.float().softmax(1) - count * error.float()).argmax(1, keepdim=True)
         return error.new_zeros(error.shape).scatter_(1, target, -1.0 / count)

@@ -18,7 +18,8 @@ class Local:
     """What a synapse can see when its feedback weights learn; all tensors are detached.
 
     ``y`` (W x, without bias), ``weight`` and ``weight_grad`` are there only if the rule's ``shares`` asks for them;
-    ``positions`` is how often one example uses the weights.
+    ``positions`` is how often one example uses the weights, where the first axis of ``x`` counts the examples, and
+    ``batch_axis`` is the axis that does count them, or None if it is not known.
     """
 
     op: Operation
@@ -28,6 +29,7 @@ class Local:
     y: Tensor = None  # type: ignore[assignment]
     weight: Tensor = None  # type: ignore[assignment]
     weight_grad: Tensor = None  # type: ignore[assignment]
+    batch_axis: int | None = 0
 
     def apply(self, x: Tensor) -> Tensor:
         """Return B x."""
@@ -42,9 +44,17 @@ class Local:
         return self.op.outer(x, y, self.feedback).to(self.feedback.dtype)
 
     def examples(self, reduction: str) -> int:
-        """Return what a sum over the batch is divided by: examples, times positions if they are averaged."""
-        batch = self.x.shape[0] if self.x.dim() > 1 else 1
-        return max(1, batch * (self.positions if reduction == "mean" else 1))  # an empty batch sums to zero
+        """Return what a sum over the batch is divided by: examples, times positions if they are averaged.
+
+        Examples times positions are the same whichever axis counts the examples.
+        """
+        count = 1
+        if self.x.dim() > 1 and reduction == "mean":
+            count = self.x.shape[0] * self.positions
+        elif self.x.dim() > 1:
+            assert self.batch_axis is not None, "the layer refuses such inputs"
+            count = self.x.shape[self.batch_axis]
+        return max(1, count)  # an empty batch sums to zero
 
     def mirror(self, noise: str, std: float) -> Local:
         """Return the same synapse driven by fresh iid noise instead of its input: the mirror phase."""
@@ -53,7 +63,7 @@ class Local:
         else:
             x = torch.rand_like(self.x).sub_(0.5).mul_(std * 12**0.5)
         y = self.op.apply(x, self.weight.to(x.dtype))
-        return Local(self.op, x, self.feedback, self.positions, y, self.weight)
+        return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
 
 
 def add_scaled(total: Tensor, term: Tensor, scale: float, *, in_place: bool = False) -> Tensor:

@@ -73,7 +73,7 @@ def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> 
     coefficients
         By primitive; a zero costs nothing.
     reduction
-        "mean" or "sum" over the positions of a convolution.
+        "mean" or "sum" over the positions of a convolution or a sequence.
     """
     active = {PRIMITIVES[name]: value for name, value in coefficients.items() if value}
     if not active:

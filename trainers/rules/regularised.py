@@ -25,7 +25,7 @@ class Regularised(RandomFeedback):
     noise, noise_std
         Distribution, "normal" or "uniform" (both of zero mean), and standard deviation of that noise.
     reduction
-        "mean" or "sum" over the positions of a convolution; the sum makes coefficients grow with the map.
+        "mean" or "sum" over the positions of a convolution or a sequence; the sum makes coefficients grow with them.
     scale
         Standard deviation of the initial B in units of the layer's He deviation.
     """
@@ -48,6 +48,12 @@ class Regularised(RandomFeedback):
         if self.inputs == "noise":
             return frozenset({"weight"})
         return frozenset().union(*(PRIMITIVES[name].reads for name, value in self.coefficients.items() if value))
+
+    @property
+    def counts_examples(self) -> bool:  # type: ignore[override]
+        """Whether a sum over positions is averaged over the examples alone."""
+        products = [name for name, value in self.coefficients.items() if value and not PRIMITIVES[name].matrix]
+        return self.reduction == "sum" and bool(products)
 
     def feedback_grad(self, s: Local) -> Tensor:
         if self.inputs == "noise":

@@ -424,7 +424,7 @@ def test_direct_feedback_refuses_what_it_cannot_serve():
             return self.head(windows.reshape(len(x), -1, 4).mean(1))
 
     with pytest.raises(InputError, match=r"every layer must see the whole batch .* layers saw \[\(2, 5\), \(24, 5\)\]"):
-        train_step(transport_free(Windows(), "dfa"), x)
+        train_step(transport_free(Windows(), "dfa", batch_axis=0), x)
 
     net = transport_free(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)), "dfa", sample=x

@@ -71,7 +71,8 @@ def test_traces_as_one_graph(name):
                 layer.weight.data.mul_(-1.5)
         step(eager, x, target, seed=t)
         step(compiled, x, target, seed=t)
-        assert_same(traced, eager)
+        # A scaled term is rounded before it is added in traced code, and not in eager code.
+        assert_same(traced, eager, **({"rtol": 1e-5, "atol": 1e-8} if RULES[name].learned else {}))
         assert [a.carries_error for _, a in synapses(traced)] == [a.carries_error for _, a in synapses(eager)]
         for (_, a), (_, b) in zip(synapses(traced), synapses(eager), strict=True):
             assert torch.equal(a.feedback, b.feedback)

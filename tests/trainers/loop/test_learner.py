@@ -96,6 +96,15 @@ def test_delay_moves_feedback_alone():
     assert {"0.weight", "0.feedback"} <= moved(model, before)
 
 
+@pytest.mark.parametrize("phases", [{"delay": 1.0}, {"alternate": 2}])
+def test_kolen_pollack_contracts_while_the_forward_weights_wait(phases):
+    model, learner = make("kp", lr=0.05, momentum=0.0, coefficients={"decay": 0.4}, **phases)
+    layer = model[3]
+    start = (layer.weight - layer.feedback).detach().clone()
+    run(model, learner, 15)
+    torch.testing.assert_close(layer.weight - layer.feedback, start * (1 - 0.05 * 0.4) ** 15, rtol=1e-10, atol=1e-12)
+
+
 def test_warm_up_and_schedule_begin_after_the_delay():
     chosen = Settings(rule="sa", warmup=0.5, schedule="cosine", delay=1.0, lr=1.0)
     net = transport_free(nn.Linear(6, 3).double(), chosen.rule_at(0.0, 0.0))

@@ -33,7 +33,7 @@ def probed(model, x):
 
 def layer_of(case, name, **coefficients):
     chosen = CASES[case]
-    model = transport_free(chosen.build(), rule(name, **coefficients))
+    model = transport_free(chosen.build(), rule(name, **coefficients), batch_axis=0)
     return model, chosen.input(), probed(model, chosen.input())["model"]
 
 
@@ -122,7 +122,7 @@ def over_all_noise(make, x, feedback, **coefficients):
     """The expected gradient as a sum over every single entry of the map: exact for what is quadratic in the noise."""
     size = math.prod(x.shape[1:])
     units = 0.7 * size**0.5 * torch.eye(size, dtype=torch.float64).view(size, *x.shape[1:])
-    twin = transport_free(make(), rule("sum", **coefficients))
+    twin = transport_free(make(), rule("sum", **coefficients), batch_axis=0)
     with torch.no_grad():
         twin.feedback.copy_(feedback)
     square(twin(units), None).backward()

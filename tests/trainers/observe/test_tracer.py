@@ -77,6 +77,47 @@ def test_signals_are_the_written_out_ones(batch):
     assert "sent" not in signals["1"]
 
 
+class Sequences(nn.Module):
+    """A network over (batch, sequence, feature), or with the first two axes swapped, and classes of sequences."""
+
+    def __init__(self, batch_axis):
+        super().__init__()
+        torch.manual_seed(3)
+        self.position = 1 - batch_axis
+        self.body = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 6), nn.Tanh()).double()
+        self.head = nn.Linear(6, 3).double()
+
+    def forward(self, x):
+        return self.head(self.body(x).mean(self.position))
+
+
+@pytest.mark.parametrize("rule", ["ia", "dfa"])
+@pytest.mark.parametrize("known", ["named", "by its size", "not"])
+def test_examples_are_found_wherever_their_axis_is(rule, known):
+    torch.manual_seed(4)
+    x, y = torch.randn(5, 5 if known != "by its size" else 4, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    signals = []
+    for axis in (0, 1):
+        torch.manual_seed(5)
+        given = {} if known != "named" else {"batch_axis": axis}
+        sample = x[:, :4].movedim(0, axis) if rule == "dfa" else None
+        model = transport_free(Sequences(axis), rule, sample=sample, **given)
+        signals.append(error_signals(model, x.movedim(0, axis), y))
+    for layer, found in signals[0].items():
+        other = signals[1][layer]
+        assert found["operator"].shape == ((5 if known != "by its size" else 4, 6 if layer == "body.0" else 7)
+                                           if layer != "head" else (6,))  # fmt: skip
+        for kind, value in found.items():
+            if isinstance(value, np.ndarray) and known != "not":
+                np.testing.assert_allclose(other[kind], value, rtol=1e-9, atol=1e-12)
+        if rule == "ia":
+            b = np.random.default_rng(0).standard_normal(found["weight_gradient"].shape)
+            noise = [each[layer]["law"].noise(b, 3) for each in signals]
+            np.testing.assert_allclose(noise[1], noise[0], rtol=1e-9, atol=1e-12)
+            assert np.isfinite(noise[0]).all() == (known != "not" or layer == "head")
+            np.testing.assert_allclose(other["law"].gradient(b), found["law"].gradient(b), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("rule", [name for name in RULES if RULES[name].tied])
 def test_sign_rules_are_seen_with_the_signs_of_now(rule, batch):
     model = transport_free(network(), rule, sample=batch[0])

@@ -394,6 +394,159 @@ def test_fixed_feedback_has_no_gradient_and_survives_weight_decay(name, kind):
         assert name == "brsf" or torch.equal(layer.feedback.abs(), before[key])
 
 
+# Backward passes through backward passes
+
+
+def alike(net: nn.Module) -> nn.Module:
+    """The network with the same weights whose feedback is the same, but fixed."""
+    twin = copy.deepcopy(net)
+    for _, layer in synapses(twin):
+        layer.rule = rule("fa")
+        layer.feedback.requires_grad_(False)
+    return twin
+
+
+def close(got: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_gradient_penalty_leaves_feedback_its_local_gradient(name, kind):
+    net, x, target = network(kind, name)
+    local, fixed = copy.deepcopy(net), alike(net)
+    for each in (net, fixed):
+        given = x.clone().requires_grad_()
+        loss = F.cross_entropy(each(given), target)
+        (dx,) = torch.autograd.grad(loss, given, create_graph=True)
+        torch.manual_seed(1)
+        (loss + 300 * dx.square().sum()).backward()
+    torch.manual_seed(1)
+    F.cross_entropy(local(x), target).backward()
+    for key, layer in synapses(net):
+        other = fixed.get_submodule(key)
+        decay = layer.rule.decay if name == "kp" else 0.0
+        close(layer.weight.grad, other.weight.grad + decay * layer.weight.detach())
+        close(layer.bias.grad, other.bias.grad)
+        if name == "kp":
+            close(layer.feedback.grad, other.weight.grad + decay * layer.feedback.detach())
+        else:
+            close(layer.feedback.grad, local.get_submodule(key).feedback.grad)
+            plain = local.get_submodule(key).weight.grad
+            assert (layer.weight.grad - plain).norm() > 0.1 * plain.norm()  # the penalty is felt
+
+
+def inner_step(net: nn.Module, x: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Parameters after a step that can be differentiated, as meta-learning takes one."""
+    trained = {key: p for key, p in net.named_parameters() if p.requires_grad}
+    moved = torch.autograd.grad(F.cross_entropy(net(x), target), list(trained.values()), create_graph=True)
+    return dict(net.named_parameters()) | {
+        key: p - 0.5 * gradient for (key, p), gradient in zip(trained.items(), moved, strict=True)
+    }
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in LEARNED if name != "wm"])  # whose noise each pass draws anew
+def test_a_step_through_a_step_adds_one_local_gradient_for_each(name, kind):
+    net, x, target = network(kind, name)
+    local, fixed = copy.deepcopy(net), alike(net)
+    after = inner_step(net, x, target)
+    F.cross_entropy(torch.func.functional_call(net, after, (x.flip(0),)), target).backward()
+    outer = {key: p.detach().requires_grad_(net.get_parameter(key).requires_grad) for key, p in after.items()}
+    F.cross_entropy(torch.func.functional_call(local, outer, (x.flip(0),)), target).backward()
+    step(local, x, target)
+    decay = 0.0
+    if name == "kp":  # its own decay is no part of the task that is differentiated
+        decay = net[0].rule.decay
+    else:
+        learnt = {key: p.detach() for key, p in after.items() if key.endswith("feedback")}
+        F.cross_entropy(
+            torch.func.functional_call(fixed, inner_step(fixed, x, target) | learnt, (x.flip(0),)), target
+        ).backward()
+    for key, layer in synapses(net):
+        w, b = f"{key}.weight", f"{key}.feedback"
+        if name == "kp":
+            apart = (layer.weight - layer.feedback + after[w] - after[b]).detach()
+            close(layer.weight.grad - layer.feedback.grad, decay * apart)
+        else:
+            close(layer.feedback.grad, outer[b].grad + local.get_submodule(key).feedback.grad)
+            close(layer.weight.grad, fixed.get_submodule(key).weight.grad)
+
+
+# Which axis counts the examples
+
+
+class Encoder(nn.Module):
+    """A transformer over (sequence, batch, feature) or (batch, sequence, feature), and classes of whole sequences."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.sequence = int(batch_first)
+        layer = nn.TransformerEncoderLayer(8, 2, 6, dropout=0.0, batch_first=batch_first)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x).mean(self.sequence))
+
+
+def encoders(name: str, **options) -> list[nn.Module]:
+    torch.manual_seed(1)
+    sample = torch.randn(2, 5, 8, dtype=torch.float64)
+    nets = []
+    for batch_first in (True, False):
+        given = sample if batch_first else sample.transpose(0, 1)
+        nets.append(transport_free(Encoder(batch_first).double(), build(name, **options), sample=given))
+    nets[1].load_state_dict(nets[0].state_dict())
+    return nets
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, {}) for name in RULES if name not in ("wm", "brsf")]  # which draw in the order of the memory
+    + [(name, {"reduction": "sum"}) for name in ("wm-reg", "ia", "sa", "aa", "sum")],
+)
+def test_sequences_first_and_batches_first_learn_the_same(name, options):
+    nets = encoders(name, **options)
+    positions = 3 if options else 4  # as many as examples, where these could be mistaken for each other
+    x, target = torch.randn(4, positions, 8, dtype=torch.float64), torch.arange(4) % 3
+    for net, given in zip(nets, (x, x.transpose(0, 1)), strict=True):
+        step(net, given, target)
+    first, last = (gradients(net, "") for net in nets)
+    assert first.keys() == last.keys()
+    for key in first:
+        close(last[key], first[key])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("dfa", {}), ("drtp", {}), ("ia", {"reduction": "sum"}), ("wm", {"reduction": "sum"})]
+)
+def test_an_axis_of_examples_that_cannot_be_known_is_asked_for(name, options):
+    x, target = torch.randn(4, 4, 8), torch.arange(4) % 3
+    for sample in (None, x):  # no sample, or one in which two axes could be the batch
+        with pytest.raises(InputError, match=rf"^{name}: which axis counts the examples .* \(4, 4, 8\) is not known"):
+            transport_free(Encoder(True), build(name, **options), sample=sample)(x)
+    net = transport_free(Encoder(False), build(name, **options), sample=x, batch_axis=1)
+    step(net, x, target)
+    assert gradients(net, "weight")
+    with pytest.raises(InputError, match=r"^transport_free: batch_axis must be a whole number from 0 on, got -1"):
+        transport_free(Encoder(False), "ia", batch_axis=-1)
+    with pytest.raises(InputError, match=r"^batch_axis: 2 is none of the axes"):
+        transport_free(Encoder(False), "ia", batch_axis=2)(x)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", RULES)
+def test_an_empty_batch_asks_nothing_of_the_weights(name, kind):
+    net, x, target = network(kind, name)
+    step(net.eval(), x[:0], target[:0])
+    for _, layer in synapses(net):
+        decay = layer.rule.decay if name == "kp" else 0.0
+        close(layer.weight.grad, decay * layer.weight.detach())
+        assert not layer.rule.learned or layer.feedback.grad.isfinite().all()
+
+
 # What the theory says
 
 
@@ -416,6 +569,69 @@ def test_kolen_pollack_contracts_exactly(kind, momentum):
     for key, layer in synapses(net):
         torch.testing.assert_close((layer.weight - layer.feedback).detach(), factor * start[key], rtol=1e-9, atol=1e-12)
         assert (layer.weight - weights[key]).norm() > 0.1 * weights[key].norm()  # W did go somewhere
+
+
+class Language(nn.Module):
+    """Token embeddings and a classifier of tokens that share one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        self.hidden = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 5)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.hidden(self.embed(tokens)).tanh())
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize("case", ["frozen", "tied", "penalty", "penalty on the input's gradient"])
+def test_kolen_pollack_contracts_where_more_moves_the_weights_than_the_task(case, accumulated):
+    lr, decay, steps = 0.2, 0.1, 20
+    torch.manual_seed(0)
+    if case == "tied":
+        net = transport_free(Language().double(), "kp", decay=decay)
+        x, target = torch.randint(5, (9,)), torch.randint(5, (9,))
+    else:
+        net, x, target = network("dense", "kp", decay=decay)
+    layers = dict(synapses(net))
+    for layer in layers.values():
+        layer.weight.requires_grad_(case != "frozen")
+    start = {key: (layer.weight - layer.feedback).detach() for key, layer in layers.items()}
+    before = {key: layer.weight.detach().clone() for key, layer in layers.items()}
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        for _ in range(accumulated):
+            given = x if case == "tied" else x.clone().requires_grad_()
+            loss = F.cross_entropy(net(given), target)
+            if case == "penalty":
+                loss = loss + 0.1 * sum(layer.shared_weight().abs().sum() for layer in layers.values())
+            elif case == "penalty on the input's gradient":
+                loss = loss + torch.autograd.grad(loss, given, create_graph=True)[0].square().sum()
+            loss.backward()
+        optimizer.step()
+    for key, layer in layers.items():
+        close((layer.weight - layer.feedback).detach(), (1 - lr * decay * accumulated) ** steps * start[key])
+        assert torch.equal(layer.weight, before[key]) is (case == "frozen")
+
+
+def test_kolen_pollack_says_so_when_it_does_not_see_all_that_moves_the_weights():
+    net, x, target = network("dense", "kp")
+    with pytest.warns(UserWarning, match=r"^kp: Linear\(.*: the gradient of W holds what B does not see") as seen:
+        (F.cross_entropy(net(x), target) + 0.1 * net[2].weight.abs().sum()).backward()
+    assert len(seen) == 1
+    step(net, x, target)  # said once
+
+
+@pytest.mark.parametrize("other", [nn.Bilinear(3, 4, 5), nn.Embedding(5, 4, max_norm=1.0)])
+def test_kolen_pollack_refuses_a_weight_that_others_move(other):
+    head = nn.Linear(4, 5) if isinstance(other, nn.Embedding) else nn.Conv1d(3, 5, 4)
+    head.weight = other.weight
+    with pytest.raises(InputError, match=rf"^transport_free: kp: 0 \({type(other).__name__}\) uses the weight of"):
+        transport_free(nn.Sequential(other, head), "kp")
+    transport_free(nn.Sequential(other, head), "ia")
 
 
 @pytest.mark.parametrize("noise", ["normal", "uniform"])
