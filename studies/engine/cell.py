@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from wtdiag.diagnostics.analysis.analyze import read_analysis
@@ -105,7 +106,9 @@ def outcome_of(path: Path) -> Outcome | None:
     run = open_run(path)
     status = run.config.get("status")
     metrics = run.metrics if (path / METRICS).exists() else pd.DataFrame()
-    step = int(metrics["step"].iloc[-1]) if "step" in metrics and len(metrics) else 0
+    steps = pd.to_numeric(metrics["step"], errors="coerce").dropna() if "step" in metrics else pd.Series(dtype=float)
+    steps = steps[np.isfinite(steps)]
+    step = int(steps.iloc[-1]) if len(steps) else 0
     if status not in ENDED:
         return Outcome("interrupted", "not finished", step)
     accuracy, loss = _last(run, metrics)

@@ -4,7 +4,6 @@ What may happen: a result, or an `InputError` of one line. What may not: another
 2 GB, a file outside read, written or removed, code of the files run, markup of theirs in a page.
 """
 
-import gc
 import resource
 import shutil
 import signal
@@ -337,7 +336,6 @@ def _limited():
     def hang(*_):
         raise _Hang
 
-    gc.collect()
     held = Path("/proc/self/statm").read_text().split()
     size = int(held[5]) * resource.getpagesize()  # data and stack, touched or not
     limits = resource.getrlimit(resource.RLIMIT_DATA)

@@ -46,7 +46,8 @@ class Rates:
         self._lr, self._feedback_lr, epochs = (_logged(metrics, name) for name in ("lr", "feedback_lr", "epoch"))
         self._epoch = 0.0  # steps of one
         if self._is_ours and epochs is not None and epochs.iloc[-1]:
-            self._epoch = round(epochs.index[-1] / epochs.iloc[-1])
+            steps = float(epochs.index[-1]) / float(epochs.iloc[-1])
+            self._epoch = round(steps) if math.isfinite(steps) else 0.0  # a stranger's metrics may hold any number
 
     def rule(self, step: int) -> Rule | None:
         """Return the rule with the coefficients of this step; None where they never change, or no epoch is known."""
