@@ -239,7 +239,7 @@ CALLS: dict[str, tuple[Callable, tuple[str, ...], int]] = {
     "analyze": (_analyze, RECORDED, 6),
     "analyze all": (_analyze_all, RECORDED, 2),
     "diagnose": (_diagnose, ANALYSED, 20),
-    "report": (_report, ANALYSED, 3),
+    "report": (_report, ANALYSED, 2),
     "report.pdf": (_pdf, ANALYSED, 1),
     "joint report": (_joint, ANALYSED, 1),
     "compare": (_compare, ANALYSED, 8),

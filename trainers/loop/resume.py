@@ -112,7 +112,9 @@ class ResumableState:
                 pass
             return dataclasses.replace(progress, step=step, **dict(zip(_KEPT[1:], numbers, strict=True)))
         except checkpoint.DAMAGE as error:
-            raise InputError(f"{out / CHECKPOINT}: does not fit the run's settings ({first_line(error)})") from None
+            raise InputError(
+                f"{out / CHECKPOINT}: does not fit the run's settings ({first_line(error):.300})"
+            ) from None
 
     def _check_optimizers(self) -> None:
         """Require that the state of each parameter is one that a step can use."""
