@@ -29,21 +29,21 @@ def analyze(
     progress: Callable[[Sequence[int]], Iterable[int]] | None = None,
     scheduler: str | None = None,
 ) -> xr.Dataset:
-    """Measure a recorded run: every probe on every layer and snapshot, and what follows from them.
+    """Measure a recorded run: every probe on every layer and snapshot, and the variables derived from them.
 
     Parameters
     ----------
     run
         A run directory, or an opened run.
     probes
-        Names from ``PROBES``; default: all that the run has data for, but the slow.
+        Names from ``PROBES``. Default: all probes that the run has data for, except the slow ones.
     model
-        A converted network of the run's kind, for runs recorded from a loop of one's own; without it nothing but
-        their weights is measured.
+        A converted network of the run's kind, for a run recorded from your own loop; without it only the weights are
+        measured.
     loss
-        Of outputs and targets, for such runs; default: cross-entropy.
+        Loss as a function of outputs and targets, for such a run. Default: cross-entropy.
     progress
-        Wraps the steps that are gone through, as `rich.progress.track` does.
+        Wraps the sequence of steps, as `rich.progress.track` does.
     scheduler
         Address of a dask cluster that does the work, such as ``tcp://host:8786``; its workers need wtdiag and the same
         file system. Default: threads.
@@ -56,7 +56,7 @@ def analyze(
     Raises
     ------
     InputError
-        If the directory is no run, a snapshot is not whole, a probe is unknown, or the cluster cannot be used.
+        If the directory is not a run, a snapshot is not whole, a probe is unknown, or the cluster cannot be used.
     """
     from wtdiag.diagnostics.analysis.analyze import analyze as measure
     from wtdiag.trainers.observe.open_run import attribution_of, fixed_feedback, open_run, signals_of
@@ -73,7 +73,7 @@ def analyze(
 
 @dataclasses.dataclass
 class _OfRun:
-    """A function of a run's step that is made in the process where it is first called: what travels is the path."""
+    """A function of a run's step, made in the process that first calls it: only the path travels between processes."""
 
     make: Callable[..., Any]
     path: Path
@@ -99,17 +99,17 @@ def diagnose(run: str | os.PathLike[str] | ModelRun, analysis: xr.Dataset | None
     run
         A run directory, or an opened run.
     analysis
-        What `analyze` gave for it; default: the ``analysis.nc`` that ``wtdiag analyze`` left.
+        What `analyze` returned for it. Default: the ``analysis.nc`` that ``wtdiag analyze`` left.
 
     Returns
     -------
     tuple of Finding
-        Most severe first; never empty, for where nothing is wrong a finding says so.
+        The most severe first. Never empty: where nothing is wrong, a finding says so.
 
     Raises
     ------
     InputError
-        If the directory is no run, or it is not analysed and ``analysis`` is not given.
+        If the directory is not a run, or it is not analysed and ``analysis`` is not given.
     """
     import pandas as pd
 
@@ -136,12 +136,12 @@ def report(
     run
         A run directory, or an opened run.
     analysis
-        What `analyze` gave for it: it is kept beside the report as ``analysis.nc``, with its findings. Default: the
-        ``analysis.nc`` in the run's directory.
+        What `analyze` returned for it; it is written beside the report as ``analysis.nc``, with its findings. Default:
+        the ``analysis.nc`` in the run's directory.
     out
-        Folder of all that is written; default: the run's directory.
+        Folder for everything that is written. Default: the run's directory.
     formats
-        "html", "pdf" or both.
+        "html", "pdf", or both.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def report(
     Raises
     ------
     InputError
-        If the directory is no run, there is no analysis, or a file cannot be written.
+        If the directory is not a run, there is no analysis, or a file cannot be written.
     """
     from wtdiag.diagnostics.analysis.analyze import write_analysis
     from wtdiag.diagnostics.findings.finding import write_findings
@@ -160,7 +160,7 @@ def report(
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     if analysis is not None:
-        # What was dear to get is safe before what is made of it.
+        # The analysis took long, so it is on the disk before the report is drawn.
         folder = opened.path if out is None else Path(out)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -179,20 +179,20 @@ def compare(
     Parameters
     ----------
     runs
-        Run directories, or a folder that holds them. Where they are analysed, angles are compared too.
+        Run directories, or a folder that holds them. Runs that are analysed are compared by their angles too.
     reference
-        Rule that the others are held against; default: bp if it is there, else that of the first run.
+        Rule that the others are compared with. Default: bp if it is there, otherwise the first run's rule.
 
     Returns
     -------
     pd.DataFrame
         As `diagnostics.comparison.compare.compare` describes: differences with 95 % bootstrap intervals over the pairs;
-        ``.attrs["unpaired"]`` tells of each run that could not be paired why.
+        ``.attrs["unpaired"]`` gives, for each run that could not be paired, the reason.
 
     Raises
     ------
     InputError
-        If there is no run, a directory is none, or the reference is no run's rule.
+        If there is no run, a directory is not a run, or no run has the reference's rule.
     """
     from wtdiag.diagnostics.comparison.compare import compare as compare_runs
     from wtdiag.probes.records.schema import open_run
@@ -202,19 +202,19 @@ def compare(
 
 
 def run_directories(paths: Iterable[Path]) -> list[Path]:
-    """Return the run directories that are meant, each once.
+    """Return the run directories that the paths name, each once.
 
-    A folder that is no run stands for the runs in it, and what an earlier comparison left beside them is passed over.
+    A folder that is not a run stands for the runs in it; files that an earlier comparison left beside them are ignored.
     """
     from wtdiag.probes.records.schema import CONFIG
     from wtdiag.reports.publish import COMPARISON
 
-    found: list[Path] = []
+    directories: list[Path] = []
     for path in paths:
         check_path("run", path)
         inside = sorted(config.parent for config in path.glob(f"*/{CONFIG}")) if not (path / CONFIG).exists() else []
         if inside or not (path.is_file() and path.stem == COMPARISON):
-            found += inside or [path]
-    if not found:
-        raise InputError(f"runs: {', '.join(map(str, paths))} is no run directory; expected at least one")
-    return list(dict.fromkeys(found))
+            directories += inside or [path]
+    if not directories:
+        raise InputError(f"runs: {', '.join(map(str, paths))} is not a run directory; expected at least one")
+    return list(dict.fromkeys(directories))

@@ -107,9 +107,10 @@ def read_text(path: str | os.PathLike[str], expected: str, *, follow: bool = Fal
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON of bounded depth whose whole numbers have at most 64 bits.
+    r"""Parse JSON of bounded depth whose whole numbers have at most 64 bits.
 
-    NaN and Infinity are taken, which earlier versions wrote.
+    NaN and Infinity are taken, which earlier versions wrote. Half a character (a lone surrogate), which no file and no
+    terminal can hold, becomes U+FFFD.
 
     Raises
     ------
@@ -118,14 +119,28 @@ def parse_json(text: str | bytes) -> Any:
 
     Examples
     --------
-    >>> parse_json('{"step": 1e3}')
-    {'step': 1000.0}
+    >>> parse_json('{"step": 1e3, "name": "a\\ud800"}')
+    {'step': 1000.0, 'name': 'a�'}
     >>> parse_json("[" * 100 + "]" * 100)
     Traceback (most recent call last):
     ...
     ValueError: objects and lists are more than 64 deep
     """
-    return _bounded(json.loads, text)
+    content = _bounded(json.loads, text)
+    # Only an escape can give half a character.
+    escaped = "\\ud" if isinstance(text, str) else b"\\ud"
+    return _whole_characters(content) if escaped in text.lower() else content  # type: ignore[operator]
+
+
+def _whole_characters(value: Any) -> Any:
+    """Return plain data with U+FFFD in place of each half of a character."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(item) for key, item in value.items()}
+    return value
 
 
 def _bounded(parse: Any, text: str | bytes) -> Any:
@@ -142,21 +157,14 @@ def _bounded(parse: Any, text: str | bytes) -> Any:
 
 
 def _check_bounds(value: Any, depth: int) -> None:
-    """Require plain data to be of bounded depth and numbers, and its texts to be such as can be written."""
-    if isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise ValueError("a text holds half a character (a lone surrogate)")
-    elif isinstance(value, int):
+    """Require plain data to be of bounded depth and numbers."""
+    if isinstance(value, int):
         if not -(2**63) <= value < 2**64:
             raise ValueError(f"a whole number has {len(str(abs(value)))} digits; expected at most 64 bits")
     elif isinstance(value, dict | list):
         if not depth:
             raise ValueError(f"objects and lists are more than {DEEPEST} deep")
-        if isinstance(value, dict):
-            for key in value:
-                _check_bounds(key, depth)
-            value = value.values()
-        for item in value:
+        for item in value.values() if isinstance(value, dict) else value:
             _check_bounds(item, depth - 1)
 
 

@@ -1,4 +1,4 @@
-"""The command line: one file for each command, and what it does with input that cannot be used."""
+"""The command line: one file for each command. Here they come together, and unusable input ends in one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wtdiag.probes.errors import InputError
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; input that cannot be used ends in one line on standard error and exit code 2."""
+    """Run the command line; unusable input ends in one line on standard error and exit code 2."""
     _open_streams()
     try:
         code = cli.main(args, prog_name="wtdiag", standalone_mode=False)
@@ -47,9 +47,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _open_streams() -> None:
-    """Let characters that the terminal's encoding lacks be escaped, and a stream that is closed refuse what is written.
+    """Escape characters that the terminal's encoding lacks, and make writing to a closed stream an error.
 
-    A closed stream leaves its number to the next file that is opened, which could be a run's.
+    The number of a closed stream would go to the next file that is opened, which could be one of a run.
     """
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
@@ -62,7 +62,7 @@ def _open_streams() -> None:
 
 
 def _discard_rest(stream: TextIO) -> None:
-    """Throw away what cannot be written, so that the interpreter does not try again at its end."""
+    """Discard what cannot be written, so that the interpreter does not try again when it exits."""
     try:
         stream.flush()
     except OSError:

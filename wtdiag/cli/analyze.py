@@ -16,25 +16,25 @@ from wtdiag.workflow import run_directories
 
 @click.command("analyze")
 @click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
-@click.option("--probe", "probes", multiple=True, help="Measure this too, one of those that take long; repeatable.")
+@click.option("--probe", "probes", multiple=True, help="Also measure this probe, one of the slow ones; repeatable.")
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder of all that is written about a run, or of the joint report of several.",
+    help="Folder for everything written about one run, or for the joint report on several.",
 )
 @click.option(
     "--scheduler", metavar="ADDRESS",
-    help="Let a dask cluster measure, as tcp://host:8786. Its workers need wtdiag and the same file system; dask lets "
-    "whoever reaches a scheduler run code on it.",
+    help="Let a dask cluster measure, as tcp://host:8786. Its workers need wtdiag and the same file system; anyone who "
+    "can reach a dask scheduler can run code on it.",
 )  # fmt: skip
 def analyze(
     run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats: str, out: Path | None, scheduler: str | None
 ) -> None:
     """Measure recorded runs, say what is wrong with them, and write their reports.
 
-    Prints the findings of each run, most severe first, then the paths of the files written; of several runs also how
-    they compare. A folder that holds runs stands for them.
+    Prints the findings of each run, most severe first, then the paths of the files written; for several runs also how
+    they compare. A folder that holds runs stands for all of them.
 
     \b
     wtdiag analyze runs/ia8

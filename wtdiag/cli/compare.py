@@ -14,8 +14,8 @@ from wtdiag.workflow import run_directories
 
 @click.command("compare")
 @click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
-@click.option("--reference", help="Rule that the others are held against.  [default: bp, else the first run's]")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the table to this new CSV file too.")
+@click.option("--reference", help="Rule that the others are compared with.  [default: bp, otherwise the first run's]")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the table to this new CSV file.")
 def compare(run_dirs: tuple[Path, ...], reference: str | None, out: Path | None) -> None:
     """Compare runs, paired by seed, depth, model, data and all settings but the rule's own.
 

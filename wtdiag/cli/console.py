@@ -15,7 +15,7 @@ from wtdiag.probes.errors import printable
 
 
 class Screen(Console):
-    """A console that shows text as it is: without markup, emoji names and characters that would steer a terminal."""
+    """A console that shows text as it is: no markup, no emoji names, no characters that control a terminal."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False)
@@ -27,17 +27,17 @@ class Screen(Console):
             yield segment._replace(text=text)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as rich does, but let what standard output refuses be told from all else."""
+        """Print as rich does; an error in writing to standard output names it."""
         with nullcontext() if self.stderr else writing():
             super().print(*objects, **options)
 
     def on_broken_pipe(self) -> None:
-        """Let the command line decide what follows when nobody reads."""
+        """Leave it to the command line what to do when nobody reads."""
         raise
 
 
 def tracked(steps: Sequence[int], name: str, screen: Screen) -> Iterator[int]:
-    """Yield from ``steps``, with a bar under a name on the way where the screen is a terminal."""
+    """Yield from ``steps``, with a named progress bar if the screen is a terminal."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as bars:
         yield from bars.track(steps, description=name)

@@ -1,4 +1,4 @@
-"""One command-line option per setting, so that command line, config file and config.json never differ."""
+"""One command-line option for each setting, so that the command line, a config file and config.json agree."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """Return those settings that were given."""
+    """Return the settings that were given on the command line."""
     return {name: value for name, value in options.items() if value is not None}

@@ -13,11 +13,13 @@ from wtdiag.workflow import run_directories
 @click.command("report")
 @click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
-@click.option("--paper", type=click.Choice(["a4", "letter"]), default="a4", show_default=True, help="Of the PDF.")
+@click.option(
+    "--paper", type=click.Choice(["a4", "letter"]), default="a4", show_default=True, help="Size of the PDF's pages."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report.")
-@click.option("--open", "show", is_flag=True, help="Show it when it is written.")
+@click.option("--open", "show", is_flag=True, help="Open it when it is written.")
 def report(run_dirs: tuple[Path, ...], formats: str, paper: str, out: Path | None, show: bool) -> None:
-    """Write the report on an analysed run again, or the joint report on several; needs no snapshots.
+    """Write the report on an analysed run again, or the joint report on several; snapshots are not needed.
 
     \b
     wtdiag report runs/ia8 --format html --open

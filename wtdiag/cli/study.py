@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command("study")
 @click.argument("file", metavar="FILE.toml")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: runs/NAME]")
-@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each GPU, or core]")
+@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one per GPU, or per core]")
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -37,10 +37,10 @@ def study(
     device: str | None,
     formats: str,
 ) -> None:
-    """Train all that a study file asks for, and report on it. Called again, it goes on with what is not done.
+    """Train all runs that a study file asks for, and report on them. Called again, it continues with those not done.
 
     FILE.toml is a file, or the name of a study that comes with wtdiag; `wtdiag studies` lists these. Rules are compared
-    by test accuracy at the last step, seed by seed; what is tuned is tuned on held-out training examples, with the same
+    by test accuracy at the last step, seed by seed. Settings are tuned on held-out training examples, with the same
     budget for every rule.
 
     \b
@@ -86,7 +86,7 @@ def study(
 
 @click.command("studies")
 def studies() -> None:
-    """List the studies that come with wtdiag: what each does, how long it takes, what to expect."""
+    """List the studies that come with wtdiag: what each asks, how long it takes, and what to expect."""
     from wtdiag.studies.file.plan import built_in
 
     for name, path in built_in().items():
@@ -97,7 +97,7 @@ def studies() -> None:
 
 
 def _failures(grid: Grid) -> None:
-    """Say which cells failed, and why."""
+    """Print which cells failed, and why."""
     for path, outcome in grid.outcomes.items():
         if outcome.status == "failed":
             complain(f"cell {path.name} failed: {outcome.reason}")

@@ -24,27 +24,27 @@ LEVEL = 0.95
 @click.option("--rule", "rules", multiple=True, help="Rule to search for; repeatable. bp, the reference, is added.")
 @click.option(
     "--search", multiple=True, required=True, metavar="NAME=RANGE",
-    help="Setting or coefficient to search over, within log:LOW:HIGH or linear:LOW:HIGH, or among VALUE,VALUE,...; "
-    "repeatable. A rule that lacks it is searched over the others.",
+    help="Setting or coefficient to search, within log:LOW:HIGH or linear:LOW:HIGH, or among VALUE,VALUE,...; "
+    "repeatable. For a rule that lacks it, only the others are searched.",
 )  # fmt: skip
 @click.option(
     "--coefficient", "-c", "coefficients", multiple=True, metavar="NAME=VALUE",
-    help="Coefficient or option that stays, of those rules that have it.",
+    help="Coefficient or option that is fixed, for those rules that have it.",
 )  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file, or a run's config.json, with settings.")
 @click.option("--trials", type=click.IntRange(min=1), default=30, show_default=True, help="Trainings for each rule.")
 @click.option(
     "--sampler", type=click.Choice(["tpe", "random", "grid"]), default="tpe", show_default=True,
-    help="Where to try next: where it went well (tree-structured Parzen estimator), anywhere, or on a grid.",
+    help="How trials are chosen: near those that did well (tree-structured Parzen estimator), at random, or on a grid.",
 )  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each GPU, or core]")
+@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one per GPU, or per core]")
 @click.option(
     "--storage", metavar="URL",
     help="Optuna storage that several machines share, as postgresql://USER@HOST/NAME.  [default: trials.db in --out]",
 )  # fmt: skip
 @click.option(
     "--prune/--no-prune", default=True,
-    help="Stop trainings predicted to be unstable (S > 1) or of exploding gain; some would have survived.  "
+    help="Stop trainings predicted to be unstable (S > 1) or to have an exploding gain; some would have survived.  "
     "[default: on]",
 )  # fmt: skip
 @click.option(
@@ -52,7 +52,7 @@ LEVEL = 0.95
     help="Two searched parameters: draw the accuracy over them, and the predicted boundary of stability.",
 )  # fmt: skip
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the sweep; the same again goes on."
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the sweep; the same folder continues it."
 )
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
 @settings_options
@@ -74,8 +74,8 @@ def sweep(
     """Search learning rates and coefficients of several rules, with the same budget for each, and report on it.
 
     Each training is judged by its accuracy at the last step on examples held out of the training set (--holdout, 0.2),
-    never on the test set. Prints how many configurations ended how, and how many come within 95 % of backprop's best.
-    Called again with the same --out it goes on: after kill -9 too, or with more --trials.
+    never on the test set. Prints how many trials finished, diverged, failed or were pruned, and how many come within
+    95 % of backprop's best. Called again with the same --out it continues, also after kill -9 or with more --trials.
 
     \b
     wtdiag sweep --rule ia --search lr=log:0.005:0.5 --trials 20 --out runs/lr
@@ -120,7 +120,7 @@ def sweep(
         with Pool(jobs, Screen(stderr=True)) as pool:
             pool.run(*whole.sources())
     except KeyboardInterrupt:
-        complain(f"interrupted; the same command goes on with {out}")
+        complain(f"interrupted; the same command continues {out}")
         raise SystemExit(130) from None
     with Screen(stderr=True).status("report"):
         results = whole.results()
@@ -140,15 +140,15 @@ def table(results: xr.Dataset) -> Table:
 
     from wtdiag.diagnostics.comparison.robustness import reached
 
-    found = reached(results, [LEVEL])
-    counts = found["count"].to_pandas()
+    near_best = reached(results, [LEVEL])
+    counts = near_best["count"].to_pandas()
     result = Table(box=None, pad_edge=False)
     result.add_column("rule")
     for column in ("trials", *counts, "best accuracy", f"≥ {LEVEL:.0%} of {results.attrs['reference']}'s best"):
         result.add_column(column, justify="right")
     best = results["validation_accuracy"].where(results["status"] == "finished").max("trial")
     for rule, row in counts.iterrows():
-        share, accuracy = float(found["share"].sel(rule=rule, level=LEVEL)), float(best.sel(rule=rule))
+        share, accuracy = float(near_best["share"].sel(rule=rule, level=LEVEL)), float(best.sel(rule=rule))
         ends = [
             str(row.sum()),
             *map(str, row),
@@ -174,7 +174,7 @@ def _print_best(whole: Sweep) -> None:
 
 
 def _tell_of_rest(results: xr.Dataset) -> None:
-    """Say what failed, and what is still to come."""
+    """Print which trials failed, and how many are still to come."""
     for rule, trial in zip(*(results["status"].values == "failed").nonzero(), strict=True):
         failed = results.isel(rule=rule, trial=trial)
         complain(f"trial {failed['rule'].item()}-{trial} failed: {failed['reason'].item()}")

@@ -1,4 +1,4 @@
-"""How findings, comparisons and entries of a registry are printed, no wider than 80 columns."""
+"""How messages, findings, comparisons and entries of a registry are printed, no wider than 80 columns."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 _LONGEST = 2000
-"""Characters of a message: the choices of every argument fit, a file that was read by mistake does not."""
+"""Most characters of a message. The choices of every argument fit; a file that was read by mistake does not."""
 
 
 class NobodyReads(Exception):
-    """Whoever read standard output has seen enough."""
+    """The reader of standard output has closed it."""
 
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Tell what standard output refuses from all else that the operating system may refuse.
+    """Turn an error in writing to standard output into one that names it.
 
     Raises
     ------
@@ -52,14 +52,14 @@ def say(text: object, *, lead: str = "") -> None:
 
 
 def complain(message: str) -> None:
-    """Print a message on standard error: one line, cut in its middle where it is very long."""
+    """Print a message on standard error as one line, shortened in the middle if it is very long."""
     line = printable(" ".join(message.split()))
     half = _LONGEST // 2
     click.echo(f"wtdiag: {line if len(line) <= _LONGEST else f'{line[:half]} ... {line[-half:]}'}", file=sys.stderr)
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
-    """Print the first finding of each kind and severity, and in how many other places there are such."""
+    """Print the first finding of each kind and severity, and the other layers that have one."""
     kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         kinds.setdefault((finding.severity, finding.kind), []).append(finding)
@@ -74,7 +74,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
 
 
 def print_comparison(table: pd.DataFrame) -> None:
-    """Print a comparison, and why each run that is left out of it is."""
+    """Print a comparison, and the reason for each run that is left out of it."""
     from wtdiag.cli.console import Screen
     from wtdiag.diagnostics.comparison.tables import WIDTH, comparison_tables
 

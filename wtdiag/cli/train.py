@@ -19,8 +19,10 @@ from wtdiag.cli.terminal import complain
     "cyclic:HIGH:LOW:EPOCHS, window:VALUE:START:STOP.",
 )  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file, or a run's config.json, with settings.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory; with several rules one folder each in it.")
-@click.option("--resume", is_flag=True, help="Go on with a run that was stopped, by the settings it has.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run directory; with several rules, it holds one folder for each."
+)
+@click.option("--resume", is_flag=True, help="Continue a run that was stopped, with the settings that it has.")
 @click.option("--force", is_flag=True, help="Replace runs that are there already.")
 @settings_options
 def train(

@@ -22,14 +22,14 @@ ACROSS = 5
 @click.argument("sweep_dir", type=click.Path(path_type=Path))
 @click.option(
     "--to", "targets", multiple=True, required=True, metavar="NAME=VALUE[,...]",
-    help="Settings that make another architecture of the sweep's, as depth=8 or model=conv,data=glyphs; repeatable.",
+    help="Settings that turn the sweep's architecture into another, as depth=8 or model=conv,data=glyphs; repeatable.",
 )  # fmt: skip
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Configurations of each rule.")
 @click.option(
     "--seed", "seeds", multiple=True, type=click.IntRange(min=0), default=(0, 1, 2), show_default="0, 1, 2",
-    help="Seed that each is trained with; repeatable.",
+    help="Seed of the trainings; repeatable.",
 )  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each GPU, or core]")
+@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one per GPU, or per core]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the transfer.  [default: SWEEP_DIR-transfer]")
 @click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
 def transfer(
@@ -43,9 +43,9 @@ def transfer(
 ) -> None:
     """Train the best settings that a sweep found, unchanged, on other architectures, and report on it.
 
-    Each rule's best by accuracy on held-out examples are trained anew there and on the sweep's own architecture, and
-    evaluated on the test set at the last step. Prints test accuracy relative to that of backprop's best, seed by seed,
-    with 95 % intervals. Called again it goes on with what is not done.
+    Each rule's best configurations, by accuracy on held-out examples, are trained anew there and on the sweep's own
+    architecture, and are evaluated on the test set at the last step. Prints test accuracy relative to that of
+    backprop's best, seed by seed, with 95 % intervals. Called again, it continues with the trainings that are not done.
 
     \b
     wtdiag transfer runs/lr --to depth=8 --to width=128
@@ -69,7 +69,7 @@ def transfer(
         with Pool(jobs, Screen(stderr=True)) as pool:
             pool.run(*sources)
     except KeyboardInterrupt:
-        complain(f"interrupted; the same command goes on with {folder}")
+        complain(f"interrupted; the same command continues {folder}")
         raise SystemExit(130) from None
     finally:
         written = write(whole.results(), folder)
@@ -93,33 +93,33 @@ def tables(results: xr.Dataset) -> Iterator[Table]:
     from wtdiag.diagnostics.comparison.robustness import relative
     from wtdiag.probes.errors import printable
 
-    found = relative(results)
-    labels = [str(label) for label in found["architecture"].values]
+    accuracies = relative(results)
+    labels = [str(label) for label in accuracies["architecture"].values]
     for first in range(0, len(labels), ACROSS):
         shown = labels[first : first + ACROSS]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("accuracy / bp's" if not first else "")
         for label in shown:
             table.add_column(Text(printable(label), overflow="fold"), justify="right")
-        for rule in found["rule"].values:
-            cells = (found.sel(rule=rule, architecture=label) for label in shown)
+        for rule in accuracies["rule"].values:
+            cells = (accuracies.sel(rule=rule, architecture=label) for label in shown)
             table.add_row(Text(printable(str(rule)), overflow="fold"), *map(_cell, cells))
         yield table
 
 
-def _cell(found: xr.Dataset) -> str:
-    """Return mean and interval in two lines, and how many seeds have no number."""
-    mean, low, high = (float(found[name]) for name in ("mean", "low", "high"))
+def _cell(accuracies: xr.Dataset) -> str:
+    """Return the mean and its interval in two lines, and the number of seeds that are left out."""
+    mean, low, high = (float(accuracies[name]) for name in ("mean", "low", "high"))
     if mean != mean:
         return "–"
-    lines = [f"{mean:.3f}", f"{low:.2f} to {high:.2f}" if low == low else f"{int(found['n'])} seed"]
-    if left_out := int(found["left_out"]):
+    lines = [f"{mean:.3f}", f"{low:.2f} to {high:.2f}" if low == low else f"{int(accuracies['n'])} seed"]
+    if left_out := int(accuracies["left_out"]):
         lines.append(f"{left_out} left out")
     return "\n".join(lines)
 
 
 def _failures(results: xr.Dataset) -> Iterator[str]:
-    """Say which runs have no accuracy, and why."""
+    """Yield a line for each run without an accuracy, with the reason."""
     status = results["status"]
     for at in zip(*(status.isin(["failed", "interrupted"])).values.nonzero(), strict=True):
         run = results.isel(dict(zip(status.dims, at, strict=True)))
