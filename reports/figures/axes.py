@@ -24,7 +24,7 @@ _MAX_NAMES = 26  # layer names that one axis has room for
 
 
 class Event(NamedTuple):
-    """Something that happened at a step, briefly."""
+    """Short description of something that happened at a step."""
 
     step: int
     text: str
@@ -32,7 +32,7 @@ class Event(NamedTuple):
 
 @contextmanager
 def canvas(ax: Axes | None) -> Iterator[Axes]:
-    """Give axes to draw on: those given, as they are, or new ones in the reports' style."""
+    """Yield the given axes, or new ones in the style of the reports."""
     if ax is not None:
         yield ax
         return
@@ -43,40 +43,42 @@ def canvas(ax: Axes | None) -> Iterator[Axes]:
 
 
 def need(analysis: xr.Dataset, *measures: str, dims: Sequence[str] = ()) -> xr.DataArray:
-    """Return the first of some measures, its dims in the given order, having checked that all are there.
+    """Check that an analysis holds all of some measures, and return the first with its dims in the given order.
 
     Raises
     ------
     InputError
-        If this is no analysis, one is missing, or the first has other dims.
+        If this is not an analysis, a measure is missing, or the first has other dims.
     """
     if not isinstance(analysis, xr.Dataset):
-        raise InputError(f"analysis: {analysis!r:.60} is no analysis; expected a Dataset, as wtdiag.analyze gives it")
+        raise InputError(
+            f"analysis: {analysis!r:.60} is not an analysis; expected the Dataset that wtdiag.analyze returns"
+        )
     for measure in measures:
         check_one_of("measure", measure, [str(name) for name in analysis.data_vars])
     first = analysis[measures[0]]
     if dims and set(first.dims) != set(dims):
-        found = ", ".join(map(str, first.dims))
-        raise InputError(f"measure: {measures[0]!r} is over ({found}); expected ({', '.join(dims)})")
+        has = ", ".join(map(str, first.dims))
+        raise InputError(f"measure: {measures[0]!r} is over ({has}); expected ({', '.join(dims)})")
     return first.transpose(*dims) if dims else first
 
 
 def at_step(analysis: xr.Dataset, step: int | None) -> xr.Dataset:
-    """Select a snapshot; by default the last that holds any measure.
+    """Return the analysis of one snapshot, by default of the last one that holds a measure.
 
     Raises
     ------
     InputError
-        If there is no snapshot of that step.
+        If there is no snapshot at that step.
     """
     if step is None:
         return analysis.isel(step=last_measured(analysis))
-    check_one_of("step", str(step), [str(each) for each in analysis.step.values])
+    check_one_of("step", str(step), [str(known) for known in analysis.step.values])
     return analysis.sel(step=step)
 
 
 def measure_title(measure: xr.DataArray) -> str:
-    """Name a measure and its unit, briefly enough for a panel.
+    """Return the label of a measure with its unit, as the title of a panel.
 
     Examples
     --------
@@ -89,20 +91,20 @@ def measure_title(measure: xr.DataArray) -> str:
 
 
 def layers_axis(axes: Axes, analysis: xr.Dataset) -> None:
-    """Name the layers along the vertical axis, the first at the top, as many as fit."""
+    """Label the vertical axis with the names of the layers, as many as fit, with the first at the top."""
     shown = every(analysis.sizes["layer"], _MAX_NAMES)
     axes.set_yticks(shown, [layer_name(analysis, i, 16) for i in shown], parse_math=False)
     axes.yaxis.set_gid("layer")
 
 
 def layer_name(analysis: xr.Dataset, index: int, length: int) -> str:
-    """Give a layer's name, cut to a length and marked with a star if the layer carries no error."""
+    """Return the name of a layer, cut to a length and marked with a star if the layer carries no error."""
     mark = "" if carrying(analysis)[index] else " *"
     return short(str(analysis.layer.values[index]), length) + mark
 
 
 def names_key(axes: Axes, columns: int) -> None:
-    """Draw the key below the axes if the figure is theirs alone and makes room, else in them."""
+    """Draw the key below the axes if they are the only ones of the figure and it has room, otherwise inside them."""
     figure = axes.figure
     if len(figure.axes) == 1 and figure.get_layout_engine() is not None:
         figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2, handlelength=1.8)
@@ -111,7 +113,7 @@ def names_key(axes: Axes, columns: int) -> None:
 
 
 def steps_axis(axes: Axes, steps: NDArray[Any]) -> None:
-    """Stretch early training where the snapshots are denser there."""
+    """Lay out the axis of steps, with early training stretched if most snapshots are there."""
     axes.xaxis.set_gid("step")
     positive = steps[steps > 0]
     if len(steps) == 1:
@@ -129,20 +131,23 @@ def steps_axis(axes: Axes, steps: NDArray[Any]) -> None:
 
 
 def mark(axes: Axes, events: Sequence[Event], place: Callable[[int], float] = float) -> None:
-    """Draw a dashed line at each event's step, or where ``place`` puts it; divergence stands out."""
+    """Draw a dashed line at the step of each event, or where ``place`` puts that step; divergence is highlighted."""
     for step, text in events:
         color, width = (DIVERGED, 1.2) if text.startswith("diverged") else (MUTED, 0.8)
         axes.axvline(place(step), color=color, lw=width, ls=(0, (3, 2)))
 
 
 def log_axis(axis: Axis, values: ArrayLike, *, floor: float = 0.0) -> bool:
-    """Make an axis logarithmic if its values span a factor 30, down to ``floor`` of the largest; tell whether it is."""
+    """Make an axis logarithmic if its values span a factor of 30, and return whether it is.
+
+    The axis reaches down to ``floor`` times the largest value.
+    """
     reach = _decades(values)
     if reach is None:
         return False
     high = reach[1]
     low = max(reach[0], high + np.log10(floor)) if floor else reach[0]
-    margin = max(0.1, 0.05 * (high - low))  # in decades, so that a marker at an end is whole
+    margin = max(0.1, 0.05 * (high - low))  # in decades, so that markers at the ends are not cut off
     upright = axis is axis.axes.yaxis
     (axis.axes.set_yscale if upright else axis.axes.set_xscale)("log")
     (axis.axes.set_ylim if upright else axis.axes.set_xlim)(10 ** (low - margin), 10 ** (high + margin))
@@ -152,7 +157,7 @@ def log_axis(axis: Axis, values: ArrayLike, *, floor: float = 0.0) -> bool:
 
 
 def left_out(*drawn: ArrayLike) -> str:
-    """Say that values are left out, if one of some charts has a logarithmic axis and values that it cannot show.
+    """Return a sentence on left-out values if any of some charts has a logarithmic axis that cannot show all of them.
 
     Examples
     --------
@@ -166,32 +171,32 @@ def left_out(*drawn: ArrayLike) -> str:
 
 
 def _decades(values: ArrayLike) -> tuple[float, float] | None:
-    """Return the logarithms of the least and the largest positive value, None if they span less than a factor 30."""
-    found = np.asarray(values, dtype=float)
-    found = found[(found > 1e-280) & (found < 1e280)]  # leaves room for the margins
-    if not found.size or found.max() / 30 < found.min():
+    """Return the logarithms of the least and the largest positive value; None if they span less than a factor of 30."""
+    positive = np.asarray(values, dtype=float)
+    positive = positive[(positive > 1e-280) & (positive < 1e280)]  # leaves room for the margins
+    if not positive.size or positive.max() / 30 < positive.min():
         return None
-    return float(np.log10(found.min())), float(np.log10(found.max()))
+    return float(np.log10(positive.min())), float(np.log10(positive.max()))
 
 
 def plain_numbers(axis: Axis) -> None:
-    """Write 0.01 and 1e-5, not powers of ten, which would need mathematical type."""
+    """Label an axis with numbers like 0.01 and 1e-5, not with powers of ten, which need mathematical type."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
 
 
 def plain(value: float) -> str:
-    """Write a number without padding.
+    """Format a number without padding.
 
     Examples
     --------
     >>> plain(0.01), plain(1e8), plain(1e-5)
     ('0.01', '1e8', '1e-5')
     """
-    return re.sub(r"e([+-])0*", lambda found: f"e{found[1].strip('+')}", f"{value:g}")
+    return re.sub(r"e([+-])0*", lambda match: f"e{match[1].strip('+')}", f"{value:g}")
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Give at most ``most`` indices out of ``count``, evenly spread, ends included.
+    """Return at most ``most`` indices out of ``count``, evenly spread, ends included.
 
     Examples
     --------
@@ -202,7 +207,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def every(count: int, most: int) -> range:
-    """Give at most ``most`` evenly spaced indices out of ``count``, from the first on.
+    """Return at most ``most`` evenly spaced indices out of ``count``, starting with the first.
 
     Examples
     --------
@@ -213,7 +218,7 @@ def every(count: int, most: int) -> range:
 
 
 def compact(value: float) -> str:
-    """Write a step number briefly.
+    """Format the number of a step in a few characters.
 
     Examples
     --------

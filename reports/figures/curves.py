@@ -1,4 +1,4 @@
-"""Named curves: of several runs over training or depth, with their spread over seeds."""
+"""Named curves of several runs, over training or depth, with their spread over seeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wtdiag.reports.figures.style import Look, look, short
 
 
 class Curve(NamedTuple):
-    """A line of a panel: its name in the key, look, points, gid and band; several may share a name."""
+    """A line of a panel: name in the key, look, points, gid and band. Several lines may share a name."""
 
     name: str
     look: Look
@@ -32,33 +32,33 @@ class Curve(NamedTuple):
 
 
 def average(name: str, drawn: Look, series: Sequence[pd.Series[Any]], *, gid: str | None = None) -> list[Curve]:
-    """Join series of one kind into their mean, in a band of one standard deviation.
+    """Return the mean of several series as one curve, in a band of one standard deviation.
 
-    Where they have no place in common, and where there is but one, each is a curve by itself; a series without
-    values is left out.
+    A single series, or series that share no point, are returned as curves of their own. A series without values is
+    left out.
     """
-    found = [values for each in series if len(values := each.dropna())]
-    common = pd.concat(found, axis=1, join="inner") if len(found) > 1 else pd.DataFrame()
+    filled = [values for one in series if len(values := one.dropna())]
+    common = pd.concat(filled, axis=1, join="inner") if len(filled) > 1 else pd.DataFrame()
     if common.empty:
-        return [Curve(name, drawn, each.index, each.values, gid=gid) for each in found]
+        return [Curve(name, drawn, values.index, values.values, gid=gid) for values in filled]
     mean, sd = common.mean(axis=1), common.std(axis=1, ddof=0)
     return [Curve(name, drawn, common.index, mean.values, gid=gid, low=mean - sd, high=mean + sd)]
 
 
 def compare(analyses: Sequence[xr.Dataset], measure: str, *, ax: Axes | None = None) -> Axes:
-    """Draw a measure over training by rule, averaged over the layers in which it means something.
+    """Draw a measure over training by rule, averaged over the layers in which it has a meaning.
 
-    One line per rule: the mean over its runs, in a band of one standard deviation over runs. Colours and markers
-    are those of the rule in every figure.
+    There is one line per rule: the mean over its runs, in a band of one standard deviation over runs. A rule has the
+    same colour and marker in every figure.
 
     Parameters
     ----------
     analyses : sequence of Dataset
-        As `wtdiag.analyze` gives them; ``attrs["rule"]`` tells the rule.
+        Results of `wtdiag.analyze`; ``attrs["rule"]`` names the rule.
     measure : str
-        A variable over step and layer that all have.
+        A variable over step and layer that all analyses hold.
     ax : Axes, optional
-        Where to draw; default: a new figure.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def compare(analyses: Sequence[xr.Dataset], measure: str, *, ax: Axes | None = N
     Raises
     ------
     InputError
-        If there is no list of analyses, it is empty, or one lacks the measure.
+        If this is not a list of analyses, it is empty, or one of them lacks the measure.
 
     Examples
     --------
@@ -78,9 +78,9 @@ def compare(analyses: Sequence[xr.Dataset], measure: str, *, ax: Axes | None = N
     >>> ax = plot.compare([xr.load_dataset(path, engine="h5netcdf") for path in paths], "weight_angle")
     """
     if hasattr(analyses, "data_vars"):
-        raise InputError("analyses: a Dataset; expected a list of them, as wtdiag.analyze gives them")
+        raise InputError("analyses: got a single Dataset; expected a list of them, as wtdiag.analyze returns them")
     if not analyses:
-        raise InputError("analyses: none given; expected at least one, as wtdiag.analyze gives them")
+        raise InputError("analyses: none given; expected at least one Dataset, as wtdiag.analyze returns it")
     by_rule: dict[str, list[pd.Series[Any]]] = {}
     for analysis in analyses:
         values = need(analysis, measure, dims=("step", "layer"))
@@ -99,11 +99,11 @@ def curves(
     events: Sequence[Event] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw named curves, their key below; on a logarithmic axis without what is not positive."""
+    """Draw named curves with their key below; a logarithmic axis leaves out values of 0 or less."""
     with canvas(ax) as axes:
         named: set[str] = set()
-        every = np.concatenate([np.ravel(line.y) for line in lines]) if log else np.empty(0)
-        positive = log_axis(axes.yaxis, every)
+        heights = np.concatenate([np.ravel(line.y) for line in lines]) if log else np.empty(0)
+        positive = log_axis(axes.yaxis, heights)
         for line in lines:
             x, y = np.asarray(line.x, dtype=float), np.asarray(line.y, dtype=float)
             y = np.where(y > 0, y, np.nan) if positive else y

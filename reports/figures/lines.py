@@ -41,26 +41,26 @@ def layer_curves(
 ) -> Axes:
     """Draw a measure over training, one curve per layer, coloured by depth.
 
-    Layers in which the measure means nothing are dotted.
+    Curves of layers in which the measure has no meaning are dotted.
 
     Parameters
     ----------
     analysis : Dataset
-        As `wtdiag.analyze` gives it.
+        The result of `wtdiag.analyze`.
     measure : str
         A variable over step and layer.
     log : bool
-        Draw a logarithmic axis where the values span a factor 30; what is not positive is then left out.
+        Draw a logarithmic axis if the values span a factor of 30; values of 0 or less are then left out.
     chance : bool
-        Draw a band of two standard deviations around the null expectation, widest over the layers.
+        Draw a band of two standard deviations around the null expectation, widened to cover all layers.
     predicted : str, optional
-        A variable that holds where theory sees each curve come to rest, dashed.
+        A variable that holds where theory predicts that each curve comes to rest, drawn dashed.
     limit : float, optional
-        What lies above it is shaded.
+        Value above which the panel is shaded.
     events : sequence of (step, text)
-        Marked; a text that begins with "diverged" stands out.
+        Events to mark; a text that begins with "diverged" is highlighted.
     ax : Axes, optional
-        Where to draw; default: a new figure.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def layer_curves(
         BoundaryNorm(np.arange(len(solid) + 1) - 0.5, max(256, len(solid))) if len(solid) > 1 else Normalize(-0.5, 0.5)
     )
     band = null_band(analysis, measure) if chance else None
-    alone = np.isfinite(values.values).any(axis=0).sum() < 2  # then there is no line to see
+    alone = np.isfinite(values.values).any(axis=0).sum() < 2  # a single point makes no line
     with canvas(ax) as axes:
         reach = [] if limit is None else [limit / 30, limit]
         positive = log and log_axis(axes.yaxis, np.append(_drawn(analysis, measure, predicted), reach))
@@ -125,17 +125,17 @@ def layer_curves(
 def stability(analysis: xr.Dataset, *, events: Sequence[Event] = (), ax: Axes | None = None) -> Axes:
     """Draw the step-size number of every layer over training.
 
-    S = η·λmax(H)/2 with plain gradient descent, η·λmax(H)/(2(1+μ)) with momentum. Above 1, where it is shaded, the
-    feedback of that layer grows without bound; events tell when it was seen to.
+    S = η·λmax(H)/2 with plain gradient descent, η·λmax(H)/(2(1+μ)) with momentum. Above 1, where the panel is shaded,
+    the feedback of that layer grows without bound; events can mark when that was observed.
 
     Parameters
     ----------
     analysis : Dataset
-        As `wtdiag.analyze` gives it, with ``step_size_number``.
+        The result of `wtdiag.analyze`, with ``step_size_number``.
     events : sequence of (step, text)
-        Marked; a text that begins with "diverged" stands out.
+        Events to mark; a text that begins with "diverged" is highlighted.
     ax : Axes, optional
-        Where to draw; default: a new figure.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -158,21 +158,21 @@ def stability(analysis: xr.Dataset, *, events: Sequence[Event] = (), ax: Axes | 
 
 
 def not_drawn(analysis: xr.Dataset, measures: Mapping[str, str | None]) -> str:
-    """Say, for a caption, whether `layer_curves` on a logarithmic axis leaves values out.
+    """Return a sentence for the caption if `layer_curves` leaves values out on a logarithmic axis.
 
-    ``measures`` names for each measure what is predicted of it, or None.
+    ``measures`` maps each measure to the variable that predicts it, or to None.
     """
     return left_out(*(_drawn(analysis, measure, predicted) for measure, predicted in measures.items()))
 
 
 def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Lowest and highest value at each step that chance explains in some layer, if the analysis says so."""
+    """Return the lowest and highest value at each step that chance explains in some layer; None if they are unknown."""
     if f"{measure}_null" not in analysis or f"{measure}_null_sd" not in analysis:
         return None
     null = analysis[f"{measure}_null"].broadcast_like(analysis[measure])
     reach = 2 * analysis[f"{measure}_null_sd"].broadcast_like(analysis[measure])
     shown = meaningful(analysis, measure)
-    if shown.any():  # the band of a feedback that carries nothing would hide what the others have learned
+    if shown.any():  # the band of feedback that carries no error would hide what the other layers have learned
         null, reach = null.isel(layer=shown), reach.isel(layer=shown)
     low, high = null - reach, null + reach
     known = about(analysis[measure])
@@ -182,13 +182,13 @@ def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray
 
 
 def _shown(analysis: xr.Dataset, measure: str, positive: bool) -> NDArray[np.float64]:
-    """Return a measure by layer and step, NaN for what is not positive where the axis has no place for it."""
+    """Return a measure by layer and step, with NaN for values of 0 or less if only ``positive`` ones can be shown."""
     values = np.asarray(analysis[measure].transpose("layer", "step").values, dtype=np.float64)
     return np.where(values > 0, values, np.nan) if positive else values
 
 
 def _drawn(analysis: xr.Dataset, measure: str, predicted: str | None) -> NDArray[np.float64]:
-    """Return all values that curves of a measure go through, and what is predicted of it."""
+    """Return all values of the curves of a measure, and those of its prediction."""
     curves = [_shown(analysis, measure, positive=False)]
     if predicted:
         curves.append(_shown(analysis, predicted, positive=False)[meaningful(analysis, measure)])
@@ -196,7 +196,7 @@ def _drawn(analysis: xr.Dataset, measure: str, predicted: str | None) -> NDArray
 
 
 def _chance(axes: Axes, steps: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> None:
-    """Draw what chance gives as a band, also at one step alone, and name it."""
+    """Draw the band that chance explains, even if it is known at a single step, with its key."""
     known = np.flatnonzero(np.isfinite(low) & np.isfinite(high))
     if not len(known):
         return
@@ -208,7 +208,7 @@ def _chance(axes: Axes, steps: NDArray[Any], low: NDArray[Any], high: NDArray[An
 
 
 def _depth_key(axes: Axes, analysis: xr.Dataset, colors: Normalize) -> None:
-    """Name the layers beside their colours, first at the top."""
+    """Draw the key of colours with the names of the layers, the first at the top."""
     bar = axes.figure.colorbar(ScalarMappable(colors, DEPTH), ax=axes, pad=0.02, aspect=25)
     bar.outline.set_visible(False)
     shown = spread(analysis.sizes["layer"], 8)

@@ -1,4 +1,4 @@
-"""Maps by step and layer, and the colours that say how a measure's values are to be read."""
+"""Maps by step and layer, and the choice of colours for the values of a measure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from wtdiag.reports.figures.axes import (
 )
 from wtdiag.reports.figures.style import ALIGNMENT, INK, MAGNITUDE, MISSING, RATIO, capital
 
-_TICKS = {  # of keys that reach from 1/reach to reach, by the reach up to which they serve
+_TICKS = {  # ticks of a key from 1/reach to reach, by the largest reach that they suit
     2.5: (0.5, 0.7, 1.0, 1.4, 2.0),
     10.0: (0.1, 0.3, 1.0, 3.0, 10.0),
     np.inf: (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
@@ -37,22 +37,23 @@ _TICKS = {  # of keys that reach from 1/reach to reach, by the reach up to which
 
 
 def heatmap(analysis: xr.Dataset, measure: str, *, events: Sequence[Event] = (), ax: Axes | None = None) -> Axes:
-    """Map a measure by step and layer.
+    """Draw a map of a measure by step and layer.
 
-    Colours tell from what chance gives (angles, sign agreement) or from 1 (ratios, gains, step-size numbers, whose
-    limit 1 is drawn as a contour), as the measure says of itself; other measures run from their smallest to their
-    largest value. Every snapshot has one column, whatever its distance to the next; missing values are grey.
+    The colours diverge from the value that chance gives (angles, sign agreement) or from 1 (ratios, gains, step-size
+    numbers, whose limit 1 is drawn as a contour), according to the attributes of the measure; for other measures they
+    run from the smallest to the largest value. Every snapshot has one column, whatever its distance to the next;
+    missing values are grey.
 
     Parameters
     ----------
     analysis : Dataset
-        As `wtdiag.analyze` gives it.
+        The result of `wtdiag.analyze`.
     measure : str
         A variable over step and layer.
     events : sequence of (step, text)
-        Marked before the first snapshot that follows them; a text that begins with "diverged" stands out.
+        Events to mark before the first snapshot that follows them; a text that begins with "diverged" is highlighted.
     ax : Axes, optional
-        Where to draw; default: a new figure.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -114,34 +115,34 @@ def _key(axes: Axes, measure: Measure, image: ScalarMappable, values: np.ma.Mask
         bar.ax.yaxis.set_minor_locator(NullLocator())
         plain_numbers(bar.ax.yaxis)
     elif chance is not None and measure.neutral is not None:
-        # The colours stay those of the whole range, so that maps compare; the key shows what occurs.
+        # Colours cover the whole range, so that maps can be compared; the key shows only the part that occurs.
         low, high = (measure.bounds[0], measure.neutral) if _falls(measure) else (measure.neutral, measure.bounds[1])
         shown = values.compressed()
         bar.ax.set_ylim(shown.min(initial=low), shown.max(initial=high))
 
 
 class _RatioNorm(LogNorm):
-    """Logarithmic; what is not positive counts as smallest."""
+    """Logarithmic norm in which values of 0 or less count as the smallest."""
 
     def __call__(self, value: Any, clip: bool | None = None) -> Any:
-        found = np.ma.asarray(value)
+        values = np.ma.asarray(value)
         smallest = self.vmin or 1.0
-        return super().__call__(np.ma.masked_array(np.where(found.data > 0, found.data, smallest), found.mask), clip)
+        return super().__call__(np.ma.masked_array(np.where(values.data > 0, values.data, smallest), values.mask), clip)
 
 
 def _centre(measure: Measure) -> float | None:
-    """Return the value that colours tell from by ratio: its limit, or what leans to neither side; None without one."""
+    """Return the value about which the colours are symmetric in ratio: the limit or the neutral value, or else None."""
     centre = measure.neutral if measure.limit is None else measure.limit
     return centre if measure.scale == "log" and centre else None
 
 
 def _reach(measure: Measure) -> float:
-    """Return how many times the centre the largest value with a colour of its own is: sizes differ by far more."""
+    """Return the ratio to the centre at which the colours end; for ratios it is larger than for a limit."""
     return 1000.0 if measure.limit is None and measure.bounds[0] >= 0 else 10.0
 
 
 def _chance(measure: Measure) -> Normalize | None:
-    """Whole range of a measure in whose middle chance lies, if it is such a one."""
+    """Return a range with the value of chance in its middle; None for a measure that has no such value."""
     low, high = measure.bounds
     if measure.scale == "log" or measure.neutral is None or not np.isfinite(high - low):
         return None
@@ -150,19 +151,19 @@ def _chance(measure: Measure) -> Normalize | None:
 
 
 def _falls(measure: Measure) -> bool:
-    """Whether a measure falls as W and B align: angles do, shares of agreement rise."""
+    """Return whether a measure falls as W and B align; angles do, shares of agreement rise."""
     return measure.units == "degree"
 
 
 def _scale(measure: Measure, values: xr.DataArray) -> tuple[Normalize, Colormap]:
-    found = values.values[np.isfinite(values.values)]
+    finite = values.values[np.isfinite(values.values)]
     if (centre := _centre(measure)) is not None:
-        logs = np.abs(np.log(found[found > 0] / centre))
+        logs = np.abs(np.log(finite[finite > 0] / centre))
         # Symmetric about the centre and at least a factor 2; one exploded layer must not hide the others.
         reach = float(np.exp(min(logs.max(initial=np.log(2)), np.log(_reach(measure)))))
         return _RatioNorm(centre / reach, centre * reach), RATIO if measure.limit is None else ALIGNMENT
     if (norm := _chance(measure)) is not None:
         return norm, ALIGNMENT if _falls(measure) else ALIGNMENT.reversed()
-    if found.size and 0 < found.min() <= found.max() / 30:
-        return LogNorm(found.min(), found.max()), MAGNITUDE
-    return Normalize(*((found.min(), found.max()) if found.size else (0, 1))), MAGNITUDE
+    if finite.size and 0 < finite.min() <= finite.max() / 30:
+        return LogNorm(finite.min(), finite.max()), MAGNITUDE
+    return Normalize(*((finite.min(), finite.max()) if finite.size else (0, 1))), MAGNITUDE

@@ -1,4 +1,4 @@
-"""How reports look: colours, fonts, labels and numbers, and the way from a figure to an SVG."""
+"""Style of the reports: colours, fonts, labels and numbers, and the drawing of a figure as an SVG."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ INK, MUTED, GRID, BAND, MISSING = "#1f2430", "#667085", "#e2e5ea", "#d3d7de", "#
 
 
 class Look(NamedTuple):
-    """How a rule is drawn, in every figure of every report."""
+    """Colour and marker of a rule, the same in every figure of every report."""
 
     color: str
     marker: str
 
 
-# Contrast at least 3:1 on white and on the dark page; the markers carry the difference where hues may not.
+# The contrast is at least 3:1 on white and on the dark page. Markers tell apart what hues may not.
 LOOKS = {
     "bp": Look("#7f7f7f", "o"),
     "fa": Look("#d55e00", "s"),
@@ -45,21 +45,21 @@ LOOKS = {
     "sa": Look("#c564b0", "d"),
     "aa": Look("#00939c", "*"),
 }
-TRAINING = Look(MUTED, "")  # what the training batch gives, beside the rule's own colour for the test set
+TRAINING = Look(MUTED, "")  # for the training batch; the test set has the colour of the rule
 _OTHERS = (Look("#8c8436", "o"), Look("#a55a7e", "s"), Look("#5d86a3", "^"))
 
-# First to last layer; even lightness, so that every layer shows in both themes.
+# From the first to the last layer, with even lightness, so that every layer is visible in both themes.
 DEPTH = LinearSegmentedColormap.from_list("depth", ["#2a80c9", "#8a5cd6", "#cf4f8f", "#d9730d"])
-# Pale is what chance gives, blue is aligned, red is opposed; purple is B too small, green is B too large.
+# A pale colour is what chance gives; blue is aligned and red is opposed, purple is B too small and green B too large.
 ALIGNMENT = mpl.colormaps["RdBu_r"]
 RATIO = mpl.colormaps["PRGn"]
-FEEDBACK, INHERITED = "#d9730d", "#2a80c9"  # of B wherever W (ink) and B share a panel; of what came from above
-MAGNITUDE = mpl.colormaps["cividis"]  # of measures without a value to be read against
-DIVERGED = "#c4384b"  # what went wrong: events, and the side of a limit on which things break
+FEEDBACK, INHERITED = "#d9730d", "#2a80c9"  # B where it shares a panel with W (ink); the inherited error
+MAGNITUDE = mpl.colormaps["cividis"]  # for measures without a neutral value
+DIVERGED = "#c4384b"  # divergence, and the unstable side of a limit
 
 
 def look(rule: str) -> Look:
-    """Return the one look of a rule; rules we do not know get theirs from their name.
+    """Return the look of a rule; that of a rule which is not listed follows from its name.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def look(rule: str) -> Look:
 
 
 def context() -> AbstractContextManager[None]:
-    """Matplotlib's settings for building and drawing a panel."""
+    """Return a context with the settings of Matplotlib for building and drawing a panel."""
     return mpl.rc_context(
         {
             **sns.axes_style("whitegrid"),
@@ -97,7 +97,7 @@ def context() -> AbstractContextManager[None]:
             "legend.frameon": False,
             "lines.linewidth": 1.2,
             "lines.markersize": 3.5,
-            "svg.fonttype": "none",  # text stays text: searchable, and drawn by the reader's own fonts
+            "svg.fonttype": "none",  # text stays text, so it can be searched, and is drawn with the reader's own fonts
             "svg.hashsalt": "wtdiag",  # the same figure gives the same bytes
             "text.color": INK,
             "text.parse_math": False,  # a "$" in a layer's name is a dollar
@@ -115,14 +115,14 @@ def to_svg(figure: Figure) -> str:
     """Draw a figure as an SVG document, the same bytes for the same figure."""
     buffer = io.StringIO()
     with context(), warnings.catch_warnings():
-        # A script that matplotlib's font lacks is drawn by the fonts of whoever reads the page.
+        # Characters that the font of Matplotlib lacks are drawn with the fonts of the reader.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
 def short(text: str, length: int = 20) -> str:
-    """Cut a long name in its middle: its ends are what tells layers apart.
+    """Shorten a long name in its middle, because the ends tell layers apart.
 
     Examples
     --------
@@ -138,7 +138,7 @@ def short(text: str, length: int = 20) -> str:
 
 
 def sentence(text: str) -> str:
-    """Begin with a capital and end with a full stop.
+    """Return a text with a capital at the beginning and a full stop at the end.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def sentence(text: str) -> str:
 
 
 def capital(text: str) -> str:
-    """Begin with a capital.
+    """Return a text with a capital at the beginning.
 
     Examples
     --------
@@ -160,7 +160,7 @@ def capital(text: str) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Format a number to some significant digits, a dash where there is none.
+    """Format a number with a number of significant digits; a number that is not finite becomes a dash.
 
     Examples
     --------
@@ -171,7 +171,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def fixed(value: float, decimals: int = 1, suffix: str = "") -> str:
-    """Format a number with fixed decimals and its unit's sign, a dash where there is none.
+    """Format a number with fixed decimals and the sign of its unit; a number that is not finite becomes a dash.
 
     Examples
     --------

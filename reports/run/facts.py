@@ -1,4 +1,4 @@
-"""The numbers that sum a run up, taken from its analysis and metrics."""
+"""The numbers that summarise a run, taken from its analysis and metrics."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Facts:
-    """A run in numbers; NaN or None where it has none. Angles in degrees, accuracies as fractions.
+    """Summary of a run: angles in degrees, accuracies as fractions, NaN or None for what it does not hold.
 
     Attributes
     ----------
     rule, status : str
-        Name of the rule; how the run ended.
+        Name of the rule, and how the run ended.
     diverged_step, diverged_what : int or None, str
-        Where a diverged run broke, and what became of it.
+        Step at which a run diverged, and what went wrong there.
     test_accuracy, test_step : float
-        The last evaluation and its step.
+        Accuracy of the last evaluation, and its step.
     step, last_step : int
-        The snapshot that the numbers below are of: the last one that holds any; and the last one.
+        The last snapshot that holds a measure, from which the numbers below are taken, and the last one of all.
     weight_angle, weight_angle_median : float
-        Over the layers that carry error and have an angle.
+        Mean and median over the layers that carry error and have an angle.
     chance, chance_sd : float
         Mean null expectation of these angles, and the largest of their standard deviations.
     aligned, measured : int
@@ -37,11 +37,11 @@ class Facts:
     norm_ratio : float
         Geometric mean over the layers that carry error.
     first_layer, error_angle : str, float
-        The first layer, and the angle of the error that trains it to exact backpropagation's.
+        The first layer, and the angle between the error that trains it and that of exact backpropagation.
     sender, local, inherited, total : str, float
-        The lowest layer that sends error down, and the three angles of what it sends.
+        The lowest layer that sends error down, and the three angles of the error that it sends.
     largest_s, largest_s_layer : float, str
-        The largest step-size number of all snapshots, and its layer.
+        The largest step-size number over all snapshots, and its layer.
     """
 
     rule: str
@@ -70,7 +70,7 @@ class Facts:
 
 
 def facts(source: Source) -> Facts:
-    """Sum a run up."""
+    """Return the summary of a run."""
     analysis, config = source.analysis, source.config
     index = last_measured(analysis)
     now = analysis.isel(step=index)
@@ -84,12 +84,12 @@ def facts(source: Source) -> Facts:
     test = source.metric("test_accuracy")
     diverged = config.get("diverged")
     diverged = diverged if isinstance(diverged, dict) else {}
-    broke = diverged.get("step")
-    largest, where = _largest(analysis, "step_size_number")
+    diverged_step = diverged.get("step")
+    largest_s, largest_s_layer = _largest(analysis, "step_size_number")
     return Facts(
         rule=source.rule,
         status=str(config.get("status", "unknown")),
-        diverged_step=broke if isinstance(broke, int) else None,
+        diverged_step=diverged_step if isinstance(diverged_step, int) else None,
         diverged_what=str(diverged.get("what", "")),
         test_accuracy=float(test.iloc[-1]) if len(test) else NAN,
         test_step=float(test.index[-1]) if len(test) else NAN,
@@ -108,22 +108,22 @@ def facts(source: Source) -> Facts:
         local=float(_values(now, "error_angle_local")[sender]),
         inherited=float(_values(now, "error_angle_inherited")[sender]),
         total=float(_values(now, "error_angle_total")[sender]),
-        largest_s=largest,
-        largest_s_layer=where,
+        largest_s=largest_s,
+        largest_s_layer=largest_s_layer,
     )
 
 
 def _largest(analysis: xr.Dataset, measure: str) -> tuple[float, str]:
-    """Give the largest value of a measure over steps and layers, and its layer; NaN and "" if there is none."""
+    """Return the largest value of a measure over steps and layers, and its layer; NaN and "" if there is none."""
     if measure not in analysis or not np.isfinite(analysis[measure].values).any():
         return NAN, ""
-    by_layer = analysis[measure].max("step").values  # passes over NaN
+    by_layer = analysis[measure].max("step").values  # skips NaN
     index = int(np.nanargmax(by_layer))
     return float(by_layer[index]), str(analysis.layer.values[index])
 
 
 def _values(now: xr.Dataset, name: str) -> NDArray[np.float64]:
-    """One value per layer, NaN where the analysis lacks the variable."""
+    """Return one value per layer, NaN if the analysis lacks the variable."""
     if name not in now:
         return np.full(now.sizes["layer"], NAN)
     values = now[name].broadcast_like(now.layer).transpose("layer").values

@@ -12,11 +12,11 @@ from wtdiag.reports.figures.axes import measure_title, spread
 from wtdiag.reports.figures.style import fixed, number, percent
 from wtdiag.reports.run.sources import Source
 
-UNUSED = "Layers marked * send no error on: their feedback carries nothing."
+UNUSED = "Layers marked * send no error on, so their feedback carries nothing."
 
 
 def formatter(measure: xr.DataArray) -> Callable[[float], str]:
-    """Give the way in which values of a measure are written."""
+    """Return the function that formats the values of a measure."""
     return degrees if measure.attrs.get("units") == "degree" else number
 
 
@@ -32,7 +32,7 @@ def degrees(value: float) -> str:
 
 
 def layers_of(analysis: xr.Dataset, name: str = "layers") -> Subjects:
-    """Give a run's layers as what figures and tables are about; ``name`` is unique in a report."""
+    """Return the layers of a run as the subjects of figures and tables, under a name that is unique in a report."""
     return Subjects(
         name,
         "layer",
@@ -59,7 +59,7 @@ def layer_table(analysis: xr.Dataset, names: list[str]) -> Table:
 
 
 def history(analysis: xr.Dataset, names: list[str]) -> Table:
-    """Tabulate measures, of layers or of the whole network, over training: as many snapshots as a page is wide."""
+    """Tabulate measures of layers, or of the whole network, over training, at as many snapshots as fit on a page."""
     shown = spread(analysis.sizes["step"], 8)
     rows = []
     for name in names:

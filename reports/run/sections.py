@@ -1,4 +1,4 @@
-"""The sections of the report on one run; each is built from the run alone and may have nothing to say."""
+"""The sections of the report on one run; a section is left out if the run holds nothing for it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SPECTRAL = ("forward_spectral_norm", "feedback_spectral_norm", "forward_stable_
 
 def training(source: Source, run: Facts) -> Section | None:
     """Show accuracy and loss over training."""
-    panels, said = [], []
+    panels, results = [], []
     for name, title, scale in (("accuracy", "Accuracy (%)", 100.0), ("loss", "Loss", 1.0)):
         lines = []
         for prefix, label, drawn in (
@@ -42,7 +42,7 @@ def training(source: Source, run: Facts) -> Section | None:
                 gid = label.split()[0]
                 lines.append(sized.Curve(label, drawn, series.index, scale * series, dashed=not prefix, gid=gid))
                 value = percent(series.iloc[-1]) if name == "accuracy" else number(series.iloc[-1])
-                said.append(f"{label} {name} ends at {value} (step {series.index[-1]:.0f})")
+                results.append(f"{label} {name} ends at {value} (step {series.index[-1]:.0f})")
         if lines:
             panels.append(sized.curves(lines, title=title, log=name == "loss", events=source.events))
     if not panels:
@@ -52,7 +52,7 @@ def training(source: Source, run: Facts) -> Section | None:
         f"Accuracy and loss of {source.name} (rule {source.rule}) over training steps, on the training batch "
         f"of each logged step and on the test set.{left_out(losses)}{events_said(source)}"
     )
-    alt, data = sentence("; ".join(said)), evaluations(source)
+    alt, data = sentence("; ".join(results)), evaluations(source)
     figure = Figure(tuple(panels), caption, alt, data, name="training", measures=("loss", "accuracy"))
     return Section("Accuracy and loss", (figure,))
 
@@ -64,24 +64,25 @@ def maps(source: Source, run: Facts) -> Section | None:
 
 
 def alignment_maps(source: Source, measures: Sequence[str], subjects: Subjects) -> Figure | None:
-    """Map by step and layer those of the measures that the run has."""
+    """Draw a map by step and layer of each measure that the run has."""
     names = _present(source.analysis, measures)
     if not names:
         return None
-    keys = [text for name, text in _COLORS.items() if name in names]
+    colors = [text for name, text in _COLORS.items() if name in names]
     caption = (
         f"Alignment of every layer of {source.name} at every snapshot, the first layer at the top. "
-        f"{meanings(source.analysis, names)} {' '.join(keys)} Grey: no value.{events_said(source)} {UNUSED}"
+        f"{meanings(source.analysis, names)} {' '.join(colors)} Cells without a value are grey."
+        f"{events_said(source)} {UNUSED}"
     )
     panels = [sized.heatmap(source.analysis, name, events=source.events) for name in names]
     return _figure(source.analysis, names, panels, caption, f"{subjects.name}-maps", subjects)
 
 
 _COLORS = {
-    "weight_angle": "Pale is what chance gives; blue is aligned, red is opposed.",
-    "weight_gain": "For the gain, pale is 1: purple is feedback too small, green too large.",
-    "norm_ratio": "For the norm ratio, purple is feedback smaller than the weights, green larger.",
-    "step_size_number": "For S, pale is 1, the limit: blue is stable, red unstable.",
+    "weight_angle": "A pale angle is what chance gives; blue is aligned, red is opposed.",
+    "weight_gain": "A pale gain is 1; in purple cells the feedback is too small, in green ones too large.",
+    "norm_ratio": "A pale norm ratio is 1; in purple cells B is smaller than W, in green ones larger.",
+    "step_size_number": "A pale S is 1, the limit; blue is stable, red is unstable.",
 }
 
 
@@ -91,27 +92,27 @@ def layers(source: Source, run: Facts) -> Section | None:
     names = _present(analysis, _CURVES)
     if not names:
         return None
-    ceilings = {name: ceiling for name, ceiling in predictions(analysis).items() if name in names}
-    hidden = not_drawn(analysis, {name: ceilings.get(name) for name in names if _log(analysis, name)})
-    predicted = " Dashed: where theory predicts that the feedback comes to rest." if ceilings else ""
+    predicted = {name: variable for name, variable in predictions(analysis).items() if name in names}
+    hidden = not_drawn(analysis, {name: predicted.get(name) for name in names if _log(analysis, name)})
+    dashed = " Dashed lines show where theory predicts that the feedback comes to rest." if predicted else ""
     caption = (
         f"Alignment of {source.name} over training, one curve per layer, coloured from the first layer (top of "
         "the key) to the last. The grey band is what chance gives: the null expectation ± two standard "
-        f"deviations, widest over the layers.{predicted}{hidden}{events_said(source)} {UNUSED} Where a measure is "
-        "about feedback, their curves are dotted."
+        f"deviations, widened to cover all layers.{dashed}{hidden}{events_said(source)} {UNUSED} The curves of "
+        "these layers are dotted for measures of the feedback."
     )
     panels = [
         sized.layer_curves(
-            analysis, name, log=_log(analysis, name), chance=True, predicted=ceilings.get(name), events=source.events
+            analysis, name, log=_log(analysis, name), chance=True, predicted=predicted.get(name), events=source.events
         )
         for name in names
     ]
-    figure = _figure(analysis, names, panels, caption, "curves", layers_of(analysis), also=tuple(ceilings.values()))
+    figure = _figure(analysis, names, panels, caption, "curves", layers_of(analysis), also=tuple(predicted.values()))
     return Section("Layer by layer", (figure, layer_table(analysis, _present(analysis, (*_ALIGNMENT, *_ERROR)))))
 
 
 def spectra(source: Source, run: Facts) -> Section | None:
-    """Show the singular values of both matrices, their largest and their stable rank."""
+    """Show the singular values, spectral norms and stable ranks of forward and feedback weights."""
     analysis, blocks = source.analysis, list[Block]()
     if {"forward_singular_values", "feedback_singular_values"} <= set(analysis):
         blocks.append(_singular_values(analysis))
@@ -127,7 +128,7 @@ def spectra(source: Source, run: Facts) -> Section | None:
 
 
 def error_signal(source: Source, run: Facts) -> Section | None:
-    """Show the error's angle to exact backpropagation by depth, split into its causes, and what each layer costs."""
+    """Show by depth the angle between the error and exact backpropagation, its causes, and the cost of each layer."""
     analysis = source.analysis
     names = _present(analysis, _ERROR)
     if "error_angle_total" not in names:
@@ -135,25 +136,25 @@ def error_signal(source: Source, run: Facts) -> Section | None:
     meaning = (
         "The error that a layer sends down deviates from exact backpropagation because of its own feedback "
         "(local: the same error sent through B and through W), because of the error that reached it "
-        "(inherited: the rule's and the exact error, both sent through W), or both (total). Read from the "
-        "bottom, where the error starts."
+        "(inherited: the rule's and the exact error, both sent through W), or both (total). The figure "
+        "is read from the bottom, where the error starts."
     )
     subjects = layers_of(analysis)
     panels = [sized.error_profile(analysis, step=run.step)]
-    shown, product = [names], ""
+    drawn, product = [names], ""
     if {"error_angle", "error_angle_product"} <= set(analysis):
-        shown.append(["error_angle", "error_angle_product"])
+        drawn.append(["error_angle", "error_angle_product"])
         panels.append(sized.product_law(analysis, step=run.step))
         product = (
-            " Right: the error that trains each layer, as measured, and as the product law gives it from the local "
-            "angles above (the product of their cosines, as if they were independent)."
+            " Right: the angle of the error that trains each layer, as measured and as the product law predicts it "
+            "from the local angles of the layers above (the product of their cosines, as if they were independent)."
         )
-    frames = tuple({name: analysis[name].transpose("step", "layer").values for name in part} for part in shown)
+    frames = tuple({name: analysis[name].transpose("step", "layer").values for name in part} for part in drawn)
     caption = (
-        f"Angle between the error each layer of {source.name} sends down and the exact one, at step "
-        f"{run.step}. The grey line is 90°, where the error tells nothing of the gradient's direction.{product}"
+        f"Angle between the error that each layer of {source.name} sends down and the exact one, at step "
+        f"{run.step}. The grey line is 90°, where the error says nothing about the direction of the gradient.{product}"
     )
-    names = [name for part in shown for name in part]
+    names = [name for part in drawn for name in part]
     blocks: list[Block] = [Text(meaning), _figure(analysis, names, panels, caption, "errors", subjects, frames)]
     costs = _present(analysis, tuple(COSTS))
     if len(costs) == len(COSTS):
@@ -164,16 +165,16 @@ def error_signal(source: Source, run: Facts) -> Section | None:
 def _attribution(source: Source, names: list[str], subjects: Subjects) -> Figure:
     analysis, index = source.analysis, _last(source.analysis, names[0])
     caption = (
-        f"What the feedback of each layer of {source.name} costs at step {int(analysis.step[index])}, found by "
-        "replacing B by W from the top down: degrees of the error angle at the first layer, and share of the "
-        "decrease of the loss that one step of exact backpropagation would give."
+        f"Cost of the feedback of each layer of {source.name} at step {int(analysis.step[index])}, measured by "
+        "replacing B by W from the top down: the degrees that it adds to the error angle at the first layer, and the "
+        "share that it takes from the decrease of the loss in one step of exact backpropagation."
     )
     panels = [sized.attribution(analysis, name, step=int(analysis.step[index])) for name in names]
     return _figure(analysis, names, panels, caption, "attribution", subjects)
 
 
 def _singular_values(analysis: xr.Dataset) -> Figure:
-    """Draw the spectra of up to six layers that carry error, at snapshots from the first to the last."""
+    """Draw the spectra of up to six layers that carry error, at up to four snapshots."""
     last = last_measured(analysis)
     finite = np.isfinite(analysis.forward_singular_values.isel(step=last)).any("mode").values
     usable = np.flatnonzero(finite & carrying(analysis))
@@ -185,8 +186,8 @@ def _singular_values(analysis: xr.Dataset) -> Figure:
     data = spectra_table(analysis, chosen)
     return Figure(
         panels=tuple(sized.spectrum(analysis, layer, steps=steps) for layer in chosen),
-        caption=f"Singular values of {which}, in descending order: forward weights W dark, feedback weights "
-        f"B orange; solid at step {int(analysis.step[last])}{dotted}. The shaded bands are what Gaussian "
+        caption=f"Singular values of {which}, in descending order: forward weights W are dark, feedback weights "
+        f"B orange; the lines are solid at step {int(analysis.step[last])}{dotted}. The shaded bands are what Gaussian "
         "matrices of the same shape and norm give (± two standard deviations). Values below 1e-4 of the "
         "panel's largest are not drawn.",
         alt=sentence("; ".join(f"{layer} {matrix}: largest {largest}" for layer, matrix, largest, *_ in data.rows)),
@@ -199,7 +200,7 @@ def _singular_values(analysis: xr.Dataset) -> Figure:
 
 
 def _moves(analysis: xr.Dataset, layer: int, drawn: int) -> Frames:
-    """Give the singular values of a layer at every step, as many as the drawn snapshot has."""
+    """Return the singular values of a layer at every step, as many as the drawn snapshot has."""
     frames = {}
     for side in ("forward", "feedback"):
         values = analysis[f"{side}_singular_values"].isel(layer=layer).transpose("step", "mode").values
@@ -217,31 +218,31 @@ def _figure(
     frames: tuple[Frames, ...] = (),
     also: tuple[str, ...] = (),
 ) -> Figure:
-    """Join panels that show measures over step and layer, and ``also`` others, with their words and numbers."""
-    words = " ".join(trend(analysis, each) for each in names)
-    return Figure(tuple(panels), caption, words, history(analysis, names), name, (*names, *also), subjects, frames)
+    """Return a figure of measures over step and layer, and of those in ``also``, with its text and numbers."""
+    alt = " ".join(trend(analysis, name) for name in names)
+    return Figure(tuple(panels), caption, alt, history(analysis, names), name, (*names, *also), subjects, frames)
 
 
 def events_said(source: Source) -> str:
-    """Say what the marks are, where there are any."""
+    """Return a sentence that explains the marks of events; empty if there are none."""
     if not source.events:
         return ""
-    said = "; ".join(f"{event.text} at step {event.step}" for event in source.events[:3])
+    marked = "; ".join(f"{event.text} at step {event.step}" for event in source.events[:3])
     more = f"; and {len(source.events) - 3} more" if len(source.events) > 3 else ""
-    return f" Dashed lines mark events: {said}{more}."
+    return f" Dashed lines mark events: {marked}{more}."
 
 
 def _log(analysis: xr.Dataset, measure: str) -> bool:
-    """Whether ratios of a measure's values tell, not differences."""
+    """Return whether a measure is compared by ratios, not by differences."""
     return about(analysis[measure]).scale == "log"
 
 
 def _last(analysis: xr.Dataset, measure: str) -> int:
-    """Index of the last snapshot at which a measure has a value, or of the last one."""
-    found = np.isfinite(analysis[measure].transpose("step", "layer").values).any(axis=1)
-    return int(np.flatnonzero(found)[-1]) if found.any() else len(found) - 1
+    """Return the index of the last snapshot at which a measure has a value, or of the last one if none has."""
+    measured = np.isfinite(analysis[measure].transpose("step", "layer").values).any(axis=1)
+    return int(np.flatnonzero(measured)[-1]) if measured.any() else len(measured) - 1
 
 
 def _present(analysis: xr.Dataset, names: Sequence[str]) -> list[str]:
-    """Choose the measures that have a value somewhere: a chart of none says nothing."""
+    """Return the measures that have a value somewhere; a chart of the others would be empty."""
     return [name for name in names if name in analysis and np.isfinite(analysis[name].values).any()]

@@ -1,4 +1,4 @@
-"""What a report is built from: a run's analysis, findings, settings and metrics, checked and cleaned once."""
+"""The data of a report: the analysis, findings, settings and metrics of a run, checked and cleaned once."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ class Source:
     Attributes
     ----------
     name : str
-        What the report calls it.
+        Its name in the report.
     path : Path
         Its directory.
     config : dict
-        ``config.json``; text in it is printable.
+        ``config.json``, with all text made printable.
     metrics : DataFrame
-        ``metrics.jsonl``, numeric columns only; empty for a run recorded without them.
+        The numeric columns of ``metrics.jsonl``; empty for a run that was recorded without metrics.
     analysis : Dataset
-        ``analysis.nc``; layer names are printable.
+        ``analysis.nc``, with the names of layers made printable.
     findings : tuple of Finding, or None
         ``findings.json``; None for a run that was not diagnosed.
     events : tuple of Event
-        Jumps that the metrics note, and where the run diverged.
+        Events that the metrics note, such as jumps of the loss, and the step at which the run diverged.
     snapshots : int
-        How many snapshots ``analysis.nc`` holds.
+        Number of snapshots in ``analysis.nc``.
     stability : DataFrame
-        What was predicted and what was seen of each layer's stability, as `diagnostics.findings.instability` has it.
+        Predicted and observed stability of each layer, from `diagnostics.findings.instability.stability`.
     """
 
     name: str
@@ -64,18 +64,18 @@ class Source:
 
     @property
     def rule(self) -> str:
-        """Name of the rule, "unknown" where nothing tells."""
+        """Name of the rule, or "unknown" if the run does not say."""
         rule = self.config.get("rule")
         return str((rule.get("name") if isinstance(rule, dict) else rule) or "unknown")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings, empty for a run recorded from someone's own loop."""
+        """The settings; empty for a run that was recorded in the user's own training loop."""
         settings = self.config.get("settings")
         return settings if isinstance(settings, dict) else {}
 
     def metric(self, name: str) -> pd.Series:
-        """Finite values of a metric by step, empty where it was not logged."""
+        """Return the finite values of a metric by step; empty if it was not logged."""
         if name not in self.metrics or "step" not in self.metrics:
             return pd.Series(dtype=float)
         series = self.metrics.set_index("step")[name].astype(float)
@@ -83,14 +83,14 @@ class Source:
 
 
 def load(path: str | os.PathLike[str], name: str | None = None, analysed: Path | None = None) -> Source:
-    """Read what a report needs of the run directory ``path``; its snapshots stay closed.
+    """Read what a report needs from the run directory ``path``, without opening its snapshots.
 
-    Its analysis and findings are in ``analysed``, or else in the run directory too.
+    The analysis and the findings are read from ``analysed``, by default the run directory.
 
     Raises
     ------
     InputError
-        If ``path`` is no run directory, is not analysed yet, or its files are not what they should be.
+        If ``path`` is not a run directory, has not been analysed yet, or holds damaged files.
     """
     run = open_run(path)
     metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
@@ -112,18 +112,18 @@ def load(path: str | os.PathLike[str], name: str | None = None, analysed: Path |
 
 
 def _read(read: Callable[[Path], T], path: Path) -> T:
-    """Read a file that the analysis left; where it is not whole, say what makes it anew."""
+    """Read a file that the analysis wrote; if it is damaged, the error says how to write it again."""
     try:
         return read(path)
     except InputError as error:
         if "wtdiag analyze" in str(error):
             raise
-        raise InputError(f"{error}; `wtdiag analyze {path.parent}` writes it anew") from error
+        raise InputError(f"{error}; `wtdiag analyze {path.parent}` writes it again") from error
 
 
 def _printable(finding: Finding) -> Finding:
-    words = {field.name: getattr(finding, field.name) for field in dataclasses.fields(finding)}
-    words = {name: printable(text) for name, text in words.items() if isinstance(text, str)}
+    values = {field.name: getattr(finding, field.name) for field in dataclasses.fields(finding)}
+    texts = {name: printable(value) for name, value in values.items() if isinstance(value, str)}
     evidence = tuple(
         dataclasses.replace(
             number,
@@ -133,23 +133,23 @@ def _printable(finding: Finding) -> Finding:
         )
         for number in finding.evidence
     )
-    return dataclasses.replace(finding, **words, evidence=evidence)
+    return dataclasses.replace(finding, **texts, evidence=evidence)
 
 
 def _events(metrics: pd.DataFrame, config: dict[str, Any]) -> tuple[Event, ...]:
-    found: list[Event] = []
+    events: list[Event] = []
     if {"step", "event"} <= set(metrics):
         for step, text in zip(metrics["step"].map(_number), metrics["event"], strict=True):
             if isinstance(text, str) and np.isfinite(step):
-                found.append(Event(int(step), printable(text)))
+                events.append(Event(int(step), printable(text)))
     match config.get("diverged"):
         case {"step": int(step), **rest}:
-            found.append(Event(step, f"diverged ({rest['what']})" if "what" in rest else "diverged"))
-    return tuple(sorted(found))
+            events.append(Event(step, f"diverged ({rest['what']})" if "what" in rest else "diverged"))
+    return tuple(sorted(events))
 
 
 def _clean_analysis(analysis: xr.Dataset) -> xr.Dataset:
-    """Take infinities for no value, and make the names of layers printable."""
+    """Replace infinities by NaN, and make the names of layers printable."""
     analysis = analysis.where(np.isfinite(analysis))
     return analysis.assign_coords(layer=[printable(str(name)) for name in analysis.layer.values])
 

@@ -1,4 +1,4 @@
-"""The section that holds what theory predicts of the feedback against what was observed."""
+"""The section that compares the stability and the resting point of the feedback that theory predicts with the run."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from wtdiag.reports.run.sources import Source
 from wtdiag.reports.run.summary import trend
 
 _EXPLAINED = {
-    "largest S": "Largest S: over all snapshots before training broke, if it did.",
-    "safe feedback lr": "No learning rate of the feedback above the safe one keeps S below 1 in all snapshots "
-    "before training broke.",
-    "safe coefficients ×": "No factor on all of the rule's coefficients above the safe one keeps S below 1 in all "
-    "snapshots before training broke.",
-    "ran away at step": "A layer ran away when its feedback was ten times its first size.",
-    "relaxation time": "Relaxation time in steps.",
+    "largest S": "The largest S is taken over all snapshots before training broke, if it did.",
+    "safe feedback lr": "With a learning rate of the feedback above the safe one, S would have exceeded 1 in some "
+    "snapshot before training broke.",
+    "safe coefficients ×": "With all coefficients of the rule multiplied by more than the safe factor, S would have "
+    "exceeded 1 in some snapshot before training broke.",
+    "ran away at step": "A layer ran away at the first step at which its feedback was ten times its initial size.",
+    "relaxation time": "The relaxation time is in steps.",
 }
 
 
 def stability(source: Source, run: Facts) -> Section | None:
-    """Show predicted against observed stability, and the predicted resting point against the reached one."""
+    """Compare the predicted stability with the observed one, and the predicted resting point with the one reached."""
     analysis = source.analysis
-    found = [Text(_said(source, run))] if "step_size_number" in analysis else []
-    blocks = [block for block in (*found, _figure(source), _gains(source, run), _table(source)) if block is not None]
+    summary = [Text(_summary(source, run))] if "step_size_number" in analysis else []
+    blocks = [block for block in (*summary, _figure(source), _gains(source, run), _table(source)) if block is not None]
     return Section("Stability: predicted and observed", tuple(blocks)) if blocks else None
 
 
 def _figure(source: Source) -> Figure | None:
     analysis = source.analysis
-    panels, captions, words, measures = [], [], [], []
+    panels, captions, results, measures = [], [], [], []
     if "step_size_number" in analysis and np.isfinite(analysis.step_size_number).any():
         panels.append(sized.stability(analysis, events=source.events))
         captions.append(
-            f"Step-size number S of every layer of {source.name}: the alignment step over the largest stable one. "
-            "Above the line at 1 the feedback of that layer grows without bound."
+            f"Step-size number S of every layer of {source.name}: the learning rate of the feedback over the "
+            "largest stable one. Above the line at 1 the feedback of that layer grows without bound."
         )
-        words.append(trend(analysis, "step_size_number"))
+        results.append(trend(analysis, "step_size_number"))
         measures.append("step_size_number")
     if "log_norm_ratio_sum" in analysis and np.isfinite(analysis.log_norm_ratio_sum).any():
         sums = analysis.log_norm_ratio_sum.values
@@ -57,14 +57,14 @@ def _figure(source: Source) -> Figure | None:
             f"Sum of log norm ratios of {source.name}: the logarithms of ‖B‖/‖W‖ summed over the layers that carry "
             "error. Above 0 the error grows on its way down, below 0 it fades, whatever the angles."
         )
-        words.append(f"The sum of log norm ratios is {number(sums[last_measured(analysis)])} at the end.")
+        results.append(f"The sum of log norm ratios is {number(sums[last_measured(analysis)])} at the end.")
         measures.append("log_norm_ratio_sum")
     if not panels:
         return None
     return Figure(
         panels=tuple(panels),
         caption=" ".join(captions) + events_said(source),
-        alt=" ".join(words),
+        alt=" ".join(results),
         data=history(analysis, measures),
         name="stability",
         measures=tuple(measures),
@@ -73,7 +73,7 @@ def _figure(source: Source) -> Figure | None:
 
 
 def _gains(source: Source, run: Facts) -> Figure | None:
-    """Show how the errors' size changes on their way down, if errors were measured."""
+    """Show how the size of the errors changes on their way down, if errors were measured."""
     analysis = source.analysis
     measures = [
         name for name in ("norm_ratio", "error_norm_ratio", "activation_norm")
@@ -89,8 +89,8 @@ def _gains(source: Source, run: Facts) -> Figure | None:
         ),
         caption=f"Size of the errors of {source.name}. Left, at step {run.step}, this layer: ‖B‖/‖W‖; from the output "
         "down: the product of these over this and all layers above that carry error; error: the norm of the error that "
-        f"trains the layer over the exact one's{activations}. Right: the errors' norm ratio at every snapshot; purple "
-        f"is smaller than the exact error, green larger.{events_said(source)}",
+        f"trains the layer over that of the exact error{activations}. Right: the norm ratio of the errors at every "
+        f"snapshot; in purple cells the error is smaller than the exact one, in green larger.{events_said(source)}",
         alt=" ".join(trend(analysis, name) for name in measures),
         data=history(analysis, measures),
         name="gains",
@@ -99,16 +99,16 @@ def _gains(source: Source, run: Facts) -> Figure | None:
     )
 
 
-def _said(source: Source, run: Facts) -> str:
+def _summary(source: Source, run: Facts) -> str:
     """Say in which layer S first passes 1, which layer first runs away, and what became of the run."""
     table = source.stability
     known = table.step_size_number.dropna()
     if not len(known) and table.unstable_step.isna().all():
         return (
-            "No layer has a step-size number S: it is known where the feedback learns by a rule with a linear theory, "
+            "No layer has a step-size number S: it is defined if the feedback learns by a rule with a linear theory, "
             "by gradient descent with or without momentum."
         )
-    unstable, gone = table.unstable_step.dropna(), table.runaway_step.dropna()
+    unstable, ran_away = table.unstable_step.dropna(), table.runaway_step.dropna()
     if len(unstable):
         predicted = (
             f"Predicted: unstable from step {unstable.min():.0f}, first in {short(unstable.idxmin(), 40)}; "
@@ -119,7 +119,11 @@ def _said(source: Source, run: Facts) -> str:
             f"Predicted: stable. The largest S is {number(known.max())}, in {short(known.idxmax(), 40)}; below 1 the "
             "feedback settles."
         )
-    observed = f"{short(gone.idxmin(), 40)} was the first to run away, at step {gone.min():.0f}; " if len(gone) else ""
+    observed = (
+        f"{short(ran_away.idxmin(), 40)} was the first to run away, at step {ran_away.min():.0f}; "
+        if len(ran_away)
+        else ""
+    )
     if run.status == "diverged":
         observed += "the run diverged" + ("" if run.diverged_step is None else f" at step {run.diverged_step}")
         lead = table.lead_time.max()
@@ -130,31 +134,31 @@ def _said(source: Source, run: Facts) -> str:
 
 
 def _table(source: Source) -> Table | None:
-    """Tabulate, for each layer, predictions beside measurements at the last snapshot that holds any."""
-    analysis, found = source.analysis, source.stability
+    """Tabulate the predictions for each layer beside the values measured at the last snapshot that holds any."""
+    analysis, observed = source.analysis, source.stability
     index = last_measured(analysis)
     columns: dict[str, tuple[Callable[[float], str], NDArray[np.float64]]] = {
-        "largest S": (number, found.step_size_number.to_numpy()),
-        "S > 1 from step": (_step, found.unstable_step.to_numpy()),
-        "ran away at step": (_step, found.runaway_step.to_numpy()),
-        "safe feedback lr": (number, found.largest_feedback_lr.to_numpy()),
+        "largest S": (number, observed.step_size_number.to_numpy()),
+        "S > 1 from step": (_step, observed.unstable_step.to_numpy()),
+        "ran away at step": (_step, observed.runaway_step.to_numpy()),
+        "safe feedback lr": (number, observed.largest_feedback_lr.to_numpy()),
     }
-    if np.isnan(found.largest_feedback_lr).all():
-        columns["safe coefficients ×"] = number, found.largest_coefficient_scale.to_numpy()
+    if np.isnan(observed.largest_feedback_lr).all():
+        columns["safe coefficients ×"] = number, observed.largest_coefficient_scale.to_numpy()
     for name in ("relaxation_time", "tracking_lag"):
         columns |= _column(analysis, name, name.replace("_", " "), index)
     for measure, predicted in predictions(analysis).items():
         columns |= _column(analysis, predicted, f"predicted {_brief(measure)}", index)
         columns |= _column(analysis, measure, _brief(measure), index)
     columns |= _column(analysis, "predicted_noise_angle", "angle by noise alone", index)
-    columns = {head: each for head, each in columns.items() if np.isfinite(each[1]).any()}
+    columns = {head: column for head, column in columns.items() if np.isfinite(column[1]).any()}
     if not columns:
         return None
     explained = (f" {text}" for head, text in _EXPLAINED.items() if head in columns)
     cells = [[show(value) for value in values] for show, values in columns.values()]
     subjects = layers_of(analysis)
     caption = (
-        "What theory predicts beside what was measured, by layer, at step "
+        "Predictions of the theory beside the measured values, by layer, at step "
         f"{int(analysis.step[index])}.{''.join(explained)}"
     )
     return Table(

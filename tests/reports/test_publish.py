@@ -73,9 +73,9 @@ def test_what_analyze_writes_can_be_reported(tmp_path):
     ("spoil", "says"),
     [
         (lambda run: (run / "analysis.nc").unlink(), r"there is no analysis; .*`wtdiag analyze .*ia6`"),
-        (lambda run: (run / "analysis.nc").write_bytes(b"CDF"), r"nc: .*; `wtdiag analyze .*` writes it anew$"),
+        (lambda run: (run / "analysis.nc").write_bytes(b"CDF"), r"nc: .*; `wtdiag analyze .*` writes it again$"),
         (lambda run: cut(run / "analysis.nc"), r"analysis.nc: is not an analysis file"),
-        (lambda run: (run / "findings.json").write_text("{"), r"is not JSON .*; `wtdiag analyze .*` writes it anew$"),
+        (lambda run: (run / "findings.json").write_text("{"), r"is not JSON .*; `wtdiag analyze .*` writes it again$"),
         (lambda run: (run / "findings.json").write_text("{}"), r"format 1; `wtdiag analyze` writes them$"),
         (lambda run: replace(run, analysis().drop_vars("layer")), r"has no coordinate 'layer'"),
         (lambda run: replace(run, analysis().isel(step=[])), r"has no coordinate 'step' with values"),

@@ -99,11 +99,11 @@ def test_a_dollar_in_a_name_is_a_dollar_on_any_axes(name):
         (lambda: plot.spectrum(DATA, "fc1", steps=[-1]), r"^steps: '-1' is not known"),
         (lambda: plot.spectrum(DATA, "fc1", steps=[]), r"^steps: none given"),
         (lambda: plot.compare([], "weight_angle"), r"^analyses: none given"),
-        (lambda: plot.compare(DATA, "weight_angle"), r"^analyses: a Dataset; expected a list of them"),
-        (lambda: plot.compare("runs/x", "weight_angle"), r"^analysis: 'r' is no analysis; expected a Dataset"),
-        (lambda: plot.heatmap("x", "weight_angle"), r"^analysis: 'x' is no analysis; expected a Dataset, as wtdiag"),
-        (lambda: plot.size_profile(None), r"^analysis: None is no analysis"),
-        (lambda: plot.spectrum("x", 0), r"^analysis: 'x' is no analysis"),
+        (lambda: plot.compare(DATA, "weight_angle"), r"^analyses: got a single Dataset; expected a list of them"),
+        (lambda: plot.compare("runs/x", "weight_angle"), r"^analysis: 'r' is not an analysis; expected a Dataset"),
+        (lambda: plot.heatmap("x", "weight_angle"), r"^analysis: 'x' is not an analysis; expected a Dataset, as wtdiag"),
+        (lambda: plot.size_profile(None), r"^analysis: None is not an analysis"),
+        (lambda: plot.spectrum("x", 0), r"^analysis: 'x' is not an analysis"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_named(call, says):
