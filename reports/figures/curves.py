@@ -58,7 +58,7 @@ def compare(analyses: Sequence[xr.Dataset], measure: str, *, ax: Axes | None = N
     measure : str
         A variable over step and layer that all analyses hold.
     ax : Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; default: a new figure.
 
     Returns
     -------

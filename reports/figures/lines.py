@@ -46,7 +46,7 @@ def layer_curves(
     Parameters
     ----------
     analysis : Dataset
-        The result of `wtdiag.analyze`.
+        Result of `wtdiag.analyze`.
     measure : str
         A variable over step and layer.
     log : bool
@@ -60,7 +60,7 @@ def layer_curves(
     events : sequence of (step, text)
         Events to mark; a text that begins with "diverged" is highlighted.
     ax : Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; default: a new figure.
 
     Returns
     -------
@@ -131,11 +131,11 @@ def stability(analysis: xr.Dataset, *, events: Sequence[Event] = (), ax: Axes | 
     Parameters
     ----------
     analysis : Dataset
-        The result of `wtdiag.analyze`, with ``step_size_number``.
+        Result of `wtdiag.analyze`, with ``step_size_number``.
     events : sequence of (step, text)
         Events to mark; a text that begins with "diverged" is highlighted.
     ax : Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; default: a new figure.
 
     Returns
     -------

@@ -47,13 +47,13 @@ def heatmap(analysis: xr.Dataset, measure: str, *, events: Sequence[Event] = (),
     Parameters
     ----------
     analysis : Dataset
-        The result of `wtdiag.analyze`.
+        Result of `wtdiag.analyze`.
     measure : str
         A variable over step and layer.
     events : sequence of (step, text)
         Events to mark before the first snapshot that follows them; a text that begins with "diverged" is highlighted.
     ax : Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; default: a new figure.
 
     Returns
     -------
