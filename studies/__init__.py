@@ -1,8 +1,8 @@
-"""Many trainings as one experiment: grids of settings, searches for settings, and whether what was found transfers.
+"""Many trainings as one experiment: grids of settings, searches for settings, and transfer of the best ones.
 
-- ``file``: what a study file says.
-- ``parts``: grid, sweep and transfer.
+- ``file``: the study file, read and checked.
+- ``parts``: the grid, the sweep and the transfer.
 - ``engine``: where the trainings run.
-- ``predict``: what theory says of them beforehand.
-- ``study`` runs a whole study, ``estimate`` tries it without training; ``small/`` and ``full/`` hold the built-in ones.
+- ``predict``: their stability, predicted before or during the training.
+- ``study`` runs a whole study, ``estimate`` estimates its cost; ``small/`` and ``full/`` hold the built-in ones.
 """

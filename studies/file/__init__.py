@@ -1,4 +1,4 @@
-"""What a study file says.
+"""The study file, read and checked.
 
-`plan` reads it, `space` holds the ranges of a search, `methods` and `architectures` what a file names.
+`plan` reads the file, `space` the ranges of a search; `methods` and `architectures` check what the file names.
 """

@@ -1,4 +1,4 @@
-"""Other architectures: how they are named, whether settings can go to them, whether they can be had."""
+"""Architectures that settings are transferred to: their labels, and the checks that they can be used and trained."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from wtdiag.trainers.config.datasets import DataCache, load_data
 from wtdiag.trainers.config.settings import Settings
 
 FIXED = settings_with_role("method", "protocol")
-"""Settings that no architecture may change: the method, what seeds pair, and that it is tested on the test set."""
+"""Settings that no architecture may change: the method, and the protocol of seeds and test set."""
 _LOCATION = settings_with_role("location")
 
 
 def parse_architectures(words: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Read architectures, each NAME=VALUE[,NAME=VALUE...], and label each by what it sets.
+    """Read architectures, each NAME=VALUE[,NAME=VALUE...], and label each by its settings.
 
     Raises
     ------
     InputError
-        If a word has another form, or two are the same.
+        If a word has another form, or two architectures are the same.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def parse_architectures(words: Iterable[str]) -> dict[str, dict[str, Any]]:
             settings[name] = _value(text)
         label = describe({name: value for name, value in settings.items() if name not in _LOCATION})
         if label in architectures:
-            raise InputError(f"to: {label!r} is there twice")
+            raise InputError(f"to: {label!r} is given twice")
         architectures[label] = settings
     return architectures
 
@@ -55,19 +55,20 @@ def check_architectures(
     methods: Mapping[str, Mapping[str, Any]],
     space: Mapping[str, Iterable[str]],
 ) -> str:
-    """Require that a sweep's settings can go to architectures; return the label of the one it was made on.
+    """Check that the settings of a sweep can be transferred; return the label of the architecture that it searched on.
 
     Parameters
     ----------
     architectures
-        By label, the settings that make it another.
+        By label, the settings in which it differs from that of the sweep.
     methods, space
-        By method, its settings, and the names of the parameters that were searched.
+        The settings of each method, and the names of the parameters that were searched for it.
 
     Raises
     ------
     InputError
-        If one changes nothing, is the source, or sets what is no setting, was searched, or is not an architecture's.
+        If an architecture changes nothing or is that of the sweep, or if a name in it is not a setting, was searched,
+        or does not belong to an architecture.
 
     Examples
     --------
@@ -77,37 +78,37 @@ def check_architectures(
     """
     searched = {name for names in space.values() for name in names}
     free = [field.name for field in dataclasses.fields(Settings) if field.name not in FIXED]
-    for label, more in architectures.items():
-        if not more:
+    for label, changes in architectures.items():
+        if not changes:
             raise InputError(f"to: {label}: expected at least one setting that differs from the sweep's")
-        for name, value in more.items():
+        for name, value in changes.items():
             if name in searched:
                 raise InputError(
-                    f"to: {label}: {name}={value!r} cannot be used, for {name} was searched and goes unchanged"
+                    f"to: {label}: {name}={value!r} cannot be used, because {name} was searched and is transferred"
                 )
             if name in FIXED:
-                raise InputError(f"to: {label}: {name}={value!r} cannot be used; it is no part of an architecture")
+                raise InputError(f"to: {label}: {name}={value!r} cannot be used, as it is not part of an architecture")
             check_one_of(f"to: {label}: setting", name, free)
-    shown = {"model", "data", *(name for more in architectures.values() for name in more)}.difference(_LOCATION)
+    shown = {"model", "data", *(name for changes in architectures.values() for name in changes)}.difference(_LOCATION)
     settings = {name: getattr(Settings, name) for name in shown} | dict(next(iter(methods.values())))
     source = describe({name: settings[name] for name in shown})
     if source in architectures:
-        raise InputError(f"to: {source!r} is the architecture that the sweep was made on; it is there in any case")
+        raise InputError(f"to: {source!r} is the architecture of the sweep itself, which is always included")
     return source
 
 
 def require_trainable(wanted: Mapping[str, Settings]) -> None:
-    """Require that networks can be built and trained as settings want it.
+    """Check that networks can be built and trained with some settings.
 
     Parameters
     ----------
     wanted
-        Settings by what they are for, which is named in the error.
+        The settings, by the label that names them in the error.
 
     Raises
     ------
     InputError
-        For the first that cannot: its data are missing, its model cannot take them, or has no such depth.
+        For the first that cannot, because its data are missing, or its model does not suit the data or the depth.
 
     Examples
     --------

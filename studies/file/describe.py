@@ -1,4 +1,4 @@
-"""Settings in a few words, as labels of tables and figures."""
+"""Descriptions of settings in a few words, for the labels of tables and figures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from wtdiag.trainers.config.settings import Settings
 
 _ORDER = [field.name for field in dataclasses.fields(Settings)]
-_SPEAK_FOR_THEMSELVES = ("rule", "model", "data")
+_NEED_NO_NAME = ("rule", "model", "data")
 
 
 def describe(settings: Mapping[str, Any]) -> str:
-    """Return settings in a few words; different settings have different words. A None is passed over.
+    """Return a description of settings in a few words, without those that are None; others differ in their words.
 
     Examples
     --------
@@ -25,7 +25,7 @@ def describe(settings: Mapping[str, Any]) -> str:
 
 
 def _words(name: str, value: Any) -> str:
-    if name in _SPEAK_FOR_THEMSELVES:
+    if name in _NEED_NO_NAME:
         return str(value)
     name = name.replace("_", " ")
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Which method has which parameter: rules differ in their coefficients, and some have no feedback that learns."""
+"""The parameters of each method: rules differ in their coefficients, and some have no feedback that learns."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from wtdiag.trainers.rules import RULES
 
 
 def searched(methods: Mapping[str, Mapping[str, Any]], space: Space) -> dict[str, Space]:
-    """Return what is searched for each method, given by all its settings: of the space, the parameters that it has.
+    """Return the space of each method: those parameters of the whole space that the method has.
 
-    A rule has a parameter if settings can be made with it. Backpropagation, for one, has no coefficients and no
-    learning rate of feedback weights.
+    Methods are given with all their settings. A rule has a parameter if it can be set with that rule. Backpropagation,
+    for example, has no coefficients and no learning rate of feedback weights.
 
     Raises
     ------
     InputError
-        If a method's settings cannot be used, no rule has a parameter, or an end of its range cannot be used.
+        If the settings of a method or an end of a range cannot be used, or no rule has a parameter.
 
     Examples
     --------
@@ -36,9 +36,9 @@ def searched(methods: Mapping[str, Mapping[str, Any]], space: Space) -> dict[str
         from_mapping(method, label)
     spaces: dict[str, dict[str, Range]] = {label: {} for label in methods}
     for name, given in space.items():
-        each = _of_kind(name, given)
+        allowed = _of_kind(name, given)
         problem: InputError | None = None
-        first, *others = each.choices or each.points(2)
+        first, *others = allowed.choices or allowed.points(2)
         for label, method in methods.items():
             try:
                 _try(method, name, first)
@@ -48,11 +48,11 @@ def searched(methods: Mapping[str, Mapping[str, Any]], space: Space) -> dict[str
                 continue
             for value in others:
                 _try(method, name, value)
-            spaces[label][name] = each
-        if not any(name in mine for mine in spaces.values()):
+            spaces[label][name] = allowed
+        if not any(name in own for own in spaces.values()):
             having = [rule for rule in RULES if name in coefficients_of(rule)]
             raise problem or InputError(
-                f"search: {name!r} is no coefficient of {', '.join(_rules(methods))}; "
+                f"search: {name!r} is not a coefficient of {', '.join(_rules(methods))}; "
                 f"rules that have it: {', '.join(having)}"
             )
     return dict(spaces)
@@ -61,17 +61,18 @@ def searched(methods: Mapping[str, Mapping[str, Any]], space: Space) -> dict[str
 def divided(
     rules: Sequence[str], values: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
-    """Divide settings and coefficients among rules: each gets what it has.
+    """Divide settings and coefficients among rules, so that each rule gets those that it has.
 
     Returns
     -------
     settings, methods, left_out
-        What all rules share; by rule its settings beside those; and in words what a rule did not get, for it lacks it.
+        The settings that all rules share; by rule, its further settings; and a sentence for each setting that a rule
+        lacks.
 
     Raises
     ------
     InputError
-        If no rule has a setting or coefficient, or its value cannot be used.
+        If no rule has a setting or coefficient, or the value cannot be used.
 
     Examples
     --------
@@ -91,9 +92,9 @@ def divided(
     left_out = []
     for name in sorted(values, key=order.index):
         lacking: dict[str, InputError] = {}
-        for rule, mine in methods.items():
+        for rule, own in methods.items():
             try:
-                from_mapping(joined(shared, mine, {name: values[name]}), "settings")
+                from_mapping(joined(shared, own, {name: values[name]}), "settings")
             except InputError as error:
                 lacking[rule] = error
         if len(lacking) == len(methods):
@@ -103,14 +104,14 @@ def divided(
             continue
         for rule in rules:
             if rule in lacking:
-                left_out.append(f"{rule} has no {name}, and goes without")
+                left_out.append(f"{rule} has no {name} and is trained without it")
             else:
                 methods[rule] = joined(methods[rule], {name: values[name]})
     return shared, methods, left_out
 
 
 def _of_kind(name: str, given: Range) -> Range:
-    """Return the range with whole numbers where the parameter takes no others."""
+    """Return the range, restricted to whole numbers if the parameter takes no others."""
     hint = get_type_hints(Settings).get(name)
     whole = not given.choices and int in (hint, *get_args(hint))
     if whole and not (float(given.low).is_integer() and float(given.high).is_integer()):

@@ -1,4 +1,4 @@
-"""A study file: what is to be trained, searched, transferred and decided."""
+"""The study file: which runs to train, what to search and transfer, and which claims to decide."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.rules import RULES
 
 BUILT_IN = Path(__file__).parents[1]
-"""Folder of the studies that come with wtdiag: ``small/`` and ``full/``."""
+"""Folder of the studies that come with wtdiag, in ``small/`` and ``full/``."""
 Level = str | int | float | bool
 _FIELDS = tuple(each.name for each in dataclasses.fields(Settings))
 
@@ -27,9 +27,9 @@ class GridPlan:
     Attributes
     ----------
     settings : dict
-        What its cells share, beside the study's settings.
+        The settings that its cells share, in addition to those of the study.
     factors : dict
-        By the name of a factor its levels, and what each sets.
+        By the name of a factor, its levels and the settings of each.
     """
 
     settings: dict[str, Any]
@@ -38,7 +38,7 @@ class GridPlan:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A search: which methods, over what, with which budget. See `studies.parts.sweep.Sweep`."""
+    """The methods, space and budget of a search; see `studies.parts.sweep.Sweep`."""
 
     name: str
     rules: tuple[str, ...]
@@ -65,7 +65,7 @@ class TunePlan:
 
 @dataclass(frozen=True)
 class TransferPlan:
-    """What a sweep found best, on other architectures. See `studies.parts.transfer.Transfer`."""
+    """The best settings of a sweep, on other architectures; see `studies.parts.transfer.Transfer`."""
 
     name: str
     sweep: str
@@ -81,21 +81,21 @@ class Plan:
     Attributes
     ----------
     name : str
-        Of the file.
+        Name of the file without its ending.
     title, about : str
-        For the report.
+        Title and description in the report.
     settings : dict
-        What all runs share.
+        Settings that all runs share.
     methods : dict
-        By the label of a method, the settings that go with it; "bp" is always there.
+        By the label of a method, its settings; "bp" is always among them.
     probes : tuple of str
-        What is measured in each cell of the grids.
+        Names of the measures of each cell of the grids.
     grids, tune, sweeps, transfers
-        Its parts.
+        The parts of the study.
     claims : tuple of str
-        Names of the claims that it decides.
+        Names of the claims to decide.
     text : str
-        The file as it was written.
+        The text of the file.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Plan:
 
 
 def joined(settings: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, Any]:
-    """Put values over a mapping of settings; what is no setting is a coefficient of the rule.
+    """Return settings updated with other values; names that are not settings are coefficients of the rule.
 
     Examples
     --------
@@ -121,10 +121,10 @@ def joined(settings: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, A
     {'rule': 'ia', 'lr': 0.2, 'coefficients': {'amp': 0.04}}
     """
     result = {**settings}
-    for each in more:
-        coefficients = {**result.get("coefficients", {}), **each.get("coefficients", {})}
-        coefficients |= {name: value for name, value in each.items() if name not in _FIELDS}
-        result |= {name: value for name, value in each.items() if name in _FIELDS}
+    for values in more:
+        coefficients = {**result.get("coefficients", {}), **values.get("coefficients", {})}
+        coefficients |= {name: value for name, value in values.items() if name not in _FIELDS}
+        result |= {name: value for name, value in values.items() if name in _FIELDS}
         if coefficients:
             result["coefficients"] = coefficients
     return result
@@ -143,17 +143,17 @@ def built_in() -> dict[str, Path]:
 
 
 def read_plan(name: str) -> Plan:
-    """Read a study file, or the study of that name that comes with wtdiag.
+    """Read a study file, or the built-in study of that name.
 
     Raises
     ------
     InputError
-        If there is none, it cannot be parsed, or what it says cannot be used.
+        If there is no such study, or its file cannot be parsed or used.
     """
     path = built_in().get(name, Path(name))
     if not path.exists():
         raise InputError(
-            f"study: {name!r} is neither a file nor a study that comes with wtdiag; the latter: {', '.join(built_in())}"
+            f"study: {name!r} is neither a file nor a study that comes with wtdiag; those are {', '.join(built_in())}"
         )
     try:
         content, text = read_toml(path)
@@ -201,7 +201,7 @@ def _plan(name: str, content: dict[str, Any], text: str) -> Plan:
         text=text,
     )
     if not (grids or sweeps):
-        raise InputError("study: has nothing to do; expected at least one [[grid]] or [[sweep]]")
+        raise InputError("study: there is nothing to train; expected at least one [[grid]] or [[sweep]]")
     return plan
 
 
@@ -225,7 +225,7 @@ def _levels(where: str, name: str, given: Any) -> dict[Level, dict[str, Any]]:
     if not isinstance(given, list) or not given or not all(isinstance(level, Level) for level in given):
         raise InputError(f"{where}: expected a list of levels, or a table of named ones, got {given!r}")
     if len(set(given)) < len(given):
-        raise InputError(f"{where}: a level is there twice in {given!r}")
+        raise InputError(f"{where}: a level is given twice in {given!r}")
     return {level: {name: level} for level in given}
 
 
@@ -268,7 +268,7 @@ def _transfer(given: Any) -> TransferPlan:
         raise InputError(f"transfer {name}: top: expected a positive whole number, got {top!r:.60}")
     values["seeds"] = tuple(seeds)
     if not values["to"] or "sweep" not in values:
-        raise InputError(f"transfer {name}: expected the name of a sweep and at least one architecture to go to")
+        raise InputError(f"transfer {name}: expected the name of a sweep and at least one target architecture")
     return TransferPlan(**values)
 
 
@@ -293,7 +293,7 @@ def _rules_of(settings: Mapping[str, Any], grids: Iterable[GridPlan]) -> list[st
 def _check_unique(what: str, parts: tuple[SweepPlan, ...] | tuple[TransferPlan, ...]) -> None:
     names = [part.name for part in parts]
     if len(set(names)) < len(names):
-        raise InputError(f"{what}: a name is there twice among {', '.join(names)}")
+        raise InputError(f"{what}: a name is given twice among {', '.join(names)}")
 
 
 def _check_names(where: str, given: Mapping[str, Any], known: Iterable[str]) -> None:

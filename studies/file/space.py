@@ -1,4 +1,4 @@
-"""What a search goes through: a range or a list of choices for each parameter."""
+"""The space of a search: a range or a list of choices for each parameter."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ if TYPE_CHECKING:
 
 Value = str | int | float | bool
 SEARCHABLE = settings_with_role("architecture", "data", "training", "feedback")
-"""Settings that may be searched: those that change what is learnt, but for what a search itself sets."""
+"""Settings that may be searched: those that change what is learned, except those that a search sets itself."""
 _SCALES = ("log", "linear")
 _FORM = "NAME=log:LOW:HIGH, NAME=linear:LOW:HIGH or NAME=VALUE,VALUE,..."
 
 
 @dataclass(frozen=True)
 class Range:
-    """Values that a parameter may take: all between two bounds, or those listed.
+    """The values that a parameter may take: all between two bounds, or a list of choices.
 
     Attributes
     ----------
     low, high : float
         Bounds, both included.
     log : bool
-        Whether equal ratios, instead of equal differences, are equally likely.
+        Whether the logarithm of the value, instead of the value itself, is uniformly distributed.
     choices : tuple
-        In place of bounds.
+        The values, in place of bounds.
     whole : bool
-        Whether only whole numbers between the bounds are meant; `studies.file.methods.searched` sees to it.
+        Whether the values are the whole numbers between the bounds; `studies.file.methods.searched` sets this.
 
     Raises
     ------
     InputError
-        If there is nothing between the bounds, a logarithm has none, or there are neither bounds nor two choices.
+        If the bounds are not finite and increasing, or not positive on a logarithmic scale, or if there are fewer than
+        two different choices.
 
     Examples
     --------
@@ -73,7 +74,7 @@ class Range:
 
     @property
     def middle(self) -> Value:
-        """The geometric middle of a logarithmic range, the arithmetic one of a linear, the middle one of choices."""
+        """The geometric mean of logarithmic bounds, the arithmetic mean of linear ones, or the middle choice."""
         if self.choices:
             return self.choices[len(self.choices) // 2]
         middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
@@ -81,13 +82,13 @@ class Range:
 
     @property
     def size(self) -> float:
-        """How many different values there are; infinite for a continuous range."""
+        """Number of different values; infinite for a continuous range."""
         if self.choices:
             return len(self.choices)
         return self.high - self.low + 1 if self.whole else math.inf
 
     def points(self, count: int) -> list[Value]:
-        """Return ``count`` values spread evenly from end to end; the middle if it is one; all if they are fewer.
+        """Return ``count`` values evenly spread from end to end: the middle if that is 1, all if there are fewer.
 
         Examples
         --------
@@ -106,12 +107,12 @@ class Range:
             spread = [self.low ** (1 - share) * self.high**share for share in shares]
         else:
             spread = [self.low * (1 - share) + self.high * share for share in shares]
-        # Rounding may carry an end beyond its bound.
+        # Rounding may move an end beyond its bound.
         inside = [min(max(value, self.low), self.high) for value in spread]
         return list(dict.fromkeys(map(round, inside))) if self.whole else list(inside)
 
     def suggest(self, trial: BaseTrial, name: str) -> Value:
-        """Let the sampler of an Optuna trial choose a value."""
+        """Return a value chosen by the sampler of an Optuna trial."""
         if self.choices:
             return trial.suggest_categorical(name, self.choices)  # type: ignore[return-value]  # none of them is None
         if self.whole:
@@ -129,12 +130,12 @@ Space = Mapping[str, Range]
 
 
 def parse_space(table: Mapping[str, Any]) -> dict[str, Range]:
-    """Read a table of ranges, as a study file has it.
+    """Read a table of ranges from a study file.
 
     Raises
     ------
     InputError
-        If a parameter is not known or its range cannot be used.
+        If a parameter is not known, or its range cannot be used.
 
     Examples
     --------
@@ -150,7 +151,7 @@ def parse_search(words: Sequence[str]) -> dict[str, Range]:
     Raises
     ------
     InputError
-        If a word has another form, its parameter is not known or there twice, or its range cannot be used.
+        If a word has another form, or a parameter is not known, is given twice, or has a range that cannot be used.
 
     Examples
     --------
@@ -164,13 +165,13 @@ def parse_search(words: Sequence[str]) -> dict[str, Range]:
         if not (name and text):
             raise InputError(f"search: expected {_FORM}, got {word!r}")
         if name in table:
-            raise InputError(f"search: {name} is there twice")
+            raise InputError(f"search: {name} is given twice")
         table[name] = {scale: list(map(_value, bounds.split(":")))} if colon else list(map(_value, text.split(",")))
     return parse_space(table)
 
 
 def grid(space: Space, trials: int) -> list[dict[str, Value]]:
-    """Return at most so many combinations of evenly spread values, as equally many of each parameter as there can be.
+    """Return at most ``trials`` combinations of evenly spread values, with about equally many values of each parameter.
 
     Raises
     ------
@@ -188,14 +189,14 @@ def grid(space: Space, trials: int) -> list[dict[str, Value]]:
         raise InputError(f"trials: expected a positive number, got {trials}")
     counts = dict.fromkeys(space, 1)
     while True:
-        can = [
+        growing = [
             name
             for name, count in counts.items()
             if count < space[name].size and math.prod(counts.values()) // count * (count + 1) <= trials
         ]
-        if not can:
+        if not growing:
             break
-        counts[min(can, key=counts.__getitem__)] += 1
+        counts[min(growing, key=counts.__getitem__)] += 1
     points = [space[name].points(count) for name, count in counts.items()]
     return [dict(zip(space, values, strict=True)) for values in product(*points)]
 
@@ -206,15 +207,15 @@ def coefficients_of(rule: str) -> list[str]:
 
 
 def every_coefficient() -> list[str]:
-    """Return the names of all rules' coefficients and options, each once."""
+    """Return the names of the coefficients and options of all rules, each once."""
     return list(dict.fromkeys(name for rule in RULES for name in coefficients_of(rule)))
 
 
 def _range(name: str, given: Any) -> Range:
     if name in settings_with_role("protocol"):
-        raise InputError(f"search: {name!r} cannot be searched: a search sets it itself")
+        raise InputError(f"search: {name!r} cannot be searched, because a search sets it itself")
     if name in settings_with_role("location", "recording"):
-        raise InputError(f"search: {name!r} cannot be searched: it changes nothing that is learned")
+        raise InputError(f"search: {name!r} cannot be searched, because it does not change what is learned")
     check_one_of("search: parameter", name, [*SEARCHABLE, *every_coefficient()])
     try:
         match given:

@@ -38,10 +38,10 @@ def test_the_two_ways_to_write_a_range_agree() -> None:
     [
         (["lrr=log:0.1:1"], r"'lrr' is not known; did you mean 'lr'\? Choices: .*momentum.*amp"),
         (["rule=bp,fa"], "'rule' is not known"),
-        (["seed=0,1"], "'seed' cannot be searched: a search sets it itself"),
-        (["holdout=0.1,0.2"], "'holdout' cannot be searched: a search sets it itself"),
-        (["device=cpu,cuda"], "'device' cannot be searched: it changes nothing that is learned"),
-        (["probe_size=8,16"], "'probe_size' cannot be searched: it changes nothing"),
+        (["seed=0,1"], "'seed' cannot be searched, because a search sets it itself"),
+        (["holdout=0.1,0.2"], "'holdout' cannot be searched, because a search sets it itself"),
+        (["device=cpu,cuda"], "'device' cannot be searched, because it does not change what is learned"),
+        (["probe_size=8,16"], "'probe_size' cannot be searched, because it does not change"),
         (["lr"], "expected NAME=log:LOW:HIGH"),
         (["=0.1,0.2"], "expected NAME=log:LOW:HIGH"),
         (["lr=log:0.5:0.1"], "lr: expected low < high, got 0.5 and 0.1"),
@@ -53,7 +53,7 @@ def test_the_two_ways_to_write_a_range_agree() -> None:
         (["lr=lin:0:1"], "'lin' is not known; did you mean 'linear'"),
         (["lr=0.1"], "lr: expected two or more different choices"),
         (["lr=0.1,0.1"], "lr: expected two or more different choices"),
-        (["lr=0.1,0.2", "lr=0.3,0.4"], "lr is there twice"),
+        (["lr=0.1,0.2", "lr=0.3,0.4"], "lr is given twice"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(words: list[str], says: str) -> None:
@@ -131,7 +131,7 @@ def test_having_a_parameter_is_what_the_settings_say(rule: str, name: str) -> No
 @pytest.mark.parametrize(
     ("rule", "word", "says"),
     [
-        ("wm-reg", "null=log:0.1:1", "'null' is no coefficient of bp, wm-reg; rules that have it: ia, sum"),
+        ("wm-reg", "null=log:0.1:1", "'null' is not a coefficient of bp, wm-reg; rules that have it: ia, sum"),
         ("fa", "feedback_lr=log:0.1:1", "feedback_lr: fa has no learned feedback weights"),
         ("ia", "momentum=linear:0:1", "momentum: expected a number below 1, got 1"),
         ("ia", "lr=linear:-1:1", "lr: expected a number ≥ 0, got -1"),

@@ -62,7 +62,7 @@ def test_all_parts_are_read(read):
         (("depth = 3", "dept = 3"), "coefficient of bp|has no coefficients, got 'dept'|'dept' is not known"),
         (('"sa"]\nfactors.depth', '"say"]\nfactors.depth'), "rule: 'say' is not known"),
         (("factors.depth = [2, 3]", "factors.depth = []"), "factor depth: expected a list of levels"),
-        (("factors.depth = [2, 3]", "factors.depth = [2, 2]"), "a level is there twice"),
+        (("factors.depth = [2, 3]", "factors.depth = [2, 2]"), "a level is given twice"),
         (("{ log = [0.01, 0.1] }", "{ log = [0.1, 0.01] }"), "expected low < high"),
         (('name = "s"', 'name = "../s"'), "expected a word that can name a folder"),
         (('sweep = "s"', 'sweep = "z"'), "transfer t: sweep: 'z' is not known"),
@@ -76,7 +76,7 @@ def test_mistakes_are_named(read, change, message):
 
 
 def test_a_study_without_anything_to_do_is_refused(read):
-    with pytest.raises(InputError, match="nothing to do"):
+    with pytest.raises(InputError, match="there is nothing to train"):
         read('title = "empty"')
 
 

@@ -305,7 +305,7 @@ def test_architectures_are_read_from_words():
         (["depth=8,"], "to: expected NAME=VALUE"),
         (["depth=8,depth=9"], "with different names"),
         (["dept=8"], "to: setting: 'dept' is not known; did you mean 'depth'"),
-        (["model=conv,depth=8", "depth=8,model=conv"], "to: 'conv, depth 8' is there twice"),
+        (["model=conv,depth=8", "depth=8,model=conv"], "to: 'conv, depth 8' is given twice"),
     ],
 )
 def test_words_that_mean_nothing_are_refused(words, message):
