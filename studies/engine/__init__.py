@@ -1,1 +1,1 @@
-"""Where the trainings of a study run: processes that each train one cell after another, and the storage of searches."""
+"""The processes that train the cells of a study, and the storage of searches."""

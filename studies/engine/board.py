@@ -1,4 +1,4 @@
-"""One table of progress: how many cells are done, and where those stand that are being trained."""
+"""Table of progress: the number of cells that are done, and the state of those in training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from wtdiag.trainers.loop.progress import tail
 
 
 class Board:
-    """Shows progress on a terminal, and nothing elsewhere.
+    """Progress on a terminal; elsewhere nothing is shown.
 
     Parameters
     ----------
     total
-        How many cells there are.
+        Number of all cells.
     console
-        Where; messages belong on standard error.
+        Where to print; messages belong on standard error.
     """
 
     def __init__(self, total: int, console: Console) -> None:
@@ -44,7 +44,7 @@ class Board:
         self._counts: Counter[str] = Counter()
 
     def show(self, cell: Cell, state: CellState) -> None:
-        """Show where a cell stands."""
+        """Show the state of a cell."""
         if cell.path not in self._lines:
             self._lines[cell.path] = self._bars.add_task(tail(cell.path.name, 32), total=state.total, numbers="")
         numbers = f"loss {state.loss:6.3f}" if math.isfinite(state.loss) else ""

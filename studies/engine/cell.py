@@ -1,4 +1,4 @@
-"""One training among many: what is to be trained, where it stands, how it ended."""
+"""One training of a study: its settings, state and outcome."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from wtdiag.trainers.loop.launch import status, stored
 
 @dataclass(frozen=True)
 class Cell:
-    """One training to be made.
+    """A training of a study.
 
     Attributes
     ----------
     path : Path
         Its run directory.
     settings : Settings
-        What to train and how.
+        The settings of the training.
     probes : tuple of str
-        What to measure into ``analysis.nc`` when it has ended.
+        Names of the measures to write into ``analysis.nc`` when it has ended.
     watch : bool
-        Whether its source is asked at watch points whether to go on; see `studies.engine.pool.CellSource.reported`.
+        Whether its source decides at watch points if it continues; see `studies.engine.pool.CellSource.reported`.
     """
 
     path: Path
@@ -41,18 +41,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellState:
-    """Where a training stands.
+    """State of a training.
 
     Attributes
     ----------
     step, total : int
-        Steps taken, and to be taken.
+        Steps taken so far, and steps of the whole training.
     loss, accuracy : float
-        On the last training batch.
+        Loss and accuracy on the last training batch.
     evaluated : float
         Accuracy of the last evaluation on test or held-out examples; NaN before the first.
     step_size_number, log_gain : float
-        As `studies.predict.live_stability.stability` gives them, at the watch points of a watched cell; otherwise NaN.
+        Results of `studies.predict.live_stability.stability` at the watch points of a watched cell; otherwise NaN.
     """
 
     step: int
@@ -66,7 +66,7 @@ class CellState:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended.
+    """Outcome of a training.
 
     Attributes
     ----------
@@ -75,10 +75,10 @@ class Outcome:
     reason : str
         Why it did not finish.
     step : int
-        Last step taken.
+        The last step taken.
     accuracy, loss : float
-        Of the last evaluation, not the best, on test or held-out examples. A training that diverged answers at chance:
-        accuracy 1 / classes, loss log(classes). NaN where it neither finished nor diverged.
+        Of the last evaluation, not the best, on test or held-out examples. A training that diverged counts as answering
+        at chance: accuracy 1 / classes, loss log(classes). NaN if it neither finished nor diverged.
     seconds : float
         Time spent in training steps.
     """
@@ -92,9 +92,9 @@ class Outcome:
 
 
 def outcome_of(path: Path) -> Outcome | None:
-    """Read from a run directory how the training ended; None where there is no run.
+    """Read the outcome of a training from its run directory; None if there is no run.
 
-    One that is neither finished, diverged nor pruned was interrupted.
+    A training that is neither finished, diverged nor pruned was interrupted.
 
     Raises
     ------
@@ -116,20 +116,20 @@ def outcome_of(path: Path) -> Outcome | None:
 
 
 def is_done(cell: Cell) -> bool:
-    """Whether nothing is left to do for a cell: it has ended, and is measured if it is to be.
+    """Return whether nothing is left to do for a cell: it has ended, and its measures are written.
 
     Raises
     ------
     InputError
-        If its directory holds a run of other settings.
+        If its directory holds a run with other settings.
     """
     if not (cell.path / CONFIG).exists():
         return False
     stored(cell.path, cell.settings.as_dict())
-    how = status(cell.path)
-    if how not in ENDED:
+    ended = status(cell.path)
+    if ended not in ENDED:
         return False
-    if not cell.probes or how == "pruned":
+    if not cell.probes or ended == "pruned":
         return True
     return (cell.path / ANALYSIS).exists() and set(cell.probes) <= set(read_analysis(cell.path / ANALYSIS).data_vars)
 
@@ -142,11 +142,11 @@ def _last(run: Run, metrics: pd.DataFrame) -> tuple[float, float]:
         network = run.config.get("network")
         classes = network.get("classes") if isinstance(network, dict) else None
         if not isinstance(classes, int) or classes < 1:
-            raise InputError(f"{run.path / CONFIG}: 'network' does not tell the number of classes")
+            raise InputError(f"{run.path / CONFIG}: 'network' does not give the number of classes")
         return 1 / classes, math.log(classes)
-    held = "validation" if "validation_accuracy" in metrics else "test"
+    split = "validation" if "validation_accuracy" in metrics else "test"
     last = []
-    for name in (f"{held}_accuracy", f"{held}_loss"):
+    for name in (f"{split}_accuracy", f"{split}_loss"):
         logged = pd.to_numeric(metrics[name], errors="coerce").dropna() if name in metrics else pd.Series(dtype=float)
         last.append(float(logged.iloc[-1]) if len(logged) else math.nan)
     return last[0], last[1]
@@ -162,7 +162,7 @@ def _reason(run: Run) -> str:
 
 
 def _seconds(run: Run, metrics: pd.DataFrame) -> float:
-    """Time of all steps, from the throughput that was logged."""
+    """Return the time of all steps in seconds, from the throughput that was logged."""
     settings = run.config.get("settings")
     size = settings.get("batch_size") if isinstance(settings, dict) else None
     if not isinstance(size, int) or "throughput" not in metrics:

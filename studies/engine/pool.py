@@ -1,4 +1,4 @@
-"""Trains cells on several processes, whatever gives them: a grid, a search, a transfer."""
+"""A pool of processes that train the cells of a grid, a search or a transfer."""
 
 from __future__ import annotations
 
@@ -22,43 +22,44 @@ from wtdiag.studies.engine.cell import Cell, CellState, Outcome, is_done, outcom
 from wtdiag.trainers.config.device import gpus
 
 PATIENCE = 20.0
-"""Seconds that a worker has to leave off when the user interrupts."""
+"""Seconds that a worker has to stop when the user interrupts."""
 
 
 class CellSource(Protocol):
-    """Gives cells as long as there are any, and is told how each ended."""
+    """A source of cells to train, which receives the outcome of each."""
 
     @property
     def total(self) -> int:
-        """How many cells there are in all."""
+        """Number of all cells."""
 
     def next(self) -> Cell | None:
-        """Return the next cell to train; None while there is none to start."""
+        """Return the next cell to train; None while there is none."""
 
     def reported(self, cell: Cell, state: CellState) -> str:
-        """Hear where a watched cell stands, and say "" to go on, or else why it is to stop: it ends as "pruned".
+        """Return why a watched cell in some state should be stopped, and so end as "pruned"; "" to continue it.
 
-        Asked before the first step and at the ends of epochs 1, 2, 4, 8 ...; the training waits for the answer.
+        This is called before the first step and at the end of epochs 1, 2, 4, 8 ...; the training waits for the answer.
         """
 
     def ended(self, cell: Cell, outcome: Outcome) -> None:
-        """Hear how a cell ended."""
+        """Receive the outcome of a cell."""
 
 
 class Pool:
-    """Worker processes that train cells, begun when first needed and kept until the pool is closed.
+    """Worker processes that train cells; they are started when they are first needed, and kept until the pool closes.
 
-    Each worker computes with its share of the cores, or OMP_NUM_THREADS of them if that is less, and of several GPUs
-    takes its own. When this process is killed, the workers end; what they were training is taken up from its newest
-    checkpoint the next time. A worker that is killed, by want of memory say, makes its cell "failed", and another takes
-    its place.
+    Each worker computes with its share of the cores, or with OMP_NUM_THREADS of them if that is less, and on a GPU of
+    its own if there are several. If this process is killed, the workers end, and the next start resumes their cells
+    from the newest checkpoints. If a worker is killed, for example because memory ran out, its cell ends as "failed",
+    and another worker takes its place.
 
     Parameters
     ----------
     jobs
-        How many; default: one for each GPU, or without one for each core: small networks do not fill several.
+        Number of workers; by default one for each GPU or, without a GPU, for each core, as a small network does not
+        use several.
     console
-        Where progress is shown, if it is a terminal; default: standard error.
+        Where progress is shown if it is a terminal; default: standard error.
 
     Raises
     ------
@@ -80,14 +81,14 @@ class Pool:
         self._places = set(range(self.jobs))
 
     def run(self, *sources: CellSource) -> None:
-        """Train all cells of all sources; a cell that is done already is not trained again, one begun is resumed.
+        """Train all cells of all sources; cells that are done are skipped, and those that were interrupted are resumed.
 
         Raises
         ------
         InputError
-            If the directory of a cell holds a run of other settings. Cells in flight are interrupted.
+            If the directory of a cell holds a run with other settings. The cells in training are interrupted.
         KeyboardInterrupt
-            If the user interrupts; the cells in flight end as "interrupted".
+            If the user interrupts; the cells in training end as "interrupted".
         """
         busy: dict[Connection, _Worker] = {}
         with Board(sum(source.total for source in sources), self._console) as board:
@@ -129,7 +130,7 @@ class Pool:
         self.close()
 
     def _hand_out(self, sources: Sequence[CellSource], busy: dict[Connection, _Worker], board: Board) -> None:
-        """Give each free worker a cell; on the way, tell of those that are done already."""
+        """Give each free worker a cell, and report those that are done already."""
         for source in sources:
             while len(busy) < self.jobs and (cell := source.next()) is not None:
                 if is_done(cell):
@@ -176,7 +177,7 @@ class Pool:
 
 @dataclass
 class _Worker:
-    """A process, what it is training and for whom."""
+    """A worker process, the cell that it trains, and the source of that cell."""
 
     process: Any
     connection: Connection
@@ -186,11 +187,11 @@ class _Worker:
 
     def take(self, source: CellSource, cell: Cell) -> None:
         self.source, self.cell = source, cell
-        with suppress(BrokenPipeError, ConnectionResetError):  # killed while it was idle: `hear` will tell
+        with suppress(BrokenPipeError, ConnectionResetError):  # it was killed while it was idle, which `hear` notices
             self.connection.send(cell)
 
     def hear(self, board: Board, *, stopping: bool = False) -> Outcome | None:
-        """Take in one message; return how the cell ended, if it has."""
+        """Receive one message, and return the outcome of the cell if it has ended."""
         try:
             word, value = self.connection.recv()
         except (EOFError, ConnectionResetError):
@@ -208,12 +209,12 @@ class _Worker:
         return None
 
     def stop(self) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # killed, then: `hear` will tell
+        with suppress(BrokenPipeError, ConnectionResetError):  # it was killed, which `hear` notices
             self.connection.send(None)
 
 
 def _work(connection: Connection, index: int, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of it, and says what is to be done
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and decides what to do
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from wtdiag.studies.engine.worker import work
 
@@ -221,7 +222,7 @@ def _work(connection: Connection, index: int, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent has ended, in the middle of whatever it does: no file is left torn."""
+    """End this process at once when its parent has ended; files are moved into place, so none is left half written."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -230,7 +231,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Let processes that are begun inside compute with so many cores: libraries read it when they are loaded."""
+    """Limit the cores of processes that are started inside; libraries read the limit when they are loaded."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, str(count)))
@@ -243,5 +244,5 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Optuna storages: opened for many processes at once, closed when nobody uses them."""
+"""Optuna storages that many processes share."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from wtdiag.probes.errors import InputError, first_line
 
 _PATIENCE = 60.0
-"""Seconds that a process waits for others to let go of an SQLite file."""
+"""Seconds that a process waits for others to release an SQLite file."""
 _SYNCHRONOUS = "NORMAL"
-"""What SQLite flushes: a process that is killed loses nothing; a power cut may, on a file system without a journal."""
+"""How often SQLite flushes: a killed process loses nothing, a power cut may on a file system without a journal."""
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Open an Optuna storage, made if it is not there; nothing stays open between two uses of an SQLite file.
+    """Open an Optuna storage, and create it if it does not exist; an SQLite file is closed between two uses.
 
     Raises
     ------
     InputError
-        If it cannot be opened, is not Optuna's, or its driver is not installed.
+        If it cannot be opened, is not a storage of Optuna, or its driver is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     shown = shown_url(url)
@@ -40,7 +40,7 @@ def open_storage(url: str) -> RDBStorage:
             break
         except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
             if attempts_left:
-                time.sleep(0.2)  # another process may be making the tables at this very moment
+                time.sleep(0.2)  # another process may be creating the tables at this moment
                 continue
             raise InputError(f"storage: {shown} cannot be opened ({first_line(error.__cause__ or error)})") from None
         except ImportError as error:
@@ -58,7 +58,7 @@ def shown_url(url: str) -> str:
     Raises
     ------
     InputError
-        If it is none.
+        If it is not a URL of a storage.
 
     Examples
     --------
@@ -68,13 +68,15 @@ def shown_url(url: str) -> str:
     try:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
-        raise InputError("storage: expected an Optuna URL, as sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+        raise InputError(
+            "storage: expected an Optuna URL, such as sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from None
 
 
 def sqlite_url(path: Path) -> str:
     """Return the URL of an SQLite file, whatever characters its path has.
 
-    SQLite takes the path as a URI of its own, for not every version of SQLAlchemy unquotes paths.
+    The path is a URI of SQLite's own, because not every version of SQLAlchemy unquotes paths.
 
     Examples
     --------
@@ -86,9 +88,10 @@ def sqlite_url(path: Path) -> str:
 
 
 def _serialise(engine: sqlalchemy.Engine) -> None:
-    """Let a transaction on an SQLite file begin with its lock.
+    """Let every transaction on an SQLite file begin by taking its lock.
 
-    Otherwise two processes may both read that a trial waits, and both take it: SQLite has no SELECT ... FOR UPDATE.
+    Otherwise two processes may both read that a trial is waiting, and both take it, as SQLite has no
+    SELECT ... FOR UPDATE.
     """
 
     @sqlalchemy.event.listens_for(engine, "connect")

@@ -1,4 +1,4 @@
-"""A process that trains one cell after another, as it is told to through a pipe."""
+"""The worker process, which trains the cells that it receives through a pipe."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ PATIENCE = 30.0
 
 
 def work(connection: Connection, index: int, threads: int) -> None:
-    """Train the cells that come through ``connection`` until it closes: when the other end is killed, this one ends.
+    """Train the cells that come through ``connection`` until it closes, as it does if the other end is killed.
 
-    What goes back are pairs of a word and a value: ("state", `CellState`) now and then, ("watch", `CellState`), which
-    waits for an answer: "" or a reason to stop, and at the end of a cell ("ended", `Outcome`). A cell that cannot be
-    trained or measured ends as "failed". A None that comes while a cell is trained means that it is to be interrupted.
+    The worker sends pairs of a word and a value: ("state", `CellState`) from time to time; ("watch", `CellState`),
+    after which it waits for an answer, "" or a reason to stop; and ("ended", `Outcome`) at the end of a cell. A cell
+    that cannot be trained or measured ends as "failed". If a None arrives during a training, the cell is interrupted.
 
     Parameters
     ----------
     connection
-        The other end is `studies.engine.pool.Pool`'s.
+        A connection whose other end belongs to `studies.engine.pool.Pool`.
     index
-        Which of the workers this is: of several GPUs each takes its own.
+        Number of this worker; each takes a GPU of its own if there are several.
     threads
-        Cores that it may use.
+        Number of cores that it may use.
     """
     take_share(index, threads)
     load = DataCache(load_data)
     try:
         while True:
             cell = connection.recv()
-            if cell is not None:  # the cell that was to be interrupted has ended by itself
+            if cell is not None:  # a None here was meant for a cell that has ended by itself
                 connection.send(("ended", _ended(cell, connection, load)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
@@ -65,13 +65,13 @@ def _ended(cell: Cell, connection: Connection, load: DataCache[data.Data]) -> Ou
         return Outcome("failed", str(error))
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
         raise
-    except Exception as error:  # out of memory, a full disk, whatever it is: the other cells go on
+    except Exception as error:  # memory or the disk may be full; the other cells continue
         return Outcome("failed", f"{type(error).__name__}: {first_line(error)}")
     return outcome
 
 
 def _await(path: Path) -> None:
-    """Wait a while for a process that still records there: that of a study killed a moment ago is about to end."""
+    """Wait a while for a process that still records there: a worker whose study was just killed is about to end."""
     end = time.monotonic() + PATIENCE
     while path.exists():
         try:
@@ -123,7 +123,7 @@ def _stopped(step: int) -> Outcome:
 
 
 def _watch_epochs() -> Iterator[int]:
-    """Epochs at whose ends a training is watched: 0, 1, 2, 4, 8 ..."""
+    """Yield the epochs after which a training is watched: 0, 1, 2, 4, 8 ..."""
     yield 0
     epoch = 1
     while True:

@@ -1,1 +1,1 @@
-"""What theory predicts of a training before or while it runs: where it is stable, and when a search should stop it."""
+"""Predictions of stability before and during a training, and the pruner that stops trials by them."""

@@ -1,4 +1,4 @@
-"""Where in a plane of two parameters learned feedback is stable: predicted from the network before its first step."""
+"""The predicted region of stability in a plane of two parameters, from the network before its first step."""
 
 from __future__ import annotations
 
@@ -45,20 +45,19 @@ def predict(
 ) -> xr.Dataset:
     """Predict step-size number and gain for each pair of values of two parameters, without training.
 
-    At each pair they are what `studies.predict.live_stability.stability` measures of a training of these settings
-    before its first
-    step: S = η λmax(H) / (2(1 + μ)), where S = 1 is the predicted boundary of stability, and the log gain
-    Σ log |⟨B*, W⟩ / ⟨W, W⟩| of the feedback B* = H⁻¹ T at rest. The learning rate is that of the first step: for a
-    rule whose feedback takes the forward weights' steps (``kp``), the first of the warm-up.
+    For each pair, the result equals `studies.predict.live_stability.stability` of a training with these settings before
+    its first step: S = η λmax(H) / (2(1 + μ)), where S = 1 is the predicted boundary of stability, and the log gain
+    Σ log |⟨B*, W⟩ / ⟨W, W⟩| of the feedback at its fixed point B* = H⁻¹ T. The learning rate is that of the first step;
+    for a rule whose feedback takes the steps of the forward weights (``kp``), the first of the warm-up.
 
     Parameters
     ----------
     settings
-        All others, and the seed of the network.
+        All other settings, and the seed of the network.
     parameters
         Names of two settings, or coefficients of the rule.
     values
-        Of the first and of the second.
+        The values of the first parameter, and those of the second.
 
     Returns
     -------
@@ -69,7 +68,7 @@ def predict(
     Raises
     ------
     InputError
-        If a parameter is not known or given twice, has no values, or one that cannot be used.
+        If a parameter is not known or given twice, has no values, or has one that cannot be used.
 
     References
     ----------
@@ -103,10 +102,10 @@ def predict(
 
 
 class _Network:
-    """A network before its first step, and what has been computed of it.
+    """A network before its first step, with a cache of its predictions.
 
-    Coefficients of terms without B are no part of H, and S is linear in the learning rate: so what many pairs share is
-    computed once.
+    Coefficients of terms without B do not enter H, and S is linear in the learning rate, so results that many pairs
+    share are computed once.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -116,7 +115,7 @@ class _Network:
         self._step_size_number, self._log_gain = cache(laws.step_size_number), cache(laws.log_gain)
 
     def stability(self, settings: Settings) -> Stability:
-        """Predict for settings that make the same network."""
+        """Return the predicted stability for settings that make the same network."""
         training = self._training
         learner = Learner(training.model, settings, total=training.total, epoch=training.epoch)
         rule, descent = learner.rule_at(0), Descent.of(learner, 0)
@@ -128,7 +127,7 @@ class _Network:
 
 
 def _of_network(settings: Settings) -> frozenset[str]:
-    """Name the parameters that make another network, or begin B elsewhere."""
+    """Return the parameters that change the network or the initial B."""
     coefficients = dataclasses.fields(RULES[settings.rule])
     initial = {field.name for field in coefficients if field.metadata.get("initial")}
     return frozenset(SEARCHABLE).difference(settings_with_role("number")) | initial
@@ -137,7 +136,7 @@ def _of_network(settings: Settings) -> frozenset[str]:
 def _checked(
     settings: Settings, parameters: tuple[str, str], values: tuple[Sequence[float], Sequence[float]]
 ) -> list[list[float]]:
-    """Return the values as plain numbers."""
+    """Return the values as plain numbers, after checking the parameters."""
     known = [*SEARCHABLE, *coefficients_of(settings.rule)]
     for name in parameters:
         check_one_of("parameter", name, known)
@@ -146,5 +145,5 @@ def _checked(
     axes: list[list[float]] = [np.asarray(axis).tolist() for axis in values]
     for name, axis in zip(parameters, axes, strict=True):
         if not axis:
-            raise InputError(f"values: {name} has none; expected at least one")
+            raise InputError(f"values: there is none for {name}; expected at least one")
     return axes

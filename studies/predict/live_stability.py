@@ -1,7 +1,7 @@
-"""What the early warning of a collapse looks at, of a training where it stands: step-size number and predicted gain.
+"""The numbers of the early warning, step-size number and predicted gain, for a training at its present step.
 
-Measured as `diagnostics.analysis.analyze` measures them of a snapshot, but on the live network, and nothing else
-beside.
+They are those that `diagnostics.analysis.analyze` measures of a snapshot, but measured on the live network, without
+any other measure.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from wtdiag.trainers.rules import Rule
 
 
 class Stability(NamedTuple):
-    """What the early warning looks at, of a whole network.
+    """Step-size number and log gain of a whole network.
 
     Attributes
     ----------
     step_size_number : float
-        The largest of all layers, S = η λmax(H) / (2(1 + μ)); unstable above 1.
+        The largest over the layers, S = η λmax(H) / (2(1 + μ)); unstable above 1.
     log_gain : float
-        Σ log |⟨B*, W⟩ / ⟨W, W⟩| over the layers that carry error, B* being where B comes to rest.
+        Σ log |⟨B*, W⟩ / ⟨W, W⟩| over the layers that carry error, with B* the fixed point of B.
     """
 
     step_size_number: float
@@ -39,24 +39,24 @@ class Stability(NamedTuple):
 
 
 def stability(training: Training) -> Stability:
-    """Measure how stable a training is at its present step, on its probe batch; the training is left as it was.
+    """Return the stability of a training at its present step, on its probe batch; the training is left as it was.
 
-    S = η λmax(H) / (2(1 + μ)), with H the curvature of what B descends, ∂B = H B − T, is the learning rate of B over
-    the largest one that is stable. The log gain is Σ log |⟨B*, W⟩ / ⟨W, W⟩|, with B* = H⁻¹ T where B comes to rest at
-    these W: by what factor, e to the power of it, the errors will have grown on their way down. Both are pure numbers,
-    layer by layer the ``step_size_number`` and the ``predicted_gain`` of `probes.measures.dynamics.learning`.
+    S = η λmax(H) / (2(1 + μ)) is the learning rate of B over the largest stable one, where H is the curvature in the
+    gradient that B descends, ∂B = H B − T. The log gain is Σ log |⟨B*, W⟩ / ⟨W, W⟩|, where B* = H⁻¹ T is the fixed
+    point of B at these W; its exponential is the factor by which errors will grow on their way down. Both are pure
+    numbers, taken layer by layer from ``step_size_number`` and ``predicted_gain`` of `probes.measures.dynamics.learning`.
 
     Parameters
     ----------
     training
-        Before a step, or at its end; learning rates and coefficients are those of the step that follows.
+        A training before a step or at its end; learning rates and coefficients are those of the step that follows.
 
     Returns
     -------
     Stability
-        ``step_size_number``, the largest of the layers, is NaN if B does not learn or takes other steps than SGD's, for
-        those of Adam do not scale with the gradient. ``log_gain``, summed over the layers whose feedback carries error,
-        is NaN if B does not learn or one of these layers has no fixed point that attracts it.
+        ``step_size_number``, the largest over the layers, is NaN if B does not learn, or learns by another optimiser
+        than SGD: steps of Adam do not scale with the gradient. ``log_gain``, summed over the layers whose feedback
+        carries error, is NaN if B does not learn, or has no attracting fixed point in one of these layers.
 
     References
     ----------
@@ -77,14 +77,14 @@ def stability(training: Training) -> Stability:
     """
     step, laws = training.progress.step, Laws(training)
     rule = training.learner.rule_at(step)
-    # At its end a run has no step that follows: that is then the last one, as in the analysis of its last snapshot.
+    # No step follows the end of a run; the last one stands in for it, as in the analysis of the last snapshot.
     descent = Descent.of(training.learner, min(step, training.total - 1))
     return Stability(laws.step_size_number(rule, descent), laws.log_gain(rule, descent.weight_decay))
 
 
 @dataclass(frozen=True)
 class Descent:
-    """How B descends its gradient: what the step-size number needs beside the rule; see `trainers.observe.laws.Law`."""
+    """Optimiser of B, which the step-size number depends on besides the rule; see `trainers.observe.laws.Law`."""
 
     lr: float = math.nan
     optimizer: str = "sgd"
@@ -94,7 +94,7 @@ class Descent:
 
     @classmethod
     def of(cls, learner: Learner, step: int) -> Descent:
-        """Read it off the optimiser that moves B."""
+        """Return the descent at a step, read from the optimiser that moves B."""
         moved = {id(feedback) for feedback in learner.feedback}
         for optimizer in learner.optimizers.values():
             for group in optimizer.param_groups:
@@ -102,30 +102,30 @@ class Descent:
                     _, lr = learner.rates(step)
                     assert lr is not None
                     kind = type(optimizer).__name__.lower()
-                    weight_decay = 0.0 if kind == "adamw" else group["weight_decay"]  # there no part of the gradient
+                    weight_decay = 0.0 if kind == "adamw" else group["weight_decay"]  # decoupled
                     return cls(lr, kind, group.get("momentum", 0.0), group.get("nesterov", False), weight_decay)
         return cls()
 
 
 class Laws:
-    """How the feedback weights of a network learn at its present weights, by any coefficients and learning rates.
+    """Learning of the feedback of a network at its present weights, for any coefficients and learning rates.
 
     Parameters
     ----------
     training
-        Its network and probe batch; the network must not change as long as this is used.
+        Source of the network and the probe batch; the network must not change while this is used.
     """
 
     def __init__(self, training: Training) -> None:
         x, target = (tensor.to(training.device) for tensor in training.probe_batch())
-        with RandomState(training.device, training.settings.seed).active():  # what dropout draws is the same each time
+        with RandomState(training.device, training.settings.seed).active():  # dropout draws the same units each time
             signals = error_signals(training.model, x, target)
         self._layers = [
             (layer, signals[name]["law"]) for name, layer in synapses(training.model) if "law" in signals.get(name, {})
         ]
 
     def step_size_number(self, rule: Rule, descent: Descent) -> float:
-        """Return the largest step-size number of all layers."""
+        """Return the largest step-size number over the layers."""
         layers = self._measured(rule, dataclasses.asdict(descent))
         return float(np.fmax.reduce([measured["step_size_number"] for _, measured in layers], initial=math.nan))
 
@@ -137,10 +137,10 @@ class Laws:
             return float(np.log(np.abs(gains)).sum()) if gains else math.nan
 
     def _measured(self, rule: Rule, descent: dict[str, Any]) -> Iterator[tuple[bool, Quantities]]:
-        """Yield of each layer whether it carries error, and its measures."""
+        """Yield for each layer whether it carries error, and its measures."""
         for layer, law in self._layers:
             uses = tuple(dataclasses.replace(use, rule=rule) for use in law.uses)
             law_now = dataclasses.replace(law, uses=uses, **descent)
-            both = {"forward": layer.weight, "feedback": layer.feedback}
-            weights = {side: weight.detach().cpu().numpy() for side, weight in both.items()}
+            tensors = {"forward": layer.weight, "feedback": layer.feedback}
+            weights = {side: tensor.detach().cpu().numpy() for side, tensor in tensors.items()}
             yield layer.carries_error, Quantities(**weights, law=law_now)

@@ -1,4 +1,4 @@
-"""An Optuna pruner that stops what theory predicts to be unstable, or of exploding gain."""
+"""An Optuna pruner that stops trials which theory predicts to be unstable or to have an exploding gain."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ LOG_GAIN = "log_gain"
 
 
 class StepSizePruner(BasePruner):
-    """Prune a trial whose feedback weights B take unstable steps, or are on their way to too large a gain.
+    """Pruner of trials whose feedback weights B take unstable steps, or move towards too large a gain.
 
     A rule's mean update is linear in B, dB/dt = −(H B − target), so steps η are stable if and only if
 
         S = η λmax(H) / 2 ≤ 1
 
     (with momentum μ: S = η λmax(H) / (2 (1 + μ))). A trial is pruned if S > 1 in any layer, or if the gain through all
-    layers at which B would come to rest, the product of ⟨B*, W⟩ / ⟨W, W⟩, is beyond what the diagnosis calls a runaway
-    gain, e⁷: Σ log gain > 7. What is not known is NaN and never prunes.
+    layers at the fixed point B* of the feedback, the product of ⟨B*, W⟩ / ⟨W, W⟩, is above e⁷, which the diagnosis
+    calls a runaway gain: Σ log gain > 7. A number that is not known is NaN and never prunes.
 
-    Any study can use it: a trial sets its user attributes ``step_size_number`` (the largest of its layers) and
-    ``log_gain`` (natural logarithm) before ``trial.should_prune()`` is asked. ``docs/early-warning.md`` tells how often
-    the two were right.
+    Any Optuna study can use it: a trial sets its user attributes ``step_size_number`` (the largest over its layers) and
+    ``log_gain`` (natural logarithm) before it calls ``trial.should_prune()``. ``docs/early-warning.md`` reports how
+    often each of the two was right.
 
     Examples
     --------
@@ -44,19 +44,19 @@ class StepSizePruner(BasePruner):
     """
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether a trial is to be stopped, by its user attributes."""
+        """Return whether a trial should be stopped, according to its user attributes."""
         return bool(why(*(_number(trial.user_attrs.get(name)) for name in (STEP_SIZE_NUMBER, LOG_GAIN))))
 
 
 def why(step_size_number: float, log_gain: float) -> str:
-    """Say why a trial is to be stopped; "" if it is not.
+    """Return the reason to stop a trial; "" if there is none.
 
     Parameters
     ----------
     step_size_number
-        Largest S of all layers; NaN if unknown.
+        Largest S over the layers; NaN if it is not known.
     log_gain
-        Sum over layers of log |⟨B*, W⟩ / ⟨W, W⟩|; NaN if unknown.
+        Sum over layers of log |⟨B*, W⟩ / ⟨W, W⟩|; NaN if it is not known.
 
     Examples
     --------

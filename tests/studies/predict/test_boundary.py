@@ -111,7 +111,7 @@ def test_says_what_it_holds() -> None:
         (("nul", "amp"), ([1.0], [1.0]), "parameter: 'nul' is not known; did you mean 'null'"),
         (("sparse", "amp"), ([1.0], [1.0]), "parameter: 'sparse' is not known.*Choices: .*feedback_lr.*null"),
         (("amp", "amp"), ([1.0], [1.0]), "parameters: expected two, got 'amp' twice"),
-        (("amp", "null"), ([1.0], []), "values: null has none; expected at least one"),
+        (("amp", "null"), ([1.0], []), "values: there is none for null; expected at least one"),
         (("amp", "lr"), ([1.0], [-1.0]), "lr: expected a number ≥ 0, got -1.0"),
         (("amp", "depth"), ([1.0], [2.5]), "depth: expected a whole number, got 2.5"),
         (("rule", "amp"), ([1.0], [1.0]), "parameter: 'rule' is not known"),
