@@ -1,4 +1,4 @@
-"""A study tried without being made: every kind of network built, one step taken on noise, what it will cost."""
+"""Dry run of a study: build every kind of network, take a few steps on noise, and estimate the cost of all runs."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from wtdiag.trainers.loop.cost import Cost, measure
 
 @dataclass(frozen=True)
 class RunKind:
-    """All runs of a study that cost the same, which is: that differ in nothing but seeds and numbers like rates.
+    """All runs of a study that cost the same, because they differ only in seeds and in numbers such as rates.
 
     Attributes
     ----------
     label : str
-        What sets it apart from the other kinds.
+        Description by which it differs from the other kinds.
     settings : Settings
-        Of its first run.
+        Settings of its first run.
     runs : int
-        How many there are.
+        Number of these runs.
     cost : Cost or None
-        Of each; None if such a run cannot be made.
+        Cost of each run; None if it cannot be trained.
     problem : str
-        Why it cannot be made, if not for want of data.
+        The reason why it cannot be trained, other than missing data.
     """
 
     label: str
@@ -56,29 +56,29 @@ class RunKind:
 
     @property
     def hours(self) -> float:
-        """Time of all its training steps, one run after another."""
+        """Hours of all its training steps, one run after another."""
         return 0.0 if self.cost is None else self.runs * self.cost.steps * self.cost.step_seconds / 3600
 
     @property
     def in_part(self) -> bool:
-        """Whether a step was timed on part of the batch, and scaled up."""
+        """Whether the time of a step was measured on part of the batch, and scaled up."""
         return self.cost is not None and self.cost.examples < self.settings.batch_size
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a study will cost, and why it could not be made.
+    """Estimated cost of a study, and the problems that prevent it.
 
     Attributes
     ----------
-    kinds : tuple of Kind
-        In the study's order.
+    kinds : tuple of RunKind
+        The kinds of runs, in the order of the study.
     at_once : int
-        Runs that are made at the same time.
+        Number of runs that are trained at the same time.
     missing : tuple of str
-        Data sets whose files are not on this machine, in a sentence each. Not a problem of the study.
+        A sentence for each data set whose files are not on this machine, which is not a problem of the study.
     problems : tuple of str
-        What has to be changed before the study can be made: damaged data, networks that cannot be built or trained.
+        A sentence for each problem that prevents the study: damaged data, networks that cannot be built or trained.
     """
 
     kinds: tuple[RunKind, ...]
@@ -88,7 +88,7 @@ class CostEstimate:
 
     @property
     def hours(self) -> float:
-        """Time of the whole study, as far as its runs can be made."""
+        """Hours of the whole study, without runs that cannot be trained."""
         return sum(kind.hours for kind in self.kinds) / self.at_once
 
     @property
@@ -98,18 +98,19 @@ class CostEstimate:
 
 
 def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> CostEstimate:
-    """Try each kind of cell and estimate what all of them cost; nothing is written or fetched.
+    """Try each kind of cell and estimate the cost of all; nothing is written or downloaded.
 
-    Data sets are read where their files are. For each kind the network is built and trained for a few steps on noise in
-    the data set's shape, with the share of the cores that a worker will have. Time is measured on this machine, so
-    the estimate is for a study made here.
+    Data sets are read if their files are present. For each kind, the network is built and trained for a few steps on
+    noise in the shape of the data set, with the share of the cores that a worker will have. The time is measured on
+    this machine, so the estimate holds for a study that runs here.
 
     Parameters
     ----------
     cells
-        Those of the study; one whose settings are found by a search counts with any settings of the search.
+        The cells of the study; a cell whose settings a search will find may have any settings of the search.
     jobs
-        Processes that will train; default: one for each GPU, or core. Several on one GPU are no faster than one.
+        Number of processes that will train; by default one for each GPU or, without a GPU, for each core. Several on
+        one GPU are no faster than one.
 
     Raises
     ------
@@ -144,7 +145,7 @@ def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> CostEstimate:
 
 
 def rehearse(plan: Plan, jobs: int | None = None, console: Console | None = None) -> int:
-    """Print what a study will cost and what is wrong with it; return the exit code, 2 if anything is.
+    """Print the estimated cost of a study and its problems; return the exit code, which is 2 if there are any.
 
     Raises
     ------
@@ -158,13 +159,13 @@ def rehearse(plan: Plan, jobs: int | None = None, console: Console | None = None
 
 
 def show(estimate: CostEstimate, console: Console) -> None:
-    """Print a row for each kind, what all cost, and what is missing or wrong."""
+    """Print a row for each kind of run, the total, and what is missing or wrong."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("runs of")
     for column in ("parameters", "memory", "ms/step", "steps", "runs", "hours"):
         table.add_column(column, justify="right", no_wrap=True)
     for kind in estimate.kinds:
-        numbers = ["cannot be made", "", "", "", str(kind.runs), ""]
+        numbers = ["cannot be trained", "", "", "", str(kind.runs), ""]
         if kind.cost is not None:
             numbers = [
                 _si(kind.cost.parameters),
@@ -190,7 +191,7 @@ def show(estimate: CostEstimate, console: Console) -> None:
 
 
 def _kinds(cells: Iterable[Cell]) -> list[RunKind]:
-    """Return the kinds of cells, untried, each with a label of what sets it apart."""
+    """Return the kinds of cells, not yet tried, each with a label by which it differs from the others."""
     first: dict[str, Settings] = {}
     runs: Counter[str] = Counter()
     for cell in cells:
@@ -203,7 +204,7 @@ def _kinds(cells: Iterable[Cell]) -> list[RunKind]:
 
 
 def _labels(keys: list[dict[str, Any]]) -> list[str]:
-    """Return the rule and the model of each, and of the rest as much as sets all apart."""
+    """Return a label for each kind: its rule, its model, and as many other settings as tell all kinds apart."""
     shown = {"rule", "model"}
 
     def labels(names: set[str]) -> list[str]:
@@ -216,7 +217,7 @@ def _labels(keys: list[dict[str, Any]]) -> list[str]:
 
 
 def _key(settings: Settings) -> dict[str, Any]:
-    """Return what makes a run cost what it costs."""
+    """Return the settings on which the cost of a run depends."""
     key = {name: value for name, value in settings.as_dict().items() if name not in settings_with_role("number")}
     coefficients = {name: value if isinstance(value, str) else "" for name, value in settings.coefficients.items()}
     words = [f"{name}={value}" if value else name for name, value in sorted(coefficients.items())]
@@ -224,7 +225,7 @@ def _key(settings: Settings) -> dict[str, Any]:
 
 
 def _stand_in(settings: Settings) -> tuple[Data | None, str, str]:
-    """Return noise in the shape of the data, a sentence if files are missing, and one if something is wrong."""
+    """Return the data or noise in their shape, a sentence if files are missing, and one if something is wrong."""
     try:
         dataset = load_data(dataclasses.replace(settings, download=False))
         for split in (dataset.train, dataset.test):
@@ -240,7 +241,7 @@ def _stand_in(settings: Settings) -> tuple[Data | None, str, str]:
 
 
 def _tried(kind: RunKind, dataset: Data) -> RunKind:
-    """Return the kind with its cost, or why it has none."""
+    """Return the kind with its cost, or with the reason why it has none."""
     try:
         return dataclasses.replace(kind, cost=measure(kind.settings, dataset))
     except InputError as error:
@@ -248,7 +249,7 @@ def _tried(kind: RunKind, dataset: Data) -> RunKind:
 
 
 def _si(value: float) -> str:
-    """Return a number in three digits with k, M, G or T.
+    """Format a number with three digits and the prefix k, M, G or T.
 
     Examples
     --------
@@ -263,7 +264,7 @@ def _si(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    """Return a number in three digits or more, never in powers of ten.
+    """Format a number with at least three digits, without powers of ten.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A whole study: tune, search, train all cells, transfer, decide the claims."""
+"""A whole study: it tunes, searches, trains all cells, transfers, and decides the claims."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Study:
     Parameters
     ----------
     out
-        New folder, or that of the same study, which is then gone on with.
+        New folder, or that of the same study, which is then continued.
     plan
-        As `studies.file.plan.read_plan` gives it.
+        Result of `studies.file.plan.read_plan`.
     command
-        How it was called, for the record.
+        The command that started the study, for the record.
 
     Attributes
     ----------
     grid : Grid
-        Its cells; before tuning, with the learning rates of the file.
+        The cells of its grids; before tuning, with the learning rates of the file.
     tuning, sweeps, transfers : dict
-        Its searches and transfers.
+        The searches before the grids, the sweeps and the transfers, by name or level.
 
     Raises
     ------
@@ -68,12 +68,12 @@ class Study:
             check_architectures(each.to, sweep.methods, sweep.space)
 
     def run(self, pool: Pool) -> tuple[Result, ...]:
-        """Do all that is not done yet, write the results, and return what is decided of the claims.
+        """Do everything that is not done yet, write the results, and return the verdicts on the claims.
 
         Raises
         ------
         InputError
-            If another process works in the folder, or what it holds is of another plan.
+            If another process works in the folder, or it holds the runs of another plan.
         """
         self._folder.hold(self._record())
         try:
@@ -88,7 +88,7 @@ class Study:
             self._folder.close()
 
     def cells(self) -> list[Cell]:
-        """Return every cell that it will train, those of searches and transfers at the settings of the file."""
+        """Return every cell of the study; those of searches and transfers have the settings of the file."""
         cells = list(self.grid.cells.values())
         for name, settings, count in self._typical():
             cells += [Cell(self.out / name, from_mapping(settings, name))] * count
@@ -105,9 +105,9 @@ class Study:
         pool.run(self.grid, *(source for each in self.transfers.values() for source in each.sources()))
 
     def _save(self) -> None:
-        """Write the results of all parts, as far as they have come."""
+        """Write the results of all parts so far."""
         if self.plan.grids and (self._looked or not (self.out / RESULTS).exists()):
-            self.grid.save()  # an earlier start's results are not replaced before they have been looked at
+            self.grid.save()  # results of an earlier start are not replaced before they have been read
         parts: tuple[Sweep | Transfer, ...] = (*self.tuning.values(), *self.sweeps.values(), *self.transfers.values())
         for part in parts:
             if part.out.exists():
@@ -115,7 +115,7 @@ class Study:
             part.close()
 
     def _evidence(self) -> StudyResults:
-        """Return what the parts of this plan have found, and not what an earlier plan left beside them."""
+        """Return the results of the parts of this plan, without those that an earlier plan left in the folder."""
         results = gather(self.out)
         return StudyResults(
             results.grid,
@@ -124,7 +124,7 @@ class Study:
         )
 
     def _tuned(self) -> dict[tuple[Level, ...], dict[str, Any]]:
-        """Return what the tuning found best for each method; one that never finished keeps the settings of the file."""
+        """Return the best parameters of each method; one whose trials never finished keeps the settings of the file."""
         best = {}
         for levels, search in self.tuning.items():
             for label in search.methods:
@@ -148,7 +148,7 @@ class Study:
         )
 
     def _compared(self, levels: tuple[Level, ...]) -> dict[str, dict[str, Any]]:
-        """Return the methods that have cells at some levels of what is tuned for."""
+        """Return the methods that have cells at some levels of the factors that are tuned for separately."""
         keys = {self.grid.tuning_key(key) for key in self.grid.cells}
         labels = map(str, self.grid.factors["rule"])
         return {label: self.plan.methods[label] for label in labels if (label, *levels) in keys}
@@ -176,7 +176,7 @@ class Study:
         )
 
     def _typical(self) -> list[tuple[str, dict[str, Any], int]]:
-        """Return name, settings and number of the cells that depend on what is found."""
+        """Return name, settings and number of the cells whose settings depend on a search."""
         typical = []
         for sweep in (*self.tuning.values(), *self.sweeps.values()):
             name = sweep.out.relative_to(self.out).as_posix()

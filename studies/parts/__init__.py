@@ -1,1 +1,1 @@
-"""The parts of a study: a grid, a sweep and a transfer, each a source of trainings and a folder of results."""
+"""The parts of a study: grid, sweep and transfer. Each is a source of trainings and has a folder for its results."""

@@ -1,4 +1,4 @@
-"""What a study, sweep or transfer found, as one labelled dataset on the disk."""
+"""Results of a study, sweep or transfer, as one labelled dataset in a file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ UNITS = {
     "steps": ("1", "training steps taken"),
     "seconds": ("s", "time of the training steps"),
 }
-"""Units and long names of what is found in every kind of results."""
+"""Units and long names of the variables that results may hold, whatever their kind."""
 
 
 def write(results: xr.Dataset, folder: Path) -> Path:
-    """Write ``results.nc`` into the folder that holds the runs, in place of an earlier one.
+    """Write ``results.nc`` into the folder that holds the runs, replacing an earlier one.
 
-    The attribute ``classes``, from which chance follows, is the least number of classes of all runs.
+    The attribute ``classes``, from which chance follows, is the smallest number of classes of all runs.
 
     Raises
     ------
@@ -46,12 +46,12 @@ def write(results: xr.Dataset, folder: Path) -> Path:
 
 
 def texts(shape: tuple[int, ...], text: str = "") -> np.ndarray[Any, Any]:
-    """Return an array of that text."""
+    """Return an array that holds one text everywhere."""
     return np.full(shape, text, dtype=object)
 
 
 def labels(levels: list[Any]) -> np.ndarray[Any, Any]:
-    """Return levels as the coordinate of a dim: numbers if all are, else texts.
+    """Return levels as the coordinate of a dim: as numbers if all are numbers, otherwise as texts.
 
     Examples
     --------

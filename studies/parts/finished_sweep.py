@@ -1,4 +1,4 @@
-"""What a sweep found, read from the sweep itself or from its folder."""
+"""A finished sweep, read from the sweep itself or from its folder."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _UNFINISHED = ("pending", "running", "interrupted")
 
 @dataclass(frozen=True)
 class FinishedSweep:
-    """What a finished sweep says.
+    """Settings and trials of a finished sweep.
 
     Attributes
     ----------
     name : str
-        Its folder.
+        Path of its folder.
     settings : dict
-        What its trials share, but for what is a search's own: its seed and what it holds out.
+        The settings that its trials share, except the seed and the held-out share, which belong to the search.
     methods : dict
-        By label, all settings of a method.
+        By the label of a method, all its settings.
     space : dict
-        By label, what was searched, as plain data.
+        By the label of a method, the ranges that were searched, as plain data.
     trials : Dataset
         All trials.
     """
@@ -49,7 +49,7 @@ class FinishedSweep:
     trials: xr.Dataset
 
     def best(self, label: str, k: int) -> list[dict[str, Any]]:
-        """Return the parameters of the k finished trials with the best validation accuracy; the first wins a tie."""
+        """Return the parameters of the k finished trials with the best validation accuracy, the earliest of equals first."""
         trials = self.trials.sel(rule=label)
         accuracy = trials["validation_accuracy"].where(trials["status"] == "finished").values
         order = [trial for trial in np.argsort(-accuracy, kind="stable") if math.isfinite(accuracy[trial])]
@@ -60,56 +60,56 @@ class FinishedSweep:
 
 
 def read_finished_sweep(sweep: Sweep | str | os.PathLike[str]) -> FinishedSweep:
-    """Return what a sweep, or the one in a folder, found.
+    """Read a finished sweep, given itself or its folder.
 
     Raises
     ------
     InputError
-        If there is none, it is not finished, or its files do not fit together.
+        If there is no sweep, it is not finished, or its files do not fit together.
     """
     if isinstance(sweep, Sweep):
         name, trials = str(sweep.out), sweep.results()
         methods: dict[str, Any] = sweep.methods
         space: dict[str, Any] = {
-            label: {name: each.as_dict() for name, each in mine.items()} for label, mine in sweep.space.items()
+            label: {name: searched.as_dict() for name, searched in own.items()} for label, own in sweep.space.items()
         }
     else:
         folder = Path(sweep)
         name = str(folder)
         if not (folder / SWEEP).is_file():
-            raise InputError(f"sweep: {folder} is not the folder of a sweep; expected one that wtdiag sweep made")
+            raise InputError(f"sweep: {folder} is not the folder of a sweep; expected one that wtdiag sweep wrote")
         methods, space = _read_methods(folder / SWEEP)
         if not (folder / RESULTS).is_file():
-            raise InputError(f"sweep: {folder} is not finished; go on with it first")
+            raise InputError(f"sweep: {folder} is not finished; continue it first")
         trials = read_results(folder / RESULTS)
     if trials.attrs["kind"] != "sweep" or set(trials["rule"].values) != methods.keys():
-        raise InputError(f"sweep: {name}: {RESULTS} is not of the sweep that {SWEEP} tells of")
+        raise InputError(f"sweep: {name}: {RESULTS} does not belong to the sweep in {SWEEP}")
     left = int(trials["status"].isin(_UNFINISHED).sum())
     if left:
-        raise InputError(f"sweep: {name} is not finished, {left} of its trials are to come; go on with it first")
-    own = settings_with_role("protocol")  # a search's own seed, and what it holds out
-    shared = {key: value for key, value in json.loads(trials.attrs["settings"]).items() if key not in own}
+        raise InputError(f"sweep: {name} is not finished, {left} of its trials have not ended; continue it first")
+    protocol = settings_with_role("protocol")  # the seed of the search and the share that it holds out
+    shared = {key: value for key, value in json.loads(trials.attrs["settings"]).items() if key not in protocol}
     full = {label: from_mapping(settings, f"{name}: {label}").as_dict() for label, settings in methods.items()}
-    for label, mine in space.items():
-        for parameter in mine:
+    for label, own in space.items():
+        for parameter in own:
             if parameter not in trials:
                 raise InputError(f"sweep: {name}: {RESULTS} lacks {parameter!r}, which was searched for {label}")
     return FinishedSweep(name, shared, full, space, trials)
 
 
 def _read_methods(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return settings and searched parameters of each method of a sweep.json, which may be anyone's."""
+    """Read settings and searched parameters of each method from a sweep.json, whose content is not trusted."""
     match read_json(path):
         case {"methods": dict(methods)} if all(
             isinstance(each, dict) and isinstance(each.get("settings"), dict) and isinstance(each.get("space"), dict)
             for each in methods.values()
         ) and all(isinstance(each, dict) for method in methods.values() for each in method["space"].values()):
             return tuple({label: each[part] for label, each in methods.items()} for part in ("settings", "space"))  # type: ignore[return-value]
-    raise InputError(f"{path}: expected settings and space of each method")
+    raise InputError(f"{path}: expected the settings and the space of each method")
 
 
 def _typed(name: str, value: Any, given: Mapping[str, Any]) -> Any:
-    """Return a parameter's value as it was tried: the results' file knows numbers and texts only."""
+    """Return the value of a parameter as it was tried; the file of results holds only numbers and texts."""
     for choice in given.get("choices") or ():
         if value in (choice, str(choice)):
             return choice

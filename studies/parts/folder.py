@@ -1,4 +1,4 @@
-"""The folder of a study, sweep or transfer: known by a file of its own, and worked in by one process at a time."""
+"""The folder of a study, sweep or transfer, in which one process works at a time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from wtdiag.probes.records.schema import read_json, write_json
 
 
 class PartFolder:
-    """A folder that is kept for one part of a study.
+    """The folder of one part of a study.
 
     Parameters
     ----------
     path
         The folder; it need not exist.
     kind
-        What it is for: "study", "sweep" or "transfer".
+        Kind of the part: "study", "sweep" or "transfer".
     file
-        Name of the JSON file by which it is known, and which says what the part was made with.
+        Name of the JSON file that marks the folder and records what the part was made with.
     advice
-        What to do while another process works in it, for the error.
+        Advice in the error that is raised while another process works in the folder.
 
     Examples
     --------
@@ -54,23 +54,23 @@ class PartFolder:
         Raises
         ------
         InputError
-            If it holds something else than such a part.
+            If the folder holds something else.
         """
         if (self.path / self._file).exists():
             return read_json(self.path / self._file)
         if self.path.exists() and (
             not self.path.is_dir() or any(not inside.name.startswith(".") for inside in self.path.iterdir())
         ):
-            raise InputError(f"out: {self.path} holds something else than a {self._kind}; choose another folder")
+            raise InputError(f"out: {self.path} holds something other than a {self._kind}; choose another folder")
         return None
 
     def hold(self, record: Mapping[str, Any]) -> None:
-        """Keep other processes out until `close` or the end of this one, and write what the part is made with.
+        """Keep other processes out until `close` or the end of this one, and record what the part is made with.
 
         Raises
         ------
         InputError
-            If another process works in the folder, or it cannot be made.
+            If another process works in the folder, or the folder cannot be created.
         """
         if self.held:
             return
@@ -86,7 +86,7 @@ class PartFolder:
         write_json(self.path / self._file, dict(record))
 
     def close(self) -> None:
-        """Let other processes work in the folder."""
+        """Release the folder for other processes."""
         if self._held is not None:
             self._held()
             self._held = None

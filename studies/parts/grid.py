@@ -1,4 +1,4 @@
-"""Every combination of the levels of some factors, each a training of its own."""
+"""The grids of a study: one training for every combination of the levels of some factors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.loop.launch import stored
 
 SAVE_SECONDS = 10.0
-"""Time between two writings of the results while cells are still trained."""
+"""Shortest time between two writings of the results while cells are trained."""
 Levels = dict[str, Level]
 _MOST_CELLS = 100_000  # all of them are held in memory
 _TAKEN = {*UNITS, "status", "reason", "run", "accuracy", "gap"}
@@ -34,23 +34,23 @@ _TAKEN = {*UNITS, "status", "reason", "run", "accuracy", "gap"}
 class Grid(PlannedCells):
     """The cells of a study's grids.
 
-    The dims of its results are the factors of all grids together, with ``rule`` and ``seed`` always among them. A grid
-    that does not vary a factor that another does stands at the level that its settings give it.
+    The dims of the results are the factors of all grids together, always including ``rule`` and ``seed``. If a grid
+    does not vary a factor, its cells have the level that the settings of the grid give.
 
     Parameters
     ----------
     out
-        The study's folder; runs lie in ``out/cells``.
+        Folder of the study; its runs are in ``out/cells``.
     plan
         The study.
     tuned
-        By `tuning_key`, the parameters that a search found for a method.
+        By `tuning_key`, the best parameters that a search found for a method.
 
     Raises
     ------
     InputError
-        If settings cannot be used, a factor's level is not known in one of the grids, two grids say different things
-        of one cell, or a run of other settings lies in a cell's folder.
+        If settings cannot be used, the level of a factor is not known in one of the grids, or two grids give one cell
+        different settings.
     """
 
     def __init__(
@@ -64,25 +64,25 @@ class Grid(PlannedCells):
         }
         paths = [cell.path for cell in self.cells.values()]
         if len(set(paths)) < len(paths):
-            raise InputError("grid: two cells have names that are the same on the disk; rename one of the levels")
+            raise InputError("grid: two cells would have the same folder; rename one of the levels")
         self._angles: dict[Path, dict[str, float]] = {}
-        # Seeds go slowest, so that an early end leaves whole replications.
+        # Seeds vary slowest, so that complete replications are left if the study ends early.
         super().__init__(sorted(self.cells.values(), key=lambda cell: cell.settings.seed))
         self._next_save = time.monotonic() + SAVE_SECONDS
 
     def ended(self, cell: Cell, outcome: Outcome) -> None:
-        """Keep how a cell ended, and now and then write the results."""
+        """Keep the outcome of a cell, and write the results from time to time."""
         super().ended(cell, outcome)
         if time.monotonic() > self._next_save:
             self.save()
 
     def check(self, but: Collection[str] = ()) -> None:
-        """Require that no cell's folder holds a run of other settings, ``but`` for some of them.
+        """Check that no folder of a cell holds a run with other settings, apart from those named in ``but``.
 
         Raises
         ------
         InputError
-            If one does.
+            If a folder does.
         """
         for cell in self.cells.values():
             if (cell.path / CONFIG).exists():
@@ -90,7 +90,7 @@ class Grid(PlannedCells):
                 stored(cell.path, {name: value for name, value in wanted.items() if name not in but})
 
     def look(self) -> None:
-        """Read how those cells ended that an earlier start has trained.
+        """Read the outcomes of cells that an earlier start of the study trained.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class Grid(PlannedCells):
                 self.outcomes[cell.path] = outcome
 
     def save(self) -> Path:
-        """Write the results as they are now."""
+        """Write the results so far."""
         began = time.monotonic()
         path = write(self.results(), self.out)
         ended = time.monotonic()
@@ -110,7 +110,7 @@ class Grid(PlannedCells):
         return path
 
     def results(self) -> xr.Dataset:
-        """Return what was found, with the factors as dims; combinations that no grid has are "absent"."""
+        """Return the results, with the factors as dims; combinations that no grid holds are "absent"."""
         names, shape = list(self.factors), tuple(len(levels) for levels in self.factors.values())
         places = [{key: i for i, key in enumerate(levels)} for levels in self.factors.values()]
         numbers = {
@@ -152,12 +152,12 @@ class Grid(PlannedCells):
         return xr.Dataset({name: (names, values) for name, values in variables.items()}, coords, attrs)
 
     def tuning_key(self, key: tuple[Level, ...]) -> tuple[Level, ...]:
-        """Return the method and the levels of those factors for which it was tuned anew."""
+        """Return the method and the levels of the factors for which it is tuned separately."""
         per = ("rule", *(self.plan.tune.per if self.plan.tune else ()))
         return tuple(level for name, level in zip(self.factors, key, strict=True) if name in per)
 
     def _shared(self) -> dict[str, Any]:
-        """Return the settings of the file, and what the network and its data are, as far as all cells share them."""
+        """Return the settings of the file, the network and the data, as far as all cells share them."""
         named = {
             "model",
             "depth",
@@ -165,11 +165,11 @@ class Grid(PlannedCells):
             *self.plan.settings,
             *(name for grid in self.plan.grids for name in grid.settings),
         }
-        every = [cell.settings.as_dict() for cell in self.cells.values()]
+        settings = [cell.settings.as_dict() for cell in self.cells.values()]
         return {
-            name: every[0][name]
+            name: settings[0][name]
             for name in sorted(named)
-            if every and all(each.get(name) == every[0].get(name) for each in every)
+            if settings and all(other.get(name) == settings[0].get(name) for other in settings)
         }
 
     def _cell(self, key: Levels, settings: dict[str, Any]) -> Cell:
@@ -180,17 +180,17 @@ class Grid(PlannedCells):
 
 
 def _names(settings: Mapping[str, Any]) -> set[str]:
-    """Return the names of all that is set, coefficients among them."""
+    """Return the names of all settings and coefficients."""
     return {*settings, *settings.get("coefficients", {})} - {"coefficients"}
 
 
 def tunings(plan: Plan) -> dict[tuple[Level, ...], dict[str, Any]]:
-    """Return the levels for which methods are tuned anew, and the settings that go with them; none without tuning.
+    """Return the levels for which methods are tuned separately, and their settings; empty without tuning.
 
     Raises
     ------
     InputError
-        If it is to be done for what is no factor.
+        If ``per`` names something that is not a factor, or a factor sets what is to be searched.
     """
     if plan.tune is None:
         return {}
@@ -198,11 +198,11 @@ def tunings(plan: Plan) -> dict[tuple[Level, ...], dict[str, Any]]:
     unknown = [name for name in plan.tune.per if name not in factors or name in ("rule", "seed")]
     if unknown:
         raise InputError(
-            f"tune: per: expected factors beside rule and seed, got {unknown[0]!r}; factors: {', '.join(factors)}"
+            f"tune: per: expected factors other than rule and seed, got {unknown[0]!r}; factors: {', '.join(factors)}"
         )
     varied = {name for levels in factors.values() for sets in levels.values() for name in _names(sets)}
     if clash := plan.tune.search.keys() & varied:
-        raise InputError(f"tune: search: {min(clash)!r} cannot be searched: a factor sets it")
+        raise InputError(f"tune: search: {min(clash)!r} cannot be searched, because a factor sets it")
     tunings_by_levels: dict[tuple[Level, ...], dict[str, Any]] = {}
     for levels, settings in _combinations(plan, factors, bare=True).values():
         tunings_by_levels.setdefault(tuple(levels[name] for name in factors if name in plan.tune.per), settings)
@@ -215,7 +215,7 @@ def _factors(plan: Plan) -> dict[str, dict[Level, dict[str, Any]]]:
     for grid in plan.grids:
         for name, levels in grid.factors.items():
             if name in _TAKEN or name.startswith("tuned_"):
-                raise InputError(f"grid: factor {name!r}: that is the name of a result; expected another")
+                raise InputError(f"grid: factor {name!r}: a result has this name; expected another name")
             factors.setdefault(name, {}).update(levels)
     seeds = factors.pop("seed", {})
     factors["seed"] = seeds
@@ -228,19 +228,19 @@ def _factors(plan: Plan) -> dict[str, dict[Level, dict[str, Any]]]:
 
 
 def _default(plan: Plan, grid: GridPlan, name: str) -> Level:
-    """Return the level at which a grid stands that does not vary the factor."""
+    """Return the level of a factor in a grid that does not vary it."""
     fields = {each.name: each.default for each in dataclasses.fields(Settings)}
     settings = joined(plan.settings, grid.settings)
     level = settings.get(name, settings.get("coefficients", {}).get(name, fields.get(name)))
     if not isinstance(level, Level):
-        raise InputError(f"grid: factor {name!r}: is varied in one grid and has no level in another; give it one there")
+        raise InputError(f"grid: factor {name!r}: one grid varies it, and another gives it no level; set it there")
     return level
 
 
 def _combinations(
     plan: Plan, factors: Mapping[str, Mapping[Level, Mapping[str, Any]]], *, bare: bool = False
 ) -> dict[tuple[Level, ...], tuple[Levels, dict[str, Any]]]:
-    """Return levels and settings of every cell by its key; ``bare`` leaves out what the method and the seed set."""
+    """Return levels and settings of every cell by its key; ``bare`` leaves out those of the method and the seed."""
     cells: dict[tuple[Level, ...], tuple[Levels, dict[str, Any]]] = {}
     for grid in plan.grids:
         choices = {
@@ -251,7 +251,7 @@ def _combinations(
             sets = [choices[name][level] for name, level in levels.items() if name not in ("rule", "seed")]
             method = plan.methods[str(levels["rule"])]
             if clash := set().union(*map(_names, sets)) & _names(method):
-                raise InputError(f"grid: {min(clash)!r} is set by a factor and by the method {levels['rule']!r} too")
+                raise InputError(f"grid: {min(clash)!r} is set by both a factor and the method {levels['rule']!r}")
             if not bare:
                 sets = [*sets, method, {"seed": levels["seed"]}]
             settings = joined(plan.settings, grid.settings, *sets)
@@ -266,5 +266,5 @@ def _product(choices: Mapping[str, Collection[Level]]) -> list[Levels]:
         raise InputError(f"grid: its factors have {count} combinations; expected at most {_MOST_CELLS}")
     combinations: list[Levels] = [{}]
     for name, levels in choices.items():
-        combinations = [{**each, name: level} for each in combinations for level in levels]
+        combinations = [{**shorter, name: level} for shorter in combinations for level in levels]
     return combinations

@@ -1,4 +1,4 @@
-"""Cells that are planned beforehand: each is trained in its turn, and none is stopped."""
+"""Cells that are known in advance; they are trained in order, and none is stopped."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from wtdiag.studies.engine.cell import Cell, CellState, Outcome
 
 
 class PlannedCells:
-    """A `studies.engine.pool.CellSource` of cells that are known before the first is trained.
+    """A `studies.engine.pool.CellSource` whose cells are known before the first is trained.
 
     Parameters
     ----------
     cells
-        In the order in which they are to be trained.
+        The cells, in the order of their training.
 
     Attributes
     ----------
     outcomes : dict
-        How those cells ended that have, by their path.
+        Outcomes of the cells that have ended, by path.
     """
 
     def __init__(self, cells: Iterable[Cell]) -> None:
@@ -29,21 +29,21 @@ class PlannedCells:
 
     @property
     def total(self) -> int:
-        """How many cells there are."""
+        """Number of all cells."""
         return len(self._planned)
 
     def next(self) -> Cell | None:
-        """Return the next cell."""
+        """Return the next cell; None if there is none."""
         return self._waiting.pop() if self._waiting else None
 
     def reported(self, cell: Cell, state: CellState) -> str:
-        """Never stop one."""
+        """Return "", so that no cell is stopped."""
         return ""
 
     def ended(self, cell: Cell, outcome: Outcome) -> None:
-        """Keep how a cell ended."""
+        """Keep the outcome of a cell."""
         self.outcomes[cell.path] = outcome
 
     def _line_up(self) -> None:
-        """Let all cells wait for their turn, those of an earlier start too."""
+        """Queue all cells, including those that an earlier start has trained."""
         self._waiting = self._planned[::-1]

@@ -1,4 +1,4 @@
-"""One method's share of a sweep: an Optuna study in a storage that several processes and machines may share."""
+"""The search of one method of a sweep: an Optuna study whose storage several processes and machines may share."""
 
 from __future__ import annotations
 
@@ -27,34 +27,35 @@ from wtdiag.trainers.config.settings import from_mapping
 
 SAMPLERS = ("tpe", "random", "grid")
 HEARTBEAT = 60.0
-"""Seconds between two signs of life of a trial in flight."""
+"""Seconds between two signs of life of a running trial."""
 SILENCE = 600.0
-"""Seconds without one after which a trial that another folder began counts as abandoned; clocks differ by less."""
+"""Seconds without a sign of life until a trial of another folder counts as abandoned; clocks differ by less."""
 
 
 class Search:
-    """The trials of one method: a `studies.engine.pool.CellSource`, one of many on any machines that share the storage.
+    """The trials of one method, as a `studies.engine.pool.CellSource`; other processes may share its storage.
 
-    Trials are numbered from 0 in the order in which they are made; those numbered ``trials`` and above are never begun,
-    so that however many processes take part, there are no more. The sampler of a trial is seeded by the sweep's seed
-    and its number: random trials are the same whoever begins them, and the same for two methods with one space.
+    Trials are numbered from 0 in the order in which they are created. Those numbered ``trials`` and above are never
+    begun, so their number is bounded however many processes take part. The sampler of a trial is seeded by the seed of
+    the sweep and the number of the trial, so random trials do not depend on the process that begins them, and are the
+    same for two methods with the same space.
 
     Parameters
     ----------
     storage
-        As `studies.engine.storage.open_storage` gives it.
+        Result of `studies.engine.storage.open_storage`.
     label
-        Of the method, and name of the Optuna study.
+        Label of the method, and name of the Optuna study.
     settings
-        All settings of the method but the searched.
+        All settings of the method except those that are searched.
     space
-        What is searched; if it is empty there is a single trial.
+        The ranges to search; if there is none, there is a single trial.
     folder
-        Where the runs of this process go.
+        Folder for the runs of this process.
     here
-        Names that folder to others.
+        Name of that folder for other processes.
     alone
-        Whether the storage belongs to this folder, so that a trial in it of which nothing is known began here.
+        Whether the storage belongs to this folder alone, so that all its trials began here.
     """
 
     def __init__(
@@ -80,38 +81,38 @@ class Search:
         )
         self._storage, self._settings, self._folder = storage, settings, folder
         self._sampler, self._seed, self._prune, self._here, self._alone = sampler, seed, prune, here, alone
-        self._flying: dict[Path, Trial] = {}
+        self._running: dict[Path, Trial] = {}
         self._left: list[int] = []
         self._heart: threading.Thread | None = None
 
     @property
     def total(self) -> int:
-        """How many trials have not ended."""
+        """Number of trials that have not ended."""
         return self.trials - sum(trial.state.is_finished() for trial in self._numbered())
 
     def take_up(self) -> None:
-        """Begin anew with what this folder left unfinished: trials that were cut off, or failed for want of means."""
+        """Queue the trials that this folder left unfinished: those that were interrupted, or failed on a full disk."""
         running = [trial for trial in self._numbered() if trial.state == TrialState.RUNNING]
         self._left = [trial.number for trial in running if self._is_ours(trial)]
 
     def next(self) -> Cell | None:
-        """Return the next trial's training: first those that were taken up, then new ones."""
+        """Return the training of the next trial: first those that were left unfinished, then new ones."""
         while (number := self._claim()) is not None:
             trial = self._begin(number)
             path = self._folder / f"{self.label}-{number}"
             try:
                 settings = from_mapping(joined(self._settings, trial.params), f"trial {path.name}")
-            except InputError as error:  # parameters that do not go together
+            except InputError as error:  # these parameters cannot be combined
                 self._end(trial, Outcome("failed", str(error)))
                 continue
-            self._flying[path] = trial
+            self._running[path] = trial
             self._begin_to_beat()
             return Cell(path, settings, watch=self._prune)
         return None
 
     def reported(self, cell: Cell, state: CellState) -> str:
-        """Keep how stable a trial is, and stop it if the pruner says so."""
-        trial = self._flying[cell.path]
+        """Record the stability of a trial, and return why it should be stopped if the pruner decides so."""
+        trial = self._running[cell.path]
         measured = {STEP_SIZE_NUMBER: state.step_size_number, LOG_GAIN: state.log_gain}
         for name, value in measured.items():
             if math.isnan(value) and name not in trial.user_attrs:
@@ -122,11 +123,11 @@ class Search:
         return why(**measured) if trial.should_prune() else ""
 
     def ended(self, cell: Cell, outcome: Outcome) -> None:
-        """Tell Optuna how a trial ended; one that was interrupted or failed stays begun, for the next start.
+        """Report the outcome of a trial to Optuna; a trial that was interrupted or failed is left for the next start.
 
-        A training fails where disk or memory are full, or its process is killed: that says nothing of its parameters.
+        A training fails if disk or memory are full or its process is killed, which says nothing about its parameters.
         """
-        trial = self._flying.pop(cell.path)
+        trial = self._running.pop(cell.path)
         if outcome.status in ("interrupted", "failed"):
             trial.set_user_attr("status", outcome.status)
             trial.set_user_attr("reason", outcome.reason)
@@ -136,12 +137,12 @@ class Search:
             self._left.append(trial.number)
 
     def best(self, k: int) -> list[dict[str, Any]]:
-        """Return the parameters of the k best trials that finished; the first wins a tie."""
+        """Return the parameters of the k best trials that finished; the earliest of equals first."""
         finished = [trial for trial in self._numbered() if status_of(trial) == "finished"]
         return [trial.params for trial in sorted(finished, key=lambda trial: -(trial.value or 0.0))[:k]]
 
     def all(self) -> list[FrozenTrial]:
-        """Return what has been begun, and of the rest as much as is to be begun, by number."""
+        """Return by number all trials that were begun, and those that are still to begin."""
         trials = self.study.get_trials(deepcopy=False)
         begun = [trial.number + 1 for trial in trials if trial.state != TrialState.WAITING]
         return [trial for trial in trials if trial.number < max([self.trials, *begun])]
@@ -150,7 +151,7 @@ class Search:
         return [trial for trial in self.study.get_trials(deepcopy=False) if trial.number < self.trials]
 
     def _claim(self) -> int | None:
-        """Return the number of a trial that this process is to train."""
+        """Return the number of a trial for this process to train; None if there is none."""
         if self._left:
             return self._left.pop(0)
         while True:
@@ -159,10 +160,10 @@ class Search:
                 if self._release(known):
                     continue
                 return None
-            number = self.study.ask().number  # the first that waits, or a new one
+            number = self.study.ask().number  # the first that is waiting, or a new one
             if number < self.trials:
                 return number
-            # Another process has made the last one at the same time. This one waits until more are wanted.
+            # Another process created the last trial at the same time. This one waits until more are wanted.
             self._storage.set_trial_state_values(self._id(number), TrialState.WAITING)
 
     def _id(self, number: int) -> int:
@@ -175,10 +176,10 @@ class Search:
         there = (self._folder / f"{self.label}-{trial.number}").exists()
         if where is None:
             return there or self._alone
-        return bool(where == self._here) or (there and self._is_abandoned(trial))  # the folder was moved
+        return bool(where == self._here) or (there and self._is_abandoned(trial))  # the folder has been moved
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
-        """Whether a trial that another folder began has nobody left who will end it."""
+        """Return whether a trial that another folder began has no process left that could end it."""
         where = str(trial.user_attrs.get("where", ""))
         if trial.state != TrialState.RUNNING or where in ("", self._here):
             return False
@@ -189,24 +190,24 @@ class Search:
         return time.time() - float(trial.user_attrs.get("seen", begun)) > SILENCE
 
     def _release(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Let abandoned trials wait for whoever comes first; return whether there were any."""
+        """Return abandoned trials to the queue of all processes, and whether there were any."""
         abandoned = [trial for trial in trials if self._is_abandoned(trial)]
         for trial in abandoned:
             self._storage.set_trial_state_values(self._id(trial.number), TrialState.WAITING)
         return bool(abandoned)
 
     def _begin_to_beat(self) -> None:
-        """Give signs of life of the trials in flight, as long as there are any and this process lives."""
+        """Start to give signs of life of the running trials, for as long as this process lives."""
         if self._heart is None or not self._heart.is_alive():
             self._heart = threading.Thread(target=_beat, args=(weakref.ref(self),), daemon=True)
             self._heart.start()
 
     def _show_life(self) -> None:
-        for trial in list(self._flying.values()):
+        for trial in list(self._running.values()):
             trial.set_user_attr("seen", time.time())
 
     def _begin(self, number: int) -> Trial:
-        """Return a trial that is ours with its parameters; those it has stay."""
+        """Return a trial of this process with its parameters; parameters that it has already are kept."""
         self.study.sampler = self._seeded(number)
         trial = Trial(self.study, self._id(number))
         trial.set_user_attr("seen", time.time())
@@ -214,8 +215,8 @@ class Search:
         if "status" in trial.user_attrs:
             trial.set_user_attr("status", "running")
             trial.set_user_attr("reason", "")
-        for name, each in self.space.items():
-            each.suggest(trial, name)
+        for name, searched in self.space.items():
+            searched.suggest(trial, name)
         return trial
 
     def _seeded(self, number: int) -> optuna.samplers.BaseSampler:
@@ -227,7 +228,7 @@ class Search:
             return random
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            # Not Optuna's grid sampler: of two processes it may give both the same point.
+            # The grid sampler of Optuna may give two processes the same point.
             return optuna.samplers.PartialFixedSampler(self.grid[number], random)
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
@@ -236,7 +237,7 @@ class Search:
         reason = outcome.reason or ("no validation accuracy was logged" if status != outcome.status else "")
         facts = {"status": status, "reason": reason, "steps": outcome.step, "seconds": outcome.seconds}
         for name, value in facts.items():
-            if value != "" and value == value:  # neither nothing nor NaN
+            if value != "" and value == value:  # neither empty nor NaN
                 trial.set_user_attr(name, value)
         state = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}.get(status, TrialState.COMPLETE)
         self.study.tell(trial, outcome.accuracy if known else None, state)
@@ -248,19 +249,19 @@ def _beat(search: weakref.ref[Search]) -> None:
         alive = search()
         if alive is None:
             return
-        with suppress(Exception):  # the trial has just ended, or the storage is away for a moment
+        with suppress(Exception):  # the trial has just ended, or the storage cannot be reached for a moment
             alive._show_life()
         del alive
 
 
 def status_of(trial: FrozenTrial) -> str:
-    """Return how a trial stands: in the words of `studies.engine.cell.Outcome`, "running" or "pending"."""
-    said = str(trial.user_attrs.get("status", "running"))
+    """Return the status of a trial: one of `studies.engine.cell.Outcome`, "running" or "pending"."""
+    recorded = str(trial.user_attrs.get("status", "running"))
     match trial.state:
         case TrialState.COMPLETE:
-            return said
+            return recorded
         case TrialState.RUNNING:
-            return said if said in ("interrupted", "failed") else "running"
+            return recorded if recorded in ("interrupted", "failed") else "running"
         case TrialState.PRUNED:
             return "pruned"
         case TrialState.FAIL:

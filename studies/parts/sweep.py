@@ -1,4 +1,4 @@
-"""A search over learning rates and coefficients: several methods, one budget, one storage for all machines."""
+"""Search over learning rates and coefficients, with the same budget for several methods on any number of machines."""
 
 from __future__ import annotations
 
@@ -29,48 +29,49 @@ SWEEP = "sweep.json"
 REFERENCE = "bp"
 HOLDOUT = 0.2
 MOST_TRIALS = 100_000
-"""Of each method; all of them are held in memory."""
+"""Largest number of trials of a method, as all of them are held in memory."""
 MAP_POINTS = 25
-"""Points along each axis of a predicted map."""
+"""Number of points along each axis of a predicted map."""
 _MAY_DIFFER = ("trials", "map", *settings_with_role("location"))
-"""What a second start may change: how much is done, and where."""
+"""Settings that a later start of the same sweep may change: those of how much is done, and where."""
 
 
 class Sweep:
     """A search for settings of several methods, with the same budget for each.
 
     Every trial is a training with some of the training examples held out; its value is the accuracy on these at the
-    last step. One that diverged answers at chance, and the sampler learns from it; one that the pruner stopped
-    (`studies.predict.pruner.StepSizePruner`) has no value. Started again, a sweep goes on: trials that were cut off
-    in this folder, or failed on a full disk and the like, are taken up where they stood.
+    last step. A trial that diverged answers at chance, and the sampler learns from it; a trial that the pruner stopped
+    (`studies.predict.pruner.StepSizePruner`) has no value. If a sweep is started again, it continues: trials that were
+    interrupted in this folder, or failed for a reason like a full disk, are resumed.
 
     Parameters
     ----------
     out
         Folder of the sweep; one process at a time works in it.
     methods
-        By label the settings that go with it; ``bp``, the reference, is there in any case.
+        By label, the settings of a method; ``bp``, the reference, is always included.
     settings
-        What all trials share. ``holdout`` is 0.2 unless they say otherwise, and the seed of the trainings is ``seed``.
+        Settings that all trials share. By default ``holdout`` is 0.2, and the seed of the trainings is ``seed``.
     space
-        What is searched; each method over those parameters that its rule has.
+        Ranges to search; each method is searched over the parameters that its rule has.
     sampler
-        "tpe"; "random"; "grid", of at most ``trials`` evenly spread points.
+        "tpe", "random" or "grid", which tries at most ``trials`` evenly spread points.
     trials
-        For each method, over all processes that share the storage.
+        Number of trials of each method, over all processes that share the storage.
     seed
-        Of the sampler. With one job results repeat; a random search or a grid repeats with any number of them.
+        Seed of the sampler. With one job results are reproducible; those of a random search or a grid are so with any
+        number of jobs.
     storage
-        Any URL that Optuna's RDBStorage takes; default: an SQLite file in ``out``.
+        Any URL that the RDBStorage of Optuna accepts; default: an SQLite file in ``out``.
     prune
-        Whether trials are stopped that theory predicts to be unstable (S > 1) or of exploding gain.
+        Whether to stop trials that theory predicts to be unstable (S > 1) or to have an exploding gain.
     map
-        Two searched parameters over whose plane `results` predicts the boundary of stability.
+        Two searched parameters; `results` predicts the boundary of stability in their plane.
 
     Raises
     ------
     InputError
-        If anything cannot be used, or ``out`` holds another sweep or something else.
+        If an argument cannot be used, or ``out`` holds another sweep or something else.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Sweep:
         seed: int = 0,
         storage: str | None = None,
         prune: bool = True,
-        map: tuple[str, str] | None = None,  # noqa: A002  (what it is called everywhere)
+        map: tuple[str, str] | None = None,  # noqa: A002  (the name in study files and on the command line)
     ) -> None:
         check_path("out", out)
         check_one_of("sampler", sampler, SAMPLERS)
@@ -101,25 +102,25 @@ class Sweep:
             if not re.fullmatch(r"\w[\w.+-]*", label):
                 raise InputError(f"methods: expected labels that can name a folder, got {label!r}")
             if not method["holdout"]:
-                raise InputError("holdout: expected a share above 0, for a search must not see the test set; got 0")
+                raise InputError("holdout: expected a share above 0, because a search must not see the test set; got 0")
         if not space:
             raise InputError("search: expected at least one parameter with its range, got none")
         self.space = searched(self.methods, space)
         self.sampler, self.trials, self.seed, self.prune, self.map = sampler, trials, seed, prune, map
         if storage is not None:
-            shown_url(storage)  # refuses what is no URL
+            shown_url(storage)  # refuses anything that is not a URL
         self._url = storage or sqlite_url(self.out / "trials.db")
         self._alone = storage is None
         self._folder = PartFolder(
-            self.out, "sweep", SWEEP, "; to share a search give each an out of its own and all the same storage"
+            self.out, "sweep", SWEEP, "; to share a search, give each process its own out and all the same storage"
         )
-        self._ranges = {name: next(mine[name] for mine in self.space.values() if name in mine) for name in space}
+        self._ranges = {name: next(own[name] for own in self.space.values() if name in own) for name in space}
         self._check_map()
         if (stored := self._folder.record()) is not None:
             _check_same(f"out: {self.out}", stored, self._plan)
 
     def sources(self) -> list[Search]:
-        """Return the trials of each method, ready for `studies.engine.pool.Pool.run`; until `close` ``out`` is held.
+        """Return the trials of each method for `studies.engine.pool.Pool.run`; ``out`` is held until `close`.
 
         Raises
         ------
@@ -127,7 +128,7 @@ class Sweep:
             If another process works in ``out``, or the storage cannot be used or holds another sweep.
         """
         if not self._alone:
-            _ = self._searches  # before the folder is made: what cannot be used leaves none behind
+            _ = self._searches  # before the folder is created, so that bad input leaves none behind
         if not self._folder.held:
             self._folder.hold(self._plan)
             for search in self._searches:
@@ -135,25 +136,25 @@ class Sweep:
         return self._searches
 
     def close(self) -> None:
-        """Let other processes work in ``out``; the end of this one does so too."""
+        """Release ``out`` for other processes; the end of this one does so too."""
         self._folder.close()
 
     def best(self, rule: str, k: int = 1) -> list[dict[str, Any]]:
-        """Return the parameters of the k best trials of a method that finished, the best first.
+        """Return the parameters of the k best finished trials of a method, the best first.
 
         Raises
         ------
         InputError
-            If there is no such method, or none of its trials finished.
+            If there is no such method, or if none of its trials finished.
         """
         check_one_of("rule", rule, self.methods)
         best = next(search for search in self._searches if search.label == rule).best(k)
         if not best:
-            raise InputError(f"{self.out}: no trial of {rule} finished; expected at least one to choose from")
+            raise InputError(f"{self.out}: no trial of {rule} finished; expected at least one")
         return best
 
     def results(self) -> xr.Dataset:
-        """Return all trials in the storage, whoever made them; see the module `diagnostics.comparison.results`."""
+        """Return all trials in the storage, in the form of `diagnostics.comparison.results`."""
         trials = dataset(self._searches, self._ranges).assign_attrs(self._attrs())
         return trials if self.map is None else trials.assign(self._predicted(self.map))
 
@@ -192,7 +193,7 @@ class Sweep:
         return open_storage(self._url)
 
     def _terms(self, label: str) -> dict[str, Any]:
-        """Return what all processes that share a method's trials must agree on."""
+        """Return the terms on which all processes that share the trials of a method must agree."""
         terms = {
             "settings": from_mapping(self.methods[label], label).as_dict(),
             "space": {name: each.as_dict() for name, each in self.space[label].items()},
@@ -239,15 +240,15 @@ class Sweep:
             raise InputError(f"map: no rule has both {self.map[0]} and {self.map[1]}")
 
     def _mapped(self, names: tuple[str, str]) -> list[str]:
-        return [label for label, mine in self.space.items() if set(names) <= set(mine)]
+        return [label for label, own in self.space.items() if set(names) <= set(own)]
 
     def _middle(self, label: str, names: tuple[str, str]) -> dict[str, Any]:
-        """Return where the other parameters of a method stand on the map."""
+        """Return the values that the other parameters of a method have on the map."""
         return {name: each.middle for name, each in self.space[label].items() if name not in names}
 
     def _predicted(self, names: tuple[str, str]) -> xr.Dataset:
-        """Predict the plane of two parameters, with the others in the middle of their ranges; NaN for rules without."""
-        from wtdiag.studies.predict.boundary import predict  # brings torch
+        """Predict stability in the plane of two parameters, with the others mid-range; NaN for rules that lack one."""
+        from wtdiag.studies.predict.boundary import predict  # imports torch
 
         x, y = (list[Any](self._ranges[name].points(MAP_POINTS)) for name in names)
         maps = {}
@@ -259,14 +260,14 @@ class Sweep:
 
 
 def _check_same(where: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Require that a sweep that is there already is the one that is wanted."""
+    """Check that a stored sweep is the one that is wanted."""
     theirs, ours = (_flat(json.loads(json.dumps(each))) for each in (stored, wanted))
     for name in dict.fromkeys([*ours, *theirs]):
         if name.rpartition(".")[2] in _MAY_DIFFER or theirs.get(name) == ours.get(name):
             continue
         was, wanted_now = (f"{each[name]!r}" if name in each else "none" for each in (theirs, ours))
         raise InputError(
-            f"{where} holds a sweep with {name} = {was}, not {wanted_now}; go on with that, or start another"
+            f"{where} holds a sweep with {name} = {was}, not {wanted_now}; continue that one, or start another"
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether settings that were found on one architecture do on others."""
+"""Transfer of the settings that were found on one architecture to others."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ TRANSFER = "transfer.json"
 class Transfer(PlannedCells):
     """The best settings of a sweep, unchanged, on other architectures and on their own.
 
-    Each of a method's k best configurations, by accuracy on held-out examples, is trained anew on the whole training
-    set of each architecture and evaluated on its test set. Seeds are paired: those of one seed see the same data in the
-    same order, and on the same architecture start from the same W.
+    Each of the k best configurations of a method, by accuracy on held-out examples, is trained again on the whole
+    training set of each architecture and evaluated on its test set. Seeds are paired: trainings with the same seed see
+    the same data in the same order, and on the same architecture start from the same W.
 
     Parameters
     ----------
     out
-        New folder, or that of the same transfer, which is then gone on with.
+        New folder, or that of the same transfer, which is then continued.
     sweep
         A finished `studies.parts.sweep.Sweep`, or its folder.
     architectures
-        By label, the settings that make it another than the source, which is there in any case.
+        By label, the settings in which it differs from that of the sweep, which is always included.
     top
-        How many configurations of each method; what a method lacks in finished trials is noted.
+        Number of configurations of each method; `notes` names methods with fewer finished trials.
     seeds
-        Of the trainings.
+        Seeds of the trainings.
 
     Attributes
     ----------
     source : str
-        Label of the architecture that was searched on.
+        Label of the architecture of the sweep.
     notes : tuple of str
-        Methods that have fewer configurations than was asked for, in a sentence each.
+        A sentence for each method that has fewer than ``top`` configurations.
     cells : dict
-        By method, rank of the configuration, architecture and seed.
+        The cells by method, rank of the configuration, architecture and seed.
 
     Raises
     ------
     InputError
-        If the sweep is none, or not finished; if an architecture changes what it cannot; if ``out`` holds another
-        transfer or something else.
+        If the sweep does not exist or is not finished, an architecture changes a setting that it cannot, or ``out``
+        holds another transfer or something else.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Transfer(PlannedCells):
         self._shared, self._methods = finished.settings, finished.methods
         self.configurations = {label: finished.best(label, top) for label in finished.methods}
         self.notes = tuple(
-            f"{label} has {len(best)} of {top} configurations, for no more of its trials finished"
+            f"{label} has {len(best)} of {top} configurations, because no more of its trials finished"
             for label, best in self.configurations.items()
             if len(best) < top
         )
@@ -90,7 +90,7 @@ class Transfer(PlannedCells):
             raise InputError(f"sweep: {finished.name}: none of its trials finished; there is nothing to transfer")
         self.source = check_architectures(architectures, finished.methods, finished.space)
         self.architectures: dict[str, dict[str, Any]] = {self.source: {}} | {
-            label: dict(more) for label, more in architectures.items()
+            label: dict(changes) for label, changes in architectures.items()
         }
         self.cells = {
             (label, rank, architecture, seed): self._cell(label, rank, architecture, seed)
@@ -101,16 +101,16 @@ class Transfer(PlannedCells):
         }
         self._folder = PartFolder(self.out, "transfer", TRANSFER)
         self._check_folder()
-        super().__init__(self.cells.values())  # one architecture after another, for its data are then read once
+        super().__init__(self.cells.values())  # one architecture after another, so that its data are read once
 
     def sources(self) -> list[Transfer]:
-        """Return what `studies.engine.pool.Pool.run` is to train; from here on ``out`` is held.
+        """Return the cells for `studies.engine.pool.Pool.run`; ``out`` is held until `close`.
 
         Raises
         ------
         InputError
-            If an architecture cannot be had: its data are missing, its model cannot take them or the settings; if
-            another process works in ``out``, or a folder in it holds a run of other settings.
+            If an architecture cannot be trained, as its data are missing or its model does not suit them or the
+            settings; if another process works in ``out``, or a folder in it holds a run with other settings.
         """
         wanted: dict[str, Settings] = {}
         for (label, _, architecture, _), cell in self.cells.items():
@@ -122,11 +122,11 @@ class Transfer(PlannedCells):
         return [self]
 
     def close(self) -> None:
-        """Let other processes work in ``out``."""
+        """Release ``out`` for other processes."""
         self._folder.close()
 
     def results(self) -> xr.Dataset:
-        """Return the results so far, as `diagnostics.comparison.results` has them; untrained cells are "pending"."""
+        """Return the results so far, in the form of `diagnostics.comparison.results`; untrained cells are "pending"."""
         dims: dict[str, list[Any]] = {
             "rule": list(self.configurations),
             "configuration": list(range(max(map(len, self.configurations.values())))),
@@ -162,7 +162,7 @@ class Transfer(PlannedCells):
         )
 
     def _parameters(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        """Return the values of each searched parameter; where a rule lacks it, NaN or an empty text."""
+        """Return the values of each searched parameter, with NaN or an empty text for rules that lack it."""
         names = dict.fromkeys(name for best in self.configurations.values() for each in best for name in each)
         parameters = {}
         for name in names:
@@ -180,8 +180,8 @@ class Transfer(PlannedCells):
         return parameters
 
     def _cell(self, label: str, rank: int, architecture: str, seed: int) -> Cell:
-        configuration, more = self.configurations[label][rank], self.architectures[architecture]
-        settings = joined(self._methods[label], configuration, more, {"seed": seed, "holdout": 0.0})
+        configuration, changes = self.configurations[label][rank], self.architectures[architecture]
+        settings = joined(self._methods[label], configuration, changes, {"seed": seed, "holdout": 0.0})
         safe = re.sub(r"[^\w.=+-]+", "-", architecture)
         return Cell(
             self.out / "cells" / f"{label}-{rank}-{safe}-{seed}", from_mapping(settings, f"to: {architecture}: {label}")
@@ -195,20 +195,20 @@ class Transfer(PlannedCells):
         return {
             "methods": {label: lasting(settings) for label, settings in self._methods.items()},
             "configurations": self.configurations,
-            "architectures": {label: lasting(more) for label, more in self.architectures.items()},
+            "architectures": {label: lasting(changes) for label, changes in self.architectures.items()},
             "seeds": list(self.seeds),
         }
 
     def _check_folder(self) -> None:
-        """Require that the folder holds nothing, or this transfer."""
+        """Check that the folder is empty or holds this transfer."""
         paths = [cell.path for cell in self.cells.values()]
         if len(set(paths)) < len(paths):
-            raise InputError("to: two architectures have names that are the same on the disk; rename one")
+            raise InputError("to: two architectures would have the same folder; rename one")
         if (stored := self._folder.record()) is None:
             return
         wanted = json.loads(json.dumps(self._plan))
         for name in wanted:
             if stored.get(name) != wanted[name]:
                 raise InputError(
-                    f"out: {self.out} holds a transfer with other {name}; go on with that, or choose another folder"
+                    f"out: {self.out} holds a transfer with other {name}; continue that one, or choose another folder"
                 )

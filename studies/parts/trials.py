@@ -1,4 +1,4 @@
-"""What the trials of a sweep found, as one labelled dataset."""
+"""Results of the trials of a sweep, as one labelled dataset."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _MEASURED = {
 
 
 def dataset(searches: Sequence[Search], ranges: Mapping[str, Range]) -> xr.Dataset:
-    """Return all trials of some searches, whoever made them, over (rule, trial), and the importance of parameters.
+    """Return all trials of some searches over (rule, trial), and the importance of the parameters.
 
     Parameters
     ----------
     searches
-        One for each method.
+        One search for each method.
     ranges
-        All that is searched.
+        All parameters that are searched, with their ranges.
     """
     trials = {search.label: search.all() for search in searches}
     count = max(max(search.trials, len(trials[search.label])) for search in searches)
@@ -40,8 +40,8 @@ def dataset(searches: Sequence[Search], ranges: Mapping[str, Range]) -> xr.Datas
     results = xr.Dataset(coords={"rule": list(trials), "trial": np.arange(count), "parameter": list(ranges)})
     for name, (units, long_name) in _MEASURED.items():
         results[name] = dims, np.full(shape, math.nan), {"units": units, "long_name": long_name}
-    for name, each in ranges.items():
-        words = any(isinstance(choice, str) for choice in each.choices)  # then numbers among them are texts too
+    for name, searched in ranges.items():
+        words = any(isinstance(choice, str) for choice in searched.choices)  # then numbers among them are texts too
         results[name] = dims, texts(shape) if words else np.full(shape, math.nan), {"long_name": name}
     results["status"], results["reason"] = (dims, texts(shape, "absent")), (dims, texts(shape))
     about = {"units": "1", "long_name": "share of the variance of the accuracy (fANOVA)"}
@@ -58,7 +58,7 @@ def dataset(searches: Sequence[Search], ranges: Mapping[str, Range]) -> xr.Datas
 
 
 def _values(trial: FrozenTrial) -> dict[str, Any]:
-    """Return what is known of a trial, by the names of the variables."""
+    """Return the known values of a trial, by the name of the variable."""
     attrs = trial.user_attrs
     measured = {name: attrs.get(name) for name in ("steps", "seconds")}
     measured |= {name: attrs.get(f"initial_{name}") for name in ("step_size_number", "log_gain")}
@@ -70,9 +70,9 @@ def _values(trial: FrozenTrial) -> dict[str, Any]:
 def importances(trials: Sequence[FrozenTrial], space: Space) -> dict[str, float]:
     """Return the share of each parameter in the variance of the accuracy, by fANOVA; NaN for fewer than four trials.
 
-    Of Optuna's evaluators functional ANOVA (Hutter et al. 2014) asks what we ask: what decides the accuracy over the
-    whole space, so a coefficient that makes runs diverge, which answer at chance, is important. PED-ANOVA, the default,
-    asks what tells the best tenth from the rest: with fewer than twenty trials it gives all parameters the same.
+    Functional ANOVA (Hutter et al. 2014) measures what decides the accuracy over the whole space, so a coefficient that
+    makes runs diverge, which then answer at chance, is important. PED-ANOVA, the default of Optuna, measures what
+    separates the best tenth from the rest, and with fewer than twenty trials gives all parameters the same importance.
     Pruned and failed trials have no accuracy and are left out.
 
     References
@@ -83,7 +83,7 @@ def importances(trials: Sequence[FrozenTrial], space: Space) -> dict[str, float]
     unknown = dict.fromkeys(space, math.nan)
     if len(complete) < 4 or len({trial.value for trial in complete}) == 1:
         return unknown
-    # A study of its own, in memory: evaluators take parameters from all trials of a study.
+    # A study of its own in memory, because evaluators take parameters from all trials of a study.
     study = optuna.create_study(direction="maximize")
     study.add_trials(complete)
     try:

@@ -44,7 +44,8 @@ def stability(training: Training) -> Stability:
     S = η λmax(H) / (2(1 + μ)) is the learning rate of B over the largest stable one, where H is the curvature in the
     gradient that B descends, ∂B = H B − T. The log gain is Σ log |⟨B*, W⟩ / ⟨W, W⟩|, where B* = H⁻¹ T is the fixed
     point of B at these W; its exponential is the factor by which errors will grow on their way down. Both are pure
-    numbers, taken layer by layer from ``step_size_number`` and ``predicted_gain`` of `probes.measures.dynamics.learning`.
+    numbers; for each layer they are the ``step_size_number`` and the ``predicted_gain`` of
+    `probes.measures.dynamics.learning`.
 
     Parameters
     ----------

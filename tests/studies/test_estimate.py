@@ -163,7 +163,7 @@ def test_all_problems_are_told_after_a_whole_table(tmp_path):
     assert len(estimate.problems) == 4
     lines = printed(estimate).splitlines()
     assert max(map(len, lines)) <= 80
-    assert sum("cannot be made" in line for line in lines) == 4
+    assert sum("cannot be trained" in line for line in lines) == 4
 
 
 def test_a_step_that_fails_or_is_not_finite_is_a_problem(tmp_path, monkeypatch):

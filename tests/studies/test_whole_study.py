@@ -210,7 +210,7 @@ def test_more_seeds_are_added_to_what_is_there(folder, done):
     [
         (["nowhere.toml"], "neither a file nor a study that comes with wtdiag"),
         (["small/two-routes", "--jobs", "0"], "jobs"),
-        (["{folder}/small.toml", "--out", "{folder}/taken"], "holds something else than a study"),
+        (["{folder}/small.toml", "--out", "{folder}/taken"], "holds something other than a study"),
         (["{folder}/small.toml", "--device", "tpu"], "device"),
     ],
 )

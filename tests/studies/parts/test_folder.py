@@ -24,7 +24,7 @@ def test_holds_a_new_folder_until_it_is_closed(tmp_path):
 @pytest.mark.parametrize("content", ["letter", "study.json"])
 def test_refuses_what_another_keeps_there(tmp_path, content):
     (tmp_path / content).write_text("{}")
-    with pytest.raises(InputError, match="holds something else than a sweep; choose another folder"):
+    with pytest.raises(InputError, match="holds something other than a sweep; choose another folder"):
         PartFolder(tmp_path, "sweep", "sweep.json").record()
 
 
@@ -35,7 +35,7 @@ def test_hidden_files_are_nothing(tmp_path):
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="holds something else than a study"):
+    with pytest.raises(InputError, match="holds something other than a study"):
         PartFolder(tmp_path / "file", "study", "study.json").record()
     with pytest.raises(InputError, match=r"cannot be made \(Not a directory\)"):
         PartFolder(tmp_path / "file" / "below", "study", "study.json").hold({})

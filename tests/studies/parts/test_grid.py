@@ -109,7 +109,7 @@ def test_what_was_tuned_goes_into_the_cells_it_was_tuned_for(plan, tmp_path):
 
 
 def test_tuning_for_what_is_no_factor_is_refused(plan):
-    with pytest.raises(InputError, match="tune: per: expected factors beside"):
+    with pytest.raises(InputError, match="tune: per: expected factors other than"):
         tunings(dataclasses.replace(plan, tune=dataclasses.replace(plan.tune, per=("width",))))
 
 
@@ -118,8 +118,8 @@ def test_tuning_for_what_is_no_factor_is_refused(plan):
     [
         (("depth = [2, 3]", "depth = [2, 3]\nfactors.lr = [0.1, 0.2]"), "'lr' cannot be searched"),
         (("search.lr", "search.seed"), "'seed' cannot be searched"),
-        (('feedback_optimizer = "sgd"', "depth = 5"), "'depth' is set by a factor and by the method 'ia-sgd' too"),
-        (("factors.noise.none", "factors.status.none"), "'status': that is the name of a result"),
+        (('feedback_optimizer = "sgd"', "depth = 5"), "'depth' is set by both a factor and the method 'ia-sgd'"),
+        (("factors.noise.none", "factors.status.none"), "'status': a result has this name"),
     ],
 )
 def test_no_level_is_set_twice(tmp_path, change, message):
@@ -154,7 +154,7 @@ def test_grids_that_disagree_are_refused(plan, tmp_path):
 
 def test_a_level_that_is_not_known_is_asked_for(plan, tmp_path):
     other = dataclasses.replace(plan.grids[1], factors={"rule": plan.grids[1].factors["rule"]})
-    with pytest.raises(InputError, match="'noise': is varied in one grid and has no level in another"):
+    with pytest.raises(InputError, match="'noise': one grid varies it, and another gives it no level"):
         Grid(tmp_path, dataclasses.replace(plan, grids=(plan.grids[0], other)))
 
 

@@ -239,7 +239,7 @@ def test_a_second_start_has_nothing_to_do_and_more_trials_go_on(tmp_path: Path) 
 )
 def test_another_sweep_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
     drain(make(tmp_path / "s", trials=1))
-    with pytest.raises(InputError, match=f"{says}.*; go on with that, or start another"):
+    with pytest.raises(InputError, match=f"{says}.*; continue that one, or start another"):
         make(tmp_path / "s", trials=1, **change)
 
 
@@ -260,14 +260,16 @@ def test_another_sweep_in_the_same_storage_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_kept(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="holds something else than a sweep"):
+    with pytest.raises(InputError, match="holds something other than a sweep"):
         make(tmp_path)
 
 
 def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
     first = make(tmp_path / "s")
     first.sources()
-    with pytest.raises(InputError, match=r"another process works in .*; to share a search give each an out of its own"):
+    with pytest.raises(
+        InputError, match=r"another process works in .*; to share a search, give each process its own out"
+    ):
         make(tmp_path / "s").sources()
     first.close()
     make(tmp_path / "s").sources()

@@ -79,7 +79,7 @@ def test_the_best_finished_trials_are_taken_as_they_were_tried(sweep, tmp_path):
         "ia": [{"lr": 0.03, "batch_size": 128, "amp": 0.3}],  # neither the pruned nor the diverged one
     }
     assert [type(each["batch_size"]) for each in made.configurations["bp"]] == [int, int]
-    assert made.notes == ("ia has 1 of 2 configurations, for no more of its trials finished",)
+    assert made.notes == ("ia has 1 of 2 configurations, because no more of its trials finished",)
 
 
 def test_nothing_but_the_architecture_and_the_seed_changes(sweep, tmp_path):
@@ -131,7 +131,7 @@ def test_results_tell_what_is_pending_and_what_is_absent(sweep, tmp_path):
         ({"a": {"depth": "deep"}}, "to: a: bp: depth: expected a whole number, got 'deep'"),
         ({"a": {}}, "to: a: expected at least one setting"),
         ({"mlp, digits": {"model": "mlp"}}, "to: 'mlp, digits' is the architecture that the sweep was made on"),
-        ({"a b": {"depth": 3}, "a/b": {"depth": 4}}, "to: two architectures have names that are the same on the disk"),
+        ({"a b": {"depth": 3}, "a/b": {"depth": 4}}, "to: two architectures would have the same folder"),
     ],
 )
 def test_architectures_that_cannot_be_are_refused(sweep, tmp_path, architectures, message):
@@ -172,13 +172,13 @@ def test_only_a_finished_sweep_will_do(sweep, tmp_path):
     with pytest.raises(InputError, match="is not the folder of a sweep; expected one that wtdiag sweep made"):
         made(tmp_path)
     change(sweep, status=((1, 0), "running"))
-    with pytest.raises(InputError, match="is not finished, 1 of its trials are to come"):
+    with pytest.raises(InputError, match="is not finished, 1 of its trials have not ended"):
         made(sweep)
     change(sweep, status=((slice(None), slice(None)), "diverged"))
     with pytest.raises(InputError, match="none of its trials finished; there is nothing to transfer"):
         made(sweep)
     (sweep / "results.nc").unlink()
-    with pytest.raises(InputError, match="is not finished; go on with it first"):
+    with pytest.raises(InputError, match="is not finished; continue it first"):
         made(sweep)
 
 
@@ -188,7 +188,9 @@ def test_only_a_finished_sweep_will_do(sweep, tmp_path):
 )
 def test_a_strangers_sweep_is_checked(sweep, tmp_path, methods):
     write_json(sweep / "sweep.json", {"methods": methods})
-    with pytest.raises(InputError, match=r"expected settings and space of each method|is not of the sweep that"):
+    with pytest.raises(
+        InputError, match=r"expected the settings and the space of each method|does not belong to the sweep in"
+    ):
         Transfer(tmp_path / "out", sweep=sweep, architectures={"a": {"depth": 3}})
 
 
@@ -202,14 +204,14 @@ def test_another_plan_is_refused_and_the_same_goes_on(sweep, tmp_path):
     del source
     made(depth=3)
     for other, what in (({"depth": 4}, "architectures"), ({"seeds": (0, 1)}, "seeds"), ({"top": 2}, "configurations")):
-        with pytest.raises(InputError, match=f"holds a transfer with other {what}; go on with that, or choose"):
+        with pytest.raises(InputError, match=f"holds a transfer with other {what}; continue that one, or choose"):
             made(**other)
     change(sweep, validation_accuracy=((0, 0), 0.95))
     with pytest.raises(InputError, match="holds a transfer with other configurations"):
         made()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter").touch()
-    with pytest.raises(InputError, match="holds something else than a transfer"):
+    with pytest.raises(InputError, match="holds something other than a transfer"):
         Transfer(tmp_path / "mine", sweep=sweep, architectures={"a": {"depth": 3}})
 
 
@@ -324,7 +326,7 @@ def test_what_a_sweep_finds_is_what_is_transferred(tmp_path):
     searched = Sweep(
         tmp_path / "sweep", methods={"ia": {"rule": "ia"}}, settings=SHARED, space=space, sampler="random", trials=2
     )
-    with pytest.raises(InputError, match="is not finished, 4 of its trials are to come"):
+    with pytest.raises(InputError, match="is not finished, 4 of its trials have not ended"):
         Transfer(tmp_path / "out", sweep=searched, architectures={"a": {"depth": 3}})
     for search in searched.sources():
         for accuracy in (0.4, 0.6):
