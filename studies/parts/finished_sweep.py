@@ -49,7 +49,7 @@ class FinishedSweep:
     trials: xr.Dataset
 
     def best(self, label: str, k: int) -> list[dict[str, Any]]:
-        """Return the parameters of the k finished trials with the best validation accuracy, the earliest of equals first."""
+        """Return the parameters of the k finished trials with the best validation accuracy; ties go to the first."""
         trials = self.trials.sel(rule=label)
         accuracy = trials["validation_accuracy"].where(trials["status"] == "finished").values
         order = [trial for trial in np.argsort(-accuracy, kind="stable") if math.isfinite(accuracy[trial])]

@@ -137,7 +137,7 @@ class Search:
             self._left.append(trial.number)
 
     def best(self, k: int) -> list[dict[str, Any]]:
-        """Return the parameters of the k best trials that finished; the earliest of equals first."""
+        """Return the parameters of the k best trials that finished; ties go to the first."""
         finished = [trial for trial in self._numbered() if status_of(trial) == "finished"]
         return [trial.params for trial in sorted(finished, key=lambda trial: -(trial.value or 0.0))[:k]]
 
