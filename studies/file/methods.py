@@ -104,7 +104,7 @@ def divided(
             continue
         for rule in rules:
             if rule in lacking:
-                left_out.append(f"{rule} has no {name} and is trained without it")
+                left_out.append(f"{rule} has no {name}, so it is trained without it")
             else:
                 methods[rule] = joined(methods[rule], {name: values[name]})
     return shared, methods, left_out

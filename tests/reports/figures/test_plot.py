@@ -101,7 +101,7 @@ def test_a_dollar_in_a_name_is_a_dollar_on_any_axes(name):
         (lambda: plot.compare([], "weight_angle"), r"^analyses: none given"),
         (lambda: plot.compare(DATA, "weight_angle"), r"^analyses: got a single Dataset; expected a list of them"),
         (lambda: plot.compare("runs/x", "weight_angle"), r"^analysis: 'r' is not an analysis; expected the Dataset"),
-        (lambda: plot.heatmap("x", "weight_angle"), r"^analysis: 'x' is not an analysis; expected the Dataset that wtdiag"),
+        (lambda: plot.heatmap("x", "weight_angle"), r"^analysis: 'x' is not an analysis; expected the Dataset that"),
         (lambda: plot.size_profile(None), r"^analysis: None is not an analysis"),
         (lambda: plot.spectrum("x", 0), r"^analysis: 'x' is not an analysis"),
     ],
