@@ -33,7 +33,7 @@ def test_stable_run(run):
     assert [float(cell) for cell in columns["largest S"]] == pytest.approx(largest, rel=5e-3)
     assert [float(cell) for cell in columns["safe coefficients ×"]] == pytest.approx(1 / largest, rel=5e-3)
     assert "safe feedback lr" not in table.columns
-    assert "Largest S:" in table.caption
+    assert "The largest S is taken over all snapshots" in table.caption
     assert "With all coefficients of the rule multiplied by more than the safe factor" in table.caption
     assert "learning rate" not in table.caption
     assert "ran away" not in table.caption
