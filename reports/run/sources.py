@@ -123,7 +123,7 @@ def _read(read: Callable[[Path], T], path: Path) -> T:
 
 def _printable(finding: Finding) -> Finding:
     values = {field.name: getattr(finding, field.name) for field in dataclasses.fields(finding)}
-    texts = {name: printable(value) for name, value in values.items() if isinstance(value, str)}
+    texts: dict[str, Any] = {name: printable(value) for name, value in values.items() if isinstance(value, str)}
     evidence = tuple(
         dataclasses.replace(
             number,
