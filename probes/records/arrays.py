@@ -1,4 +1,4 @@
-"""What a model is at one step, in memory. Imported through `probes.records.schema`."""
+"""The state of a model at one step, in memory. Import it through `probes.records.schema`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class LayerArrays:
     Raises
     ------
     InputError
-        If a weight is not of real numbers in 2 to 5 dims, the two have different shapes though the feedback is not
-        direct, or there cannot be so many groups.
+        If a weight does not hold real numbers in 2 to 5 dims, if the two have different shapes although the feedback is
+        not direct, or if the number of groups does not divide the weight.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class LayerArrays:
         W: (out, in) for Linear, (out, in / groups, [kd,] [kh,] kw) for ConvNd, (in, out / groups, ...) for
         ConvTransposeNd.
     feedback : ndarray or None
-        The weights that carried the error, in W's shape; None where W itself did. With ``direct``, the
+        The weights that carried the error, in W's shape; None where W itself carried it. With ``direct``, the
         (class, in[, d][, h][, w]) weights that carried the output error to the layer's input.
     kind : str
         Class name of the layer, such as ``"Conv2d"``.
@@ -36,16 +36,16 @@ class LayerArrays:
     fixed : bool
         Whether the feedback never changes.
     carries_error : bool
-        False for a first layer, whose feedback sends the error to nothing.
+        False for a first layer: no layer receives the error that its feedback would send.
     direct : bool
-        Whether ``feedback`` comes straight from the output (dfa, drtp) and so has other dims than W. The last
-        layer's feedback is an ordinary (out, in) one: not direct.
+        Whether ``feedback`` comes straight from the output (dfa, drtp) and so has other dims than W. The feedback of
+        the last layer is an ordinary (out, in) matrix, and is not direct.
     groups : int
-        Of a grouped convolution.
+        Number of groups of a grouped convolution.
     attrs : mapping
         Other facts, such as ``stride``.
     dtype : str
-        Name of the torch dtype where numpy has none and the arrays are a lossless float32 copy, else "".
+        Name of the torch dtype if NumPy has no such dtype and the arrays are a lossless float32 copy, else "".
     """
 
     forward: Array
@@ -80,7 +80,7 @@ class LayerArrays:
         """Names of the dims of ``feedback``; the dims of ``forward`` unless the feedback is direct."""
         if self.feedback is None or not self.direct:
             return self.dims
-        # A grouped layer's kernel has fewer inputs than its map.
+        # The kernel of a grouped layer has fewer input channels than the layer's input map.
         agree = self.feedback.shape[1] == dict(zip(self.dims, self.forward.shape, strict=True))["in"]
         return ("class", "in" if agree else "input", *_space(self.feedback))
 
@@ -98,18 +98,18 @@ def _check_weight(name: str, array: Array) -> None:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that a model is at one step; ``layers`` and ``state`` together rebuild it exactly.
+    """The whole state of a model at one step; ``layers`` and ``state`` together rebuild it exactly.
 
     Attributes
     ----------
     step : int
-        Training steps taken.
+        Number of training steps taken.
     layers : mapping of str to LayerArrays
-        By the layer's module name; the root module's own name "" is written as "model".
+        The weights of each layer by its module name; the root module, whose own name is "", is written as "model".
     state : mapping of str to ndarray
         Every other tensor of the ``state_dict`` (biases, batch-norm buffers, ...) by its key.
     dtypes : mapping of str to str
-        Torch dtype name of each ``state`` entry that numpy has no dtype for (given as a float32 copy).
+        Name of the torch dtype of each ``state`` entry for which NumPy has no dtype (it is given as a float32 copy).
     """
 
     step: int

@@ -1,8 +1,8 @@
-"""The settings in a run's config.json: what each is for, and which values it may have.
+"""The settings in a run's config.json: the purpose of each, and the values that it may have.
 
-They are declared here, where no torch is needed, because those who read run directories ask for their roles: two runs
-pair if they share all settings but those of the method. What depends on the rule is checked by
-`trainers.config.settings.Settings`.
+They are declared here, where torch is not needed, because readers of run directories need their roles: two runs
+form a pair if they share all settings except those of the method. `trainers.config.settings.Settings` checks what
+depends on the rule.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ ROLES = MappingProxyType(
         "method": "the rule that carries the errors, with its coefficients",
         "feedback": "how learned feedback weights are trained; part of the method in a comparison",
         "architecture": "which network is trained",
-        "data": "what it is trained on",
+        "data": "the data on which it is trained",
         "training": "how its forward weights are trained",
-        "number": "changes what a step does to the weights, and hardly what it costs",
+        "number": "a value that changes what a step does to the weights, but hardly changes what the step costs",
         "protocol": "which repetition of the experiment it is, and on what it is tested; searches set these themselves",
-        "location": "where the run is made; it may change when the run goes on",
+        "location": "where the run is made; it may change when the run is resumed",
         "recording": "what is kept of the run",
     }
 )
-"""What a setting may be for. Most settings have one role, some are also a number."""
+"""The roles that a setting may have. Most settings have one role; some are also a number."""
 
 
 def _setting(default: Any, description: str, **known: Any) -> Any:
@@ -56,7 +56,7 @@ def _about(
 
 @dataclass(frozen=True, kw_only=True)
 class DeclaredSettings:
-    """The settings of a run with what is known of each: its role, its help, its choices and its bounds.
+    """The settings of a run, each declared with its role, its help text, its choices and its bounds.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class DeclaredSettings:
         None, "Side of the images in pixels, where there is a choice.", roles="data", least=1, most=2**14
     )
     holdout: float = _setting(
-        0.0, "Share of the training set to be tested on instead of the test set.", roles="protocol", least=0, below=1
+        0.0, "Share of the training set to test on instead of the test set.", roles="protocol", least=0, below=1
     )
     epochs: float = _setting(10.0, "Passes over the training set.", roles="training", least=0, most=10**6)
     batch_size: int = _setting(64, "Examples per step.", roles="training", least=2, most=2**20)
@@ -125,14 +125,14 @@ class DeclaredSettings:
         0.0, "Momentum of SGD on learned feedback weights.", roles="feedback number", least=0, below=1
     )
     delay: float = _setting(
-        0.0, "Epochs at the start in which the feedback weights alone learn.", roles="feedback", least=0, most=10**6
+        0.0, "Epochs at the start in which only the feedback weights learn.", roles="feedback", least=0, most=10**6
     )
     alternate: int = _setting(
-        0, "Task steps between two feedback steps; 0: both in each step.", roles="feedback", least=0, most=10**9
+        0, "Task steps between two feedback steps; 0: each step is both.", roles="feedback", least=0, most=10**9
     )
     update_noise: float = _setting(
         0.0,
-        "Deviation of Gaussian noise on updates, times learning rate.",
+        "Standard deviation of Gaussian noise on updates, in units of the learning rate.",
         roles="training number",
         least=0,
         most=1e38,
@@ -146,10 +146,10 @@ class DeclaredSettings:
         20, "Snapshots, spaced logarithmically from first to last step.", roles="recording", least=2, most=10**6
     )
     snapshot_every: int | None = _setting(
-        None, "Also a snapshot every so many steps.", roles="recording", least=1, most=10**12
+        None, "Take further snapshots at this interval, in steps.", roles="recording", least=1, most=10**12
     )
     max_gb: float | None = _setting(
-        None, "Disk space for snapshots, in GB; fewer are taken if need be.", roles="recording", least=0, most=10**9
+        None, "Disk space for snapshots in GB; fewer are taken if necessary.", roles="recording", least=0, most=10**9
     )
     probe_size: int = _setting(
         64, "Examples in the fixed batch that the signal probes use.", roles="recording", least=2, most=2**20

@@ -1,7 +1,7 @@
-"""Files of a run: regular ones of bounded size are read, and what is written is whole or absent.
+"""The files of a run: only regular files of limited size are read, and a file is written as a whole or not at all.
 
-A run directory may come from anyone. Its files are opened here and nowhere else: no link is followed, no pipe or device
-is opened, and JSON, JSON lines and TOML have a largest size, depth and number.
+A run directory may come from anyone. Its files are opened here and nowhere else: links are not followed, pipes and
+devices are not opened, and the size, the nesting and the numbers of JSON, JSON lines and TOML are limited.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from wtdiag.probes.errors import InputError
 
 _ASIDE = re.compile(r"\..+\.((?P<place>[0-9a-f]{8})-(?P<process>\d+)-)?[0-9a-f]{8}\.tmp")
 _GIVEN_UP = 86400.0
-"""Seconds after which a file aside of another machine's process counts as left by one that was killed."""
+"""Age in seconds at which the temporary file of a process on another machine counts as left by a killed process."""
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 LARGEST_TEXT = 2**24
-"""Bytes of a JSON or TOML file, and of one line of metrics: what it becomes in memory is up to 30 times as large."""
+"""Largest size of a JSON file or a line of metrics, in bytes. Its content in memory is up to 30 times as large."""
 _LARGEST_TOML = 2**20
-_MOST_DOTS = 1000  # the time and memory that tomllib takes grow with the square of the parts of a key
+_MOST_DOTS = 1000  # tomllib takes time and memory that grow with the square of the number of parts of a key
 DEEPEST = 64
-"""Objects and lists within each other."""
+"""Largest number of objects and lists nested in each other."""
 _SPECIAL = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -46,19 +46,19 @@ def open_regular(path: str | os.PathLike[str], *, follow: bool = False, writable
     Parameters
     ----------
     path
-        What to open.
+        The file to open.
     follow
-        Whether the last part of the path may be a link. It may where the user named the file; a link among the files of
-        a run could lead to any file of the reader's.
+        Whether the last part of the path may be a link. It may be one if the user named the file; but a link among the
+        files of a run could lead to any file that the reader may read.
     writable
-        Whether it may be changed too.
+        Whether to open the file for writing too.
 
     Raises
     ------
     InputError
         If it is a link, a folder, a pipe or a device.
     OSError
-        If the operating system refuses.
+        If the operating system refuses to open it.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def open_regular(path: str | os.PathLike[str], *, follow: bool = False, writable
     flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDWR if writable else os.O_RDONLY) | (0 if follow else os.O_NOFOLLOW)
     file = open(os.open(path, flags), "r+b" if writable else "rb")  # noqa: SIM115  (the caller closes it)
     try:
-        _check_regular(path, os.fstat(file.fileno()).st_mode)  # it may have been exchanged since
+        _check_regular(path, os.fstat(file.fileno()).st_mode)  # it may have been replaced since the first check
     except BaseException:
         file.close()
         raise
@@ -85,12 +85,12 @@ def _check_regular(path: str | os.PathLike[str], mode: int) -> None:
 
 
 def read_text(path: str | os.PathLike[str], expected: str, *, follow: bool = False, largest: int = LARGEST_TEXT) -> str:
-    """Read a UTF-8 text of at most ``largest`` bytes, with or without a byte-order mark.
+    """Read a UTF-8 text file of at most ``largest`` bytes, with or without a byte-order mark.
 
     Raises
     ------
     InputError
-        If it cannot be read, is too large, or is something else than text; ``expected`` says what should be there.
+        If it cannot be read, is too large, or is not text; the message names ``expected`` as its expected content.
     """
     try:
         with open_regular(path, follow=follow) as file:
@@ -107,15 +107,15 @@ def read_text(path: str | os.PathLike[str], expected: str, *, follow: bool = Fal
 
 
 def parse_json(text: str | bytes) -> Any:
-    r"""Parse JSON of bounded depth whose whole numbers have at most 64 bits.
+    r"""Parse JSON with at most `DEEPEST` levels of nesting and whole numbers of at most 64 bits.
 
-    NaN and Infinity are taken, which earlier versions wrote. Half a character (a lone surrogate), which no file and no
-    terminal can hold, becomes U+FFFD.
+    NaN and Infinity are accepted, because earlier versions wrote them. Half a character (a lone surrogate), which no
+    file and no terminal can hold, becomes U+FFFD.
 
     Raises
     ------
     ValueError
-        If it is something else; the message is one line.
+        If the text is not such JSON; the message is one line.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def _bounded(parse: Any, text: str | bytes) -> Any:
 
 
 def _check_bounds(value: Any, depth: int) -> None:
-    """Require plain data to be of bounded depth and numbers."""
+    """Require that plain data is nested at most ``depth`` deep, and that its whole numbers have at most 64 bits."""
     if isinstance(value, int):
         if not -(2**63) <= value < 2**64:
             raise ValueError(f"a whole number has {len(str(abs(value)))} digits; expected at most 64 bits")
@@ -169,12 +169,12 @@ def _check_bounds(value: Any, depth: int) -> None:
 
 
 def read_json(path: str | os.PathLike[str], *, follow: bool = False) -> dict[str, Any]:
-    """Read the JSON object in ``path``; ``follow`` says whether that may be a link, as for `open_regular`.
+    """Read the JSON object in ``path``; ``follow`` says whether ``path`` may be a link, as for `open_regular`.
 
     Raises
     ------
     InputError
-        If the file is missing, unreadable or holds anything but one JSON object of bounded size, depth and numbers.
+        If the file is missing or unreadable, or does not hold one JSON object within the limits of `parse_json`.
 
     Examples
     --------
@@ -195,12 +195,12 @@ def read_json(path: str | os.PathLike[str], *, follow: bool = False) -> dict[str
 
 
 def read_toml(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
-    """Read a TOML file that the user named, of bounded size, depth and numbers; return its content and its text.
+    """Read a TOML file that the user named; return its content and its text.
 
     Raises
     ------
     InputError
-        If it is missing, unreadable or something else.
+        If it is missing, unreadable, not TOML, or exceeds the limits on size, nesting and numbers.
 
     Examples
     --------
@@ -223,12 +223,12 @@ def read_toml(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
 def json_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """Read the JSON objects of a file, one on each line, without holding the file in memory.
 
-    A last line that does not end, as a killed writer leaves it, is passed over.
+    An incomplete last line, which a killed writer may leave, is skipped.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or a line is too long or anything but a JSON object.
+        If the file cannot be read, or a line is too long or is not a JSON object.
     """
     try:
         with open_regular(path) as file:
@@ -252,7 +252,7 @@ def json_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 def json_line(content: Mapping[str, Any]) -> bytes:
-    r"""Return ``content`` as a line of JSON; numbers that are not finite, which JSON does not have, become null.
+    r"""Return ``content`` as a line of JSON; numbers that are not finite become null, because JSON has none.
 
     Examples
     --------
@@ -267,12 +267,14 @@ def json_line(content: Mapping[str, Any]) -> bytes:
 
 
 def check_json(content: Any) -> None:
-    """Require plain data that `write_json` can write and `read_json` reads.
+    """Require plain data that `write_json` can write and `read_json` can read.
 
     Raises
     ------
+    TypeError
+        If it holds an object that JSON does not have.
     ValueError
-        If it holds anything else: other objects, numbers that are not finite, or what is out of bounds.
+        If it holds numbers that are not finite, or exceeds the limits of `parse_json`.
 
     Examples
     --------
@@ -290,7 +292,7 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
     Raises
     ------
     InputError
-        If ``path`` cannot be written, or ``content`` holds a number that is not finite, which JSON does not have.
+        If ``path`` cannot be written, or ``content`` holds a number that is not finite.
 
     Examples
     --------
@@ -310,7 +312,7 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
 
 @contextmanager
 def write_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; when the block ends well, move that file to ``path``.
+    """Yield a temporary path beside ``path``, and move that file to ``path`` when the block ends without an error.
 
     The file and then its folder are flushed to the disk, so at any instant, even after a power cut,
     ``path`` holds the old file or the new one, never a part. A block that raises leaves the old file.
@@ -318,7 +320,7 @@ def write_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     InputError
-        Where the operating system refuses: a full disk, a read-only or missing folder.
+        If the operating system refuses, for example because the disk is full or the folder missing or read-only.
 
     Examples
     --------
@@ -330,7 +332,7 @@ def write_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     ('whole', 1)
     """
     path = Path(path)
-    # Two processes may write one file at once: each has its own name aside, the last to finish wins.
+    # Two processes may write one file at once: each has a temporary name of its own, and the last to finish wins.
     aside = path.with_name(f".{path.name}.{_place()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     _remove_torn(path.parent)
     try:
@@ -348,7 +350,9 @@ def write_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def write_through(path: str | os.PathLike[str], *, keep: bool) -> Iterator[Stream]:
-    """Give a `Stream`, which may ``keep`` what is read again; when the block ends its content becomes ``path``.
+    """Yield a `Stream` whose content becomes ``path`` when the block ends.
+
+    With ``keep``, the stream holds what may be read again in memory.
 
     Raises
     ------
@@ -363,15 +367,15 @@ def write_through(path: str | os.PathLike[str], *, keep: bool) -> Iterator[Strea
 
 
 class Stream(io.RawIOBase):
-    """A file for libraries that cannot bear a write to fail: it never does, the first error is kept in ``error``.
+    """A file for libraries that cannot handle a failed write: it never raises, but keeps the first ``error``.
 
-    HDF5 ends the process with a segmentation fault where a file cannot be written at its close, and torch's writer
-    hides what the system said. What HDF5 reads again comes from memory, so that it never meets a write that failed.
-    Arrays, which it does not read again, go to the disk alone: set ``array`` to the size of the one that is next.
+    HDF5 ends the process with a segmentation fault if a file cannot be written when it is closed, and torch's writer
+    hides the error of the operating system. What HDF5 reads again comes from memory, so it never notices that a write
+    failed. HDF5 does not read arrays again, so they are not kept in memory: set ``array`` to the size of the next one.
     """
 
     _PAGE = 2**12
-    _SMALL = 2**16  # arrays below may be gathered in a buffer, and read again
+    _SMALL = 2**16  # HDF5 may gather smaller arrays in a buffer, and read them again
 
     def __init__(self, descriptor: int, keep: bool) -> None:
         self.error: OSError | None = None
@@ -381,7 +385,7 @@ class Stream(io.RawIOBase):
         self._pages: dict[int, bytearray] = {}
 
     def write(self, data: ReadableBuffer) -> int:
-        """Write at the position; return the number of bytes."""
+        """Write ``data`` at the position; return the number of bytes."""
         view = memoryview(data).cast("B")
         if self._keep and not (len(view) == self.array > self._SMALL):
             for page, start, stop, offset in self._parts(len(view)):
@@ -392,7 +396,7 @@ class Stream(io.RawIOBase):
         return len(view)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill ``buffer`` with what was kept, and zeros elsewhere."""
+        """Fill ``buffer`` with the bytes that were kept, and with zeros elsewhere."""
         view = memoryview(buffer).cast("B")
         for page, start, stop, offset in self._parts(len(view)):
             view[offset : offset + stop - start] = self._pages.get(page, bytes(self._PAGE))[start:stop]
@@ -415,7 +419,7 @@ class Stream(io.RawIOBase):
         return self._end
 
     def readable(self) -> bool:
-        """Return True, for it can be read, written and sought."""
+        """Return True: the stream can be read, written and sought."""
         return True
 
     writable = seekable = readable
@@ -433,7 +437,7 @@ class Stream(io.RawIOBase):
             done += os.pwrite(self._descriptor, view[done:], self._position + done)
 
     def _parts(self, length: int) -> Iterator[tuple[int, int, int, int]]:
-        """Cut what lies at the position into pages: number, start and stop in the page, offset."""
+        """Yield the pages that ``length`` bytes from the position on lie in: number, start and stop in it, offset."""
         offset = 0
         while offset < length:
             page, start = divmod(self._position + offset, self._PAGE)
@@ -444,7 +448,7 @@ class Stream(io.RawIOBase):
 
 @cache
 def _remove_torn(folder: Path) -> None:
-    """Remove what killed writers left in a folder, once for each process: a folder may hold very many files."""
+    """Remove the temporary files of killed writers from a folder, once in each process: a folder may hold very many."""
     with suppress(OSError):
         for entry in os.scandir(folder):
             match = _ASIDE.fullmatch(entry.name)
@@ -464,14 +468,14 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # somebody else's
+    except (OSError, OverflowError):  # it is the process of another user
         return True
     return True
 
 
 @cache
 def _place() -> str:
-    """Name this machine since its start, and the numbering of its processes, of which a container has its own."""
+    """Return a name for this machine since its start and for its process numbers; a container has its own numbers."""
     try:
         marks = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -1,4 +1,4 @@
-"""netCDF-4 files by h5py alone: named dimensions, and every dtype there and back without loss."""
+"""netCDF-4 files, written and read with h5py alone: dimensions have names, and no dtype loses anything."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Attribute = str | int | float | Sequence[int]
 
 _NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable. %10d"  # netCDF-4's own marker
 _NETCDF_OWN = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates"}
-_FILTERS = range(1, 7)  # those that are part of HDF5: others are loaded as plugins
-_SPREAD, _LEAST = 32, 2**24  # what a file may take in memory: so many times its size, or so many bytes
-_TEXT = 64  # bytes that a text takes beside its characters
-_MOST = 16  # texts in one attribute
+_FILTERS = range(1, 7)  # the filters that are part of HDF5; others are loaded as plugins
+_SPREAD, _LEAST = 32, 2**24  # a file may take this many times its size in memory, or this many bytes if that is more
+_TEXT = 64  # bytes that a text takes in addition to its characters
+_MOST = 16  # largest number of texts in one attribute
 
 
 class Group:
-    """A group being written: h5py's low-level calls, which take half the time of `h5py.Group`'s own."""
+    """A group that is being written, by h5py's low-level calls: they take half the time of those of `h5py.Group`."""
 
     def __init__(self, group_id: h5py.h5g.GroupID, stream: Stream) -> None:
         self.id, self.stream = group_id, stream
@@ -46,7 +46,7 @@ class Group:
             _put_attr(self.id, name, value)
 
     def put(self, name: str, array: Array, dims: Sequence[str], dtype: str) -> None:
-        """Put an array; ``dtype`` names its torch dtype if the array is only a lossless copy in another."""
+        """Put an array; ``dtype`` names its torch dtype if the array is a lossless copy in another dtype."""
         stored, attrs = _to_stored(array, dtype)
         dims = (*dims, "re_im")[: stored.ndim]  # a complex number is a pair
         variable = self._create(name, stored.dtype, stored.shape)
@@ -59,7 +59,7 @@ class Group:
             _put_attr(variable, key, value)
 
     def put_anonymous(self, name: str, array: Array, dtype: str) -> None:
-        """Put an array whose dims have no meaning: axis 0 of length 64 is called "0=64"."""
+        """Put an array whose dims have no names of their own: axis 0 of length 64 is called "0=64"."""
         self.put(name, array, [f"{axis}={size}" for axis, size in enumerate(array.shape)], dtype)
 
     def _scale(self, dim: str, size: int) -> h5py.h5d.DatasetID:
@@ -77,7 +77,7 @@ def _put_attr(owner: h5py.h5g.GroupID | h5py.h5d.DatasetID, name: str, value: At
     h5py.h5a.create(owner, name.encode(), _type(array.dtype), _space(array.shape)).write(array)
 
 
-# HDF5 objects are dear to make and never change once made.
+# HDF5 objects are expensive to make, and never change afterwards.
 @lru_cache
 def _type(dtype: np.dtype[Any]) -> h5py.h5t.TypeID:
     return h5py.h5t.py_create(dtype)
@@ -90,7 +90,7 @@ def _space(shape: tuple[int, ...]) -> h5py.h5s.SpaceID:
 
 @cache
 def _properties(kind: str) -> h5py.h5p.PropOCID:
-    """Make creation properties with the link order that netCDF-4 needs and without HDF5's time stamps."""
+    """Return creation properties with the link order that netCDF-4 needs and without HDF5's time stamps."""
     properties = h5py.h5p.create(getattr(h5py.h5p, kind))
     properties.set_obj_track_times(False)
     if kind != "DATASET_CREATE":
@@ -99,7 +99,7 @@ def _properties(kind: str) -> h5py.h5p.PropOCID:
 
 
 def create(stream: Stream) -> h5py.File:
-    """Create a file in a stream, the same bytes for the same content."""
+    """Create a file in a stream; the same content gives the same bytes."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, stream)
@@ -108,7 +108,7 @@ def create(stream: Stream) -> h5py.File:
 
 
 def _to_stored(array: Array, dtype: str) -> tuple[Array, dict[str, str]]:
-    """Give the array in a dtype that netCDF has, losslessly, and the attrs that tell how to undo it."""
+    """Return the array in a dtype that netCDF has, without loss, and the attrs from which it can be restored."""
     if not _is_numeric(array.dtype):
         raise InputError(f"snapshot: dtype {array.dtype} cannot be stored; expected numbers or booleans")
     if array.dtype == np.bool_:
@@ -122,7 +122,7 @@ def _to_stored(array: Array, dtype: str) -> tuple[Array, dict[str, str]]:
 
 
 def _is_numeric(dtype: np.dtype[Any]) -> bool:
-    """Whether netCDF and torch can both hold it: longdouble, texts and objects they cannot."""
+    """Return whether netCDF and torch both have the dtype; they have no longdouble, texts or objects."""
     return dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize <= 8) or dtype in ("complex64", "complex128")
 
 
@@ -141,14 +141,14 @@ class File(h5py.File):  # type: ignore[misc]  # h5py has no types
         self._read: dict[str, int] = {}
 
     def member(self, name: str) -> Any:
-        """Return the group or variable that ``name`` is a path to.
+        """Return the group or variable at the path ``name``.
 
         Raises
         ------
         InputError
-            If a part of the path is a link, in the file or out of it.
+            If a part of the path is a link, within the file or to another one.
         LookupError
-            If there is none.
+            If there is no such group or variable.
         """
         group = self
         for part in name.split("/"):
@@ -158,12 +158,12 @@ class File(h5py.File):  # type: ignore[misc]  # h5py has no types
         return group
 
     def declare(self, name: str, size: int) -> None:
-        """Note that ``size`` bytes are read of a variable.
+        """Note that ``size`` bytes of a variable are read.
 
         Raises
         ------
         InputError
-            If the variables read so far would need more bytes than the file has: they share them.
+            If the variables read so far have more bytes than the file, so that they must share some.
         """
         self._read[name] = size
         if sum(self._read.values()) > self.id.get_filesize():
@@ -171,12 +171,12 @@ class File(h5py.File):  # type: ignore[misc]  # h5py has no types
 
 
 def read_variable(file: File, name: str) -> tuple[Array, str]:
-    """Read one variable as it was given to `Group.put`, with ``dtype``.
+    """Read one variable; return the array and the ``dtype`` that `Group.put` was given.
 
     Raises
     ------
     InputError
-        Before anything is read, if that is not a plain array whose bytes all lie in ``file``.
+        If it is not a plain array whose bytes all lie in ``file``; this is checked before anything is read.
     """
     variable = file.member(name)
     _check_plain(file, name, variable)
@@ -194,7 +194,7 @@ def read_variable(file: File, name: str) -> tuple[Array, str]:
 
 
 def _check_plain(file: File, name: str, variable: Any) -> None:
-    """Refuse what `Group.put` never writes: a stranger's file may point at files of the reader, or be a bomb."""
+    """Refuse what `Group.put` never writes: a stranger's file may point to other files, or unpack to a huge size."""
     if not isinstance(variable, h5py.Dataset) or variable.shape is None or not _is_numeric(variable.dtype):
         raise InputError(f"{name}: expected an array of numbers")
     if variable.external or variable.is_virtual:
@@ -205,14 +205,14 @@ def _check_plain(file: File, name: str, variable: Any) -> None:
 
 
 def read_attrs(file: File, owner: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    """Read the attributes of a group or variable that are numbers or a text, but for those that netCDF-4 itself adds.
+    """Read the attributes of a group or variable, except those that netCDF-4 itself adds.
 
     Raises
     ------
     InputError
-        If one is something else.
+        If an attribute is neither numbers nor a text.
     """
-    found = {}
+    attrs = {}
     for name in owner.attrs:
         if name in _NETCDF_OWN:
             continue
@@ -220,10 +220,10 @@ def read_attrs(file: File, owner: h5py.Group | h5py.Dataset) -> dict[str, Any]:
         text = h5py.check_string_dtype(stored.dtype)
         if not (text or stored.dtype.kind in "biuf") or (text and stored.shape):
             raise InputError(f"attribute {name}: expected numbers or a text, got {stored.dtype}")
-        found[name] = plain(owner.attrs[name])
+        attrs[name] = plain(owner.attrs[name])
         if text:
-            file.declare(f"{owner.name}@{name}", len(found[name]))
-    return found
+            file.declare(f"{owner.name}@{name}", len(attrs[name]))
+    return attrs
 
 
 def plain(value: Any) -> Any:
@@ -233,7 +233,7 @@ def plain(value: Any) -> Any:
 
 
 def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
-    """Write a dataset to ``path`` as netCDF-4, atomically: made in memory, then written in one piece.
+    """Write a dataset to ``path`` as netCDF-4, atomically: the file is made in memory and written in one piece.
 
     Raises
     ------
@@ -252,13 +252,13 @@ def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
 def read_dataset(path: str | os.PathLike[str], kind: str) -> xr.Dataset:
     """Read a flat dataset of numbers and texts into memory; the file may come from anyone.
 
-    It may take 32 times its size in memory, or 16 MiB if that is more.
+    In memory it may take 32 times the size of the file, or 16 MiB if that is more.
 
     Raises
     ------
     InputError
-        Before its variables are read, if the file is not a regular one, or holds links, other types, or more than it
-        may take; and if it is not netCDF-4. ``kind`` says what it should be.
+        If the file is not a regular file or not netCDF-4, or if it holds links, other types or too much data, which is
+        checked before its variables are read. The message names ``kind`` as what it should be.
     """
     try:
         with File(path) as file:
@@ -270,7 +270,7 @@ def read_dataset(path: str | os.PathLike[str], kind: str) -> xr.Dataset:
 
 
 class _Budget:
-    """What a file may still take in memory."""
+    """The memory that the content of a file may still take, in bytes."""
 
     def __init__(self, file: File) -> None:
         self.size = file.id.get_filesize()
@@ -294,7 +294,7 @@ def _check_dataset(file: File) -> None:
             raise InputError(f"{name}: lies in another file; expected it inside")
         _check_attrs(variable, budget)
         if bytes(variable.attrs.get("NAME", b"")).startswith(_NOT_A_VARIABLE[:50]):
-            continue  # a dimension that has a size and no values, of which nothing is read
+            continue  # a dimension that has a size and no values; none of it is read
         text = h5py.check_string_dtype(variable.dtype)
         number = variable.dtype.kind in "biuf" and variable.dtype.itemsize <= 8
         if not (text or number) or h5py.check_enum_dtype(variable.dtype):
@@ -309,7 +309,7 @@ def _check_dataset(file: File) -> None:
 
 
 def _check_attrs(owner: h5py.Group | h5py.Dataset, budget: _Budget) -> None:
-    """Require attributes to be numbers and texts; any number of texts may be one and the same in the file."""
+    """Require attributes to be numbers and texts; any number of texts may share the same bytes of the file."""
     for name in owner.attrs:
         stored = owner.attrs.get_id(name)
         text = h5py.check_string_dtype(stored.dtype)
@@ -326,12 +326,12 @@ def _check_attrs(owner: h5py.Group | h5py.Dataset, budget: _Budget) -> None:
 
 
 def _check_texts(variable: h5py.Dataset, budget: _Budget) -> None:
-    """Read the texts of a variable a few at a time: each may be as long as the file."""
+    """Read the texts of a variable a few at a time, because each may be as long as the file."""
     block = max(1, budget.left // budget.size)
     for start in range(0, variable.size, block):
         if variable.ndim == 1:
-            some = variable[start : start + block]
-        else:  # numbers of the elements, and not slices, for a row may be long
+            texts = variable[start : start + block]
+        else:  # element by element rather than by slices, because a row may be long
             index = np.unravel_index(np.arange(start, min(start + block, variable.size)), variable.shape)
-            some = [variable[at] for at in zip(*index, strict=True)]
-        budget.spend(variable.name, sum(map(len, some)))
+            texts = [variable[at] for at in zip(*index, strict=True)]
+        budget.spend(variable.name, sum(map(len, texts)))

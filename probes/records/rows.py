@@ -1,4 +1,4 @@
-"""Dataclasses as rows of JSON: written with null for numbers that are not finite, and read with every field checked."""
+"""Dataclasses as rows of JSON, with null for numbers that are not finite, and every field checked on reading."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def to_row(entry: Any) -> dict[str, Any]:
 
 
 def from_row(cls: type[T], row: Any, source: str, **built: Any) -> T:
-    """Make a dataclass of a JSON object that has exactly its fields, each of its kind; null is a NaN where it can be.
+    """Return a dataclass from a JSON object that has exactly its fields, each of the right type; null becomes NaN.
 
     Parameters
     ----------
     cls
-        The dataclass; its fields are texts, numbers, or ``built``.
+        The dataclass; its fields are texts, numbers, or given in ``built``.
     row
-        What was read.
+        The JSON value that was read.
     source
-        Where it was read, for messages.
+        The file that it was read from, for messages.
     **built
-        Fields that the caller has made of the row's.
+        Fields that the caller has already built from those of the row.
 
     Raises
     ------
     InputError
-        If it is no such object.
+        If the row is not such an object.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The life of a run directory: made, added to, brought back to an earlier step. See also `probes.records.schema`."""
+"""Making, extending and rewinding a run directory. See also `probes.records.schema`."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from wtdiag.probes.records.schema import (
 )
 
 ENDED = ("finished", "diverged", "pruned")
-"""Statuses of a run that has nothing left to do."""
+"""Statuses of a run that cannot be resumed, because nothing is left to do."""
 _INPUT_DIMS = {2: ["feature"], 3: ["channel", "w"], 4: ["channel", "h", "w"], 5: ["channel", "d", "h", "w"]}
 _REPLACED = (METRICS, PROBE_BATCH, ANALYSIS, "findings.json", "report.html", "report.pdf")
 
 
 def make(path: Path, config: dict[str, Any], *, force: bool) -> Hold:
-    """Make a run directory; with ``force`` in place of the run it holds. Files that no run makes stay.
+    """Make a run directory, with ``force`` in place of the run that it holds. Files that are not a run's are kept.
 
-    Killed at any instant, it leaves nothing, the old run, or the new one: the checkpoint goes first, and nothing else
-    before the new config has taken the old one's place.
+    If the process is killed at any instant, the directory holds nothing, the old run, or the new one: the old
+    checkpoint is removed first, and nothing else is removed before the new config has replaced the old one.
 
     Returns
     -------
     Hold
-        It is held already.
+        The hold on the directory, which keeps other processes from recording in it.
 
     Raises
     ------
     InputError
-        If ``path`` holds a run and ``force`` is not given, if it holds anything else, or cannot be made.
+        If ``path`` holds a run and ``force`` is not given, if it holds other files, or if it cannot be made.
     """
     check_path("out", path)
     try:
@@ -70,7 +70,7 @@ def make(path: Path, config: dict[str, Any], *, force: bool) -> Hold:
 
 
 def check(path: Path, *, force: bool) -> None:
-    """Require, with nothing changed, what `make` requires.
+    """Require what `make` requires, without changing anything.
 
     Raises
     ------
@@ -92,12 +92,12 @@ def check(path: Path, *, force: bool) -> None:
 
 
 def check_restart(path: Path) -> None:
-    """Require that the run in ``path``, which has no checkpoint, loses nothing if it is made anew.
+    """Require that the run in ``path``, which has no checkpoint, loses nothing if it starts again.
 
     Raises
     ------
     InputError
-        If it was not made by the training loop, or has gone beyond its first step.
+        If it was not made by the training loop, or has taken a step.
     """
     run, metrics = open_run(path), path / METRICS
     begun = metrics.exists() and metrics.stat().st_size > 0
@@ -106,9 +106,9 @@ def check_restart(path: Path) -> None:
 
 
 class Hold:
-    """A folder that no other process may record in, until it is released or this process ends, even by a kill.
+    """A hold on a folder: no other process may record in it until it is released or this process ends or is killed.
 
-    A child that this process forks does not hold it: what the child does has nothing to do with the run.
+    A child that this process forks does not hold the folder: the child has nothing to do with the run.
 
     Raises
     ------
@@ -130,7 +130,7 @@ class Hold:
                 f"{path}: is being recorded by another process, or by a Recorder that is still open"
             ) from None
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system has no locks
 
     def release(self) -> None:
         """Let others record in the folder; a second call does nothing."""
@@ -144,14 +144,14 @@ _HELD: weakref.WeakSet[Hold] = weakref.WeakSet()
 
 def _leave_to_parent() -> None:
     for held in list(_HELD):
-        held.release()  # the parent's descriptor, and with it the lock, stays
+        held.release()  # the parent keeps its descriptor, and with it the lock
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
-    """Add a line to the metrics of the run directory ``path``: whole, or not at all.
+    """Append a line to the metrics of the run directory ``path``, as a whole or not at all.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def flush_metrics(path: Path) -> None:
     Raises
     ------
     InputError
-        If they are gone, or the disk refuses.
+        If the file is missing or cannot be flushed.
     """
     try:
         with open_regular(path / METRICS) as file:
@@ -186,19 +186,20 @@ def flush_metrics(path: Path) -> None:
 
 
 def probe_dataset(inputs: tuple[NDArray[Any], str], targets: tuple[NDArray[Any], str]) -> xr.Dataset:
-    """Label the fixed batch of the signal probes: ``inputs`` (batch, ...) and ``targets`` (batch, ...).
+    """Return the fixed batch of the signal probes, ``inputs`` (batch, ...) and ``targets`` (batch, ...), as a dataset.
 
-    Each comes as `trainers.staging.to_numpy` gives it: with the name of its torch dtype where numpy has none.
+    Each comes with the name of its torch dtype if NumPy has no such dtype, as `trainers.observe.tensors.to_numpy`
+    returns it.
 
     Raises
     ------
     InputError
-        If the two do not hold equally many examples, at least one.
+        If the two do not hold the same number of examples, at least one.
     """
     (x, x_dtype), (y, y_dtype) = inputs, targets
     if not x.ndim or x.shape[:1] != y.shape[:1] or not x.size:
         raise InputError(
-            "probe_batch: expected inputs and targets of equally many examples, at least one, "
+            "probe_batch: expected inputs and targets with the same number of examples, at least one, "
             f"got shapes {x.shape} and {y.shape}"
         )
     names = _INPUT_DIMS.get(x.ndim) or [f"axis{axis}" for axis in range(1, x.ndim)]
@@ -208,7 +209,7 @@ def probe_dataset(inputs: tuple[NDArray[Any], str], targets: tuple[NDArray[Any],
 
 
 def write_probe_batch(path: Path, batch: xr.Dataset) -> None:
-    """Write what `probe_dataset` returned into the run directory ``path``.
+    """Write the dataset that `probe_dataset` returned into the run directory ``path``.
 
     Raises
     ------
@@ -219,12 +220,12 @@ def write_probe_batch(path: Path, batch: xr.Dataset) -> None:
 
 
 def rewind(path: Path, step: int) -> dict[str, Any]:
-    """Remove what the run directory ``path`` holds beyond ``step`` or half-written; return its config.
+    """Remove everything later than ``step`` or half-written from the run directory ``path``; return its config.
 
     Raises
     ------
     InputError
-        If ``path`` is not a run directory, or the disk refuses.
+        If ``path`` is not a run directory, or a file cannot be changed.
     """
     run = open_run(path)
     try:
@@ -239,24 +240,24 @@ def rewind(path: Path, step: int) -> dict[str, Any]:
 
 def _check_content(path: Path, force: bool) -> None:
     """Require that ``path`` holds nothing, or a run that may be replaced."""
-    # What a run killed before it had a config may have left is nothing.
-    left = {snapshots_of(path), path / METRICS, *_torn(path)}
-    found = {*path.iterdir(), *path.glob(f"{SNAPSHOTS}/*")}
-    if found <= left and not (path / METRICS in found and (path / METRICS).stat().st_size):
+    # The files that a run may leave if it is killed before it has a config count as nothing.
+    leftovers = {snapshots_of(path), path / METRICS, *_torn(path)}
+    present = {*path.iterdir(), *path.glob(f"{SNAPSHOTS}/*")}
+    if present <= leftovers and not (path / METRICS in present and (path / METRICS).stat().st_size):
         return
     if not (path / CONFIG).is_file():
-        raise InputError(f"{path}: holds files but no run, so it is kept; choose another path")
+        raise InputError(f"{path}: holds files but no run; choose another path")
     if not force:
         raise InputError(f"{path}: exists already; choose another path or replace it with force")
 
 
 def _torn(path: Path) -> list[Path]:
-    """List what killed writers left: files are written under these names and renamed when whole."""
+    """Return the files that killed writers left: files are written under such names and renamed when whole."""
     return [*path.glob(".*.tmp"), *snapshots_of(path).glob(".*.tmp")]
 
 
 def _length_up_to(metrics: BinaryIO, step: int) -> int:
-    """Return the length of the whole lines up to ``step``."""
+    """Return the length in bytes of the whole lines up to ``step``."""
     length = 0
     for line in metrics:
         try:

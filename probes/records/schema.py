@@ -1,6 +1,6 @@
-"""The run directory: what lies where, and the one way to write and to read it.
+"""The run directory: the names of its files, and the only way to read and write them.
 
-``runs/<name>/`` holds ``config.json`` (everything that made the run, and its status), ``metrics.jsonl`` (one
+``runs/<name>/`` holds ``config.json`` (all that is needed to repeat the run, and its status), ``metrics.jsonl`` (one
 JSON object per logged step), ``snapshots/step-00000100.nc``, ``checkpoint.pt``, ``probe_batch.nc``, and later
 ``analysis.nc``, ``findings.json``, ``report.html`` and ``report.pdf``.
 """
@@ -53,11 +53,11 @@ PROBE_BATCH = "probe_batch.nc"
 ANALYSIS = "analysis.nc"
 FINDINGS = "findings.json"
 _ROWS = 2**13  # lines of metrics that are parsed at a time
-_CELLS = 2**22  # of the table of metrics, or as many as the file has bytes
+_CELLS = 2**22  # largest size of the table of metrics, unless the file has more bytes than that
 
 
 def snapshot_path(run: str | os.PathLike[str], step: int) -> Path:
-    """Path of the snapshot of ``step`` in the run directory ``run``.
+    """Return the path of the snapshot of ``step`` in the run directory ``run``.
 
     Examples
     --------
@@ -68,12 +68,12 @@ def snapshot_path(run: str | os.PathLike[str], step: int) -> Path:
 
 
 def snapshots_of(run: str | os.PathLike[str]) -> Path:
-    """Path of the snapshots of the run directory ``run``.
+    """Return the folder of the snapshots of the run directory ``run``.
 
     Raises
     ------
     InputError
-        If it is a link, which could lead to any folder of the reader's.
+        If it is a link, which could lead to any folder that the reader may read.
     """
     path = Path(run, SNAPSHOTS)
     if path.is_symlink():
@@ -83,7 +83,7 @@ def snapshots_of(run: str | os.PathLike[str]) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, opened with `open_run`; everything but ``config`` is read when asked for.
+    """A run directory, opened with `open_run`; everything except ``config`` is read when it is asked for.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class Run:
         Raises
         ------
         InputError
-            If a snapshot's name has a step that no 64-bit number can hold.
+            If the step in a snapshot's name does not fit in 64 bits.
         """
         names = os.listdir(snapshots_of(self.path)) if (self.path / SNAPSHOTS).is_dir() else []
         steps = sorted(int(match[1]) for match in map(SNAPSHOT_NAME.fullmatch, names) if match)
@@ -116,37 +116,41 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """``metrics.jsonl`` as a table: one row per line, NaN where a line lacks the key.
 
+        An incomplete last line, which a killed run may leave, is skipped.
+
         Raises
         ------
         InputError
-            If the file is missing or a line is not a JSON object. A last line that is cut off, as a killed
-            run leaves it, is not an error and not a row.
+            If the file is missing or a line is not a JSON object.
         """
         path = self.path / METRICS
         columns: dict[str, list[NDArray[Any]]] = {}
         rows, lines = 0, json_lines(path)
-        while some := list(islice(lines, _ROWS)):
-            names = {name for row in some for name in row} | columns.keys()
-            if len(names) * (rows + len(some)) > max(_CELLS, path.stat().st_size):
-                raise InputError(f"{path}: has {len(names)} names in {rows + len(some)} lines; expected few in many")
-            part = pd.DataFrame.from_records(some)
+        while chunk := list(islice(lines, _ROWS)):
+            names = {name for row in chunk for name in row} | columns.keys()
+            if len(names) * (rows + len(chunk)) > max(_CELLS, path.stat().st_size):
+                raise InputError(
+                    f"{path}: has {len(names)} names in {rows + len(chunk)} lines; expected the same few in every line"
+                )
+            part = pd.DataFrame.from_records(chunk)
             for name in names:
                 earlier = columns.setdefault(name, [np.full(rows, np.nan)] if rows else [])
                 missing = name not in part or part[name].isna().all()
-                earlier.append(np.full(len(some), np.nan) if missing else part[name].to_numpy())
-            rows += len(some)
+                earlier.append(np.full(len(chunk), np.nan) if missing else part[name].to_numpy())
+            rows += len(chunk)
         return pd.DataFrame({name: _joined(parts) for name, parts in columns.items()})
 
     def snapshot(self, step: int) -> xr.DataTree:
-        """Forward and feedback weights at ``step``, one node per layer in forward order.
+        """Return forward and feedback weights at ``step``, one node per layer in forward order.
 
-        The order is the newest snapshot's: before the first batch it is not known. A node has the name of the
-        layer's group in the file (`probes.records.snapshots.encode_layer`). Under backprop ``feedback`` is ``forward``.
+        The order is that of the newest snapshot, because it is not known before the first batch. A node has the name of
+        the layer's group in the file (`probes.records.snapshots.encode_layer`). Under backprop ``feedback`` is
+        ``forward``.
 
         Raises
         ------
         InputError
-            If there is no such step, its file or the newest is not whole, or the two have different layers.
+            If there is no such step, if its file or the newest one is damaged, or if the two have different layers.
         """
         path = self._existing(step)
         with open_snapshot(self._existing(self.steps[-1])) as newest:
@@ -159,12 +163,12 @@ class Run:
         return xr.DataTree.from_dict(nodes | {"/": xr.Dataset(attrs={"step": step})})
 
     def layer(self, name: str) -> xr.Dataset:
-        """History of one layer: ``forward`` and ``feedback`` over the dims (step, ...).
+        """Return the history of one layer: ``forward`` and ``feedback`` over the dims (step, ...).
 
         Raises
         ------
         InputError
-            If there is no such layer, or a snapshot is not whole or has another shape than the first.
+            If there is no such layer, or if a snapshot is damaged or has another shape than the first.
         """
         steps = self.steps
         history = []
@@ -178,18 +182,19 @@ class Run:
             forward = np.stack([layer.forward for layer in history])
             feedback = [layer.feedback for layer in history if layer.feedback is not None]
             stacked = np.stack(feedback) if len(feedback) == len(history) else None
-            # The newest: before the first batch a layer's place is not known, nor whether it sends error down.
+            # The newest has the attributes: before the first batch the layer's place is not known, nor whether it sends
+            # the error down.
             return _label(history[-1], forward, stacked).assign_coords(step=steps)
         except ValueError as error:
             raise InputError(f"{self.path}: layer {name!r} changes its shape between snapshots") from error
 
     def state(self, step: int) -> dict[str, NDArray[Any]]:
-        """Every tensor of the model at ``step`` that is no layer's weight, by its ``state_dict`` key.
+        """Return every tensor of the model at ``step`` that is not a layer's weight, by its ``state_dict`` key.
 
         Raises
         ------
         InputError
-            If there is no such step, or its file is not whole.
+            If there is no such step, or its file is damaged.
         """
         with open_snapshot(self._existing(step)) as file:
             return read_state(file)
@@ -237,13 +242,13 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Join the parts of a column; numbers and truth values or texts together become objects, as pandas has it."""
+    """Join the parts of a column; where numbers meet truth values or texts, all become objects, as in pandas."""
     kinds = {part.dtype.kind in "iuf" for part in parts if part.size}
     return np.concatenate(parts if len(kinds) < 2 else [part.astype(object) for part in parts])
 
 
 def _label(layer: LayerArrays, forward: NDArray[Any], feedback: NDArray[Any] | None) -> xr.Dataset:
-    """Put names on the weights; arrays with one axis more than the layer's have the steps first."""
+    """Return the weights with named dims; arrays with one axis more than the layer's have the steps first."""
     lead = ("step",) * (forward.ndim - layer.forward.ndim)
     variables = {
         "forward": ((*lead, *layer.dims), forward),

@@ -1,7 +1,7 @@
 """One snapshot: the weights of every layer and the rest of the model's state, in one netCDF-4 file.
 
-Written with h5py alone, which costs little more than writing the bytes; ``ncdump`` and
-``xarray.open_datatree`` read the files with named dimensions. Imported through `probes.records.schema`.
+The files are written with h5py alone, which costs little more than writing the bytes. ``ncdump`` and
+``xarray.open_datatree`` read them with named dimensions. Import this module through `probes.records.schema`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from wtdiag.probes.records.files import write_through
 from wtdiag.probes.records.netcdf import Array, Attribute, File, Group, create, plain, read_attrs, read_variable
 
 FORMAT = 1
-SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # what `snapshot_path` gives, alone
-STATE = "_state"  # the reserved group: what is neither a forward nor a feedback weight
+SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # exactly the names that `snapshot_path` gives
+STATE = "_state"  # the reserved group, for tensors that are neither forward nor feedback weights
 
 
 def wtdiag_version() -> str:
-    """Version of the installed wtdiag, or "unknown" in a tree that is not installed."""
+    """Return the version of the installed wtdiag, or "unknown" if it is not installed."""
     try:
         return metadata.version("wtdiag")
     except metadata.PackageNotFoundError:
@@ -36,13 +36,13 @@ def wtdiag_version() -> str:
 
 
 def write_snapshot(path: str | os.PathLike[str], snapshot: Snapshot) -> None:
-    """Write ``snapshot`` to ``path``, atomically and with the same bytes every time.
+    """Write ``snapshot`` to ``path`` atomically; the same snapshot gives the same bytes.
 
     Raises
     ------
     InputError
-        If the disk is full or the folder missing or read-only, or an array has a dtype or rank that
-        the format cannot hold.
+        If the disk is full, if the folder is missing or read-only, or if an array has a dtype that the format cannot
+        hold.
 
     Examples
     --------
@@ -88,16 +88,16 @@ def open_snapshot(path: str | os.PathLike[str]) -> Iterator[File]:
     Raises
     ------
     InputError
-        If the file is missing, truncated, foreign, of a newer format, or of another step than its name says.
+        If the file is missing or truncated, is not a snapshot, has a newer format, or has another step than its name.
     """
     with _reading(path):
         file = File(path)
     with file:
         with _reading(path):
             attrs = read_attrs(file, file)
-            found, step = attrs.get("format", "none"), attrs.get("step", "none")
-        if found != FORMAT:
-            raise InputError(f"{path}: has snapshot format {found!r:.40}; expected that of wtdiag, {FORMAT}")
+            version, step = attrs.get("format", "none"), attrs.get("step", "none")
+        if version != FORMAT:
+            raise InputError(f"{path}: has snapshot format {version!r:.40}; expected {FORMAT}, the format of wtdiag")
         named = SNAPSHOT_NAME.fullmatch(Path(path).name)
         if named and step != int(named[1]):
             raise InputError(f"{path}: is the snapshot of step {step!r:.40}; expected that of step {int(named[1])}")
@@ -105,12 +105,12 @@ def open_snapshot(path: str | os.PathLike[str]) -> Iterator[File]:
 
 
 def layer_names(file: File) -> list[str]:
-    """Names of the layers in ``file``, in the forward order that was known when it was written.
+    """Return the names of the layers in ``file``, in the forward order that was known when it was written.
 
     Raises
     ------
     InputError
-        If the file lacks what a snapshot has.
+        If the file is not a whole snapshot.
     """
     with _reading(file.filename):
         names = [name for name in file if name != STATE]
@@ -119,12 +119,12 @@ def layer_names(file: File) -> list[str]:
 
 
 def read_facts(file: File, name: str) -> dict[str, Any]:
-    """Read of the layer ``name`` the fields of `LayerArrays` that are no arrays, and ``shared``: B is W.
+    """Read the fields of `LayerArrays` other than arrays for the layer ``name``, and ``shared``: whether B is W.
 
     Raises
     ------
     InputError
-        If the file lacks what a layer has.
+        If there is no such layer, or it is not whole.
     """
     with _reading(file.filename, f"layer {name!r}: "):
         attrs = read_attrs(file, file.member(encode_layer(name)))
@@ -146,7 +146,7 @@ def read_layer(file: File, name: str) -> LayerArrays:
     Raises
     ------
     InputError
-        If the file lacks what a layer has, holds what no layer has, or points to another file.
+        If there is no such layer, if it is not whole, or if it points to another file.
     """
     facts = read_facts(file, name)
     shared = facts.pop("shared")
@@ -163,7 +163,7 @@ def read_state(file: File) -> dict[str, Array]:
     Raises
     ------
     InputError
-        If the file lacks the group, or holds a pointer to another file.
+        If the file lacks the group, or points to another file.
     """
     with _reading(file.filename):
         names = [name for name in file.member(STATE) if not _is_dimension(file.member(f"{STATE}/{name}"))]
@@ -173,29 +173,32 @@ def read_state(file: File) -> dict[str, Array]:
 def read_probe_batch(path: str | os.PathLike[str]) -> tuple[tuple[Array, str], tuple[Array, str]]:
     """Read the fixed batch of the signal probes: inputs (batch, ...) and targets (batch, ...).
 
-    Each with the name of its torch dtype where numpy has none and the array is a lossless copy in another, else "".
+    Each comes with the name of its torch dtype if NumPy has no such dtype and the array is a lossless copy in another,
+    else with "".
 
     Raises
     ------
     InputError
-        If the file does not hold the two, with equally many examples, at least one.
+        If the file does not hold the two, with the same number of examples, at least one.
     """
     with _reading(path, kind="probe batch"), File(path) as file:
         inputs, targets = (read_variable(file, name) for name in ("inputs", "targets"))
         shapes = inputs[0].shape, targets[0].shape
         if not (inputs[0].ndim and inputs[0].size) or shapes[0][:1] != shapes[1][:1]:
-            raise InputError(f"inputs {shapes[0]}, targets {shapes[1]}; expected equally many examples, at least one")
+            raise InputError(
+                f"inputs {shapes[0]}, targets {shapes[1]}; expected the same number of examples, at least one"
+            )
         return inputs, targets
 
 
 def _is_dimension(member: Any) -> bool:
-    """Whether a dataset is a dimension: it is the only kind that is a dimension scale."""
+    """Return whether a dataset is a dimension: only dimensions are dimension scales."""
     return isinstance(member, h5py.Dataset) and h5py.h5ds.is_scale(member.id)
 
 
 @contextmanager
 def _reading(path: str | os.PathLike[str], part: str = "", kind: str = "snapshot") -> Iterator[None]:
-    """Turn whatever is raised for a file that is not whole into one InputError that names it."""
+    """Turn any error that a damaged file causes into an InputError that names the file."""
     try:
         yield
     except Exception as error:  # whatever HDF5, h5py and numpy raise for a damaged file
@@ -204,12 +207,12 @@ def _reading(path: str | os.PathLike[str], part: str = "", kind: str = "snapshot
 
 
 def _encode(name: str) -> str:
-    # "=" is in the names of anonymous dims, and so has to be in no other name.
+    # "=" marks the names of anonymous dims, so no other name may contain it.
     return name.replace("%", "%25").replace("/", "%2F").replace("=", "%3D")
 
 
 def encode_layer(name: str) -> str:
-    """Give the name of a layer's group: "/", "%" and "=" percent-encoded, "model" for the root module.
+    """Return the name of a layer's group: "/", "%" and "=" are percent-encoded, and the root module is "model".
 
     Examples
     --------

@@ -140,7 +140,7 @@ def test_an_existing_run_is_replaced_only_by_force(tmp_path):
 def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
     (tmp_path / "thesis.txt").touch()
     for force in (False, True):
-        with pytest.raises(InputError, match=r"holds files but no run, so it is kept; choose another path$"):
+        with pytest.raises(InputError, match=r"holds files but no run; choose another path$"):
             Recorder(linear(), tmp_path, force=force)
     assert sorted(files(tmp_path)) == ["thesis.txt"]
 

@@ -233,8 +233,8 @@ def test_complex_numbers_of_half_precision_keep_both_parts():
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ((X[:0], Y[:0]), r"equally many examples, at least one, got shapes \(0, 4\) and \(0,\)"),
-        ((X[:, :0], Y), r"equally many examples, at least one, got shapes \(6, 0\)"),
+        ((X[:0], Y[:0]), r"the same number of examples, at least one, got shapes \(0, 4\) and \(0,\)"),
+        ((X[:, :0], Y), r"the same number of examples, at least one, got shapes \(6, 0\)"),
         ((X.to_sparse(), Y), r"expected dense tensors of numbers, got float32 in torch.sparse_coo layout, int64 in"),
     ],
 )
