@@ -236,7 +236,7 @@ def thresholds_table(counted: Mapping[str, Record]) -> str:
     return table(["threshold", "kind", "value", "units", "what lies beyond it", "precision", "recall", "runs"], rows)
 
 
-SIZES = {  # thresholds of how large feedback is: the measure, whether it is over the others' median, which side is bad
+SIZES = {  # thresholds of feedback's size: the measure, whether relative to the others' median, and the faulty side
     "norm_ratio_high": ("norm_ratio", False, 1),
     "norm_ratio_excess": ("norm_ratio", True, 1),
     "gain_high": ("predicted_gain", False, 1),
@@ -247,10 +247,10 @@ SIZES = {  # thresholds of how large feedback is: the measure, whether it is ove
 
 
 def sizes_table(cases: Iterable[tuple[str, str, xr.Dataset]]) -> str:
-    """Return, for each threshold of `SIZES`, how far sound layers go, and how far faulty ones at least.
+    """Return a table of the most extreme healthy and the least extreme faulty layer for each threshold of `SIZES`.
 
-    A case is the kind of its fault and the faulty layer, both "" in a healthy run, and its analysis. As the detectors
-    do, this looks at all snapshots for what is too large, and at the last for what is too small.
+    A case is the kind of its fault and the faulty layer, both "" in a healthy run, and its analysis. Like the
+    detectors, this looks for sizes that are too large in all snapshots, and for those that are too small in the last.
     """
     reached: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in SIZES}
     for kind, layer, analysis in cases:
@@ -269,11 +269,11 @@ def sizes_table(cases: Iterable[tuple[str, str, xr.Dataset]]) -> str:
         high = SIZES[name][2] > 0
         ends = (max(sound), min(bad)) if high else (min(sound), max(bad))
         rows.append((f"`{name}`", f"{ends[0]:.3g}", f"{THRESHOLDS[name].value:g}", f"{ends[1]:.3g}"))
-    return table(["threshold", "sound layers, at the extreme", "value", "faulty layers, at the least"], rows)
+    return table(["threshold", "most extreme healthy layer", "value", "least extreme faulty layer"], rows)
 
 
 def run_sizes() -> None:
-    """Train and analyse the runs that the thresholds of feedback's size were chosen on, and write their table."""
+    """Train and analyse the runs on which the thresholds of feedback's size were chosen, and write their table."""
     kinds = {THRESHOLDS[name].kind for name in SIZES}
     cases = []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,5 @@
-"""From an analysis to findings.
+"""Findings on an analysed run.
 
-`kinds` detect, `thresholds` decide what is severe, `diagnose` ranks,
-and `finding` is the record.
-A new kind is one function in a file of `kinds`.
+The functions in `kinds` detect faults, `thresholds` holds the numbers that they compare with, `diagnose` ranks what
+they find, and `finding` is the record of one finding. A new kind is one function in a file of `kinds`.
 """

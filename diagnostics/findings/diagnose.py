@@ -1,4 +1,4 @@
-"""From measurements to findings: what is wrong, where, when, how sure, why, and what to try."""
+"""Diagnosis of an analysed run: what is wrong, where and when, how sure that is, why, and what to try."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from wtdiag.diagnostics.analysis.reading import known
 from wtdiag.diagnostics.analysis.view import View
 from wtdiag.diagnostics.findings.finding import SEVERITIES, Finding
 from wtdiag.diagnostics.findings.kinds import KINDS, Kind, Sighting
@@ -19,20 +20,20 @@ _Seen = tuple[Kind, Sighting]
 
 
 def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame) -> tuple[Finding, ...]:
-    """Look for every kind of finding, in whatever the analysis holds.
+    """Return the findings on a run, of every kind that the analysis has the measures for.
 
     Parameters
     ----------
     analysis
-        What `diagnostics.analysis.analyze.analyze` gave; any variable may be missing.
+        As `diagnostics.analysis.analyze.analyze` returns it; any variable may be missing.
     config, metrics
-        The run's, as `probes.records.schema.open_run` gives them.
+        Those of the run, as `probes.records.schema.open_run` returns them.
 
     Returns
     -------
     tuple of Finding
-        Most severe first; then causes before what follows from them, the earliest, the surest, and the furthest
-        beyond its threshold. Without any of severity high or medium, the last is a "nothing-wrong".
+        The most severe come first. Among equals, causes come before their effects, and then the earliest, the surest
+        and those furthest beyond their threshold. If none has severity high or medium, the last is "nothing-wrong".
 
     Examples
     --------
@@ -44,20 +45,20 @@ def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFr
     'nothing-wrong'
     """
     view = View(analysis, config, metrics)
-    looked = [each for each in KINDS.values() if all(map(view.has, each.needs))]
-    with np.errstate(all="ignore"):  # infinities are no news: what is computed from them is infinite or NaN
-        seen = [(each, sighting) for each in looked for sighting in each.detect(view)]
+    searched = [each for each in KINDS.values() if all(map(view.has, each.needs))]
+    with np.errstate(all="ignore"):  # infinities need no warning: what is computed from them is infinite or NaN
+        seen = [(each, sighting) for each in searched for sighting in each.detect(view)]
     causes = {id(each): _causes(each, seen) for each in seen}
     breaks = [sighting.first for each, sighting in seen if "divergence" in each.causes and sighting.severity == "high"]
     ranked = sorted((_rank(view, each, causes, min(breaks, default=len(view.steps))) for each in seen), key=_first)
     findings = [finding for _, finding in ranked]
     if not any(finding.severity in ("high", "medium") for finding in findings):
-        findings.append(_nothing_wrong(view, looked))
+        findings.append(_nothing_wrong(view, searched))
     return tuple(findings)
 
 
 def _causes(effect: _Seen, seen: Sequence[_Seen]) -> list[_Seen]:
-    """Return what else was seen that explains an effect and is not explained by it, the most severe first."""
+    """Return the sightings that explain an effect and are not explained by it, the most severe first."""
     causes = [cause for cause in seen if _explains(cause, effect) and not _explains(effect, cause)]
     return sorted(causes, key=lambda cause: SEVERITIES.index(cause[1].severity))
 
@@ -66,7 +67,7 @@ def _explains(cause: _Seen, effect: _Seen) -> bool:
     (kind, here), (other, there) = cause, effect
     if cause is effect or here.layer is None or here.first > there.last:
         return False
-    # Of one kind, the first seen does not follow from the next; kinds differ in how long they take to show.
+    # Within one kind, the first sighting does not follow from a later one. Two kinds may take different times to show.
     if kind is other and here.first > there.first:
         return False
     if there.layer is None or there.layer < here.layer:
@@ -81,15 +82,16 @@ def _first(row: tuple[tuple[float, ...], Finding]) -> tuple[float, ...]:
 def _rank(
     view: View, each: _Seen, causes_of: Mapping[int, Sequence[_Seen]], broken: int
 ) -> tuple[tuple[float, ...], Finding]:
-    """Make a finding and what it is sorted by; one that follows from another is no more severe than that.
+    """Return the finding of a sighting, after its sort key; a finding with a cause is no more severe than the cause.
 
-    From the snapshot ``broken`` on the network is breaking: what shows later is no cause, even if nothing explains it.
+    The network breaks from the snapshot ``broken`` on, so that what shows later ranks as an effect even if nothing
+    explains it.
     """
     (kind, sighting), causes = each, causes_of[id(each)]
     severity, summary = SEVERITIES.index(sighting.severity), sighting.summary
     if causes:
         severity = max(severity, SEVERITIES.index(causes[0][1].severity))
-        # Said is a cause that was there before, and of these one that follows from nothing itself.
+        # The summary names a cause that was seen no later, and if possible one that has no cause itself.
         before = sorted((c for c in causes if c[1].first <= sighting.first), key=lambda c: bool(causes_of[id(c)]))
         for cause, at in before[:1]:
             where = "" if at.layer is None else f" in {view.layers[at.layer]}"
@@ -119,7 +121,7 @@ def _rank(
 
 
 def _beyond(finding: Finding) -> float:
-    """Return how far the first number lies beyond its threshold, as a logarithm of their ratio."""
+    """Return how far the first number lies beyond its threshold, as the logarithm of their ratio."""
     number = finding.evidence[0]
     value, threshold = abs(number.value), abs(number.threshold)
     if math.isnan(value) or math.isnan(threshold):
@@ -132,15 +134,18 @@ def _log(value: float) -> float:
     return math.log(min(max(value, 1e-300), 1e300))
 
 
-def _nothing_wrong(view: View, looked: Sequence[Kind]) -> Finding:
-    missing = {need for kind in KINDS.values() for need in kind.needs if not view.has(need)}
-    names = ", ".join(kind.name for kind in looked)
-    unseen = [kind.name for kind in KINDS.values() if kind not in looked]
+def _nothing_wrong(view: View, searched: Sequence[Kind]) -> Finding:
+    needed = {need for kind in KINDS.values() for need in kind.needs}
+    missing = sorted(known()[need].label for need in needed if not view.has(need))
+    skipped = [kind.name for kind in KINDS.values() if kind not in searched]
     summary = (
-        f"Nothing wrong was found. Looked for in {len(view.layers)} layers and {len(view.steps)} snapshots: {names}."
+        f"Nothing wrong was found in {len(view.layers)} layers and {len(view.steps)} snapshots. "
+        f"The diagnosis looked for {', '.join(kind.name for kind in searched)}."
     )
-    if unseen:
-        summary += f" Not looked for, for want of {', '.join(sorted(missing))}: {', '.join(unseen)}."
+    if skipped:
+        summary += (
+            f" It could not look for {', '.join(skipped)}, because the analysis has no values of {', '.join(missing)}."
+        )
     return Finding(
         kind="nothing-wrong",
         layer=None,
@@ -151,7 +156,8 @@ def _nothing_wrong(view: View, looked: Sequence[Kind]) -> Finding:
         summary=summary,
         evidence=(),
         meaning="No measure lies beyond the threshold of a finding of high or medium severity.",
-        advice="None is needed. To look further, compare the run with backprop's: `--rule bp` with the same settings.",
+        advice="Nothing needs to be done. To look further, train with --rule bp and the same settings, and compare the "
+        "two runs.",
         equation="",
         reference="",
     )

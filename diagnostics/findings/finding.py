@@ -1,4 +1,4 @@
-"""What a finding is: a sentence with its evidence, and how findings are kept in a run directory."""
+"""Findings: sentences with their evidence, and the file that holds them in a run directory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wtdiag.probes.records.files import read_json, write_json
 from wtdiag.probes.records.rows import from_row, to_row
 
 SEVERITIES = ("high", "medium", "low", "none")
-"""high: the run is broken, or will be; medium: it costs accuracy; low: worth knowing; none: nothing is wrong."""
+"""high: the run is broken or will be; medium: it costs accuracy; low: it is worth knowing; none: nothing is wrong."""
 
 _FORMAT = 1
 
@@ -27,15 +27,15 @@ class Evidence:
     measure : str
         A variable of the analysis, or a column of the metrics.
     value : float
-        What was measured.
+        The measured value.
     threshold : float
-        What it was held against.
+        The value that it was compared with.
     relation : str
-        How they compare: ">" or "<".
+        ">" or "<": on which side of the threshold the value lies.
     units : str
-        Of both.
+        The units of both numbers.
     step : int or None
-        When it was measured.
+        The training step of the measurement.
     """
 
     measure: str
@@ -48,27 +48,27 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, where, when, how sure, why, and what to try.
+    """One finding: what is wrong, where and when, how sure that is, why, and what to try.
 
     Attributes
     ----------
     kind : str
-        What it is, as in `diagnostics.findings.kinds.KINDS`.
+        Its name in `diagnostics.findings.kinds.KINDS`.
     layer : str or None
-        Where; None for the whole network.
+        The layer concerned; None for the whole network.
     first_step, last_step : int
-        When it was first and last seen.
+        The first and the last step at which it was seen.
     severity : str
         One of `SEVERITIES`.
     confidence : float
-        From 0 to 1: how likely it is right, by how such findings did where the truth was known; see
+        How likely it is to be right, from 0 to 1, judged by runs whose fault was known; see
         `diagnostics.findings.thresholds.confidence`.
     summary : str
         The finding as a sentence with its numbers.
     evidence : tuple of Evidence
-        The numbers that triggered it, most telling first.
+        The numbers that triggered it, the most telling first.
     meaning, advice, equation, reference : str
-        What it means for learning, what to try, and what both rest on.
+        What it means for learning, what to try, and the equation and the source that both rest on.
     """
 
     kind: str
@@ -97,12 +97,12 @@ def write_findings(findings: Iterable[Finding], path: str | os.PathLike[str]) ->
 
 
 def read_findings(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
-    """Read what `write_findings` wrote; every field is checked, for the file may come from anyone.
+    """Read the findings that `write_findings` wrote, and check every field, because the file may come from anyone.
 
     Raises
     ------
     InputError
-        If the file is missing, not JSON, of another format, or a field is of the wrong kind.
+        If the file is missing, is not JSON or has another format, or if a field has the wrong type.
     """
     content = read_json(Path(path))
     match content:

@@ -1,4 +1,4 @@
-"""Predicted against observed instability, layer by layer: what the step-size number said, and what happened."""
+"""Predicted and observed instability, layer by layer: what the step-size number says, and what happened."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from wtdiag.diagnostics.findings.thresholds import limit
 
 
 def stability(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame) -> pd.DataFrame:
-    """Compare, for each layer, the predicted with the observed loss of stability.
+    """Return a table that compares the predicted and the observed loss of stability of each layer.
 
     Parameters
     ----------
     analysis, config, metrics
-        What `diagnostics.analysis.analyze` gave, and the run's ``config`` and ``metrics``.
+        As `diagnostics.analysis.analyze` returns it, and the run's ``config`` and ``metrics``.
 
     Returns
     -------
     DataFrame
-        One row per layer, steps in training steps, NaN for what did not happen or is not known:
+        One row per layer, with times in training steps, and NaN for what did not happen or is not known:
 
-        - ``step_size_number``: the largest finite S before the run broke, which spoils what comes after; a rule's
+        - ``step_size_number``: the largest finite S before the run broke, because later values mean nothing; a rule's
           step on B is unstable above 1.
         - ``unstable_step``: the first snapshot with S > 1.
         - ``warning_step``: the first snapshot with S > 1 or a predicted gain ten times its first.
-        - ``runaway_step``: the first at which |B| or |B| / |W| is ten times its first value, or not finite.
+        - ``runaway_step``: the first snapshot in which |B| or |B| / |W| is ten times its first value, or not finite.
         - ``collapse_step``: when training broke for good (`View.collapse`); the same for all layers.
         - ``lead_time``: steps from the warning to the collapse.
-        - ``largest_feedback_lr``: the least of lr / S in the same snapshots; with any larger rate S > 1 in one.
+        - ``largest_feedback_lr``: the smallest lr / S of the snapshots before the run broke; any larger rate makes
+          S > 1 in one of them.
         - ``largest_coefficient_scale``: 1 / S, the same limit as a factor on all of the rule's coefficients.
 
     Examples
@@ -47,12 +48,12 @@ def stability(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataF
     >>> table.loc["fc1", ["unstable_step", "runaway_step", "largest_feedback_lr"]].tolist()
     [10.0, 10.0, 0.25]
     """
-    with np.errstate(all="ignore"):  # what is computed from infinities is infinite or NaN
+    with np.errstate(all="ignore"):  # infinities need no warning: what is computed from them is infinite or NaN
         return of_view(View(analysis, config, metrics))
 
 
 def of_view(view: View) -> pd.DataFrame:
-    """Return `stability` of a run as its view shows it."""
+    """Return the table of `stability` for a view."""
     number, gain = view["step_size_number"], view["predicted_gain"]
     unstable = number > limit("step_size_number")
     known = np.where(np.isfinite(number) & ~(view.steps >= view.collapse)[:, None], number, np.nan)
@@ -75,14 +76,14 @@ def of_view(view: View) -> pd.DataFrame:
 
 
 def runaway(view: View) -> Mask:
-    """Return by step and layer whether B or its norm ratio is ten times its start, or B is no longer finite."""
+    """Return by step and layer whether B or its norm ratio has grown tenfold, or B is no longer finite."""
     norm = view["feedback_norm"]
     was_finite = np.maximum.accumulate(np.isfinite(norm), axis=0)
     return _grown(norm) | _grown(view["norm_ratio"]) | (was_finite & ~np.isfinite(norm))
 
 
 def _grown(values: Floats, of_least: float = 0.0) -> Mask:
-    """Whether a measure is `limit` ("runaway") times its first finite value."""
+    """Return by step and layer whether a measure exceeds `limit` ("runaway") times its first finite value."""
     finite = np.isfinite(values)
     first = np.take_along_axis(values, finite.argmax(axis=0)[None], axis=0)
     first = np.where(finite.any(axis=0) & (first > 0), first, math.inf if of_least == 0 else of_least)

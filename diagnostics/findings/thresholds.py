@@ -1,7 +1,7 @@
-"""All thresholds of the diagnosis, in one table, with how well the findings that rest on them did.
+"""All thresholds of the diagnosis in one table, and the precision of the findings that rest on them.
 
-Precision and recall are those of the kind of finding, on runs whose fault was known: ``python -m bench faults``
-counts them, on seeds that no threshold was chosen on, and writes them into ``docs/findings.md``.
+Precision and recall belong to the kind of finding. ``python -m bench faults`` counts them in runs whose fault was
+known, on seeds on which no threshold was chosen, and writes them into ``docs/findings.md``.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Threshold:
-    """A number that a measure is held against.
+    """A number that a measure is compared with.
 
     Attributes
     ----------
     kind : str
-        The kind of finding that it guards.
+        The kind of finding that it decides.
     value : float
         The number.
     units : str
-        Of the number.
+        Units of the number.
     guards : str
-        What lies beyond it.
+        The quantity that is compared with it, and what it means to lie beyond it.
     """
 
     kind: str
@@ -34,14 +34,15 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Record:
-    """How a kind of finding did where the truth was known.
+    """Counts of a kind of finding in runs whose fault was known.
 
     Attributes
     ----------
     right, named, planted : int
-        How often it came first and was right, layer included; came first at all; and should have come first.
+        How often it came first and was right, also about the layer; how often it came first at all; and how often it
+        should have come first.
     runs : int
-        How many runs these were counted on, the healthy included.
+        Number of runs, including the healthy ones.
     """
 
     right: int
@@ -51,47 +52,47 @@ class Record:
 
     @property
     def precision(self) -> float:
-        """Share of its namings that were right; NaN without any."""
+        """Share of the runs where it came first in which it was right; NaN if it never came first."""
         return self.right / self.named if self.named else math.nan
 
     @property
     def recall(self) -> float:
-        """Share of its faults that were named; NaN without any."""
+        """Share of the runs with its fault in which it came first; NaN if there are none."""
         return self.right / self.planted if self.planted else math.nan
 
 
 THRESHOLDS: dict[str, Threshold] = {
     "step_size_number": Threshold("step-too-large", 1.0, "1", "a step of B that overshoots by more than it corrects"),
-    "runaway": Threshold("step-too-large", 10.0, "1", "growth of B or its norm ratio over its start: it ran away"),
-    "norm_ratio_high": Threshold("feedback-too-large", 3.0, "1", "norm ratio of a layer, if it is also ..."),
-    "norm_ratio_excess": Threshold("feedback-too-large", 4.0, "1", "... so many times the median of the other layers"),
-    "gain_high": Threshold("feedback-too-large", 3.0, "1", "predicted gain of a layer, if it is also ..."),
-    "gain_excess": Threshold("feedback-too-large", 4.0, "1", "... so many times the median of the other layers"),
+    "runaway": Threshold("step-too-large", 10.0, "1", "growth of B or of its norm ratio since the start: B ran away"),
+    "norm_ratio_high": Threshold("feedback-too-large", 3.0, "1", "norm ratio of a layer, with `norm_ratio_excess`"),
+    "norm_ratio_excess": Threshold("feedback-too-large", 4.0, "1", "norm ratio over the median of the other layers"),
+    "gain_high": Threshold("feedback-too-large", 3.0, "1", "predicted gain of a layer, with `gain_excess`"),
+    "gain_excess": Threshold("feedback-too-large", 4.0, "1", "predicted gain over the median of the other layers"),
     "norm_ratio_sum": Threshold("feedback-too-large", 7.0, "1", "sum over layers of log |B| / |W|: errors blow up"),
     "gain_sum": Threshold("feedback-too-large", 7.0, "1", "sum over layers of log predicted gain: errors will blow up"),
-    "norm_ratio_low": Threshold("feedback-too-small", 0.33, "1", "norm ratio of a layer, if it is also ..."),
-    "norm_ratio_deficit": Threshold("feedback-too-small", 0.25, "1", "... so small a share of the others' median"),
+    "norm_ratio_low": Threshold("feedback-too-small", 0.33, "1", "norm ratio of a layer, with `norm_ratio_deficit`"),
+    "norm_ratio_deficit": Threshold("feedback-too-small", 0.25, "1", "norm ratio over the median of the other layers"),
     "norm_ratio_sum_low": Threshold("feedback-too-small", -7.0, "1", "sum over layers of log |B| / |W|: errors vanish"),
-    "rest_distance": Threshold("feedback-too-slow", 0.5, "1", "share of B* that B lacks: it is not at rest"),
-    "tracking_lag": Threshold("feedback-too-slow", 0.3, "1", "change of W within the time that B takes to follow"),
-    "relaxations": Threshold("feedback-too-slow", 1.0, "1", "relaxation times since the run began: fewer are no time"),
-    "still": Threshold("frozen-feedback", 3.0, "1", "snapshots in a row in which B is bitwise the same"),
-    "ceiling_angle": Threshold("angle-at-ceiling", 30.0, "degree", "angle at rest that training longer cannot mend"),
-    "ceiling_costly": Threshold("angle-at-ceiling", 60.0, "degree", "the same, of severity medium"),
-    "ceiling_margin": Threshold("angle-at-ceiling", 5.0, "degree", "distance to the predicted angle: B has arrived"),
-    "settled": Threshold("noisy-feedback", 5.0, "1", "relaxation times since the run began: B should be at rest"),
-    "noise_angle": Threshold("noisy-feedback", 30.0, "degree", "angle that noise adds at rest"),
-    "chance_deviations": Threshold("not-aligning", 3.0, "1", "standard deviations of chance around its mean"),
-    "inherited_angle": Threshold("inherited-error", 60.0, "degree", "angle of the error sent on to exact backprop's"),
-    "inherited_margin": Threshold("inherited-error", 5.0, "degree", "by how much what was inherited exceeds the local"),
-    "flipped_angle": Threshold("sign-flip", 5.0, "degree", "angle of B beyond the 90° at which it says nothing"),
-    "flipped_over": Threshold("sign-flip", 120.0, "degree", "angle of B, of severity high"),
-    "rank_share": Threshold("rank-collapse", 0.1, "1", "effective rank, less 1, as a share of W's or of its start"),
-    "radial_cosine": Threshold("bn-runaway", 1e-3, "1", "cosine of W and its gradient: below, the loss ignores |W|"),
-    "norm_growth": Threshold("bn-runaway", 3.0, "1", "growth of |W| over its start"),
+    "rest_distance": Threshold("feedback-too-slow", 0.5, "1", "distance of B to B* over the norm of B*"),
+    "tracking_lag": Threshold("feedback-too-slow", 0.3, "1", "relative change of W within one relaxation time of B"),
+    "relaxations": Threshold("feedback-too-slow", 1.0, "1", "relaxation times since the start; below, B had no time"),
+    "still": Threshold("frozen-feedback", 3.0, "1", "consecutive snapshots in which B is bitwise the same"),
+    "ceiling_angle": Threshold("angle-at-ceiling", 30.0, "degree", "angle at rest; longer training cannot improve it"),
+    "ceiling_costly": Threshold("angle-at-ceiling", 60.0, "degree", "angle at rest above which the severity is medium"),
+    "ceiling_margin": Threshold("angle-at-ceiling", 5.0, "degree", "tolerance around the predicted angle"),
+    "settled": Threshold("noisy-feedback", 5.0, "1", "relaxation times since the start, after which B should rest"),
+    "noise_angle": Threshold("noisy-feedback", 30.0, "degree", "angle that noise adds to B at rest"),
+    "chance_deviations": Threshold("not-aligning", 3.0, "1", "standard deviations from the mean that chance gives"),
+    "inherited_angle": Threshold("inherited-error", 60.0, "degree", "angle of the error sent on off exact backprop"),
+    "inherited_margin": Threshold("inherited-error", 5.0, "degree", "excess of the inherited angle over the local one"),
+    "flipped_angle": Threshold("sign-flip", 5.0, "degree", "excess of the weight angle over 90°"),
+    "flipped_over": Threshold("sign-flip", 120.0, "degree", "weight angle above which the severity is high"),
+    "rank_share": Threshold("rank-collapse", 0.1, "1", "erank − 1 of B over that of W, or of W over its start"),
+    "radial_cosine": Threshold("bn-runaway", 1e-3, "1", "cosine of W and its gradient; below it, the loss ignores |W|"),
+    "norm_growth": Threshold("bn-runaway", 3.0, "1", "growth of |W| since the start"),
     "dead_units": Threshold("signal-below-floor", 0.95, "1", "share of units that no error reaches"),
-    "loss_growth": Threshold("divergence", 10.0, "1", "loss over its first value, from some step on to the end"),
-    "error_norm_ratio": Threshold("signal-below-floor", 1e6, "1", "norm of the error over backprop's, either way"),
+    "loss_growth": Threshold("divergence", 10.0, "1", "loss over its first value, from some step until the end"),
+    "error_norm_ratio": Threshold("signal-below-floor", 1e6, "1", "norm of the error over backprop's, or the inverse"),
 }  # fmt: skip
 
 RECORDS: dict[str, Record] = {
@@ -113,7 +114,7 @@ RECORDS: dict[str, Record] = {
 def confidence(kind: str) -> float:
     """Return how likely a finding of a kind is right: (right + 1) / (named + 2), Laplace's rule of succession.
 
-    So it is 0.5 where nobody has measured it, and near 1 only after many namings that were right.
+    It is 0.5 if the kind has not been measured, and near 1 only if it was right in many runs.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The kinds of findings. A new kind is one new function in a file here: discovery does the rest."""
+"""The kinds of findings. A new kind is one new function in a file of this folder, which discovery enters."""
 
 from wtdiag.diagnostics.findings.kinds.base import KINDS, Kind, Sighting
 from wtdiag.probes.discovery import discover

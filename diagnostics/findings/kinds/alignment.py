@@ -14,18 +14,18 @@ from wtdiag.diagnostics.findings.thresholds import limit
 
 @kind(
     "not-aligning",
-    meaning="B is no closer to W than unrelated weights are by chance: the errors below this layer point nowhere in "
-    "particular.",
+    meaning="B is no closer to W than unrelated weights would be by chance, so the errors that it sends down point in "
+    "no particular direction.",
     advice="Fixed random feedback aligns from the top down and may need more --epochs or a smaller --depth; sign "
-    "symmetry (--rule usf) needs no alignment. Learned feedback: raise --feedback-lr, --delay 1 to align before "
-    "training, or use batch norm (--batch-norm).",
+    "symmetry (--rule usf) needs no alignment. For learned feedback, raise --feedback-lr, let it align before training "
+    "(--delay 1), or use batch norm (--batch-norm).",
     equation="∠(W, B) within three standard deviations of 90° ± 57.3° / √n",
     reference="Refinetti et al. 2021, ICML, arXiv:2011.12428",
     needs=("weight_angle",),
     causes_below=("inherited-error", "not-aligning"),
 )
 def not_aligning(view: View) -> Iterator[Sighting]:
-    """Find an angle that never left its chance band, in a run of several snapshots."""
+    """Find an angle that never left its chance band in a run of at least three snapshots."""
     angle = view["weight_angle"]
     low, high = view.band("weight_angle", limit("chance_deviations"))
     for layer in view.carrying:
@@ -38,17 +38,17 @@ def not_aligning(view: View) -> Iterator[Sighting]:
             int(known[0]),
             last,
             view.severity,
-            f"The feedback of {view.layers[layer]} has not aligned: it stands at {angle[last, layer]:.1f}° to W at "
-            f"step {view.steps[last]}, within chance.",
+            f"The feedback of {view.layers[layer]} has not aligned: at step {view.steps[last]} its angle to W is "
+            f"{angle[last, layer]:.1f}°, which is within chance.",
             (evidence(view, "weight_angle", last, layer, ">", float(low[last, layer]), "degree"),),
         )
 
 
 @kind(
     "sign-flip",
-    meaning="B points against W: the errors it sends down make the layers below learn the opposite.",
-    advice="Check the sign of the rule's coefficients: amp and self must be positive (-c amp=..., -c self=...), and "
-    "that nothing negates `feedback`.",
+    meaning="B points against W, so the errors that it sends down make the layers below learn the opposite.",
+    advice="Check that the rule's coefficients amp and self are positive (-c amp=..., -c self=...), and that nothing "
+    "negates `feedback`.",
     equation="∠(W, B) > 90°",
     reference="Liao, Leibo & Poggio 2016, AAAI, arXiv:1510.05067",
     needs=("weight_angle",),
@@ -56,7 +56,7 @@ def not_aligning(view: View) -> Iterator[Sighting]:
     causes_below=("inherited-error",),
 )
 def sign_flip(view: View) -> Iterator[Sighting]:
-    """Find an angle, at the end, beyond 90° by more than chance."""
+    """Find an angle that exceeds 90° at the end by more than chance."""
     by_chance = view.band("weight_angle", limit("chance_deviations"))[1]
     flipped = view["weight_angle"] > np.fmax(by_chance, 90 + limit("flipped_angle"))
     for layer in view.carrying:
@@ -74,17 +74,18 @@ def sign_flip(view: View) -> Iterator[Sighting]:
                 first,
                 last,
                 "high" if angle > limit("flipped_over") else "medium",
-                f"The feedback of {view.layers[layer]} points against W: {angle:.0f}° at step {view.steps[last]}.",
+                f"The feedback of {view.layers[layer]} points against W: their angle is {angle:.0f}° at step "
+                f"{view.steps[last]}.",
                 tuple(numbers),
             )
 
 
 @kind(
     "rank-collapse",
-    meaning="The matrix has collapsed onto few directions: errors, or activations, of many units are carried as one, "
-    "and units that differ cannot be told apart.",
+    meaning="The matrix has collapsed onto few directions. It carries errors or activations of many units as one, "
+    "so units that differ cannot be told apart.",
     advice="For feedback, add decay or null (-c decay=..., -c null=...), which pull hardest where B is largest, and "
-    "see whether its step is stable; for forward weights lower --lr or --weight-decay.",
+    "check that its step is stable. For forward weights, lower --lr or --weight-decay.",
     equation="(erank(B) − 1) / (erank(W) − 1), erank = exp of the entropy of σ / Σσ",
     reference="Roy & Vetterli 2007, EUSIPCO, for the effective rank; Refinetti et al. 2021, arXiv:2011.12428",
     needs=("feedback_effective_rank", "forward_effective_rank"),
@@ -92,7 +93,7 @@ def sign_flip(view: View) -> Iterator[Sighting]:
     causes_below=("inherited-error",),
 )
 def rank_collapse(view: View) -> Iterator[Sighting]:
-    """Find an effective rank of B that is a small share of W's; of W, of its own start."""
+    """Find an effective rank of B that is a small share of W's, or one of W that is a small share of its first."""
     forward, feedback = view["forward_effective_rank"], view["feedback_effective_rank"]
     carried = np.where(view.compared, _share(feedback, forward), np.nan)
     for measure, name, share in (
@@ -111,13 +112,13 @@ def rank_collapse(view: View) -> Iterator[Sighting]:
                     first,
                     last,
                     "high" if name == "feedback" else "medium",
-                    f"The {name} of {view.layers[layer]} has collapsed to an effective rank of {rank:.2g}, where "
-                    f"{'W has' if name == 'feedback' else 'it began with'} {reference:.3g}.",
+                    f"The {name} of {view.layers[layer]} has collapsed to an effective rank of {rank:.2g}, while "
+                    f"{'that of W is' if name == 'feedback' else 'it began at'} {reference:.3g}.",
                     (Evidence(measure, rank, threshold, "<", "1", int(view.steps[last])),),
                 )
 
 
 def _share(rank: Floats, reference: Floats) -> Floats:
-    """Return the rank beyond 1 as a share of the reference's; NaN where that has hardly any."""
+    """Return (rank − 1) / (reference − 1); NaN where the reference is 2 or less."""
     known = np.isfinite(rank) & (reference > 2)
     return np.where(known, (rank - 1) / np.where(reference > 2, reference - 1, 1.0), np.nan)

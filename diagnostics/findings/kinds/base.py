@@ -1,4 +1,4 @@
-"""What a kind of finding is: its text, and the function that detects it."""
+"""Kinds of findings: the text of each, and the function that detects it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from wtdiag.probes.discovery import enter
 
 @dataclass(frozen=True)
 class Sighting:
-    """What a detector saw: where, from which snapshot to which (by index), how bad, and on what evidence.
+    """A fault that a detector saw: its layer, its first and last snapshot, its severity and the evidence.
 
-    ``layer`` is an index, None for the whole network; ``advice`` goes before the kind's own.
+    ``layer``, ``first`` and ``last`` are indices, and ``layer`` is None for the whole network. ``advice`` comes before
+    the advice of the kind.
     """
 
     layer: int | None
@@ -39,11 +40,11 @@ class Kind:
     Attributes
     ----------
     name : str
-        Its slug.
+        The name under which findings of this kind are written.
     meaning, advice, equation, reference : str
-        What it means for learning, what to try, and what both rest on.
+        What it means for learning, what to try, and the equation and the source that both rest on.
     detect : callable
-        Yields a `Sighting` for each place where it is found.
+        Function that yields a `Sighting` for each place where it sees the fault.
     needs : tuple of str
         Measures without which it cannot be looked for.
     causes : frozenset of str
@@ -69,7 +70,7 @@ SPOILED = (
     "divergence", "feedback-too-large", "feedback-too-small", "bn-runaway", "feedback-too-slow", "noisy-feedback",
     "not-aligning", "inherited-error", "signal-below-floor",
 )  # fmt: skip
-"""What errors that blow up make of the layers that they reach."""
+"""Kinds that errors which blow up cause in the layers that they reach."""
 
 
 def kind(
@@ -83,12 +84,12 @@ def kind(
     causes: tuple[str, ...] = (),
     causes_below: tuple[str, ...] = (),
 ) -> Callable[[Detector], Detector]:
-    """Enter a detector in `KINDS` under its slug; `Kind` tells what the arguments are."""
+    """Register a detector in `KINDS` under a name; the arguments are the attributes of `Kind`."""
 
     def register(detect: Detector) -> Detector:
         below = frozenset(causes_below)
-        found = Kind(name, meaning, advice, equation, reference, detect, needs, frozenset(causes) | below, below)
-        enter(KINDS, "kind", name, found)
+        entry = Kind(name, meaning, advice, equation, reference, detect, needs, frozenset(causes) | below, below)
+        enter(KINDS, "kind", name, entry)
         return detect
 
     return register
@@ -97,15 +98,15 @@ def kind(
 def evidence(
     view: View, measure: str, step: int, layer: int, relation: str, threshold: str | float, units: str = "1"
 ) -> Evidence:
-    """Hold one number of the analysis against a threshold: by its name in the table, or a number in ``units``."""
-    held, units = (
+    """Return one number of the analysis with its threshold: a name in the table, or a number in ``units``."""
+    value, units = (
         (THRESHOLDS[threshold].value, THRESHOLDS[threshold].units) if isinstance(threshold, str) else (threshold, units)
     )
-    return Evidence(measure, float(view[measure][step, layer]), held, relation, units, int(view.steps[step]))
+    return Evidence(measure, float(view[measure][step, layer]), value, relation, units, int(view.steps[step]))
 
 
 def growth(values: Floats) -> Floats:
-    """Return by layer how many times its first positive value the last finite one is, NaN where there is none.
+    """Return by layer the last finite value over the first positive one, NaN where there is none.
 
     Examples
     --------
@@ -121,14 +122,14 @@ def growth(values: Floats) -> Floats:
 
 
 def blind(view: View) -> Mask:
-    """Return by layer whether the loss ignores the size of its weights, as under batch norm."""
+    """Return by layer whether the loss ignores the size of the weights, as under batch norm."""
     unknown = np.isnan(view["radial_cosine"]).all(axis=0)
     typical = np.nanmedian(np.where(unknown, np.inf, np.abs(view["radial_cosine"])), axis=0)
     return np.asarray(typical <= limit("radial_cosine"))
 
 
 def last_stretch(holds: Mask, known: Mask) -> tuple[int, int] | None:
-    """Return first and last of the unbroken snapshots, up to the last known one, in which a condition holds.
+    """Return the first and the last of the consecutive snapshots, up to the last known one, in which a condition holds.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What becomes of the error signal on its way down."""
+"""Faults of the error signal on its way down."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from wtdiag.diagnostics.findings.thresholds import limit
 
 @kind(
     "inherited-error",
-    meaning="Below this layer most of what is wrong with the error arrived from above: better feedback in the layers "
-    "below would help little.",
-    advice="Mend the feedback above this layer first, beginning where error_angle_local is largest; or take a smaller "
-    "--depth.",
+    meaning="Below this layer, most of what is wrong with the error has arrived from above, so better feedback in the "
+    "layers below would help little.",
+    advice="First improve the feedback above this layer, beginning with the layer whose own feedback adds the largest "
+    "angle to the error. A smaller --depth helps too.",
     equation="∠(Wᵀδ, Wᵀδ*) > ∠(Bᵀδ, Wᵀδ) in all layers from here down",
-    reference="the split into local and inherited angle is wtdiag's; the total as in Akrout et al. 2019, "
-    "arXiv:1904.05391",
+    reference="wtdiag, for the local and the inherited angle; Akrout et al. 2019, arXiv:1904.05391, for the total",
     needs=("error_angle_inherited", "error_angle_local", "error_angle_total"),
 )
 def inherited_error(view: View) -> Iterator[Sighting]:
-    """Find from which layer down, at the end, the inherited angle exceeds the local one, to a wide total.
+    """Find the layer from which down, at the end, the inherited angle exceeds the local one and the total is wide.
 
-    Where no feedback has aligned at all it is chance which of the two is wider.
+    If no feedback has aligned at all, it is up to chance which of the two is wider.
     """
     local, inherited, total = (view[f"error_angle_{part}"] for part in ("local", "inherited", "total"))
-    known = np.isfinite(local) & np.isfinite(inherited) & np.isfinite(total) & ~view.direct  # those inherit nothing
+    # Direct feedback inherits nothing.
+    known = np.isfinite(local) & np.isfinite(inherited) & np.isfinite(total) & ~view.direct
     steps = np.flatnonzero(known.sum(axis=1) > 1)
     if not len(steps):
         return
@@ -47,8 +47,9 @@ def inherited_error(view: View) -> Iterator[Sighting]:
         since,
         last,
         "medium",
-        f"From {view.layers[top]} down the error is off mainly by what it inherits from above: what "
-        f"{view.layers[bottom]} sends on is {total[last, bottom]:.0f}° off{_costliest(view, last, top)}.",
+        f"From {view.layers[top]} down, the error is wrong mainly by what it inherits from above: what "
+        f"{view.layers[bottom]} sends on is {total[last, bottom]:.0f}° off exact backprop"
+        f"{_costliest(view, last, top)}.",
         (
             evidence(view, "error_angle_total", last, bottom, ">", "inherited_angle"),
             evidence(view, "error_angle_inherited", last, top, ">", float(local[last, top]), "degree"),
@@ -57,39 +58,40 @@ def inherited_error(view: View) -> Iterator[Sighting]:
 
 
 def _costliest(view: View, step: int, top: int) -> str:
-    """Name the layer above ``top`` that costs the most of all, if the costliest of all lies there."""
-    cost = np.fmax(view["attribution_angle"][step], 0)  # no cost where it is not known
+    """Return a clause that names the costliest layer of the network, if it lies above ``top``; else an empty text."""
+    cost = np.fmax(view["attribution_angle"][step], 0)  # an unknown cost counts as 0
     worst = int(np.argmax(np.nan_to_num(cost)))
     if worst <= top or not cost[worst] > 0:
         return ""
     share = cost[worst] / np.nansum(cost[top + 1 :])
-    return f"; {'most of it' if share > 0.5 else 'the largest share'} is {view.layers[worst]}'s"
+    return f", and {'most' if share > 0.5 else 'the largest share'} of this is due to {view.layers[worst]}"
 
 
 @kind(
     "signal-below-floor",
-    meaning="The error that reaches this layer is zero, or so far from backprop's in size that directions are "
-    "rounding: the layer and all below it do not learn from the task.",
-    advice="Dead units: lower --lr, use --batch-norm, --warmup 1, or another initialisation. Vanishing or exploding "
-    "errors: see the norm ratios of the layers above; --precision float64 shows whether it is a matter of precision.",
-    equation="δ* = 0 in all examples; or ‖δ‖ / ‖δ*‖ beyond 10⁶ either way",
+    meaning="The error that reaches this layer is zero, or its size is so far from backprop's that rounding has taken "
+    "its direction. This layer and all those below it do not learn from the task.",
+    advice="If units are dead, lower --lr, use --batch-norm or --warmup 1, or choose another initialisation. If errors "
+    "vanish or explode, look at the norm ratios of the layers above; --precision float64 shows whether rounding is the "
+    "cause.",
+    equation="δ* = 0 in all examples; or ‖δ‖ / ‖δ*‖ above 10⁶ or below 10⁻⁶",
     reference="He et al. 2015, arXiv:1502.01852, on signals that vanish with depth",
     causes=("not-aligning", "noisy-feedback", "feedback-too-slow"),
     causes_below=("inherited-error", "signal-below-floor", "not-aligning"),
     needs=("error_norm_ratio",),
 )
 def signal_below_floor(view: View) -> Iterator[Sighting]:
-    """Find no error, one of absurd size, or one that hardly a unit gets; of several layers the topmost."""
+    """Find an error that is zero, of absurd size or absent from most units; of neighbours, name the topmost layer."""
     ratio = view["error_norm_ratio"]
     beyond = (ratio > limit("error_norm_ratio")) | (ratio < 1 / limit("error_norm_ratio"))
     below, dead = view["below_floor"] > 0, view["dead_units"] > limit("dead_units")
     lost: Mask = below | dead | beyond
     if not lost.any():
         return
-    # Where even the output's exact error is zero there is nothing left to learn, and that is no fault.
+    # If even the exact error of the output is zero, there is nothing left to learn, which is not a fault.
     lost &= ~(below & np.isnan(ratio))[:, -1:]
     known = ~(np.isnan(view["below_floor"]) & np.isnan(ratio) & np.isnan(view["dead_units"]))
-    # Of neighbours that all lost it the topmost is to blame, unless it is silent for want of input from below.
+    # Of neighbours that all lost it, the topmost is to blame, unless it is silent because no input reaches it.
     fed = ~(lost & (view["activation_norm"] == 0))
     blamed = (lost & fed).any(axis=0)
     for layer in np.flatnonzero(blamed & ~np.append(blamed[1:], False)).tolist():

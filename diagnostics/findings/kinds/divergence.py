@@ -17,10 +17,10 @@ from wtdiag.diagnostics.findings.thresholds import limit
 
 @kind(
     "step-too-large",
-    meaning="Each step on B overshoots the fixed point by more than the distance it had, along the direction in which "
-    "the rule pulls hardest: B grows exponentially until the errors it carries destroy the weights.",
-    advice="Lower --feedback-lr, or all of the rule's coefficients by the same factor. Where the limit falls during "
-    "training because activations grow, batch norm or a smaller --lr holds them.",
+    meaning="Along the direction in which the rule pulls hardest, each step on B overshoots the fixed point by more "
+    "than the distance that it started from. B grows exponentially until the errors it carries destroy the weights.",
+    advice="Lower --feedback-lr, or all of the rule's coefficients by the same factor. If the limit falls during "
+    "training because activations grow, batch norm or a smaller --lr limits their growth.",
     equation="S = η λmax(H) / (2 (1 + μ)) > 1, with ∂B = H B − target",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513; Polyak 1964, USSR "
     "Computational Mathematics and Mathematical Physics 4(5), for the limit with momentum",
@@ -29,7 +29,7 @@ from wtdiag.diagnostics.findings.thresholds import limit
     causes_below=SPOILED,
 )
 def step_too_large(view: View) -> Iterator[Sighting]:
-    """S > 1: lasting, or followed by a runaway, it is high; passing without consequence, medium."""
+    """Find S > 1: of severity high if it lasts or a runaway follows, of severity medium if it passes."""
     number, table = view["step_size_number"], of_view(view)
     for layer, name in enumerate(view.layers):
         above = np.flatnonzero(number[:, layer] > limit("step_size_number"))
@@ -55,8 +55,8 @@ def step_too_large(view: View) -> Iterator[Sighting]:
             first,
             last,
             "high" if lasting else "medium",
-            f"The feedback of {name} takes steps too large to be stable: S reaches {number[worst, layer]:.3g}, and "
-            f"exceeds 1 from step {view.steps[first]} on{lead}.",
+            f"The feedback of {name} takes steps that are too large to be stable: its step-size number reaches "
+            f"{number[worst, layer]:.3g}, and exceeds 1 from step {view.steps[first]} on{lead}.",
             (
                 evidence(view, "step_size_number", worst, layer, ">", "step_size_number"),
                 evidence(view, "step_size_number", first, layer, ">", "step_size_number"),
@@ -70,18 +70,18 @@ _NORM = re.compile(r"norm of the (weight|feedback) of (.+)", re.DOTALL)
 
 @kind(
     "divergence",
-    meaning="The numbers blew up: one stopped being finite, and everything computed from it since means nothing, or "
-    "the loss ended far above where it began.",
-    advice="Look for the cause in the snapshots before that step. If none is named here, try --clip-norm 1, a lower "
-    "--lr, or --precision float64 to see whether it is a matter of precision.",
+    meaning="The numbers blew up. Either one of them stopped being finite, and everything computed from it since is "
+    "meaningless, or the loss ended far above where it began.",
+    advice="Look for the cause in the snapshots before that step. If no cause is named here, try --clip-norm 1 or a "
+    "lower --lr, or --precision float64 to see whether rounding is the cause.",
     equation="‖W‖, ‖B‖ or the loss is not finite; or L(t) > 10 L(0) from some t on",
     reference="IEEE 754",
     causes_below=("signal-below-floor", "not-aligning", "inherited-error", "feedback-too-small"),
 )
 def divergence(view: View) -> Iterator[Sighting]:
-    """Find the first number that was not finite: as the run says, or else as its snapshots or its metrics show.
+    """Find the first number that was not finite, from the run's config, or else from its snapshots or its metrics.
 
-    If all were, find a loss that ended far above its first value.
+    If all numbers were finite, find a loss that ended far above its first value.
     """
     seen = _in_config(view) or _in_snapshots(view) or _in_metrics(view)
     if seen:
@@ -93,7 +93,7 @@ def divergence(view: View) -> Iterator[Sighting]:
             before,
             len(view.steps) - 1,
             "high",
-            f"Training diverged: the {what} was the first that was not finite, at step {step:.0f}."
+            f"Training diverged: the first number that was not finite was the {what}, at step {step:.0f}."
             if what
             else f"Training diverged after step {step:.0f}.",
             (Evidence(measure, math.nan, math.inf, "<", "1", int(step)),),
@@ -103,7 +103,7 @@ def divergence(view: View) -> Iterator[Sighting]:
 
 
 def _risen(view: View) -> Iterator[Sighting]:
-    """Find a loss that stays far above its first value to the end: in three lines of the metrics, or more."""
+    """Find a loss that stays far above its first value until the end, for at least three lines of the metrics."""
     loss = view.metric("loss")
     loss = loss[np.isfinite(loss)]
     if not len(loss) or not loss.iloc[0] > 0:
@@ -117,9 +117,9 @@ def _risen(view: View) -> Iterator[Sighting]:
     highest = float(np.fmax.reduce(weights))
     layer, grown, advice = None, "", ""
     if highest > limit("norm_growth"):
-        # Of the layers whose weights grew with it the topmost: what is wrong in it shows in all below.
+        # Of the layers whose weights grew with the loss, the topmost: a fault there shows in all layers below.
         layer = int(np.flatnonzero(weights >= math.sqrt(highest))[-1])
-        grown = f", and the weights of {view.layers[layer]} have grown {weights[layer]:.3g} times larger"
+        grown = f", and the weights of {view.layers[layer]} have grown by a factor of {weights[layer]:.3g}"
         rate = view.metric("lr").max()
         advice = f"Lower --lr{f', which reached {rate:.3g}' if rate > 0 else ''}. "
     yield Sighting(
@@ -127,8 +127,8 @@ def _risen(view: View) -> Iterator[Sighting]:
         max(0, int((view.steps < since).sum()) - 1),
         len(view.steps) - 1,
         "high",
-        f"The loss ended at {ended:.3g}, {ended / begun:.3g} times its first value, above {limit('loss_growth'):g} "
-        f"times since step {since:.0f}{grown}.",
+        f"The loss ended at {ended:.3g}, which is {ended / begun:.3g} times its first value; it has been above "
+        f"{limit('loss_growth'):g} times that value since step {since:.0f}{grown}.",
         (Evidence("loss", ended, limit("loss_growth") * begun, ">", "1", int(loss.index[-1])),),
         advice,
     )
@@ -144,10 +144,10 @@ def _in_config(view: View) -> tuple[float, str, int | None] | None:
 
 
 def _in_snapshots(view: View) -> tuple[float, str, int | None] | None:
-    """Tell from the first snapshot with such numbers where they began.
+    """Return where the first numbers that are not finite began, from the first snapshot that holds any.
 
-    What is not finite in B spreads down, to the forward weights of the layers below; what is not finite in W
-    spreads up. So the origin is the topmost B whose own W is still finite, or else the lowest W whose B is.
+    Such numbers in B spread down to the forward weights of the layers below, and those in W spread up. So the origin
+    is the topmost B whose own W is still finite, or else the lowest W whose B is.
     """
     if not (view.has("forward_norm") and view.has("feedback_norm")):
         return None

@@ -1,4 +1,4 @@
-"""Feedback that learns, against where its rule says it should be: frozen, too slow, disturbed, or arrived."""
+"""Learned feedback, compared with where its rule takes it: frozen, too slow, disturbed, or at rest."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from wtdiag.diagnostics.findings.thresholds import limit
 @kind(
     "frozen-feedback",
     meaning="The rule learns its feedback weights, yet in this layer they do not change at all while the forward "
-    "weights do: the errors it sends are those of fixed random feedback at best.",
-    advice="Check that the optimiser has this layer's `feedback` parameter, that it requires a gradient and that "
-    "nothing resets it: `wtdiag train` does all of this; in a loop of your own give it every parameter named "
-    "feedback.",
+    "weights do. The errors that the layer sends are at best those of fixed random feedback.",
+    advice="Check that the optimiser holds this layer's `feedback` parameter, that the parameter requires a gradient, "
+    "and that nothing resets it. `wtdiag train` takes care of all this; in a loop of your own, give the optimiser "
+    "every parameter named feedback.",
     equation="B(t + 1) = B(t), bitwise",
     reference="Lillicrap et al. 2016, Nature Communications 7:13276, for what fixed feedback can do",
     needs=("feedback_norm", "forward_norm"),
@@ -32,7 +32,7 @@ def frozen_feedback(view: View) -> Iterator[Sighting]:
     w_moved = (forward[1:] != forward[:-1]) & np.isfinite(forward[1:])
     for layer in np.flatnonzero(view.carries & view.learned).tolist():
         others = np.delete(moved & view.learned, layer, axis=1).any(axis=1)
-        still = ~moved[:, layer] & others & w_moved[:, layer] & (norm[1:, layer] > 0)  # zero is feedback-too-small's
+        still = ~moved[:, layer] & others & w_moved[:, layer] & (norm[1:, layer] > 0)  # zero: feedback-too-small
         seen = last_stretch(still, np.isfinite(norm[1:, layer]) & others)
         if seen and seen[1] - seen[0] + 2 >= limit("still"):
             first, last = seen[0], seen[1] + 1
@@ -50,10 +50,11 @@ def frozen_feedback(view: View) -> Iterator[Sighting]:
 
 @kind(
     "feedback-too-slow",
-    meaning="W moves on before B has followed: feedback that lags fails even where its rule would take it to the "
-    "right place.",
-    advice="Let B learn faster: raise --feedback-lr, or all of the rule's coefficients by one factor, up to S = 0.4; "
-    "for kp raise -c decay=... Or let W wait: lower --lr, --delay 1 to align B first, or --alternate 1.",
+    meaning="W moves on before B has followed it. Feedback that lags fails even if its rule would take it to the right "
+    "place.",
+    advice="Let B learn faster: raise --feedback-lr, or all of the rule's coefficients by one factor, up to a "
+    "step-size number of 0.4; for kp, raise its decay (-c decay=...). Or let W wait: lower --lr, align B first "
+    "(--delay 1), or train in alternation (--alternate 1).",
     equation="τ η_W ‖∂L/∂W‖ / ‖W‖, with τ = 1 / (η λ) the relaxation time of B",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
     needs=("rest_distance", "relaxation_time", "tracking_lag"),
@@ -61,7 +62,7 @@ def frozen_feedback(view: View) -> Iterator[Sighting]:
     causes_below=("inherited-error",),
 )
 def feedback_too_slow(view: View) -> Iterator[Sighting]:
-    """Find B far from rest at the end, because there was no time, or W moves too much within a relaxation time."""
+    """Find B far from rest at the end, because it had no time, or because W moves too much within a relaxation time."""
     rest, lag, elapsed = view["rest_distance"], view["tracking_lag"], relaxations(view)
     for layer in view.carrying:
         typical = _median_so_far(lag[:, layer])
@@ -78,8 +79,8 @@ def feedback_too_slow(view: View) -> Iterator[Sighting]:
             first,
             last,
             view.severity,
-            f"The feedback of {view.layers[layer]} follows too slowly: it relaxes in {fastest:.3g} steps at best, and "
-            f"is {100 * rest[last, layer]:.0f} % away from rest at step {view.steps[last]}.",
+            f"The feedback of {view.layers[layer]} follows too slowly: its relaxation time is at least {fastest:.3g} "
+            f"steps, and at step {view.steps[last]} it is {100 * rest[last, layer]:.0f} % away from its fixed point.",
             (
                 evidence(view, "rest_distance", last, layer, ">", "rest_distance"),
                 evidence(view, "tracking_lag", worst, layer, ">", "tracking_lag"),
@@ -89,11 +90,11 @@ def feedback_too_slow(view: View) -> Iterator[Sighting]:
 
 @kind(
     "noisy-feedback",
-    meaning="B has had all the time it needs and is not where its rule takes it: something other than the rule moves "
-    "it, and the errors it carries are as noisy.",
-    advice="Lower --update-noise, or take larger batches (--batch-size) where the rule averages over them; a lower "
+    meaning="B has had all the time that it needs, and yet it is not where its rule takes it. Something other than the "
+    "rule moves it, and the errors that it carries are just as noisy.",
+    advice="Lower --update-noise, or take larger batches (--batch-size) if the rule averages over them; a lower "
     "--feedback-lr averages over more steps. If the angle is far above what noise explains, look for code that "
-    "changes `feedback` outside of the optimiser.",
+    "changes `feedback` outside the optimiser.",
     equation="‖B − B*‖ / ‖B*‖ at rest; variance per entry s² / (r (2 − r)), r = η λ",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
     needs=("rest_distance", "relaxation_time"),
@@ -101,7 +102,7 @@ def feedback_too_slow(view: View) -> Iterator[Sighting]:
     causes_below=("inherited-error",),
 )
 def noisy_feedback(view: View) -> Iterator[Sighting]:
-    """Find B far from rest although it relaxes fast, or noise that by itself turns B at rest far away."""
+    """Find B far from rest although it relaxes fast, or noise that alone turns B far away from its rest."""
     rest, lag, elapsed = view["rest_distance"], view["tracking_lag"], relaxations(view)
     noise = view["predicted_noise_angle"]
     for layer in view.carrying:
@@ -116,7 +117,7 @@ def noisy_feedback(view: View) -> Iterator[Sighting]:
                 first,
                 last,
                 view.severity,
-                f"The feedback of {name} is {100 * rest[last, layer]:.0f} % away from rest at step "
+                f"The feedback of {name} is {100 * rest[last, layer]:.0f} % away from its fixed point at step "
                 f"{view.steps[last]}, after {elapsed[last, layer]:.0f} relaxation times: something disturbs it.",
                 (evidence(view, "rest_distance", last, layer, ">", "rest_distance"),),
             )
@@ -127,16 +128,17 @@ def noisy_feedback(view: View) -> Iterator[Sighting]:
                 first,
                 last,
                 view.severity,
-                f"Noise alone turns the feedback of {name} by {noise[last, layer]:.0f}° at rest.",
+                f"Noise alone turns the feedback of {name} by {noise[last, layer]:.0f}° away from its fixed point.",
                 (evidence(view, "predicted_noise_angle", last, layer, ">", "noise_angle"),),
             )
 
 
 @kind(
     "angle-at-ceiling",
-    meaning="B is where its rule takes it, and that is far from W: training longer cannot improve this angle.",
-    advice="Change what the rule aims at: more null over amp, or decay, for ia and wm-reg (-c null=...), inputs that "
-    "are white (-c inputs=noise), or a rule whose fixed point is W (--rule sa, --rule aa, --rule kp, --rule wm).",
+    meaning="B is where its rule takes it, and that is far from W. Longer training cannot improve this angle.",
+    advice="Change the point that the rule aims at: for ia and wm-reg, raise null relative to amp, or raise decay "
+    "(-c null=...); let the rule learn from white inputs (-c inputs=noise); or choose a rule whose fixed point is W "
+    "(--rule sa, --rule aa, --rule kp, --rule wm).",
     equation="∠(B*, W), with B* the fixed point at this W",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
     needs=("predicted_angle", "weight_angle"),
@@ -144,7 +146,7 @@ def noisy_feedback(view: View) -> Iterator[Sighting]:
     causes_below=("inherited-error",),
 )
 def angle_at_ceiling(view: View) -> Iterator[Sighting]:
-    """Find a measured angle, at the end, at the predicted one, and that one is wide."""
+    """Find an angle that at the end equals the predicted one, which is wide."""
     angle, noise = view["weight_angle"], view["predicted_noise_angle"]
     least = np.cos(np.radians(view["predicted_angle"])) * np.cos(np.radians(np.where(np.isnan(noise), 0.0, noise)))
     predicted = np.degrees(np.arccos(np.clip(least, -1, 1)))
@@ -160,8 +162,8 @@ def angle_at_ceiling(view: View) -> Iterator[Sighting]:
                 first,
                 last,
                 "medium" if costly else "low",
-                f"The feedback of {view.layers[layer]} stands at {angle[last, layer]:.0f}° to W, where its rule takes "
-                f"it ({view['predicted_angle'][last, layer]:.0f}°).",
+                f"The feedback of {view.layers[layer]} is at {angle[last, layer]:.0f}° to W, which is where its rule "
+                f"takes it ({view['predicted_angle'][last, layer]:.0f}°).",
                 (evidence(view, "predicted_angle", last, layer, ">", "ceiling_angle"),),
             )
 

@@ -13,7 +13,7 @@ from wtdiag.diagnostics.findings.instability import runaway
 from wtdiag.diagnostics.findings.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
 from wtdiag.diagnostics.findings.thresholds import limit
 
-_TOO_LARGE = {  # what is measured or predicted: how it is said, and its thresholds by itself and against the others
+_TOO_LARGE = {  # by measure: a phrase for the summary, and the thresholds for the value and for its excess
     "norm_ratio": ("has a norm ratio", "norm_ratio_high", "norm_ratio_excess"),
     "predicted_gain": ("is heading for a gain", "gain_high", "gain_excess"),
 }
@@ -22,10 +22,10 @@ _TOO_LARGE = {  # what is measured or predicted: how it is said, and its thresho
 @kind(
     "feedback-too-large",
     meaning="B is many times as large as W, so errors grow on their way down, by the product of the norm ratios of all "
-    "layers they pass. The layers below take steps as much too large, whatever the angle.",
-    advice="Bring the fixed point back to B = W: for wm, wm-reg and ia lower amp or raise decay (-c amp=..., "
-    "-c decay=...), for sa take self = decay. Rules with fixed feedback: -c scale=1. The gain of wm-reg follows the "
-    "activations' scale without bound; that of ia and wm does not.",
+    "layers that they pass. The layers below take steps that are too large by this factor, whatever the angle.",
+    advice="Bring the fixed point back to B = W: for wm, wm-reg and ia, lower amp or raise decay (-c amp=..., "
+    "-c decay=...); for sa, set self = decay. For rules with fixed feedback, use -c scale=1. The gain of wm-reg grows "
+    "without bound with the scale of the activations; that of ia and wm does not.",
     equation="‖B‖ / ‖W‖; at rest ⟨B*, W⟩ / ⟨W, W⟩; through all layers Σ log ‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     needs=("norm_ratio",),
@@ -33,25 +33,25 @@ _TOO_LARGE = {  # what is measured or predicted: how it is said, and its thresho
     causes_below=SPOILED,
 )
 def feedback_too_large(view: View) -> Iterator[Sighting]:
-    """Find a norm ratio, or a predicted gain, far above 1 and above the other layers or its own start."""
-    grown, told = runaway(view), set()
-    for measure, (said, above, beyond) in _TOO_LARGE.items():
+    """Find a norm ratio or a predicted gain far above 1, and above the other layers or its own start."""
+    grown, reported = runaway(view), set()
+    for measure, (phrase, above, beyond) in _TOO_LARGE.items():
         size = of_compared(view, measure)
         excess = size / of_others(size)
         high = (size > limit(above)) & ((excess > limit(beyond)) | grown)
         for layer, name in enumerate(view.layers):
             seen = np.flatnonzero(high[:, layer])
-            if not len(seen) or layer in told:  # what was measured makes the prediction redundant
+            if not len(seen) or layer in reported:  # a measured norm ratio makes the predicted gain redundant
                 continue
-            told.add(layer)
+            reported.add(layer)
             worst = int(seen[np.argmax(size[seen, layer])])
             yield Sighting(
                 layer,
                 int(seen[0]),
                 int(seen[-1]),
                 "high" if last_stretch(high[:, layer], np.isfinite(size[:, layer])) else "medium",
-                f"The feedback of {name} {said} of {size[worst, layer]:.3g} (step {view.steps[worst]}), "
-                f"{_against(excess[worst, layer])}{', and has run away' if grown[worst, layer] else ''}.",
+                f"The feedback of {name} {phrase} of {size[worst, layer]:.3g} (step {view.steps[worst]}), "
+                f"{_against(excess[worst, layer])}{', and it has run away' if grown[worst, layer] else ''}.",
                 (evidence(view, measure, worst, layer, ">", above),),
             )
     yield from _through_all(view, "norm_ratio_sum", 1)
@@ -60,8 +60,8 @@ def feedback_too_large(view: View) -> Iterator[Sighting]:
 @kind(
     "feedback-too-small",
     meaning="B is many times smaller than W, so errors shrink on their way down, by the product of the norm ratios of "
-    "all layers they pass. The layers below hardly learn, whatever the angle.",
-    advice="Rules with fixed feedback: -c scale=1 begins with B of W's size.",
+    "all layers that they pass. The layers below hardly learn, whatever the angle.",
+    advice="Rules with fixed feedback begin with a B of W's size if -c scale=1 is given.",
     equation="‖B‖ / ‖W‖; through all layers Σ log ‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     needs=("norm_ratio",),
@@ -69,7 +69,7 @@ def feedback_too_large(view: View) -> Iterator[Sighting]:
     causes_below=("signal-below-floor", "inherited-error", "not-aligning", "feedback-too-small"),
 )
 def feedback_too_small(view: View) -> Iterator[Sighting]:
-    """Find a norm ratio, at the end, far below 1 and below the other layers."""
+    """Find a norm ratio that at the end is far below 1 and far below that of the other layers."""
     ratio = of_compared(view, "norm_ratio")
     share = ratio / of_others(ratio)
     low = (ratio < limit("norm_ratio_low")) & ((share < limit("norm_ratio_deficit")) | (ratio == 0))
@@ -93,10 +93,10 @@ def feedback_too_small(view: View) -> Iterator[Sighting]:
 
 @kind(
     "bn-runaway",
-    meaning="Batch norm makes the loss blind to the size of this layer's weights, so nothing holds it: W grows, its "
-    "effective learning rate falls with 1 / |W|², and feedback that follows W grows along.",
-    advice="Give the forward weights decay (--weight-decay 1e-4), or lower --lr. ia's null term and sign symmetry "
-    "keep the feedback from growing along.",
+    meaning="Batch norm makes the loss blind to the size of this layer's weights, so nothing limits it. W grows, its "
+    "effective learning rate falls with 1 / |W|², and feedback that follows W grows with it.",
+    advice="Give the forward weights decay (--weight-decay 1e-4), or lower --lr. The null term of ia and sign symmetry "
+    "keep the feedback from growing with W.",
     equation="⟨W, ∂L/∂W⟩ = 0: ‖W‖² grows by η² ‖∂L/∂W‖² in each step",
     reference="van Laarhoven 2017, arXiv:1706.05350",
     needs=("radial_cosine", "forward_norm"),
@@ -104,7 +104,7 @@ def feedback_too_small(view: View) -> Iterator[Sighting]:
     causes_below=("feedback-too-large", "divergence", "inherited-error", "signal-below-floor"),
 )
 def bn_runaway(view: View) -> Iterator[Sighting]:
-    """Find a loss that is blind to |W|, and |W| several times its start at the end."""
+    """Find a loss that is blind to |W|, with a |W| that at the end is several times its first value."""
     norm, hidden = view["forward_norm"], blind(view)
     for layer, name in enumerate(view.layers):
         radial = np.abs(view["radial_cosine"][:, layer])
@@ -122,8 +122,8 @@ def bn_runaway(view: View) -> Iterator[Sighting]:
                 first,
                 last,
                 "high" if with_it else "medium",
-                f"The weights of {name} have grown {grown[last]:.3g} times larger, which batch norm hides from the "
-                f"loss{', and their feedback with them' if with_it else ''}.",
+                f"The weights of {name} have grown by a factor of {grown[last]:.3g}, which batch norm hides from the "
+                f"loss{', and their feedback has grown with them' if with_it else ''}.",
                 (
                     evidence(view, "forward_norm", last, layer, ">", limit("norm_growth") * float(norm[start, layer])),
                     Evidence("radial_cosine", float(np.nanmedian(radial)), limit("radial_cosine"), "<"),
@@ -132,13 +132,13 @@ def bn_runaway(view: View) -> Iterator[Sighting]:
 
 
 def _shrunk(view: View, layers: list[int]) -> tuple[str, str, bool]:
-    """Say why the ratio of B to W is small and what to do, and whether W grew: errors are then as large as ever."""
+    """Return why the norm ratio is small, what to do, and whether W grew, in which case errors have not shrunk."""
     with np.errstate(divide="ignore"):
         w, b = (float(np.nansum(np.log(growth(view[f"{side}_norm"])[layers]))) for side in ("forward", "feedback"))
     if w > max(-b, math.log(limit("norm_growth"))):
         return (
-            f": W has grown {_times(w)} times, while B has not shrunk",
-            "Hold the forward weights: lower --lr, or give them decay (--weight-decay 1e-4). ",
+            f": W has grown by a factor of {_times(w)}, while B has not shrunk",
+            "Limit the growth of the forward weights: lower --lr, or give them decay (--weight-decay 1e-4). ",
             True,
         )
     advice = (
@@ -153,13 +153,13 @@ def _times(logarithm: float) -> str:
 
 
 def of_compared(view: View, measure: str) -> Floats:
-    """Return a measure by step and layer, NaN where it is not finite or W and B do not compare."""
+    """Return a measure by step and layer, NaN where it is not finite or W and B cannot be compared."""
     values = np.where(view.compared, view[measure], np.nan)
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def of_others(sizes: Floats) -> Floats:
-    """Return by step and layer the median of the other layers' sizes; 1 where there is no other."""
+    """Return by step and layer the median of the other layers' positive sizes; 1 where there are none."""
     others = np.ones_like(sizes)
     for step, row in enumerate(sizes):
         for layer in range(len(row)):
@@ -171,11 +171,11 @@ def of_others(sizes: Floats) -> Floats:
 
 
 def _against(ratio: float) -> str:
-    return f"{ratio:.3g} times the median of the other layers"
+    return f"which is {ratio:.3g} times the median of the other layers"
 
 
 def _through_all(view: View, threshold: str, sign: int) -> Iterator[Sighting]:
-    """Look at the norm ratios of all layers together; where one of them alone is to blame it follows from that."""
+    """Find a product of all norm ratios that is far from 1; it follows from a single layer if that one is to blame."""
     total = view["log_norm_ratio_sum"][:, 0]
     passed: Mask = sign * total > sign * limit(threshold)
     seen = last_stretch(passed, np.isfinite(total))
