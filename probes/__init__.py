@@ -1,11 +1,11 @@
-"""Measure: pure functions on arrays, lifted over xarray in one place. Never loads torch.
+"""Measures of a layer, as pure functions on arrays, and the run directory that they read. Torch is never loaded.
 
-- ``measure``: what is known of a measure; ``registry``: what a probe is, and the table of all of them.
-- ``measures``: the probes, one small file per idea. A new one registers by being there.
+- ``measure``: the description of a measure; ``registry``: what a probe is, and the table of all probes.
+- ``measures``: the probes, one small file per idea. A new probe registers itself when its file is loaded.
 - ``kernels``: the arithmetic that they share.
 - ``records``: the run directory, read and written in one place.
-- ``errors``: the one error that input ends in; ``discovery``: how all registries find what is in them; ``floor``: when
-  errors are too small to have an angle.
+- ``errors``: the error for input that cannot be used; ``discovery``: how registries find their entries; ``floor``: the
+  size below which errors have no angle.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one error that means: what the user gave cannot be used, and here is what would do."""
+"""The error for input that cannot be used, which says what could be used instead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class InputError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    r"""Return the first line of an error's message; its type's name if it has no message.
+    r"""Return the first line of an error's message, or the name of its type if it has no message.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def check_one_of(argument: str, value: Any, choices: Collection[str]) -> None:
     Raises
     ------
     InputError
-        Naming the argument, the value, the nearest choice if one is near, and all choices.
+        If it is not; the message names the argument, the value, a similar choice if there is one, and all choices.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def check_one_of(argument: str, value: Any, choices: Collection[str]) -> None:
 
 
 def check_path(argument: str, path: str | os.PathLike[str]) -> None:
-    """Require a path that the operating system can hold, whether or not anything is there.
+    """Require a path that the operating system accepts, whether or not it exists.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def check_path(argument: str, path: str | os.PathLike[str]) -> None:
 
 
 def printable(text: str) -> str:
-    r"""Return text without characters that no page can show or that would steer a terminal: a run may come from anyone.
+    r"""Return text with unprintable characters replaced, as they could steer a terminal: a run may come from anyone.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""The registry of probes, and how they share what they have in common.
+"""The registry of probes, and the quantities that they share.
 
-A *quantity* is a function whose parameters name what it is computed from: what the caller gives (``forward``,
-``feedback``, error signals; see `declare`) or another quantity. `shared` declares one that several probes build
-on, `probe` one that is a measure. `Quantities` computes each at most once, when it is first asked for.
+A *quantity* is a function whose parameters name its sources. A source is either given by the caller (``forward``,
+``feedback``, error signals; see `declare`) or another quantity. `shared` declares a quantity that several probes build
+on, and `probe` one that is a measure. `Quantities` computes each at most once, when it is first needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class _Parameter:
-    source: str  # the quantity that it stands for
+    source: str  # name of the quantity that is passed as this parameter
     default: Any
 
     @property
@@ -32,7 +32,7 @@ class _Parameter:
 
 @cache
 def _parameters(function: Callable[..., Any], side: str) -> dict[str, _Parameter]:
-    """Tell what each parameter stands for; ``spectrum``, of the side "forward", for `forward_spectrum`."""
+    """Return the source of each parameter: on the side "forward", that of ``spectrum`` is `forward_spectrum`."""
     prefix = f"{side}_" if side else ""
     parameters = inspect.signature(function).parameters.values()
     return {parameter.name: _Parameter(prefix + parameter.name, parameter.default) for parameter in parameters}
@@ -42,22 +42,22 @@ def _parameters(function: Callable[..., Any], side: str) -> dict[str, _Parameter
 class Probe(Measure):
     """A measure of one layer.
 
-    Called with what it needs, as in ``PROBES["weight_angle"](forward=w, feedback=b)``, it gives a number, or
-    one per mode if ``dims`` says so; NaN where the measure means nothing.
+    Called with what it needs, as in ``PROBES["weight_angle"](forward=w, feedback=b)``, it returns a number, or one
+    number per mode if ``dims`` says so. The number is NaN where the measure has no meaning.
 
     Attributes
     ----------
     dims : tuple of str
         Dims of the result: () or ("mode",).
     function : callable
-        Computes it; the names of its parameters say from what.
+        Function that computes it; the names of its parameters are its sources.
     null : callable or None
-        Gives mean and standard deviation of the measure under chance; parameters as for ``function``.
+        Function that returns the mean and standard deviation of the measure under chance, from such parameters.
     slow : bool
-        Whether it costs more than all others together; `diagnostics.analysis.analyze` then measures it only by name.
+        Whether it costs more than all others together; `diagnostics.analysis.analyze` then measures it only if named.
     side : str
-        "forward" or "feedback" where one function measures either weight, "output" or "input" where it measures
-        either side of the layer, else "".
+        "forward" or "feedback" if one function measures both weights, "output" or "input" if it measures both sides
+        of the layer, else "".
     """
 
     function: Callable[..., Any]
@@ -68,39 +68,39 @@ class Probe(Measure):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Names of what the caller has to give: weights, error signals."""
+        """Names of the sources that the caller has to give, such as weights and error signals."""
         return self.uses & GIVEN.keys()
 
     @property
     def uses(self) -> frozenset[str]:
-        """Names of everything that it is computed from, directly or not, but for options."""
+        """Names of all its required sources, direct and indirect."""
         return frozenset(_sources(self.function, self.side))
 
     def check(self) -> None:
-        """Require that everything which it and its chance level ask for, options too, is a quantity or can be given.
+        """Require that each parameter of the measure and of its chance level is a quantity or can be given.
 
         Raises
         ------
         InputError
-            If a parameter's name is none of these.
+            If the name of a parameter, optional or not, is unknown.
         """
         for function in (self.function, self.null):
             for parameter in _parameters(function, self.side).values() if function else ():
                 check_one_of(f"{self.name}: parameter", parameter.source, _names())
 
     def __call__(self, **given: Any) -> Any:
-        """Measure."""
+        """Return the measure, computed from what is given."""
         return Quantities(**given)[self.name]
 
 
 PROBES: dict[str, Probe] = {}
 GIVEN: dict[str, str] = {}
-"""What a caller can give, and what it is."""
+"""Names of what a caller can give, each with its meaning."""
 _SHARED: dict[str, Callable[..., Any]] = {}
 
 
 def declare(**meanings: str) -> None:
-    """Declare what probes may ask a caller for, each name with what it stands for.
+    """Declare names that a caller can give, each with its meaning.
 
     Examples
     --------
@@ -112,7 +112,7 @@ def declare(**meanings: str) -> None:
 
 
 def shared(function: F) -> F:
-    """Declare a quantity that several probes build on, under the function's name."""
+    """Register a quantity that several probes build on, under the function's name."""
     _enter(_SHARED, function.__name__, function)
     return function
 
@@ -125,10 +125,10 @@ def probe(
     sides: Sequence[str] = ("",),
     **known: Any,
 ) -> Callable[[F], F]:
-    """Register a measure under the function's name; `Probe` and `Measure` tell what the arguments are.
+    """Register a measure under the function's name; the arguments are the attributes of `Probe` and `Measure`.
 
-    With ``sides=("forward", "feedback")`` it becomes two probes: its name, its parameters and ``{side}`` in
-    ``long_name`` and ``subject`` then stand for that side's.
+    With ``sides=("forward", "feedback")`` it becomes two probes. Each has its side in front of its name and of the
+    names of its sources, and in place of ``{side}`` in ``long_name`` and ``subject``.
 
     Raises
     ------
@@ -154,12 +154,12 @@ def probe(
 
 
 def check_probes() -> None:
-    """Require that all probes and shared quantities ask for nothing but what there is.
+    """Require that all sources of probes and shared quantities exist.
 
     Raises
     ------
     InputError
-        If a parameter is neither a quantity nor can be given.
+        If a parameter is neither a quantity nor something that can be given.
     """
     for each in PROBES.values():
         each.check()
@@ -174,7 +174,7 @@ class Quantities:
     Raises
     ------
     InputError
-        When asked for a quantity that needs what was not given, or what nothing provides.
+        When a quantity is requested whose sources were not given, or that does not exist.
 
     Examples
     --------
@@ -194,18 +194,19 @@ class Quantities:
             elif name in _SHARED:
                 self._known[name] = self._call(_SHARED[name], "")
             else:
-                raise InputError(f"{name}: is not given and no probe; given: {', '.join(self._known) or 'nothing'}")
+                given = ", ".join(self._known) or "nothing"
+                raise InputError(f"{name}: is neither given nor the name of a probe; given: {given}")
         return self._known[name]
 
     def __contains__(self, name: str) -> bool:
-        """Whether it is given, or can be computed from what is given."""
+        """Return whether a quantity is given or can be computed from what is given."""
         if name in self._known:
             return True
         function, side = (PROBES[name].function, PROBES[name].side) if name in PROBES else (_SHARED.get(name), "")
         return function is not None and all(source in self for source in _required(function, side))
 
     def null(self, name: str) -> tuple[Any, Any] | None:
-        """Mean and standard deviation of the probe ``name`` under chance, where it has a chance level."""
+        """Return mean and standard deviation of a probe under chance; None if it has no chance level."""
         probe = PROBES[name]
         return None if probe.null is None else self._call(probe.null, probe.side)
 
@@ -225,13 +226,13 @@ def _names() -> set[str]:
 
 
 def _enter(registry: dict[str, Any], name: str, entry: Any) -> None:
-    """Enter a quantity under a name that no other quantity has, of whatever sort: a parameter stands for one."""
+    """Enter a quantity, whose name must be unique in all registries, because a parameter names just one quantity."""
     enter({**GIVEN, **_SHARED, **PROBES}, "quantity", name, entry)
     registry[name] = entry
 
 
 def _required(function: Callable[..., Any], side: str) -> list[str]:
-    """Name what a function cannot do without; an optional quantity is computed where it can be."""
+    """Return the sources without a default; an optional source is used only if it is available."""
     return [parameter.source for parameter in _parameters(function, side).values() if parameter.required]
 
 

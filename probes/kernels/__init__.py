@@ -1,4 +1,4 @@
-"""Arrays in, numbers out: the arithmetic that several measures share. Nothing here is registered.
+"""The arithmetic that several measures share: functions that take arrays and return numbers. None is registered.
 
-Only `probes.measures` and the other folders call it; it imports nothing of wtdiag but other kernels.
+Measures and other folders call these functions, which import nothing of wtdiag but other kernels.
 """

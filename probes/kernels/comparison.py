@@ -1,4 +1,4 @@
-"""Everything about how two arrays compare, as a whole and row by row, from one pass over both."""
+"""Comparison of two arrays, as a whole and row by row, in one pass over both."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from wtdiag.probes.kernels.row_sums import RowSums, row_sums
 Array = NDArray[Any]
 
 _BLOCK = 16384  # entries; the float64 copies of a block of rows stay in the second-level cache
-_SQUARES = 1e-200, 1e200  # sums of squares between these have lost nothing to under- or overflow
-_ROW_FLOOR = 1e-150  # norm of a row whose squares may have, in an array that as a whole is between
+_SQUARES = 1e-200, 1e200  # sums of squares between these have lost nothing to underflow or overflow
+_ROW_FLOOR = 1e-150  # below this norm, a row may have lost squares to underflow, even if the whole array has not
 _NEARLY_ONE = 1 - 1e-6  # a larger cosine no longer resolves its angle to 1e-9 degrees
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two arrays compare, entry with entry; NaN where that means nothing.
+    """The result of comparing two arrays entry by entry; NaN where a number has no meaning.
 
     Attributes
     ----------
     size : int
-        Number of entries of the first.
+        Number of entries of the first array.
     first_norm, second_norm : float
         Frobenius norms; NaN if an entry is not finite.
     angle : float
-        Degrees, 0 to 180.
+        Angle between the arrays, from 0 to 180 degrees.
     pairs : int
-        How many entries are zero in neither, and so have two signs to compare.
+        Number of entries that are nonzero in both arrays, so that their signs can be compared.
     sign_agreement : float
-        Fraction of equal signs among these.
+        Fraction of these entries whose signs are equal.
     weighted_sign_agreement, weighted_sign_spread : float
-        The same with each entry weighed by its absolute value in the first, and what it scatters by where
-        the signs of the second are random.
+        The same with each entry weighted by its absolute value in the first array, and its standard deviation if the
+        signs of the second array are random.
     row_angles : ndarray
-        Degrees, of each row, that is, of each entry of the first axis; NaN for rows below the floor. None at all
-        without an angle of the whole.
+        Angle of each row, that is, of each index of the first axis, in degrees; NaN for rows below the floor. Empty if
+        the whole has no angle.
     """
 
     size: int
@@ -57,9 +57,9 @@ class Comparison:
 def compare(first: Array, second: Array, comparable: bool = True) -> Comparison:
     """Compare two arrays in one pass, with sums in float64.
 
-    With ``comparable=False``, or for shapes that differ, only the norms are numbers. Angles and signs are NaN
-    too where an array is zero, not finite, or below the smallest normal number of its dtype, for there
-    rounding has eaten the direction.
+    With ``comparable=False``, or if the shapes differ, only the norms are computed. Angles and signs are also NaN
+    if an array is zero, is not finite, or has a norm below the smallest normal number of its dtype, where rounding
+    has destroyed its direction.
 
     Examples
     --------
@@ -92,13 +92,13 @@ def compare(first: Array, second: Array, comparable: bool = True) -> Comparison:
 
 
 def _rows(array: Array, dtype: type[np.floating[Any]]) -> Array:
-    """Lay out as a matrix; one axis is one row."""
+    """Return the array as a matrix; an array of one axis becomes one row."""
     shape = (array.shape[0], math.prod(array.shape[1:])) if array.ndim > 1 else (1, array.size)
     return np.ascontiguousarray(array, dtype).reshape(shape)
 
 
 def _signs(sums: RowSums) -> tuple[float, float, float]:
-    """Agreement of signs, weighted agreement and its spread."""
+    """Return the agreement of signs, the weighted agreement and its spread."""
     if not sums.pairs:
         return math.nan, math.nan, math.nan
     weighted = (sums.weights + sums.signed_weights) / (2 * sums.weights)
@@ -131,7 +131,7 @@ def _angles_of_rows(a: Array, b: Array, sums: RowSums, a_floor: float, b_floor: 
 def _differences(
     a: Array, b: Array, rows: NDArray[np.intp], a_norms: NDArray[np.float64], b_norms: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """‖x − y‖² and ‖x + y‖² of the given rows over their norms: exact near 0 and π, where arccos is not."""
+    """Return ‖x − y‖² and ‖x + y‖² of the given rows, normalised: exact near 0 and π, where arccos is not."""
     squares = np.empty((2, len(rows)))
     step = max(1, _BLOCK // a.shape[1])
     for start in range(0, len(rows), step):
@@ -143,7 +143,7 @@ def _differences(
 
 
 def _scaled(array: Array) -> tuple[Array, float]:
-    """Divide by the power of two that brings the largest entry to between 1 and 2."""
+    """Return the array divided by a power of two that brings its largest entry between 1 and 2, and that power."""
     largest = float(np.max(np.abs(array), initial=0.0))
     if largest == 0 or not math.isfinite(largest):
         return array, 1.0

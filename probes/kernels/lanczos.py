@@ -1,4 +1,4 @@
-"""What a symmetric operator does, known only by what it makes of a vector."""
+"""Measures of a symmetric operator's spectrum, from its products with vectors alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.linalg import eigh_tridiagonal
 
 Vector = NDArray[np.float64]
 
-_ROUNDING = 1e-6  # of the largest value: what is left of a vector below it is rounding, even in float32
+_ROUNDING = 1e-6  # of the largest value: a smaller remainder of a vector is rounding, even in float32
 
 
 def lanczos(
@@ -21,29 +21,29 @@ def lanczos(
     tolerance: float = 1e-4,
     most: int = 64,
 ) -> float:
-    """Give a measure of the spectrum of a symmetric H, as soon as more products with H no longer change it.
+    """Return a measure of the spectrum of a symmetric H, as soon as more products with H no longer change it.
 
     k products give k Ritz values θ and the weights τ of the start vector v in them, with vᵀ f(H) v ≈ ‖v‖² Σ τ f(θ)
     for every f, exact for polynomials up to degree 2k − 1; the largest θ estimates the largest eigenvalue from below.
-    Three vectors are held at a time. Rounding makes copies of values found before, which share their weight.
+    Three vectors are held at a time. Rounding makes copies of earlier Ritz values, which share their weight.
 
     Parameters
     ----------
     apply
-        Makes H v from v, in v's shape.
+        Function that returns H v for v, in the shape of v.
     start
-        Not zero.
+        The start vector; not zero.
     measure
-        Of the values, ascending, and their weights, which sum to one.
+        Function of the Ritz values, ascending, and of their weights, which sum to one.
     tolerance
-        Relative change of the measure that, twice in a row, ends the search.
+        The iteration ends when the relative change of the measure is at most this twice in a row.
     most
-        Products at most.
+        Largest number of products.
 
     Returns
     -------
     float
-        Infinite if products overflow.
+        The measure; infinite if products overflow.
 
     References
     ----------
@@ -58,7 +58,7 @@ def lanczos(
     previous = np.zeros_like(vector)
     diagonal: list[float] = []
     beside: list[float] = []
-    found, left, settled = float("nan"), 0.0, 0
+    estimate, left, settled = float("nan"), 0.0, 0
     while len(diagonal) < min(most, start.size):
         with np.errstate(all="ignore"):
             product = apply(vector) - left * previous
@@ -68,10 +68,10 @@ def lanczos(
         if not np.isfinite([left, diagonal[-1]]).all():
             return float("inf")
         values, vectors = eigh_tridiagonal(diagonal, beside)
-        before, found = found, float(measure(values, vectors[0] ** 2))
-        settled = settled + 1 if abs(found - before) <= tolerance * abs(found) else 0
+        before, estimate = estimate, float(measure(values, vectors[0] ** 2))
+        settled = settled + 1 if abs(estimate - before) <= tolerance * abs(estimate) else 0
         if settled == 2 or left <= _ROUNDING * np.max(np.abs(values)):
             break
         beside.append(left)
         previous, vector = vector, product / left
-    return found
+    return estimate

@@ -1,4 +1,4 @@
-"""What the measures would be by chance: two independent Gaussian arrays of the same shape."""
+"""Chance levels of the measures: their values for two independent Gaussian arrays of the same shape."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from wtdiag.probes.kernels.comparison import Comparison
 
 Array = NDArray[Any]
 
-_MODES_DRAWN = 2**13  # drawn modes in all, so that large matrices, which fluctuate less, are drawn less often
+_MODES_DRAWN = 2**13  # number of modes over all draws: large matrices, which fluctuate less, are drawn less often
 _ANGLES_DRAWN = 2**16
 _ROWS_DRAWN = 32
 
 
 def spread(size: int) -> float:
-    """Compute the standard deviation, in radians, of the angle between two independent Gaussian vectors.
+    """Return the standard deviation, in radians, of the angle between two independent Gaussian vectors.
 
-    For ``size`` entries √(ψ₁(size / 2) / 2) with the trigamma function ψ₁, from the angle's density
+    For ``size`` entries it is √(ψ₁(size / 2) / 2) with the trigamma function ψ₁, from the angle's density
     ∝ sin^(size - 2): 90° for one entry, close to 57.3° / √size for many.
 
     Examples
@@ -35,24 +35,24 @@ def spread(size: int) -> float:
 
 
 def angle_null(comparison: Comparison) -> tuple[float, float]:
-    """90° ± `spread`."""
+    """Return 90° and the `spread` in degrees."""
     return 90.0, math.degrees(spread(comparison.size))
 
 
 def error_angle_null(first: Array, second: Array, comparison: Comparison, units: int) -> tuple[float, float]:
-    """90° ± arcsin √Σᵤ ⟨firstᵤ, secondᵤ⟩² / (‖first‖ ‖second‖): each unit's error with a random sign.
+    """Return 90° and arcsin √Σᵤ ⟨firstᵤ, secondᵤ⟩² / (‖first‖ ‖second‖): each unit's error has a random sign.
 
-    Error signals are far from independent numbers: examples share a few class directions, positions of a map
-    share a kernel, silent units are silent in both. Between randomly initialised networks the angle scatters
-    3 (dense) to 19 (convolutional) times as much as that of Gaussian arrays of the same size. Flipping whole
-    units keeps all of this, and gave that scatter within 11 %.
+    The entries of error signals are far from independent: examples share a few class directions, positions of a map
+    share a kernel, and silent units are silent in both. Between randomly initialised networks, the angle scatters 3
+    (dense) to 19 (convolutional) times as much as that of Gaussian arrays of the same size. Flipping the signs of
+    whole units keeps these dependences, and reproduced that scatter within 11 %.
 
     Parameters
     ----------
     first, second
-        The errors, examples first.
+        The errors; the first axis counts the examples.
     comparison
-        Of the two.
+        Comparison of the two.
     units
         Axis of the units: the features or the channels.
     """
@@ -64,14 +64,14 @@ def error_angle_null(first: Array, second: Array, comparison: Comparison, units:
 
 
 def sign_agreement_null(comparison: Comparison) -> tuple[float, float]:
-    """½ ± ½ / √pairs, of a binomial share of the entries that have two signs."""
+    """Return ½ and ½ / √pairs: the agreement is a binomial share of the entries that are nonzero in both arrays."""
     return 0.5, 0.5 / math.sqrt(comparison.pairs) if comparison.pairs else math.nan
 
 
 def norm_ratio_null(comparison: Comparison) -> tuple[float, float]:
-    """Mean and standard deviation of √F, where F has Fisher's distribution with (size, size) degrees of freedom.
+    """Return mean and standard deviation of √F for Fisher's distribution with (size, size) degrees of freedom.
 
-    NaN where they are infinite: both for one entry, the latter for two.
+    NaN where they are infinite: both for one entry, and the standard deviation for two.
     """
     size = comparison.size
     mean = float(poch(size / 2, 0.5) / poch((size - 1) / 2, 0.5)) if size > 1 else math.nan
@@ -79,9 +79,10 @@ def norm_ratio_null(comparison: Comparison) -> tuple[float, float]:
 
 
 def relative_distance_null(comparison: Comparison, norm_ratio: float) -> tuple[float, float]:
-    """Mean and standard deviation of √(1 + r² - 2rc) for norm ratio r and cosine c of random arrays.
+    """Return mean and standard deviation of √(1 + r² - 2rc) for the norm ratio r and the cosine c of random arrays.
 
-    By the three-point Gauss rule for c's density ∝ (1 - c²)^((size - 3) / 2): nodes 0 and ±√(3 / (size + 2)).
+    They follow from the three-point Gauss rule for the density of c ∝ (1 - c²)^((size - 3) / 2), with the nodes 0 and
+    ±√(3 / (size + 2)).
     """
     size, r = comparison.size, norm_ratio
     if not size or math.isnan(r):
@@ -95,10 +96,10 @@ def relative_distance_null(comparison: Comparison, norm_ratio: float) -> tuple[f
 
 @lru_cache(maxsize=256)
 def random_unit_angles(units: int, fan_in: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the quartiles of ``units`` angles between Gaussian vectors, in degrees.
+    """Return mean and standard deviation of the quartiles of ``units`` angles between Gaussian vectors, in degrees.
 
-    Drawn from a fixed seed: the cosine of two of ``fan_in`` entries is z / √(z² + χ²) with a normal z and a
-    chi-square of fan_in - 1 degrees of freedom.
+    The angles are drawn from a fixed seed. The cosine between two vectors of ``fan_in`` entries is z / √(z² + χ²), with
+    a normal z and a chi-square of fan_in - 1 degrees of freedom.
 
     Examples
     --------
@@ -112,25 +113,25 @@ def random_unit_angles(units: int, fan_in: int) -> tuple[tuple[float, ...], tupl
     z = generator.normal(size=(draws // 2, units))
     others = generator.chisquare(fan_in - 1, size=z.shape) if fan_in > 1 else np.zeros(z.shape)
     angles = np.degrees(np.arctan2(np.sqrt(others), z))
-    # Each draw with its mirror image, for by symmetry the mean of the median is 90.
+    # Each draw is used with its mirror image, because by symmetry the mean of the median is 90.
     quartiles = np.quantile(np.concatenate([angles, 180 - angles]), (0.25, 0.5, 0.75), axis=1)
     return tuple(map(float, quartiles.mean(axis=1))), tuple(map(float, quartiles.std(axis=1)))
 
 
 @lru_cache(maxsize=256)
 def random_spectra(rows: int, columns: int, blocks: int = 1) -> NDArray[np.float64]:
-    """Draw spectra of block-diagonal Gaussian matrices with Frobenius norm 1; (draw, mode), descending.
+    """Return drawn spectra of block-diagonal Gaussian matrices with Frobenius norm 1: (draw, mode), descending.
 
     A Gaussian matrix has the singular values of a bidiagonal one with independent chi entries (Dumitriu and
-    Edelman 2002, arXiv:math-ph/0206043), which costs O(modes²) a draw and holds for every shape, unlike
-    the Marchenko-Pastur law, its limit for large matrices. Drawn from a fixed seed.
+    Edelman 2002, arXiv:math-ph/0206043). This costs O(modes²) per draw and holds for every shape, unlike the
+    Marchenko-Pastur law, which is the limit for large matrices. The seed is fixed.
 
     Parameters
     ----------
     rows, columns
         Shape of each block.
     blocks
-        Number of independent blocks; the modes are those of all.
+        Number of independent blocks; the modes are those of all blocks together.
 
     Examples
     --------
@@ -147,7 +148,7 @@ def random_spectra(rows: int, columns: int, blocks: int = 1) -> NDArray[np.float
     freedom = np.tile(np.arange(rows), blocks)
     for draw in range(draws):
         diagonal = generator.chisquare(columns - freedom)
-        # The entry below the diagonal; its degree of freedom 0 in each block's last row makes it 0 there.
+        # Entries below the diagonal. In each block's last row there are no degrees of freedom, so the entry is 0.
         below = np.zeros(modes)
         inner = freedom < rows - 1
         below[inner] = generator.chisquare(rows - 1 - freedom[inner])
@@ -161,11 +162,11 @@ def random_spectra(rows: int, columns: int, blocks: int = 1) -> NDArray[np.float
 
 @lru_cache(maxsize=256)
 def random_principal_angles(dimension: int, modes: int, blocks: int = 1) -> tuple[tuple[float, float], ...]:
-    """Draw angles between random subspaces; mean and standard deviation of their mean and of the largest.
+    """Return mean and standard deviation of the mean and of the largest of drawn angles between random subspaces.
 
-    In degrees, over ``blocks`` independent pairs of subspaces of ``modes`` dimensions out of ``dimension``. The
-    cosines are the singular values of a corner of a random rotation: of Q's first rows in the QR factors of a
-    Gaussian matrix, of which all rows but the first ``modes`` enter by their own triangular factor.
+    The angles are in degrees, over ``blocks`` independent pairs of subspaces of ``modes`` dimensions in a space of
+    ``dimension``. Their cosines are the singular values of a corner of a random rotation: of the first rows of Q in the
+    QR factors of a Gaussian matrix, whose rows after the first ``modes`` are replaced by their own triangular factor.
 
     Examples
     --------
@@ -188,12 +189,12 @@ def random_principal_angles(dimension: int, modes: int, blocks: int = 1) -> tupl
 
 @lru_cache(maxsize=256)
 def random_rightmost(rows: int, columns: int, blocks: int = 1) -> tuple[float, float]:
-    """Draw the largest real part of the eigenvalues of WBᵀ, for Gaussian W and B with Frobenius norm 1.
+    """Return mean and standard deviation of the largest real part of the eigenvalues of WBᵀ, by chance.
 
-    Mean and standard deviation, over all ``blocks`` of rows ≤ columns entries. An orthogonal change of basis makes
-    W triangular, with chi entries on the diagonal, so a draw costs O(rows³) for every width. Above 32 rows they
-    follow from those of 32: the mean times √(rows · columns · blocks²) has come within O(1 / rows) of 1, the
-    circular law's radius, and the spread falls as 1 / √rows.
+    W and B are Gaussian with Frobenius norm 1, in ``blocks`` of (rows, columns) with rows ≤ columns. An orthogonal
+    change of basis makes W triangular, with chi entries on the diagonal, so a draw costs O(rows³) for every width. For
+    more than 32 rows, both numbers follow from those for 32: the mean times √(rows · columns · blocks²) is within
+    O(1 / rows) of 1, the radius of the circular law, and the spread falls as 1 / √rows.
 
     Examples
     --------

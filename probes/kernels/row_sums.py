@@ -1,7 +1,7 @@
-"""All that the comparison of two matrices is made of: sums over each row, from one pass over both.
+"""Sums over each row of two matrices, in one pass over both: all that their comparison needs.
 
-Compiled, because numpy goes over the data once for every sum. The compiled code is kept beside this file or in the
-user's cache, so that it is made once, not at every start; where neither can be written it is made again.
+They are compiled, because numpy would read the data once for every sum. The compiled code is kept beside this file or
+in the user's cache. If neither can be written, it is compiled at every start.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Sums may be taken in any order, which lets several run side by side; NaN and infinity stay what they are.
+# Sums may be taken in any order, so that several run in parallel. NaN and infinity keep their meaning.
 _REORDER = {"reassoc", "contract"}
-_BLOCK = 2048  # entries; a block of both matrices stays in the first-level cache
+_BLOCK = 2048  # entries; such a block of both matrices stays in the first-level cache
 
 
 class RowSums(NamedTuple):
-    """Sums over entries a, b, in float64; *pairs* are those in which neither is 0.
+    """Sums over entries a and b in float64; a *pair* is an entry that is 0 in neither.
 
     Attributes
     ----------
@@ -43,9 +43,9 @@ class RowSums(NamedTuple):
 
 
 def row_sums(first: NDArray[Any], second: NDArray[Any]) -> tuple[RowSums, RowSums]:
-    """Sum over each row, and over all, of two matrices of equal shape.
+    """Return the sums over each row, and those over all rows, of two matrices of equal shape.
 
-    Both C-contiguous, and both of float32 or both of float64.
+    Both must be C-contiguous, and both float32 or both float64.
 
     Examples
     --------
@@ -54,20 +54,20 @@ def row_sums(first: NDArray[Any], second: NDArray[Any]) -> tuple[RowSums, RowSum
             pairs=2.0, signs=0.0, weights=3.0, signed_weights=-1.0, pair_squares=5.0)
     """
     sums = _compiled()(first, second)
-    with np.errstate(all="ignore"):  # what overflows or is NaN is so in the result
+    with np.errstate(all="ignore"):  # overflow and NaN show in the result
         return RowSums(*sums), RowSums(*sums.sum(axis=1).tolist())
 
 
 @cache
 def _compiled() -> Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]:
-    import numba  # only when there is something to measure: it takes a moment
+    import numba  # loaded only when needed, because it takes a moment
 
-    # A matrix that may be written to is taken as one that may not, so two versions do for all.
+    # A writable matrix is accepted where a read-only one is expected, so two versions suffice.
     matrices = (numba.types.Array(entry, 2, "C", readonly=True) for entry in (numba.float32, numba.float64))
     signatures = [(matrix, matrix) for matrix in matrices]
     try:
         compiled = numba.njit(signatures, nogil=True, fastmath=_REORDER, cache=True)(_row_sums)
-    except RuntimeError:  # no folder to keep it in
+    except RuntimeError:  # there is no folder to keep it in
         compiled = numba.njit(signatures, nogil=True, fastmath=_REORDER)(_row_sums)
     return compiled
 
@@ -77,7 +77,7 @@ def _row_sums(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
     for row in range(first.shape[0]):
         for start in range(0, first.shape[1], _BLOCK):
             a_block, b_block = first[row, start : start + _BLOCK], second[row, start : start + _BLOCK]
-            # A light loop first, which waits for nothing but memory; the others find the block in the cache.
+            # The first loop does little and waits only for memory; the others find the block in the cache.
             any_zero = False
             for i in range(len(a_block)):
                 any_zero |= (a_block[i] == 0) | (b_block[i] == 0)
@@ -103,7 +103,7 @@ def _row_sums(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
                     weights += weight
                     signed += sign * weight
                     squares += weight * weight
-            # One at a time: a tuple takes numba ten times as long to compile.
+            # One sum at a time, because numba takes ten times as long to compile a tuple.
             sums[0, row] += aa
             sums[1, row] += bb
             sums[2, row] += ab

@@ -268,7 +268,7 @@ def test_a_parameter_that_nothing_provides_is_refused(monkeypatch, needed):
 
 
 def test_what_is_missing_is_named():
-    with pytest.raises(InputError, match="feedback: is not given and no probe; given: forward"):
+    with pytest.raises(InputError, match="feedback: is neither given nor the name of a probe; given: forward"):
         PROBES["weight_angle"](forward=np.ones((2, 2)))
 
 
