@@ -1,7 +1,7 @@
-"""What is measured of a layer, one small file per idea; a new measure is one new function here.
+"""The measures of a layer, one small file per idea. A new measure is one new function in a file here.
 
 - ``weights``: W and B entry by entry and unit by unit.
-- ``spectra``: their singular values, ranks, subspaces and tails.
-- ``signals``: what goes through the network on one batch.
-- ``dynamics``: how B learns while W stands still.
+- ``spectra``: the singular values of W and B, their ranks, subspaces and tails.
+- ``signals``: activations, error signals and gradients on one batch.
+- ``dynamics``: the learning of B while W stands still.
 """

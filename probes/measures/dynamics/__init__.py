@@ -1,1 +1,1 @@
-"""Measures of how B learns while W stands still: the step-size number, the relaxation time, the resting point."""
+"""Measures of the learning of B while W stands still: step-size number, relaxation time and fixed point."""

@@ -1,7 +1,7 @@
-"""How B learns while W stands still: whether it is stable, how fast it is, and where it comes to rest.
+"""The learning of B while W stands still: whether it is stable, how fast it is, and where it comes to rest.
 
-See `probes.measures.dynamics.recursion` for the recursion behind all of these. The steps of Adam do not scale with
-the gradient: what depends on the step, and not on the fixed point alone, is then NaN.
+All these measures follow from the recursion in `probes.measures.dynamics.recursion`. The steps of Adam do not scale
+with the gradient, so for Adam every measure that depends on the step, and not on the fixed point alone, is NaN.
 
 Examples
 --------
@@ -40,13 +40,13 @@ _DERIVED = "wtdiag: the linear recursion ∂B = H B − T of the rule at fixed W
 
 @shared
 def rest_comparison(forward: Array, rest: Rest | None) -> Comparison:
-    """Compare W with the point where B comes to rest."""
+    """Comparison of W with the point where B comes to rest."""
     return compare(forward, np.full(forward.shape, math.nan) if rest is None else rest.point)
 
 
 @probe(
     units="1",
-    long_name="step-size number of the feedback's learning, unstable above 1",
+    long_name="step-size number of the feedback's learning, which is unstable above 1",
     equation="S = η λmax(H) / (2(1 + μ)); Nesterov: η λmax(H) (1 + 2μ) / (2(1 + μ))",
     reference="Polyak 1964, doi:10.1016/0041-5553(64)90137-5; λmax by Lanczos iteration on the rule's own gradient",
     subject="feedback",
@@ -57,8 +57,8 @@ def rest_comparison(forward: Array, rest: Rest | None) -> Comparison:
 def step_size_number(law: FeedbackLaw, drift: Drift | None) -> float:
     """Learning rate of the feedback over the largest one at which its learning is stable.
 
-    H comes from the rule and the layer's activations, and holds the optimiser's weight decay. To about 1 %;
-    infinite where H overflows, NaN for optimisers other than SGD and for an unknown learning rate.
+    H comes from the rule and the layer's activations, and includes the optimiser's weight decay. The number is accurate
+    to about 1 %. It is infinite if H overflows, and NaN for optimisers other than SGD and for an unknown learning rate.
     """
     if drift is None or law.optimizer != "sgd" or math.isnan(law.lr):
         return math.nan
@@ -70,16 +70,16 @@ def step_size_number(law: FeedbackLaw, drift: Drift | None) -> float:
 
 @probe(
     units="step",
-    long_name="steps in which the feedback relaxes towards its fixed point",
+    long_name="relaxation time of the feedback towards its fixed point",
     equation="τ = (1 − μ) k / (η ρ), ρ = ⟨B*, H B*⟩ / ⟨B*, B*⟩, with one update in k steps",
     reference=_DERIVED,
     subject="feedback",
     scale="log",
 )
 def relaxation_time(law: FeedbackLaw, rest: Rest | None) -> float:
-    """Count the steps in which the distance to the fixed point shrinks by e, along the fixed point itself.
+    """Time, in steps, in which the distance to the fixed point shrinks by a factor of e, along the fixed point itself.
 
-    Infinite for a learning rate of zero. Where H is stiff, parts of B that matter little are slower by far.
+    It is infinite for a learning rate of zero. If H is stiff, parts of B that matter little are far slower.
     """
     if rest is None or law.optimizer != "sgd" or not rest.curvature > 0:
         return math.nan
@@ -99,7 +99,7 @@ def relaxation_time(law: FeedbackLaw, rest: Rest | None) -> float:
     predicts="weight_gain",
 )
 def predicted_gain(rest_comparison: Comparison) -> float:
-    """Gain that the feedback has once it rests: how many times W it holds along W."""
+    """Gain of the feedback at rest: the multiple of W that it contains along W."""
     w, b = rest_comparison.first_norm, rest_comparison.second_norm
     if not b:
         return 0.0 if w else math.nan
@@ -108,7 +108,7 @@ def predicted_gain(rest_comparison: Comparison) -> float:
 
 @probe(
     units="degree",
-    long_name="angle of the feedback's fixed point to the forward weights",
+    long_name="angle between the feedback's fixed point and the forward weights",
     equation="∠(B*, W)",
     reference=_DERIVED,
     subject="feedback",
@@ -116,7 +116,7 @@ def predicted_gain(rest_comparison: Comparison) -> float:
     predicts="weight_angle",
 )
 def predicted_angle(rest_comparison: Comparison) -> float:
-    """Weight angle that training for longer approaches, and does not go below, at these W and activations."""
+    """Weight angle that longer training approaches but does not go below, at these W and activations."""
     return rest_comparison.angle
 
 
@@ -129,9 +129,10 @@ def predicted_angle(rest_comparison: Comparison) -> float:
     bounds=(0, 90),
 )
 def predicted_noise_angle(law: FeedbackLaw, drift: Drift | None, rest: Rest | None, step_size_number: float) -> float:
-    """Angle between the fixed point and B that noise of minibatches, of noise inputs and of updates keeps moving.
+    """Angle between the fixed point and a B that noise of minibatches, noise inputs and updates keeps moving.
 
-    For independent noise, which in many dimensions is at right angles to B*. NaN where learning is unstable.
+    The noise is taken to be independent of B*, so that in many dimensions it is at right angles to it. The angle is
+    NaN if learning is unstable.
     """
     if drift is None or rest is None or not 0 < step_size_number < 1 or not rest.point.any():
         return math.nan
@@ -152,7 +153,7 @@ def predicted_noise_angle(law: FeedbackLaw, drift: Drift | None, rest: Rest | No
         for _ in range(_DRAWS if law.update_noise else 0):
             signs = generator.choice((-1.0, 1.0), rest.point.shape)
             variance += law.update_noise**2 * signs.size * lanczos(drift.product, signs, of_update)
-    if not 0 <= variance < math.inf:  # just below the limit of stability, by the accuracy of S
+    if not 0 <= variance < math.inf:  # near the limit of stability, which S knows only to its accuracy
         return math.nan
     return math.degrees(math.atan(math.sqrt(variance / _DRAWS) / float(np.linalg.norm(rest.point))))
 
@@ -163,16 +164,16 @@ def _floored(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @probe(
     units="1",
-    long_name="distance of the feedback to its fixed point over the fixed point's norm",
+    long_name="distance of the feedback to its fixed point, relative to the norm of the fixed point",
     equation="‖B − B*‖ / ‖B*‖",
     reference=_DERIVED,
     subject="feedback",
 )
 def rest_distance(feedback: Array, rest: Rest | None) -> float:
-    """Relative distance of B to where it would come to rest: far where it cannot follow W, or is disturbed."""
+    """Relative distance of B to its fixed point; it is large if B cannot follow W or is disturbed."""
     if rest is None or not rest.point.any():
         return math.nan
-    size = float(np.max(np.abs(rest.point)))  # squares have to stay in range
+    size = float(np.max(np.abs(rest.point)))  # keeps squares in range
     with np.errstate(all="ignore"):
         apart = np.linalg.norm(feedback / size - rest.point / size) / np.linalg.norm(rest.point / size)
     return float(apart) if math.isfinite(apart) else math.nan
@@ -180,7 +181,7 @@ def rest_distance(feedback: Array, rest: Rest | None) -> float:
 
 @probe(
     units="1",
-    long_name="relaxation time of the feedback over the time in which the forward weights change",
+    long_name="relaxation time of the feedback, relative to the time in which the forward weights change",
     equation="τ · η‖∂W‖ / ‖W‖",
     reference="wtdiag: feedback that relaxes more slowly than W moves fails even at a small angle",
     subject="feedback",
@@ -188,5 +189,5 @@ def rest_distance(feedback: Array, rest: Rest | None) -> float:
     scale="log",
 )
 def tracking_lag(relaxation_time: float, relative_update: float) -> float:
-    """How far W moves, relative to its norm, while the feedback relaxes: above 1 the feedback cannot follow."""
+    """Relative change of W while the feedback relaxes; above 1 the feedback cannot follow."""
     return relaxation_time * relative_update

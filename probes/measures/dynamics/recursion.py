@@ -1,7 +1,7 @@
-"""What the learning of B does while W stands still: a linear recursion, with a curvature and a fixed point.
+"""The linear recursion that B follows while W stands still, with its curvature and its fixed point.
 
-The gradient that B descends is affine, ∂B = H B − T, with a symmetric H ≥ 0 that the rule and the layer's activations
-make. All that can be said of it follows from products H V, which two calls of the rule's own gradient give.
+The gradient that B descends is affine, ∂B = H B − T, with a symmetric H ≥ 0 that depends on the rule and on the layer's
+activations. Every prediction follows from products H V, and two calls of the rule's own gradient give such a product.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from wtdiag.probes.registry import declare, shared
 Array = NDArray[Any]
 Matrix = NDArray[np.float64]
 
-# Residual of a fixed point, relative to T, and products for it at most: of a dense layer these cost little.
+# Residual of a fixed point, relative to T, and the largest number of products, which cost little in a dense layer.
 _DENSE = 1e-6, 200
 _KERNEL = 1e-4, 100
-_LOST = 0.05  # a larger residual is no solution
-_ROUNDING = 1e-3  # of the largest curvature: what float32 may turn a curvature of zero into, where T is large
+_LOST = 0.05  # a larger residual is not a solution
+_ROUNDING = 1e-3  # of the largest curvature: float32 may turn a curvature of zero into this if T is large
 
 declare(law="how the layer's feedback learns, a `FeedbackLaw`")
 
@@ -32,9 +32,9 @@ class FeedbackLaw(Protocol):
     """How a layer's feedback learns, at the weights and the activations of one step."""
 
     lr: float
-    """Learning rate of the step; NaN where it is not known."""
+    """Learning rate of the step; NaN if it is not known."""
     optimizer: str
-    """Of B: "sgd", "adam" or "adamw"."""
+    """Optimiser of B: "sgd", "adam" or "adamw"."""
     momentum: float
     nesterov: bool
     interval: int
@@ -45,10 +45,10 @@ class FeedbackLaw(Protocol):
     """Standard deviation of the noise added to each entry of B, relative to W, in an update."""
 
     def gradient(self, feedback: Array) -> Array:
-        """Give the rule's gradient at B, its mean over the batch: affine in B."""
+        """Return the rule's gradient at B, averaged over the batch; it is affine in B."""
 
     def noise(self, feedback: Array, draws: int) -> Array:
-        """Draw (gradient of a minibatch − its mean) at B; (draw, *shape of B)."""
+        """Draw the noise of a minibatch's gradient at B, which is its deviation from the mean; (draw, *shape of B)."""
 
 
 class Drift:
@@ -57,14 +57,14 @@ class Drift:
     Parameters
     ----------
     law
-        Gives the gradient.
+        Provides the gradient.
     forward, feedback
-        W and B: of their size are the matrices at which the gradient is asked for, so that T does not drown H V.
+        W and B. The gradient is evaluated at matrices of their size, so that T does not drown H V.
     """
 
     def __init__(self, law: FeedbackLaw, forward: Array, feedback: Array) -> None:
         self._law = law
-        # Convolutions are slow in float64, and float32 resolves what follows from them.
+        # Convolutions are slow in float64, and float32 is accurate enough for what follows from them.
         self._dtype = np.dtype(np.float64) if feedback.ndim == 2 else feedback.dtype
         self._size = max(float(np.max(np.abs(weight), initial=0.0)) for weight in (forward, feedback)) or 1.0
         self.target = -self._gradient(np.zeros(feedback.shape))
@@ -79,7 +79,7 @@ class Drift:
             return np.asarray(self._law.noise(feedback.astype(self._dtype), draws), np.float64)
 
     def product(self, v: Matrix) -> Matrix:
-        """Compute H V, with the optimiser's weight decay as a part of H; not finite where it overflows."""
+        """Return H V, with the optimiser's weight decay as a part of H; not finite if it overflows."""
         with np.errstate(all="ignore"):
             scale = self._size / np.max(np.abs(v), initial=0.0)
             if not math.isfinite(scale):
@@ -90,14 +90,14 @@ class Drift:
 
 @shared
 def drift(law: FeedbackLaw, forward: Array, feedback: Array) -> Drift | None:
-    """Mean gradient of B at fixed W; None where a weight is not finite or there are none."""
+    """Mean gradient of B at fixed W; None if a weight is not finite or there are no weights."""
     usable = forward.size and np.isfinite(forward).all() and np.isfinite(feedback).all()
     return Drift(law, forward, feedback) if usable else None
 
 
 @dataclass(frozen=True)
 class Rest:
-    """Where B comes to rest at fixed W.
+    """Point where B comes to rest at fixed W.
 
     Attributes
     ----------
@@ -113,9 +113,9 @@ class Rest:
 
 @shared
 def rest(drift: Drift | None, feedback: Array) -> Rest | None:
-    """Solve H B* = T by conjugate gradients from B on, which leave alone the part of B that H does not reach.
+    """Solution of H B* = T by conjugate gradients from B, which leave the part of B that H does not reach as it is.
 
-    None where there is no such point, or none that attracts: H not positive semidefinite, or T out of its reach.
+    None if there is no such point or it does not attract B: H is not positive semidefinite, or T is out of its reach.
 
     References
     ----------
@@ -124,12 +124,12 @@ def rest(drift: Drift | None, feedback: Array) -> Rest | None:
     if drift is None or not np.isfinite(drift.target).all():
         return None
     shape = feedback.shape
-    seen = [0.0, 0.0]  # smallest and largest Rayleigh quotient
+    quotients = [0.0, 0.0]  # smallest and largest Rayleigh quotient
 
     def product(v: Matrix) -> Matrix:
         made = drift.product(v.reshape(shape)).ravel()
         quotient = float(v @ made) / max(float(v @ v), 1e-300)
-        seen[:] = min(seen[0], quotient), max(seen[1], quotient)
+        quotients[:] = min(quotients[0], quotient), max(quotients[1], quotient)
         return made
 
     operator = LinearOperator((feedback.size, feedback.size), product, dtype=np.float64)
@@ -140,10 +140,10 @@ def rest(drift: Drift | None, feedback: Array) -> Rest | None:
         if not np.isfinite(solution).all():
             return None
         if not solution.any():
-            product(start)  # whether zero attracts, nobody asked yet
+            product(start)  # no quotient has been taken yet that shows whether zero attracts B
         made = product(solution)
         residual = float(np.linalg.norm(made - target))
-        attracts = seen[1] > 0 and seen[0] >= -_ROUNDING * seen[1]
+        attracts = quotients[1] > 0 and quotients[0] >= -_ROUNDING * quotients[1]
         if not attracts or not residual <= _LOST * float(np.linalg.norm(target)):
             return None
         square = float(solution @ solution)
@@ -151,24 +151,24 @@ def rest(drift: Drift | None, feedback: Array) -> Rest | None:
 
 
 def resting_variance(rate: Matrix, momentum: float, nesterov: bool) -> tuple[Matrix, Matrix]:
-    """Compute the variance at which stochastic gradient descent on ½λB² rests, per variance of its noise.
+    """Return the variance of stochastic gradient descent on ½λB² at rest, per variance of its noise.
 
     With r = lr·λ and momentum μ, B is the autoregressive process Bₜ₊₁ = φ₁Bₜ + φ₂Bₜ₋₁ + c₀nₜ + c₁nₜ₋₁ with
     φ = (1 + μ − r, −μ), or (1 + μ)(1 − r), −μ(1 − r) in Nesterov's form. Its variance is
-    [(c₀² + c₁²)(1 − φ₂) + 2c₀c₁φ₁] / [(1 + φ₂)(1 − φ₁ − φ₂)(1 + φ₁ − φ₂)], for μ = 0 just 1 / (r(2 − r)).
+    [(c₀² + c₁²)(1 − φ₂) + 2c₀c₁φ₁] / [(1 + φ₂)(1 − φ₁ − φ₂)(1 + φ₁ − φ₂)], which is 1 / (r(2 − r)) for μ = 0.
 
     Parameters
     ----------
     rate
         r, in the stable region.
     momentum, nesterov
-        As `torch.optim.SGD` has them.
+        The parameters of `torch.optim.SGD`.
 
     Returns
     -------
     of_gradient, of_update : ndarray
-        For noise of variance 1 in lr·gradient, with c = (1, 0), or (1 + μ, −μ) in Nesterov's form; and for noise added
-        to B after the step, with c = (1, −μ).
+        The variance for noise of variance 1 in lr·gradient, with c = (1, 0), or (1 + μ, −μ) in Nesterov's form, and the
+        variance for noise that is added to B after the step, with c = (1, −μ).
 
     References
     ----------

@@ -1,1 +1,1 @@
-"""Measures of what goes through the network on one batch: error signals, weight gradients, activations."""
+"""Measures of the signals in the network on one batch: error signals, weight gradients, activations."""

@@ -1,7 +1,7 @@
-"""What reaches a layer from below, and which of its units nothing reaches from above.
+"""The input of a layer, and the share of its units that no error reaches.
 
-``inputs`` are the layer's inputs on the probe batch, examples first; ``units`` is the axis of features or channels,
-and all other axes are samples: examples and positions.
+``inputs`` holds the layer's inputs on the probe batch; its first axis counts the examples. ``units`` is the axis of
+features or channels, and all other axes are samples, that is, examples and positions.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from wtdiag.probes.registry import declare, probe, shared
 
 Array = NDArray[Any]
 
-_BLOCK = 2**20  # entries of which float64 copies are made at a time
+_BLOCK = 2**20  # number of entries that are copied to float64 at a time
 
-declare(inputs="what reaches the layer from below, examples first")
+declare(inputs="input of the layer; the first axis counts the examples")
 
 
 def _moments(inputs: Array, units: int) -> tuple[NDArray[np.float64], int]:
-    """Compute the smaller Gram matrix of features or samples over the samples' number, divided by 4^exponent."""
+    """Return the smaller Gram matrix, of features or of samples, over the number of samples and 4^exponent."""
     features = np.moveaxis(inputs, units, -1)
     width = features.shape[-1]
     samples = features.size // width
@@ -40,7 +40,7 @@ def _moments(inputs: Array, units: int) -> tuple[NDArray[np.float64], int]:
 
 @shared
 def activation_moments(inputs: Array, units: int = 1) -> NDArray[np.float64]:
-    """Eigenvalues of the inputs' second moments that can differ from zero, descending; NaN if not finite."""
+    """Eigenvalues of the inputs' second moments that can differ from zero, descending; NaN unless all are finite."""
     if not inputs.size:
         return np.empty(0)
     if not np.isfinite(inputs).all():
@@ -83,7 +83,7 @@ def activation_norm(inputs: Array) -> float:
 @probe(
     units="1",
     long_name="eigenvalues of the second moments of the layer's input",
-    equation="λ(Σ), Σ = E[x xᵀ] over examples and positions, x the features or channels",
+    equation="λ(Σ), Σ = E[x xᵀ] over examples and positions, with x the features or channels",
     reference="LeCun, Kanter and Solla 1991, doi:10.1103/PhysRevLett.66.2396",
     dims=("mode",),
     subject="signal",
@@ -91,9 +91,9 @@ def activation_norm(inputs: Array) -> float:
     homogeneity=2,
 )
 def activation_spectrum(activation_moments: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Eigenvalues of Σ, descending: as many as there are features, or samples if these are fewer.
+    """Eigenvalues of Σ, descending: one for each feature, or for each sample if there are fewer samples.
 
-    Rules that learn from activations learn fast along the first of them and slowly along the last.
+    Rules that learn from activations learn fast along the first eigenvectors and slowly along the last.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def activation_spectrum(activation_moments: NDArray[np.float64]) -> NDArray[np.f
     bounds=(1, math.inf),
 )
 def activation_dimension(activation_moments: NDArray[np.float64]) -> float:
-    """Count the directions over which the input spreads; about 1 where a large mean outweighs everything else.
+    """Effective number of directions over which the input spreads; about 1 if a large mean outweighs everything else.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def activation_dimension(activation_moments: NDArray[np.float64]) -> float:
     entrywise=True,
 )
 def dead_units(delta_exact: Array, units: int = 1) -> float:
-    """Share of the units whose exact error is zero throughout the batch: backpropagation itself cannot teach them.
+    """Share of the units whose exact error is zero in the whole batch, so that not even backpropagation trains them.
 
     Examples
     --------

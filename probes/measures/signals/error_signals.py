@@ -1,12 +1,12 @@
-"""How far the error signals of a rule are from those of exact backpropagation, on one batch.
+"""Deviation of the error signals of a rule from those of exact backpropagation, on one batch.
 
-Error signals are arrays of equal shape, examples first, each compared as one vector. At a layer y = W x,
-``delta`` is the error arriving at y under the rule and ``delta_exact`` under exact backpropagation. Of the
-errors sent on to x, the feedback makes ``sent`` from ``delta``, and Wᵀ makes ``sent_local`` from ``delta``
-and ``sent_exact`` from ``delta_exact``. ``units`` is the axis of their features or channels.
+Error signals are arrays of equal shape, whose first axis counts the examples; each is compared as one vector. At a
+layer y = W x, ``delta`` is the error that arrives at y under the rule, and ``delta_exact`` the one under exact
+backpropagation. The layer sends errors on to x: the feedback turns ``delta`` into ``sent``, while Wᵀ turns ``delta``
+into ``sent_local`` and ``delta_exact`` into ``sent_exact``. ``units`` is the axis of their features or channels.
 
-Errors below a floor have no angle: those whose entries have, in the root mean square, sunk below the smallest
-normal number of their dtype, for there rounding has eaten directions, and those whose norms are a factor of 10¹² apart.
+Errors below a floor have no angle. These are errors whose root mean square is below the smallest normal number of their
+dtype, where rounding has destroyed their direction, and errors whose norms are a factor of 10¹² apart.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _VANISHING = "Bengio, Simard and Frasconi 1994, doi:10.1109/72.279181"
 
 declare(
     delta="error that arrives at the layer's output under the rule",
-    delta_exact="the same under exact backpropagation",
-    sent="error that B makes of delta for the layer's input",
-    sent_local="error that the transposed W makes of delta",
-    sent_exact="error that the transposed W makes of delta_exact",
-    forward_projection="what W makes of the layer's input",
-    feedback_projection="what B makes of the layer's input",
+    delta_exact="error that arrives at the layer's output under exact backpropagation",
+    sent="error that the layer's feedback sends on to the layer's input, computed from delta",
+    sent_local="error that the transposed W would send on, computed from delta",
+    sent_exact="error that the transposed W would send on, computed from delta_exact",
+    forward_projection="output of W for the layer's input",
+    feedback_projection="output of B for the layer's input",
     units="axis of features or channels",
 )
 
@@ -51,31 +51,31 @@ def _compare_errors(first: Array, second: Array) -> Comparison:
 
 @shared
 def error_comparison(delta_exact: Array, delta: Array) -> Comparison:
-    """Compare the error that trains the layer with the exact one."""
+    """Comparison of the error that trains the layer with the exact one."""
     return _compare_errors(delta_exact, delta)
 
 
 @shared
 def local_comparison(sent_local: Array, sent: Array) -> Comparison:
-    """Compare what B and what W make of the same error."""
+    """Comparison of the errors that B and W send on for the same arriving error."""
     return _compare_errors(sent_local, sent)
 
 
 @shared
 def inherited_comparison(sent_exact: Array, sent_local: Array) -> Comparison:
-    """Compare what W makes of the exact error and of the rule's."""
+    """Comparison of the errors that W sends on for the exact error and for that of the rule."""
     return _compare_errors(sent_exact, sent_local)
 
 
 @shared
 def total_comparison(sent_exact: Array, sent: Array) -> Comparison:
-    """Compare the error sent on with the exact one."""
+    """Comparison of the error sent on with the exact one."""
     return _compare_errors(sent_exact, sent)
 
 
 @probe(
     units="degree",
-    long_name="angle of the error that trains the layer to exact backpropagation's",
+    long_name="angle between the error that trains the layer and that of exact backpropagation",
     equation="∠(δ, δ*)",
     reference="Akrout et al. 2019, arXiv:1904.05391",
     null=lambda delta_exact, delta, error_comparison, units=1: error_angle_null(
@@ -86,7 +86,7 @@ def total_comparison(sent_exact: Array, sent: Array) -> Comparison:
     neutral=90,
 )
 def error_angle(error_comparison: Comparison) -> float:
-    """Angle between the errors arriving at the layer's output under the rule and under exact backpropagation.
+    """Angle between the errors that arrive at the layer's output under the rule and under exact backpropagation.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def error_angle(error_comparison: Comparison) -> float:
     homogeneity=1,
 )
 def error_norm(error_comparison: Comparison) -> float:
-    """Norm of the error arriving at the layer's output, over all examples of the batch.
+    """Norm of the error that arrives at the layer's output, over all examples of the batch.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def error_norm_exact(error_comparison: Comparison) -> float:
 
 @probe(
     units="1",
-    long_name="norm of the error that trains the layer over exact backpropagation's",
+    long_name="norm of the error that trains the layer over that of exact backpropagation",
     equation="‖δ‖ / ‖δ*‖",
     reference="Akrout et al. 2019, arXiv:1904.05391",
     subject="signal",
@@ -152,7 +152,7 @@ def error_norm_exact(error_comparison: Comparison) -> float:
     scale="log",
 )
 def error_norm_ratio(error_comparison: Comparison) -> float:
-    """Ratio of the norms of the errors arriving under the rule and under exact backpropagation.
+    """Norm of the error that arrives under the rule over that of the one under exact backpropagation.
 
     Examples
     --------
@@ -178,7 +178,7 @@ def error_norm_ratio(error_comparison: Comparison) -> float:
     neutral=90,
 )
 def error_angle_local(local_comparison: Comparison) -> float:
-    """Angle between what the feedback and what Wᵀ make of the same error δ.
+    """Angle between Bᵀδ and Wᵀδ, for the same error δ.
 
     Examples
     --------
@@ -194,7 +194,7 @@ def error_angle_local(local_comparison: Comparison) -> float:
     units="degree",
     long_name="angle that the error sent on inherits from the layers above",
     equation="∠(Wᵀδ, Wᵀδ*)",
-    reference="wtdiag: the part of the total angle that exact feedback in this layer would leave",
+    reference="wtdiag: the part of the total angle that would remain if the feedback of this layer were exact",
     null=lambda sent_exact, sent_local, inherited_comparison, units=1: error_angle_null(
         sent_exact, sent_local, inherited_comparison, units
     ),
@@ -203,7 +203,7 @@ def error_angle_local(local_comparison: Comparison) -> float:
     neutral=90,
 )
 def error_angle_inherited(inherited_comparison: Comparison) -> float:
-    """Angle between what Wᵀ makes of the rule's error δ and of the exact error δ*.
+    """Angle between Wᵀδ and Wᵀδ*, for the rule's error δ and the exact error δ*.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def error_angle_inherited(inherited_comparison: Comparison) -> float:
 
 @probe(
     units="degree",
-    long_name="angle of the error sent on to exact backpropagation's",
+    long_name="angle between the error sent on and that of exact backpropagation",
     equation="∠(Bᵀδ, Wᵀδ*)",
     reference="Akrout et al. 2019, arXiv:1904.05391",
     null=lambda sent_exact, sent, total_comparison, units=1: error_angle_null(
@@ -242,13 +242,13 @@ def error_angle_total(total_comparison: Comparison) -> float:
 
 @shared
 def projection_comparison(forward_projection: Array, feedback_projection: Array) -> Comparison:
-    """Compare what W and what B make of the layer's input."""
+    """Comparison of the outputs of W and B for the layer's input."""
     return compare(forward_projection, feedback_projection)
 
 
 @probe(
     units="degree",
-    long_name="angle between what the forward and the feedback weights make of the layer's input",
+    long_name="angle between the outputs of forward and feedback weights for the layer's input",
     equation="∠(W x, B x)",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     null=lambda forward_projection, feedback_projection, projection_comparison, units=1: error_angle_null(
@@ -259,7 +259,7 @@ def projection_comparison(forward_projection: Array, feedback_projection: Array)
     neutral=90,
 )
 def projection_angle(projection_comparison: Comparison) -> float:
-    """Angle between W x and B x: the weights' angle as the layer's activations see it.
+    """Angle between W x and B x, which is the weight angle in the directions of the layer's activations.
 
     Examples
     --------
@@ -275,8 +275,8 @@ def projection_angle(projection_comparison: Comparison) -> float:
 @probe(
     units="1",
     long_name="whether an error signal of the layer is below the numerical floor",
-    equation="1 if √mean(δ²) < smallest normal number, or two norms are apart by more than 10¹², else 0",
-    reference="wtdiag: a cosine between such vectors means nothing",
+    equation="1 if √mean(δ²) < smallest normal number, or if two norms differ by a factor of more than 10¹², else 0",
+    reference="wtdiag: a cosine between such vectors has no meaning",
     subject="signal",
     bounds=(0, 1),
 )
@@ -286,9 +286,9 @@ def below_floor(
     inherited_comparison: Comparison | None = None,
     total_comparison: Comparison | None = None,
 ) -> float:
-    """1.0 if an error that arrives at the layer, or that it sends on, has no angle because it is too small.
+    """1.0 if an error that arrives at the layer, or that it sends on, is too small to have an angle, else 0.0.
 
-    NaN where an error is not finite, which no floor explains.
+    NaN if an error is not finite, which the floor does not explain.
 
     Examples
     --------

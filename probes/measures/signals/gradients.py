@@ -1,7 +1,7 @@
-"""Where the weight gradient leads: against exact backpropagation's, and against the weights themselves.
+"""The weight gradient, compared with that of exact backpropagation and with the weights themselves.
 
-``weight_gradient`` is the task's gradient for W that the rule makes of the error that reaches the layer,
-``weight_gradient_exact`` the same of backpropagation's error; both in W's shape.
+``weight_gradient`` is the task's gradient of W from the error that reaches the layer under the rule, and
+``weight_gradient_exact`` the one from the error of backpropagation. Both have the shape of W.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from wtdiag.probes.registry import declare, probe, shared
 Array = NDArray[Any]
 
 declare(
-    weight_gradient="the task's gradient for W that the rule makes of the error that reaches the layer",
-    weight_gradient_exact="the same of backpropagation's error",
+    weight_gradient="the task's gradient of W, from the error that reaches the layer under the rule",
+    weight_gradient_exact="the task's gradient of W, from the error of exact backpropagation",
     forward_lr="learning rate of W in the step",
 )
 
 
 @shared
 def gradient_comparison(weight_gradient_exact: Array, weight_gradient: Array) -> Comparison:
-    """Compare the gradient that trains W with the exact one."""
+    """Comparison of the gradient that trains W with the exact one."""
     return compare(weight_gradient_exact, weight_gradient)
 
 
 @shared
 def radial_comparison(forward: Array, weight_gradient_exact: Array) -> Comparison:
-    """Compare the exact gradient with W itself."""
+    """Comparison of the exact gradient with W itself."""
     return compare(forward, weight_gradient_exact)
 
 
 @probe(
     units="degree",
-    long_name="angle of the weight gradient to exact backpropagation's",
+    long_name="angle between the weight gradient and that of exact backpropagation",
     equation="∠(∂W, ∂W*)",
     reference="Lillicrap et al. 2014, arXiv:1411.0247",
     null=lambda weight_gradient_exact, weight_gradient, gradient_comparison, transposed=False: error_angle_null(
@@ -49,9 +49,9 @@ def radial_comparison(forward: Array, weight_gradient_exact: Array) -> Compariso
     neutral=90,
 )
 def weight_gradient_angle(gradient_comparison: Comparison) -> float:
-    """Angle between the update that the rule asks of W and the steepest descent of the loss.
+    """Angle between the rule's update of W and the steepest descent of the loss.
 
-    By chance: each output unit's update with a random sign.
+    By chance: the update of each output unit has a random sign.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def weight_gradient_angle(gradient_comparison: Comparison) -> float:
 def radial_cosine(radial_comparison: Comparison) -> float:
     """Cosine between W and its exact gradient: 0 if the loss does not depend on the layer's scale.
 
-    So it is where batch norm follows. Updates then only lengthen W, and each turns it less than the one before.
+    This is so if batch norm follows the layer. Updates then lengthen W, so that each turns it less than the one before.
 
     Examples
     --------
@@ -89,14 +89,14 @@ def radial_cosine(radial_comparison: Comparison) -> float:
 
 @probe(
     units="1",
-    long_name="change of the forward weights in one step over their norm",
+    long_name="change of the forward weights in one step, relative to their norm",
     equation="η‖∂W‖ / ‖W‖, with momentum η / (1 − μ)",
     reference="Kunin et al. 2020, arXiv:2012.04728",
     subject="forward",
     scale="log",
 )
 def relative_update(radial_comparison: Comparison, gradient_comparison: Comparison, forward_lr: float) -> float:
-    """Relative change of W in one step, in the long run of steps alike; NaN where the rate is not known.
+    """Relative change of W in one step, in the long run of equal steps; NaN if the learning rate is not known.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What stands out from the spectrum of random entries."""
+"""Singular values that stand out from the spectrum of random entries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _edge(norm: float, rows: int, columns: int, blocks: int) -> float:
     homogeneity=1,
 )
 def marchenko_pastur_edge(spectrum: Spectrum) -> float:
-    """Singular value up to which a large matrix of independent entries, with W's mean square, has its own.
+    """Largest singular value of a large matrix of independent entries whose mean square is that of the weights.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def _outliers_null(spectrum: Spectrum) -> tuple[float, float]:
     subject="{side}",
 )
 def outliers(spectrum: Spectrum, marchenko_pastur_edge: float) -> float:
-    """How many singular values lie above the Marchenko-Pastur edge; by chance, in a matrix of finite size.
+    """Count of the singular values above the Marchenko-Pastur edge. By chance: that of a matrix of this finite size.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""How much the layer as a whole can stretch: norms of the weights as the operator that they are in the network.
+"""Norms of the layer's whole operation: how much it can stretch an input or an error.
 
-A convolution's kernel, unfolded to a matrix, tells what it does to one patch. On a map patches overlap, so the
-operator from map to map has another norm.
+The kernel of a convolution, unfolded to a matrix, describes what happens to one patch. On a feature map patches
+overlap, so the operator from map to map has another norm.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Operator(Protocol):
         """Shape of the input of one example."""
 
     def apply(self, weight: Array, x: Array) -> Array:
-        """Give W x."""
+        """Return W x."""
 
     def adjoint(self, weight: Array, y: Array) -> Array:
-        """Give Wᵀ y."""
+        """Return Wᵀ y."""
 
 
 def _norm(weight: Array, spectrum: Spectrum, operator: Operator) -> float:
@@ -40,7 +40,7 @@ def _norm(weight: Array, spectrum: Spectrum, operator: Operator) -> float:
     if weight.ndim == 2 or not 0 < largest < math.inf:
         return float(spectrum.values[0]) if spectrum.values.size else math.nan
     exponent = math.frexp(largest)[1]
-    scaled = np.ldexp(weight, -exponent)  # squares have to stay in range
+    scaled = np.ldexp(weight, -exponent)  # keeps squares in range
     start = np.random.default_rng(0).normal(size=(1, *operator.shape))
 
     def square(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -57,7 +57,7 @@ _REFERENCE = "Sedghi, Gupta and Long 2019, arXiv:1805.10408; by Lanczos iteratio
 
 @probe(
     units="1",
-    long_name="spectral norm of the forward weights as the operator from map to map",
+    long_name="spectral norm of the forward weights as an operator between feature maps",
     equation=_EQUATION.format("W"),
     reference=_REFERENCE,
     subject="forward",
@@ -65,9 +65,9 @@ _REFERENCE = "Sedghi, Gupta and Long 2019, arXiv:1805.10408; by Lanczos iteratio
     homogeneity=1,
 )
 def forward_operator_norm(forward: Array, forward_spectrum: Spectrum, operator: Operator) -> float:
-    """Largest factor by which W stretches an input; of a dense layer its spectral norm.
+    """Largest factor by which W stretches an input; for a dense layer, its spectral norm.
 
-    Of a convolution to about 1e-3, from below.
+    For a convolution it is accurate to about 1e-3, from below.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def forward_operator_norm(forward: Array, forward_spectrum: Spectrum, operator: 
 
 @probe(
     units="1",
-    long_name="spectral norm of the feedback weights as the operator from map to map",
+    long_name="spectral norm of the feedback weights as an operator between feature maps",
     equation=_EQUATION.format("B"),
     reference=_REFERENCE,
     subject="feedback",
@@ -90,7 +90,7 @@ def forward_operator_norm(forward: Array, forward_spectrum: Spectrum, operator: 
 def feedback_operator_norm(
     feedback: Array, feedback_spectrum: Spectrum, operator: Operator, direct: bool = False
 ) -> float:
-    """Largest factor by which Bᵀ stretches an error; NaN where B brings it straight from the output.
+    """Largest factor by which Bᵀ stretches an error; NaN if B brings the error straight from the output.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Over how many directions the weights spread: ranks of their spectra that rounding cannot change."""
+"""Ranks of the weights that rounding cannot change: over how many directions the weights spread."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _effective_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     bounds=(1, math.inf),
 )
 def effective_rank(spectrum: Spectrum) -> float:
-    """Exponential of the entropy of the singular values' shares: 1 for rank one, the rank for equal ones.
+    """Exponential of the entropy of the singular values' shares: 1 for rank one, the rank for equal values.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def _participation_ratios(values: NDArray[np.float64]) -> NDArray[np.float64]:
     bounds=(1, math.inf),
 )
 def participation_ratio(spectrum: Spectrum) -> float:
-    """Count the eigenvalues of WWᵀ that take part: 1 for rank one, the rank for equal singular values.
+    """Effective number of eigenvalues of WWᵀ: 1 for rank one, the rank for equal singular values.
 
     Examples
     --------
@@ -117,9 +117,9 @@ def _condition_number_null(spectrum: Spectrum) -> tuple[float, float]:
     scale="log",
 )
 def condition_number(spectrum: Spectrum) -> float:
-    """Largest over smallest singular value; NaN without full rank.
+    """Largest singular value over the smallest; NaN without full rank.
 
-    By chance: the median, and the standard deviation of the logarithm; a square Gaussian matrix has no mean.
+    By chance: the median, and the standard deviation of the logarithm, because a square Gaussian matrix has no mean.
 
     Examples
     --------

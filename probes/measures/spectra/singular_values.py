@@ -1,8 +1,8 @@
-"""Singular values of the weights, and what follows from them: one decomposition per matrix.
+"""Singular values of the weights, from one decomposition per matrix that all measures share.
 
-A convolution's kernel is unfolded to the matrix (out, in · kh · kw) that multiplies a patch (for a transposed
-convolution, whose first axis is the input, to (in, out · kh · kw)); with groups, to one such block per group,
-and its singular values are those of all blocks.
+A convolution's kernel is unfolded to the matrix (out, in · kh · kw) that multiplies a patch. For a transposed
+convolution, whose first axis is the input, the matrix is (in, out · kh · kw). With groups there is one such block per
+group, and the singular values are those of all blocks.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ Subspaces = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Singular values, descending, and the shape of the matrix that they belong to.
+    """Singular values of a matrix, descending, and the shape of the matrix.
 
     Attributes
     ----------
     values : ndarray
-        blocks · min(rows, columns) numbers; all NaN where an entry of the matrix is not finite.
+        blocks · min(rows, columns) numbers; all of them are NaN if an entry of the matrix is not finite.
     rows, columns, blocks : int
         Shape of each block of the block-diagonal matrix.
     subspaces : tuple of ndarray or None
         The left and the right singular vectors, (block, row or column, mode), of each block's largest singular
-        values; None where they were not asked for, NaN where ties or zeros leave the subspace open.
+        values; None if they were not requested, NaN if ties or zeros leave the subspace undetermined.
     rounding : float
-        What singular values may be by rounding of the entries to their dtype, and of the decomposition.
+        Size up to which a singular value may be due to rounding, of the entries and in the decomposition.
     """
 
     values: NDArray[np.float64]
@@ -58,7 +58,7 @@ class Spectrum:
 
     @property
     def nonzero(self) -> NDArray[np.float64]:
-        """Singular values above `rounding`; none where an entry is not finite."""
+        """Singular values above `rounding`; empty if an entry is not finite."""
         return np.asarray(self.values[self.values > self.rounding])
 
     @property
@@ -68,19 +68,19 @@ class Spectrum:
 
 
 def decompose(weight: NDArray[Any], groups: int = 1, vectors: int = 0) -> Spectrum:
-    """Compute the singular values of a weight of any rank, in float64.
+    """Return the singular values of a weight with any number of axes, computed in float64.
 
-    From the Gram matrix, six times as fast as a singular value decomposition; from the latter where
-    the spectrum spans more than a Gram matrix resolves.
+    They come from the Gram matrix, which is six times as fast as a singular value decomposition, or from the latter
+    if the spectrum spans more than a Gram matrix resolves.
 
     Parameters
     ----------
     weight
         (out, in) or (out, in, ...).
     groups
-        Number of groups that the first axis is made of.
+        Number of groups into which the first axis is divided.
     vectors
-        How many singular vectors of each block to compute too: two to three times the time.
+        Number of singular vectors of each block to compute as well, which takes two to three times as long.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def decompose(weight: NDArray[Any], groups: int = 1, vectors: int = 0) -> Spectr
         return Spectrum(np.full(modes, 0.0 if largest == 0 else math.nan), rows, columns, groups)
     matrices = blocks.astype(np.float64)
     exponent = 0
-    if not 1e-100 < largest < 1e100:  # squares have to stay in range
+    if not 1e-100 < largest < 1e100:  # keeps squares in range
         exponent = math.frexp(largest)[1]
         matrices = np.ldexp(matrices, -exponent)
     if rows > columns:
@@ -116,7 +116,7 @@ def decompose(weight: NDArray[Any], groups: int = 1, vectors: int = 0) -> Spectr
 def _singular(
     matrices: NDArray[np.float64], vectors: int, rounding: float
 ) -> tuple[NDArray[np.float64], Subspaces | None]:
-    """Decompose wide matrices: the singular values of each, in any order, and its first vectors."""
+    """Return the singular values of each of several wide matrices, in any order, and its first singular vectors."""
     try:
         gram = matrices @ matrices.transpose(0, 2, 1)
         squares, left = np.linalg.eigh(gram) if vectors else (np.linalg.eigvalsh(gram), None)
@@ -126,7 +126,7 @@ def _singular(
                 return values, None
             left = left[:, :, : -vectors - 1 : -1]
             right = matrices.transpose(0, 2, 1) @ (left / values[:, None, :vectors])
-            right = np.linalg.qr(right)[0]  # where σ spans much, not orthogonal to rounding yet
+            right = np.linalg.qr(right)[0]  # a wide spectrum leaves them less orthogonal than rounding
             return values, _settled(left, right, values, rounding)
     except np.linalg.LinAlgError:
         pass
@@ -142,7 +142,7 @@ def _singular(
 def _settled(
     left: NDArray[np.float64], right: NDArray[np.float64], values: NDArray[np.float64], rounding: float
 ) -> Subspaces:
-    """Give copies of the vectors; NaN if their values are not apart from the others or from zero."""
+    """Return copies of the vectors; NaN if their singular values are not apart from the others or from zero."""
     count = left.shape[2]
     below = values[:, count] if count < values.shape[1] else 0.0
     last = values[:, count - 1]
@@ -159,5 +159,5 @@ def forward_spectrum(forward: NDArray[Any], groups: int = 1, vectors: int = 0) -
 
 @shared
 def feedback_spectrum(feedback: NDArray[Any], groups: int = 1, direct: bool = False, vectors: int = 0) -> Spectrum:
-    """Spectrum of B; feedback straight from the output has no groups, and no subspaces to compare with W's."""
+    """Spectrum of B; feedback straight from the output has no groups, and no subspaces to compare with those of W."""
     return decompose(feedback, 1 if direct else groups, 0 if direct else vectors)

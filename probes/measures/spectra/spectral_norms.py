@@ -1,4 +1,4 @@
-"""Singular values of the weights, and the norms that they give."""
+"""Singular values of the weights, and the norms that follow from them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _singular_values_null(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDAr
     homogeneity=1,
 )
 def singular_values(spectrum: Spectrum) -> NDArray[np.float64]:
-    """All singular values, descending; by chance, those of a Gaussian matrix of equal shape and norm.
+    """All singular values, descending. By chance: those of a Gaussian matrix of equal shape and norm.
 
     Examples
     --------

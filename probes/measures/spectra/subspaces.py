@@ -1,7 +1,7 @@
-"""Whether W and B use the same directions most: angles between the subspaces of their first singular vectors.
+"""Angles between the subspaces of the first singular vectors of W and B: whether both use the same directions most.
 
-On the output side (left vectors) these say which errors the feedback passes on, on the input side (right
-vectors) where it sends them. With groups each block has its own, as no error crosses groups.
+On the output side (left vectors) they show which errors the feedback passes on, and on the input side (right vectors)
+where it sends them. With groups each block has its own angles, because no error crosses groups.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wtdiag.probes.kernels.nulls import random_principal_angles
 from wtdiag.probes.measures.spectra.singular_values import Spectrum, Subspaces, decompose
 from wtdiag.probes.registry import probe, shared
 
-MODES = 10  # singular vectors that are compared, or all where a block has fewer
+MODES = 10  # number of singular vectors that are compared, or all if a block has fewer
 _SIDES = ("output", "input")
 
 
@@ -25,7 +25,7 @@ _SIDES = ("output", "input")
 class PrincipalAngles:
     """Principal angles between two stacks of subspaces, in degrees, and the dimension of the whole space."""
 
-    values: NDArray[np.float64]  # (block, mode), ascending in each block; empty where they mean nothing
+    values: NDArray[np.float64]  # (block, mode), ascending in each block; empty where undefined
     dimension: int
 
 
@@ -33,9 +33,10 @@ _NONE = PrincipalAngles(np.empty((0, 0)), 0)
 
 
 def principal_angles(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Angles between the subspaces that orthonormal columns span, in degrees, ascending, for stacks of both.
+    """Return the angles between the subspaces that orthonormal columns span, in degrees, ascending, for stacks of both.
 
-    By their cosines where these are below √½, by their sines elsewhere, which cosines do not resolve.
+    They follow from their cosines where these are below √½, and elsewhere from their sines, because a cosine near 1
+    does not resolve its angle.
 
     References
     ----------
@@ -63,9 +64,9 @@ def subspace_pairs(
     direct: bool = False,
     vectors: int = MODES,
 ) -> tuple[Subspaces, Subspaces] | None:
-    """Subspaces of W and of B; None where they do not compare, or where ties or zeros leave them open.
+    """Subspaces of W and of B; None if they cannot be compared, or if ties or zeros leave them undetermined.
 
-    They come with the spectra; a spectrum that was computed without them is computed again.
+    They come with the spectra. A spectrum that was computed without them is computed again.
     """
     if direct or forward.shape != feedback.shape:
         return None
@@ -119,7 +120,7 @@ def _null(angles: PrincipalAngles, largest: bool) -> tuple[float, float]:
     neutral=90,
 )
 def principal_angle_mean(angles: PrincipalAngles) -> float:
-    """Mean angle between the top singular subspaces; 0 where these are all of the space, as by chance then.
+    """Mean angle between the top singular subspaces; 0, as by chance, if these are the whole space.
 
     Examples
     --------
@@ -143,7 +144,7 @@ def principal_angle_mean(angles: PrincipalAngles) -> float:
     neutral=90,
 )
 def principal_angle_max(angles: PrincipalAngles) -> float:
-    """Largest angle between the top singular subspaces: 90° where one has a direction that the other lacks.
+    """Largest angle between the top singular subspaces; 90° if one has a direction that the other lacks.
 
     Examples
     --------

@@ -28,9 +28,9 @@ class PowerLaw:
     distance : float
         Kolmogorov-Smirnov distance between the tail and the law.
     xmin : float
-        Where the tail begins.
+        Value at which the tail begins.
     n : float
-        How many values it has.
+        Number of values in the tail.
     """
 
     alpha: float
@@ -45,15 +45,15 @@ _NONE = PowerLaw(math.nan, math.nan, math.nan, math.nan)
 def fit_power_law(logarithms: NDArray[np.float64]) -> PowerLaw:
     """Fit a power law to the tail of the values with these logarithms.
 
-    For each xmin among the values, but the largest, alpha = 1 + n / Σ ln(λᵢ / xmin) over the n values λᵢ ≥ xmin;
-    of these the one whose distance D = maxᵢ |1 − (λᵢ / xmin)^(1 − alpha) − i / n|, i = 0, ..., n − 1, is least
-    (as in the authors' code; the smaller xmin of two that are equal). D at a few of a tail's values bounds it
-    from below, so most tails are never gone through, and the result is that of a search over all.
+    Each value except the largest is tried as xmin, with alpha = 1 + n / Σ ln(λᵢ / xmin) over the n values λᵢ ≥ xmin.
+    The fit is the law with the smallest distance D = maxᵢ |1 − (λᵢ / xmin)^(1 − alpha) − i / n|, i = 0, ..., n − 1, as
+    in the authors' code; of two equal distances, the smaller xmin wins. D at a few values of a tail bounds D from
+    below, so most tails need not be searched, and the result is still that of a search over all.
 
     Parameters
     ----------
     logarithms
-        ln λ, in any order. With fewer than two different values there is no tail: all NaN.
+        ln λ, in any order. With fewer than two different values there is no tail, and all fields are NaN.
 
     References
     ----------
@@ -105,19 +105,19 @@ def _fit(spectrum: Spectrum) -> PowerLaw:
 
 @shared
 def forward_tail(forward_spectrum: Spectrum) -> PowerLaw:
-    """Power law in W's tail."""
+    """Power law of W's tail."""
     return _fit(forward_spectrum)
 
 
 @shared
 def feedback_tail(feedback_spectrum: Spectrum) -> PowerLaw:
-    """Power law in B's tail."""
+    """Power law of B's tail."""
     return _fit(feedback_spectrum)
 
 
 @lru_cache(maxsize=256)
 def _random_tails(rows: int, columns: int, blocks: int) -> tuple[tuple[float, float], ...]:
-    """Mean and standard deviation of each field of the laws fitted to Gaussian matrices of norm 1."""
+    """Return mean and standard deviation of each field of the laws fitted to Gaussian matrices of norm 1."""
     with np.errstate(divide="ignore"):
         logarithms = 2 * np.log(random_spectra(rows, columns, blocks))
     laws = np.array([astuple(fit_power_law(draw[np.isfinite(draw)])) for draw in logarithms])
@@ -153,10 +153,10 @@ _ABOUT: dict[str, Any] = {
     bounds=(1, math.inf),
 )
 def power_law_alpha(tail: PowerLaw) -> float:
-    """Exponent of the eigenvalues λ of WWᵀ: 2 to 4 is called heavy-tailed, random entries have more.
+    """Exponent of the tail of WWᵀ's eigenvalues λ: 2 to 4 is called heavy-tailed, and random entries have more.
 
-    A fit to few values means little: look at n and the distance too. As Martin and Mahoney 2021,
-    arXiv:1810.01075; convolutions unfolded to (out, in·kh·kw), per group.
+    A fit to few values means little, so look at n and at the distance too. The measure is that of Martin and Mahoney
+    2021, arXiv:1810.01075; convolutions are unfolded to (out, in·kh·kw), per group.
 
     Examples
     --------
@@ -169,7 +169,7 @@ def power_law_alpha(tail: PowerLaw) -> float:
 
 
 @probe(
-    long_name="Kolmogorov-Smirnov distance of the tail of the {side} weights' spectrum to its power law",
+    long_name="Kolmogorov-Smirnov distance between the tail of the {side} weights' spectrum and its power law",
     equation=f"D = maxᵢ |F(λᵢ) − i/n|, {_LAW}",
     null=lambda spectrum: _null(spectrum, 1),
     **_ABOUT,
@@ -214,7 +214,7 @@ def power_law_xmin(tail: PowerLaw) -> float:
     **_ABOUT,
 )
 def power_law_n(tail: PowerLaw) -> float:
-    """How many eigenvalues the tail has.
+    """Count of the eigenvalues in the tail.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How far feedback weights point away from forward weights."""
+"""Angle between the feedback weights and the forward weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wtdiag.probes.measures.weights.units import by_unit
 from wtdiag.probes.registry import declare, probe, shared
 
 declare(
-    forward="weights W, a row for each output unit; of a transposed convolution, for each input",
+    forward="weights W, with one row for each output unit; in a transposed convolution, for each input unit",
     feedback="weights B that carried the error, in W's shape unless they come straight from the output",
     groups="number of groups of a convolution",
     transposed="whether the layer is a transposed convolution",
@@ -24,9 +24,9 @@ declare(
 def weight_comparison(
     forward: NDArray[Any], feedback: NDArray[Any], groups: int = 1, transposed: bool = False, direct: bool = False
 ) -> Comparison:
-    """Compare W with B, a row for each output unit.
+    """Comparison of W with B, with one row for each output unit.
 
-    Feedback that comes straight from the output has no entry of W to compare with.
+    The entries of feedback that comes straight from the output do not correspond to entries of W.
     """
     if direct or forward.shape != feedback.shape:
         return compare(forward, feedback, comparable=False)

@@ -1,4 +1,4 @@
-"""Whether errors that the feedback carries lead downhill."""
+"""A test whether the errors that the feedback carries lead downhill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wtdiag.probes.registry import probe
 
 
 def _blocks(weight: NDArray[Any], groups: int) -> tuple[NDArray[np.float64], float]:
-    """Lay out as (block, row, column), divided by a power of two near the largest entry; NaN if not finite."""
+    """Return the weight as (block, row, column), divided by a power of two, and that power; NaN if not finite."""
     largest = float(np.max(np.abs(weight)))
     if not math.isfinite(largest):
         return np.empty((0, 0, 0)), math.nan
@@ -48,10 +48,10 @@ def _null(
 def descent_eigenvalue(forward: NDArray[Any], feedback: NDArray[Any], groups: int = 1, direct: bool = False) -> float:
     """Smallest real part of the eigenvalues that BᵀW and WBᵀ share, in squared weights.
 
-    The feedback leads every error e downhill if eᵀWBᵀe > 0, and never does so where an eigenvalue's real part is
-    negative: positive is necessary, and sufficient where WBᵀ is symmetric. The smaller of the two products leaves
-    out the zeros that the larger one has by its shape. NaN where W and B do not compare or are not finite;
-    values within rounding of zero are zero.
+    The feedback leads every error e downhill if eᵀWBᵀe > 0 for all e. A positive value is necessary for this, and it is
+    sufficient if WBᵀ is symmetric. The smaller of the two products is used, which lacks the zeros that the larger one
+    has by its shape. The value is NaN if W and B cannot be compared or are not finite, and zero if it is zero to
+    rounding.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How much of the forward weights the feedback weights carry, and what is left between them."""
+"""Gain of the feedback weights along the forward weights, and the distance between the two."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wtdiag.probes.registry import probe
 
 
 def _gain_null(weight_comparison: Comparison, norm_ratio: float) -> tuple[float, float]:
-    """0 ± ratio / √size: the cosine of independent Gaussian arrays has variance 1 / size."""
+    """Return 0 and ratio / √size: the cosine of independent Gaussian arrays has variance 1 / size."""
     return 0.0, norm_ratio / math.sqrt(weight_comparison.size) if weight_comparison.size else math.nan
 
 
@@ -26,7 +26,7 @@ def _gain_null(weight_comparison: Comparison, norm_ratio: float) -> tuple[float,
     scale="log",
 )
 def weight_gain(weight_comparison: Comparison, norm_ratio: float) -> float:
-    """Multiple of W that is closest to B: 1 where B is W plus something orthogonal, negative beyond 90°.
+    """Multiple of W that is closest to B: 1 if B is W plus something orthogonal to it, and negative beyond 90°.
 
     Examples
     --------
@@ -40,14 +40,14 @@ def weight_gain(weight_comparison: Comparison, norm_ratio: float) -> float:
 
 @probe(
     units="1",
-    long_name="distance between feedback and forward weights over the norm of the latter",
+    long_name="distance between feedback and forward weights, relative to the norm of the forward weights",
     equation="‖B − W‖ / ‖W‖",
     reference="Golub and Van Loan 2013, Matrix Computations, section 2.3",
     null=lambda weight_comparison, norm_ratio: relative_distance_null(weight_comparison, norm_ratio),
     subject="feedback",
 )
 def relative_distance(weight_comparison: Comparison, norm_ratio: float) -> float:
-    """Frobenius norm of B − W relative to W's; by chance, for the norms that W and B have.
+    """Frobenius norm of B − W relative to that of W. By chance: for random directions and these norms of W and B.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How large the weights are."""
+"""Norms of the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REFERENCE = "Golub and Van Loan 2013, Matrix Computations, section 2.3"
     homogeneity=1,
 )
 def forward_norm(weight_comparison: Comparison) -> float:
-    """Root of the sum of W's squared entries.
+    """Square root of the sum of the squared entries of W.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def forward_norm(weight_comparison: Comparison) -> float:
     homogeneity=1,
 )
 def feedback_norm(weight_comparison: Comparison) -> float:
-    """Root of the sum of B's squared entries.
+    """Square root of the sum of the squared entries of B.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def feedback_norm(weight_comparison: Comparison) -> float:
 
 @probe(
     units="1",
-    long_name="norm of the feedback over that of the forward weights",
+    long_name="norm of the feedback weights over that of the forward weights",
     equation="‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     null=lambda weight_comparison: norm_ratio_null(weight_comparison),
@@ -66,7 +66,7 @@ def feedback_norm(weight_comparison: Comparison) -> float:
     scale="log",
 )
 def norm_ratio(forward_norm: float, feedback_norm: float) -> float:
-    """Ratio of the Frobenius norms of B and W; by chance, for entries of equal variance.
+    """Frobenius norm of B over that of W. By chance: for entries of equal variance.
 
     Examples
     --------

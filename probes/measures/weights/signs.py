@@ -1,4 +1,4 @@
-"""Whether feedback weights have the signs of the forward weights."""
+"""Agreement between the signs of the feedback weights and those of the forward weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wtdiag.probes.registry import probe
     entrywise=True,
 )
 def sign_agreement(weight_comparison: Comparison) -> float:
-    """Fraction of entries in which W and B have the same sign; an entry that is zero in either has none.
+    """Fraction of the entries in which W and B have the same sign, among those that are zero in neither.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def sign_agreement(weight_comparison: Comparison) -> float:
     entrywise=True,
 )
 def weighted_sign_agreement(weight_comparison: Comparison) -> float:
-    """Share of W's absolute weight that has B's sign; by chance, for W as it is and random signs in B.
+    """Share of the sum of |W| over entries that have the sign of B. By chance: for random signs in B.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""How far feedback weights point away from forward weights, one output unit at a time.
+"""Angles between the feedback weights and the forward weights of each output unit.
 
-An output unit's weights are its row of a dense layer, its filter in a convolution.
+The weights of an output unit are its row in a dense layer, and its filter in a convolution.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 def by_unit(weight: Array, groups: int = 1, transposed: bool = False) -> Array:
-    """Lay a weight of any rank out as (output unit, its weights).
+    """Return a weight with any number of axes as (output unit, weights of the unit).
 
     Examples
     --------
@@ -34,7 +34,7 @@ def by_unit(weight: Array, groups: int = 1, transposed: bool = False) -> Array:
 
 @shared
 def unit_angle_quartiles(weight_comparison: Comparison) -> NDArray[np.float64]:
-    """Quartiles of the angle between W and B in each output unit, in degrees; units without weights do not count."""
+    """Quartiles over output units of the angle between W and B, in degrees; units of zero weights do not count."""
     angles = np.sort(weight_comparison.row_angles)  # NaN last
     count = np.count_nonzero(~np.isnan(angles))
     if not count:
@@ -63,7 +63,7 @@ _REFERENCE = "Lillicrap et al. 2014, arXiv:1411.0247"
     entrywise=True,
 )
 def unit_angle_lower_quartile(unit_angle_quartiles: NDArray[np.float64]) -> float:
-    """Angle that a quarter of the output units stay below.
+    """Angle below which a quarter of the output units lie.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def unit_angle_lower_quartile(unit_angle_quartiles: NDArray[np.float64]) -> floa
     entrywise=True,
 )
 def unit_angle_median(unit_angle_quartiles: NDArray[np.float64]) -> float:
-    """Median of the output units' angles; unlike the whole matrix's, no unit counts more for being large.
+    """Median of the output units' angles, in which large units count no more than small ones.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def unit_angle_median(unit_angle_quartiles: NDArray[np.float64]) -> float:
     entrywise=True,
 )
 def unit_angle_upper_quartile(unit_angle_quartiles: NDArray[np.float64]) -> float:
-    """Angle that a quarter of the output units exceed.
+    """Angle above which a quarter of the output units lie.
 
     Examples
     --------
