@@ -1,5 +1,6 @@
-"""From snapshots to one labelled dataset.
+"""The analysis of a run: one labelled dataset of the measures of all its snapshots.
 
-`survey` measures a snapshot, `analyze` a run, `derive` what follows over steps and layers, `cluster` shares the work,
-and `view` is how detectors read the result.
+`survey` measures a snapshot and `analyze` a run; `derive` adds what follows over steps and layers, and `costs` defines
+the attribution. `cluster` spreads the work over a dask cluster. `layout` and `reading` interpret the result, and `view`
+presents it to detectors.
 """

@@ -1,6 +1,6 @@
-"""From a run directory to one labelled dataset of everything that the probes measure.
+"""Analysis of a run directory: one labelled dataset of everything that the probes measure.
 
-Here, and nowhere else, arrays get their dims, coordinates, units and chance levels.
+This is the only place where arrays receive their dims, coordinates, units and chance levels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from wtdiag.probes.records.netcdf import read_dataset, write_dataset
 from wtdiag.probes.records.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path
 
 Attribution = Callable[[int], Mapping[str, tuple[float, float]]]
-"""Gives for a step, by layer, what its feedback costs: degrees, and share of backprop's decrease of the loss."""
+"""Function that returns for a step, by layer, what the feedback costs: an angle in degrees, and a share of the decrease
+of the loss under backprop."""
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
@@ -45,43 +46,45 @@ def analyze(
 ) -> xr.Dataset:
     """Measure every layer of every snapshot of a run.
 
-    Snapshots are read one after the other, so memory does not grow with their number; the layers of one
-    are measured side by side.
+    Snapshots are read one after the other, so memory does not grow with their number. The layers of a snapshot are
+    measured in parallel.
 
     Parameters
     ----------
     run
-        As `probes.records.schema.open_run` gives it.
+        As `probes.records.schema.open_run` returns it.
     probes
-        Names of `probes.PROBES`, to measure these alone; by default all but the slow, and without ``signals`` those
-        that need nothing but weights, then the attribution and what `diagnostics.analysis.derive` makes of all these.
+        Names from `probes.PROBES`, of which only these are measured. By default all probes but the slow ones are
+        measured, or without ``signals`` those that need only weights; the attribution follows, and then the measures
+        that `diagnostics.analysis.derive` derives from them.
     signals
-        Gives for a step, by layer, what the probes' parameters name beside the weights. A layer may lack some.
+        Function that returns for a step, by layer, what the parameters of probes name besides the weights. A layer may
+        lack some of it.
     attribution
-        Gives for a step, by layer, what its feedback costs. Asked for the first, middle and last of the
-        snapshots whose weights are finite.
+        Function that returns for a step, by layer, what the feedback costs. It is called for the first, the middle and
+        the last of the snapshots whose weights are finite.
     progress
-        Wraps the steps that are gone through, as `rich.progress.track` does.
+        Wrapper of the steps that shows progress, such as `rich.progress.track`.
     scheduler
-        Address of a dask cluster, such as ``tcp://host:8786``, that does the same work, a snapshot at a time; by
-        default threads do. Its workers read the run directory themselves, so they need the same file system;
+        Address of a dask cluster, such as ``tcp://host:8786``, that does the same work, one snapshot at a time; by
+        default threads do it. The workers read the run directory themselves, so they need the same file system;
         ``signals`` and ``attribution`` are pickled for them.
     fixed
-        Tells of a layer whether its feedback does not learn, where the snapshots do not say so themselves.
+        Function that says of a layer whether its feedback does not learn, if the snapshots do not say so themselves.
 
     Returns
     -------
     Dataset
-        Dims (step, layer, mode), layers in forward order, NaN where a layer has no value or fewer modes. Each
-        probe is a variable with all that is known of it (`probes.Measure`) as attributes; beside it, where it
-        has a chance level, ``<probe>_null`` and ``<probe>_null_sd`` are its mean and standard deviation. Where
-        signals failed, the attribute ``failures`` tells why, as JSON by step.
+        The dims are (step, layer, mode), with layers in forward order, and NaN where a layer has no value or fewer
+        modes. Each probe is a variable whose attributes describe it (`probes.Measure`). If it has a chance level,
+        ``<probe>_null`` and ``<probe>_null_sd`` are the mean and the standard deviation by chance. If signals failed,
+        the attribute ``failures`` says why, as JSON by step.
 
     Raises
     ------
     InputError
-        If the run has no snapshots or one that is not whole, the layers are not the same in all, a probe is
-        not known, one needs signals and there are none or they fail at every step, or the cluster cannot be used.
+        If the run has no snapshots, a snapshot is incomplete or has other layers than the rest, a probe is not known or
+        needs signals that are missing or fail at every step, or the cluster cannot be used.
 
     Examples
     --------
@@ -99,7 +102,7 @@ def analyze(
     steps = [int(step) for step in run.steps]
     if not steps:
         raise InputError(f"{run.path}: holds no snapshots; expected at least one")
-    # The newest snapshot: the layers' order and which of them carry an error are known only after the first batch.
+    # From the newest snapshot, because the order of layers, and which carry error, are known only after a first batch.
     layers = _facts(snapshot_path(run.path, steps[-1]))
     used = None if all(probe.needs <= _WEIGHTS for probe in chosen) else signals
     survey = Survey(run.path.resolve(), tuple(probe.name for probe in chosen), tuple(layers), used)
@@ -117,7 +120,7 @@ def analyze(
 
 
 def write_analysis(analysis: xr.Dataset, path: str | os.PathLike[str]) -> None:
-    """Write what `analyze` gave to a netCDF-4 file, atomically.
+    """Write an analysis to a netCDF-4 file, atomically.
 
     Raises
     ------
@@ -128,12 +131,12 @@ def write_analysis(analysis: xr.Dataset, path: str | os.PathLike[str]) -> None:
 
 
 def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Read what `write_analysis` wrote; the file may come from anyone.
+    """Read the analysis that `write_analysis` wrote; the file may come from anyone.
 
     Raises
     ------
     InputError
-        If there is none, or it does not hold numbers over step and layer.
+        If there is no such file, or it does not hold numbers over step and layer.
     """
     if not (path := Path(path)).exists():
         raise InputError(f"{path}: there is no analysis; expected one, as `wtdiag analyze {path.parent}` writes it")
@@ -151,8 +154,8 @@ def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
             raise InputError(f"{path}: {coordinate} holds {values.dtype}; expected texts")
     for name, measure in analysis.data_vars.items():
         if not set(measure.dims) <= {"step", "layer", "mode"} or measure.dtype.kind not in "fiu":
-            found = f"{measure.dtype} over ({', '.join(map(str, measure.dims))})"
-            raise InputError(f"{path}: {name} holds {found}; expected numbers over step, layer and mode")
+            content = f"{measure.dtype} over ({', '.join(map(str, measure.dims))})"
+            raise InputError(f"{path}: {name} holds {content}; expected numbers over step, layer and mode")
         if not str(name).endswith(NULLS) and "step" not in measure.dims:
             raise InputError(f"{path}: {name} lacks the dim step")
     return complete(analysis)
@@ -172,7 +175,7 @@ def _choose(names: Sequence[str] | None, with_signals: bool) -> list[Probe]:
 
 
 def _facts(path: Path) -> dict[str, dict[str, Any]]:
-    """Read what a snapshot tells of each layer, in forward order."""
+    """Read the facts of each layer from a snapshot, in forward order."""
     with open_snapshot(path) as file:
         return {name: read_facts(file, name) for name in layer_names(file)}
 
@@ -224,7 +227,7 @@ def _dataset(
 def _attributed(
     costs: Mapping[int, Mapping[str, tuple[float, float]]], steps: Sequence[int], layers: Iterable[str]
 ) -> dict[str, xr.Variable]:
-    """Lay the attribution out, NaN at the steps that it was not measured at."""
+    """Return the variables of the attribution, with NaN at the steps where it was not measured."""
     table = [[dict(zip(COSTS, costs.get(step, {}).get(layer, ()), strict=False)) for layer in layers] for step in steps]
     return {name: _variable(table, name, (), 0, each.attrs) for name, each in COSTS.items()}
 
@@ -232,7 +235,7 @@ def _attributed(
 def _variable(
     table: Sequence[Sequence[Values]], name: str, dims: tuple[str, ...], modes: int, attrs: Mapping[str, Any]
 ) -> xr.Variable:
-    """Lay one measure out over (step, layer, ...), NaN where a layer has none or fewer modes."""
+    """Return one measure over (step, layer, ...), with NaN where a layer has no value or fewer modes."""
     data = np.full((len(table), len(table[0]), *(modes for _ in dims)), np.nan)
     for i, row in enumerate(table):
         for j, values in enumerate(row):

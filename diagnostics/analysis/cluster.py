@@ -1,4 +1,4 @@
-"""Hand the snapshots of a run to a dask cluster."""
+"""A dask cluster that measures the snapshots of a run."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from wtdiag.probes.errors import InputError
 T = TypeVar("T")
 
 CONNECT_SECONDS = 5
-WORKER_SECONDS = 60  # a batch system starts them when it has room
+WORKER_SECONDS = 60  # a batch system starts workers only when it has room
 
 Each = Callable[[Callable[[int], T], Sequence[int]], Iterator[T]]
-"""Like the builtin `map` with a function of the step."""
+"""The type of the builtin `map` for a function of the step."""
 
 
 @contextmanager
 def cluster(address: str) -> Iterator[Each[Any]]:
-    """Give a `map` that calls a function of the step on the workers of a dask scheduler.
+    """Provide a `map` that calls a function of the step on the workers of a dask scheduler.
 
-    The function is pickled once. A worker process keeps what the function made of itself, such as a rebuilt network,
-    from one step to the next, and takes one step at a time. Results come in the order of the steps.
+    The function is pickled once. A worker process keeps its state, such as a rebuilt network, from one step to the
+    next, and takes one step at a time. Results come in the order of the steps.
 
     Parameters
     ----------
     address
-        Of the scheduler: ``tcp://host:port`` or ``tls://host:port``.
+        Address of the scheduler: ``tcp://host:port`` or ``tls://host:port``.
 
     Raises
     ------
     InputError
-        If the address is none, no scheduler answers, there are no workers, or a worker is lost or cannot load the
-        function; whatever the function raises.
+        If ``address`` is not an address, no scheduler answers, there are no workers, or a worker is lost or cannot load
+        the function. Errors of the function are passed on.
 
     Examples
     --------
@@ -46,10 +46,10 @@ def cluster(address: str) -> Iterator[Each[Any]]:
     ...     pass
     Traceback (most recent call last):
     ...
-    wtdiag.probes.errors.InputError: scheduler: 'localhost' is no address; expected tcp://HOST:PORT
+    wtdiag.probes.errors.InputError: scheduler: 'localhost' is not an address; expected tcp://HOST:PORT
     """
     _check(address)
-    import distributed  # slow to load, and only for those who have a cluster
+    import distributed  # loaded only when needed, because it is slow to load
 
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
@@ -57,13 +57,13 @@ def cluster(address: str) -> Iterator[Each[Any]]:
         raise InputError(f"scheduler: {address!r} cannot be reached ({_line(error)})") from error
 
     def each(function: Callable[[int], T], steps: Sequence[int]) -> Iterator[T]:
-        # Dask's own pickle: what a user's script defines goes along.
+        # Dask's own pickle includes what a user's script defines.
         pickled = distributed.protocol.pickle.dumps(function)  # type: ignore[no-untyped-call]
         futures = client.map(_at, steps, token=secrets.token_hex(8), pickled=pickled, pure=False)
         for step, future in zip(steps, futures, strict=True):
             try:
                 yield future.result()
-            # Killed or unreachable workers, a scheduler that went away, workers without wtdiag.
+            # A worker was killed, is unreachable or lacks wtdiag, or the scheduler has gone.
             except (distributed.scheduler.KilledWorker, asyncio.CancelledError, OSError, ImportError) as error:
                 raise InputError(f"scheduler: {address!r} lost step {step} ({_line(error)})") from error
 
@@ -80,8 +80,8 @@ _kept: dict[str, Callable[[int], Any]] = {}
 
 
 def _at(step: int, token: str, pickled: bytes) -> Any:
-    """Call the function on a worker."""
-    with _lock:  # its network holds the weights of one step
+    """Call the pickled function on a worker."""
+    with _lock:  # because the function's network holds the weights of one step
         if token not in _kept:
             _kept.clear()
             _kept[token] = pickle.loads(pickled)
@@ -95,7 +95,7 @@ def _check(address: str) -> None:
     except ValueError:
         whole = False
     if not whole:
-        raise InputError(f"scheduler: {address!r} is no address; expected tcp://HOST:PORT")
+        raise InputError(f"scheduler: {address!r} is not an address; expected tcp://HOST:PORT")
 
 
 def _line(error: BaseException) -> str:

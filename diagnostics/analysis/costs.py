@@ -1,4 +1,4 @@
-"""What a layer's feedback costs, as the network tells when exact feedback takes its place from the top down."""
+"""Costs of a layer's feedback, measured by putting exact feedback in its place from the top layer down."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from wtdiag.probes import Measure
 
-_REFERENCE = "wtdiag: exact feedback from the top down, a layer at a time"
+_REFERENCE = "wtdiag: exact feedback from the top down, one layer at a time"
 
 COSTS = {
     each.name: each
@@ -14,8 +14,8 @@ COSTS = {
         Measure(
             name="attribution_angle",
             units="degree",
-            long_name="what the layer's feedback adds to the error angle at the first layer",
-            equation="∠(δ, δ*) with W for B in layers > l, less the same with W for B in layers ≥ l",
+            long_name="angle that the layer's feedback adds to the error angle at the first layer",
+            equation="∠(δ, δ*) with W for B in layers > l − ∠(δ, δ*) with W for B in layers ≥ l",
             reference=_REFERENCE,
             subject="feedback",
             bounds=(-180, 180),

@@ -1,4 +1,4 @@
-"""What follows from measurements over snapshots and layers: gains over growth, norm ratios and angles over depth."""
+"""Measures derived from others over snapshots and layers: gain over growth, norm ratios and angles over depth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wtdiag.probes import Measure
 from wtdiag.probes.discovery import enter
 
 MOVED = 0.05
-"""Smallest relative change of ‖W‖ over which a slope means something."""
+"""Smallest relative change of ‖W‖ over which a slope is meaningful."""
 
 Array = NDArray[np.float64]
 
@@ -27,16 +27,16 @@ Function = Callable[[xr.Dataset], Array]
 
 @dataclass(frozen=True, kw_only=True)
 class Derived(Measure):
-    """A measure that follows from others.
+    """A measure that is derived from others.
 
     Attributes
     ----------
     sources : tuple of str
-        Measures that it takes.
+        Names of the measures from which it is derived.
     dims : tuple of str
         ("step", "layer"), or ("step",).
     function : callable
-        Gives its values of an analysis that has the sources.
+        Function that returns its values for an analysis that holds the sources.
     """
 
     sources: tuple[str, ...]
@@ -44,7 +44,7 @@ class Derived(Measure):
     function: Function
 
     def __call__(self, analysis: xr.Dataset) -> xr.DataArray:
-        """Make it of an analysis."""
+        """Return the measure for an analysis."""
         coords = {dim: analysis[dim] for dim in self.dims if dim in analysis.coords}
         return xr.DataArray(self.function(analysis), coords, self.dims, attrs=self.attrs)
 
@@ -55,9 +55,9 @@ DERIVED: dict[str, Derived] = {}
 def derived(
     *sources: str, dims: tuple[str, ...] = ("step", "layer"), **known: Any
 ) -> Callable[[Function], Callable[[xr.Dataset], xr.DataArray]]:
-    """Enter in `DERIVED` what makes a measure of others, under the function's name; what it gives is then labelled.
+    """Register a derived measure in `DERIVED` under the function's name; the function then returns labelled values.
 
-    `Derived` and `probes.Measure` tell what the arguments are.
+    The arguments are the attributes of `Derived` and `probes.Measure`.
     """
 
     def register(function: Function) -> Callable[[xr.Dataset], xr.DataArray]:
@@ -70,7 +70,7 @@ def derived(
 
 
 def derive(analysis: xr.Dataset) -> xr.Dataset:
-    """Return an analysis with every measure of `DERIVED` that it has the sources of.
+    """Return an analysis with every measure of `DERIVED` whose sources it holds.
 
     Examples
     --------
@@ -95,16 +95,16 @@ def derive(analysis: xr.Dataset) -> xr.Dataset:
     neutral=0,
 )
 def gain_elasticity(analysis: xr.Dataset) -> Array:
-    """Measure how the gain of each layer's feedback follows the size of its weights: d log|gain| / d log‖W‖.
+    """Elasticity of the gain of each layer's feedback in the norm of its weights: d log|gain| / d log‖W‖.
 
-    The slope of the least-squares line of log|gain| over log‖W‖ through the snapshots up to each step; those where
-    either is zero or not finite are passed over. NaN with fewer than three, or where ‖W‖ moved by less than 5 %:
-    its largest over its smallest value. Above 0 the feedback outgrows the weights that it should be like.
+    It is the slope of the least-squares line of log|gain| over log‖W‖ through the snapshots up to each step, without
+    those where either is zero or not finite. It is NaN with fewer than three snapshots, or if the largest ‖W‖ is less
+    than 5 % above the smallest. Above 0, the feedback outgrows the weights that it should match.
 
     Parameters
     ----------
     analysis
-        With ``weight_gain`` = ⟨B, W⟩ / ⟨W, W⟩ and ``forward_norm`` = ‖W‖ over (step, layer).
+        It holds ``weight_gain`` = ⟨B, W⟩ / ⟨W, W⟩ and ``forward_norm`` = ‖W‖ over (step, layer).
 
     Returns
     -------
@@ -144,15 +144,16 @@ def gain_elasticity(analysis: xr.Dataset) -> Array:
     neutral=0,
 )
 def log_norm_ratio_sum(analysis: xr.Dataset) -> Array:
-    """Sum the logarithms of the norm ratios of all layers: Σ log(‖B‖ / ‖W‖).
+    """Sum of the logarithms of the norm ratios of all layers: Σ log(‖B‖ / ‖W‖).
 
-    Over the layers that carry error through a B of W's shape. What no angle shows: above 0 errors grow on their way
-    down, below 0 they vanish. NaN where one of these has no value at the step or there are none; -∞ where one is zero.
+    The sum is over the layers that carry error through a B of W's shape. It shows what no angle does: above 0, errors
+    grow on their way down, and below 0 they vanish. It is NaN if one of these layers has no value at the step or there
+    is no such layer, and −∞ if a norm ratio is zero.
 
     Parameters
     ----------
     analysis
-        With ``norm_ratio`` over (step, layer) and the coordinates that `diagnostics.analysis.analyze` gives.
+        It holds ``norm_ratio`` over (step, layer) and the coordinates of `diagnostics.analysis.analyze`.
 
     Returns
     -------
@@ -173,7 +174,7 @@ def log_norm_ratio_sum(analysis: xr.Dataset) -> Array:
 @derived(
     "error_angle_local",
     units="degree",
-    long_name="error angle that the local angles of the layers above would make by themselves",
+    long_name="error angle that the local angles of the layers above would add up to by themselves",
     equation="arccos Π cos ∠(Bᵀδ, Wᵀδ)",
     reference="wtdiag: the product law over the layers above",
     subject="signal",
@@ -181,17 +182,17 @@ def log_norm_ratio_sum(analysis: xr.Dataset) -> Array:
     neutral=90,
 )
 def error_angle_product(analysis: xr.Dataset) -> Array:
-    """Predict the error angle from the local angles of the layers above: arccos Π cos(local angle).
+    """Error angle predicted from the local angles of the layers above: arccos Π cos(local angle).
 
-    At layer l the product is over the layers above it in forward order that carry error, as if what each adds were
-    perpendicular to what it got; 0° at the last layer. To be held against ``error_angle``. Where the error has
-    several ways down, as around a residual block, forward order is an approximation. NaN below a layer without a
-    local angle, and below direct feedback, through which no error passes from layer to layer.
+    At layer l, the product is over the layers above it, in forward order, that carry error, as if what each layer adds
+    were perpendicular to what it receives. At the last layer the angle is 0°. Compare it with ``error_angle``. If the
+    error has several ways down, as around a residual block, forward order is an approximation. The angle is NaN below
+    a layer without a local angle, and below direct feedback, through which no error passes from layer to layer.
 
     Parameters
     ----------
     analysis
-        With ``error_angle_local`` over (step, layer) and the coordinates that `diagnostics.analysis.analyze` gives.
+        It holds ``error_angle_local`` over (step, layer) and the coordinates of `diagnostics.analysis.analyze`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How an analysis is laid out: which of its variables are measures, and what its coordinates say of the layers."""
+"""The layout of an analysis: which variables are measures, and what the coordinates say about the layers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 NULLS = ("_null", "_null_sd")
-"""Ends of the names of variables that tell what a measure is by chance."""
+"""Endings of the names of variables that hold the chance level of a measure."""
 
 
 def measures(analysis: xr.Dataset) -> list[str]:
-    """Names of the measures in an analysis, without their null expectations."""
+    """Return the names of the measures in an analysis, without their chance levels."""
     return [str(name) for name in analysis.data_vars if not str(name).endswith(NULLS)]
 
 
 def flag(analysis: xr.Dataset, name: str, *, default: bool = False) -> NDArray[np.bool_]:
-    """Return one truth per layer, as a coordinate says; ``default`` where the analysis does not say."""
+    """Return the boolean coordinate of the layers with this name; ``default`` if the analysis has none."""
     coordinate = analysis.coords.get(name)
     if coordinate is None or coordinate.dims != ("layer",) or coordinate.dtype.kind not in "biu":
         return np.full(analysis.sizes["layer"], default)
@@ -24,12 +24,12 @@ def flag(analysis: xr.Dataset, name: str, *, default: bool = False) -> NDArray[n
 
 
 def carrying(analysis: xr.Dataset) -> NDArray[np.bool_]:
-    """Which layers carry error: all, where the analysis does not say."""
+    """Return which layers carry error; all of them if the analysis does not say."""
     return flag(analysis, "carries_error", default=True)
 
 
 def last_measured(analysis: xr.Dataset) -> int:
-    """Index of the last snapshot with any finite measure, or of the last one: a diverged run ends in NaN."""
+    """Return the index of the last snapshot with a finite measure, as a diverged run ends in NaN; else of the last."""
     finite = np.zeros(analysis.sizes["step"], dtype=bool)
     for name in measures(analysis):
         measure = analysis[name]

@@ -1,4 +1,4 @@
-"""What an analysis says of its measures, what they mean and where; and what analyses of former days leave out."""
+"""What the variables of an analysis mean, also of an analysis that an earlier version wrote without saying so."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from wtdiag.diagnostics.analysis.layout import NULLS, carrying, measures
 from wtdiag.probes import PROBES, Measure
 from wtdiag.probes.measure import from_attrs
 
-# Of analyses that do not say so themselves yet: a variable's present name, and rules whose feedback does not learn.
+# For analyses of earlier versions: the present names of variables, and the rules whose feedback does not learn.
 _FORMER = {"log_gain_sum": "log_norm_ratio_sum"}
 _FIXED = frozenset({"bp", "brsf", "dfa", "drtp", "fa", "frsf", "usf"})
 
 
 def known() -> Mapping[str, Measure]:
-    """Return all measures that an analysis can hold, by name: probes, what is derived from them, and costs."""
+    """Return all measures that an analysis can hold, by name: probes, derived measures and costs."""
     return {**PROBES, **DERIVED, **COSTS}
 
 
 def measure_of(name: str) -> str:
-    """Return the measure whose null expectation a variable is, or else the variable itself.
+    """Return the name of the measure whose chance level a variable holds, or else the name of the variable.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def measure_of(name: str) -> str:
 
 
 def about(variable: xr.DataArray) -> Measure:
-    """Return what is known of a variable of an analysis: as its attributes say, or else as it is defined.
+    """Return the description of a variable of an analysis: that in its attributes, or else its definition.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def about(variable: xr.DataArray) -> Measure:
 
 
 def complete(analysis: xr.Dataset) -> xr.Dataset:
-    """Return an analysis that says what those of today say, whenever it was made."""
+    """Return an analysis with all that the present version writes, whichever version wrote it."""
     analysis = analysis.rename({old: new for old, new in _FORMER.items() if old in analysis and new not in analysis})
     names = [name for name in measures(analysis) if name in known()]
     analysis = analysis.assign({name: analysis[name].assign_attrs(about(analysis[name]).attrs) for name in names})
@@ -60,21 +60,21 @@ def complete(analysis: xr.Dataset) -> xr.Dataset:
 
 
 def meaningful(analysis: xr.Dataset, measure: str) -> NDArray[np.bool_]:
-    """In which layers a measure means something: where it is about feedback, in those that carry error."""
+    """Return the layers in which a measure is meaningful: those that carry error, if it is about feedback, or all."""
     if about(analysis[measure]).subject == "feedback":
         return carrying(analysis)
     return np.ones(analysis.sizes["layer"], dtype=bool)
 
 
 def predictions(analysis: xr.Dataset) -> dict[str, str]:
-    """Return by measure the variable of an analysis that tells its value at the feedback's fixed point."""
-    found = {about(analysis[name]).predicts: name for name in measures(analysis)}
-    order = dict.fromkeys([*map(str, analysis.data_vars), *found])
-    return {name: found[name] for name in order if name and name in found}
+    """Return by measure the variable of an analysis that predicts its value at the feedback's fixed point."""
+    predicting = {about(analysis[name]).predicts: name for name in measures(analysis)}
+    order = dict.fromkeys([*map(str, analysis.data_vars), *predicting])
+    return {name: predicting[name] for name in order if name and name in predicting}
 
 
 def _rule(analysis: xr.Dataset, layer: str) -> str:
-    """Name the rule of a layer, as the attributes tell it."""
+    """Return the name of a layer's rule, from the attributes."""
     name = analysis.attrs.get("rule")
     if name != "mixed":
         return str(name)

@@ -1,4 +1,4 @@
-"""Measure one snapshot: every probe on every layer, the layers side by side."""
+"""Survey of one snapshot: every probe on every layer, with the layers in parallel."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from wtdiag.probes.measures.spectra.subspaces import MODES
 from wtdiag.probes.records.schema import layer_names, open_snapshot, read_layer, snapshot_path
 
 Signals = Callable[[int], Mapping[str, Mapping[str, Any]]]
-"""Gives for a step, by layer, what probes measure beside the weights, under the names of their parameters."""
+"""Function that returns for a step, by layer, what probes need besides the weights, under their parameters' names."""
 
 Values = dict[str, Any]
-"""Of one layer: variable name -> number, or one per mode."""
+"""Measures of one layer: a number, or one number per mode, by the name of the variable."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one snapshot.
+    """Measures of one snapshot.
 
     Attributes
     ----------
     values : list of dict
-        By layer, in the order asked for.
+        The measures of each layer, in the order of the survey.
     finite : bool
-        Whether all weights are finite, forward and feedback.
+        Whether all forward and feedback weights are finite.
     failure : str
-        Why there are no signals of this snapshot; empty if there are.
+        Why this snapshot has no signals; empty if it has.
     """
 
     values: list[Values]
@@ -47,18 +47,18 @@ class Row:
 
 @dataclass
 class Survey:
-    """Measures the snapshots of a run, one each time it is called.
+    """A function that measures one snapshot of a run each time it is called.
 
-    Before the first call it is names and paths alone, so it can be sent to another process.
+    Before the first call it holds only names and paths, so it can be sent to another process.
 
     Attributes
     ----------
     path : Path
         The run directory.
     probes, layers : tuple of str
-        Names of what to measure and where.
+        Names of the probes, and of the layers that they measure.
     signals : callable, optional
-        As `Signals` says.
+        See `Signals`.
     """
 
     path: Path
@@ -73,33 +73,33 @@ class Survey:
         Raises
         ------
         InputError
-            If it is missing, not whole, or has other layers.
+            If it is missing or incomplete, or has other layers.
         """
         with open_snapshot(snapshot_path(self.path, step)) as file:
             if set(layer_names(file)) != set(self.layers):
                 raise InputError(f"{file.filename}: has other layers than the last snapshot")
             given, failure = self._given(step)
-            # One BLAS thread a layer, and layers side by side: faster than several threads on each in turn.
+            # One BLAS thread per layer, in parallel, is faster than several threads on one layer after the other.
             with ThreadpoolController().limit(limits=1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
                 measured = list(pool.map(lambda name: self._measure(file, name, given.get(name, {})), self.layers))
         return Row([values for values, _ in measured], all(finite for _, finite in measured), failure)
 
     def _given(self, step: int) -> tuple[Mapping[str, Mapping[str, Any]], str]:
-        """Signals of a step; a network that overflows must not hide what its weights tell."""
+        """Return the signals of a step, or why there are none: weights are measured even if the network overflows."""
         try:
             return (self.signals(step) if self.signals else {}), ""
         except InputError as error:
             return {}, str(error)
 
     def _measure(self, file: h5py.File, name: str, given: Mapping[str, Any]) -> tuple[Values, bool]:
-        """Measure one layer, but for probes that it lacks something for; tell whether its weights are finite."""
+        """Measure one layer with the probes whose sources it has; also return whether its weights are finite."""
         layer = read_layer(file, name)
         feedback = layer.forward if layer.feedback is None else layer.feedback
         known: dict[str, Any] = {"forward": layer.forward, "feedback": feedback, **given}
         known |= {"groups": layer.groups, "direct": layer.direct, "units": 1 if "Conv" in layer.kind else -1}
         known |= {"transposed": layer.kind.startswith("ConvTranspose")}
         if any("subspace_pairs" in PROBES[probe].uses for probe in self.probes):
-            known["vectors"] = MODES  # with the singular values, not by a decomposition of their own
+            known["vectors"] = MODES  # computed with the singular values, which saves a second decomposition
         if name in self._fixed:
             known["feedback_spectrum"] = self._fixed[name]
         quantities = Quantities(**known)
@@ -110,5 +110,5 @@ class Survey:
                 if (null := quantities.null(probe)) is not None:
                     values[f"{probe}_null"], values[f"{probe}_null_sd"] = null
                 if layer.fixed and "feedback_spectrum" in PROBES[probe].uses:
-                    self._fixed[name] = quantities["feedback_spectrum"]  # half of the work, and the same at every step
+                    self._fixed[name] = quantities["feedback_spectrum"]  # half of the work
         return values, bool(np.isfinite(layer.forward).all() and np.isfinite(feedback).all())

@@ -1,4 +1,4 @@
-"""An analysed run as detectors see it: arrays over (step, layer), whatever is missing filled with NaN."""
+"""An analysed run as detectors see it: arrays over (step, layer), in which NaN stands for what is missing."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Mask = NDArray[np.bool_]
 
 
 class View:
-    """Read-only view of an analysis, its config and metrics, none of which is trusted to be whole.
+    """Read-only view of an analysis, its config and its metrics, any of which may be incomplete.
 
     Attributes
     ----------
     layers : tuple of str
-        In forward order.
+        The layers in forward order.
     steps : array of int
-        Of the snapshots.
+        The steps of the snapshots.
     carries, carrying : array of bool, tuple of int
-        Which layers' feedback sends error to another layer; all, where the analysis does not say.
+        The layers whose feedback sends error to another layer; all of them if the analysis does not say.
     direct : array of bool
-        Which layers' feedback comes straight from the output; none, where the analysis does not say.
+        The layers whose feedback comes straight from the output; none if the analysis does not say.
 
     Examples
     --------
@@ -52,12 +52,12 @@ class View:
         self.carrying: tuple[int, ...] = tuple(np.flatnonzero(self.carries).tolist())
 
     def __getitem__(self, name: str) -> Floats:
-        """Return a measure over (step, layer); one without layers is the same in all.
+        """Return a measure over (step, layer); a measure without layers is repeated in all of them.
 
         Raises
         ------
         InputError
-            If the analysis lacks it and nobody defines it either: a misspelt name is not a measure without values.
+            If the analysis lacks the measure and it is not defined either, because a name may be misspelt.
         """
         if name not in self._arrays:
             if name not in self._analysis:
@@ -66,7 +66,7 @@ class View:
         return self._arrays[name]
 
     def has(self, name: str) -> bool:
-        """Whether a measure has a value anywhere."""
+        """Return whether a measure has a value anywhere."""
         return not bool(np.isnan(self[name]).all())
 
     def band(self, name: str, deviations: float) -> tuple[Floats, Floats]:
@@ -75,7 +75,7 @@ class View:
         return mean - deviations * sd, mean + deviations * sd
 
     def metric(self, name: str) -> pd.Series[float]:
-        """Return the numbers of a column of the metrics by step, in their order; empty where nobody logged it."""
+        """Return the numbers of a column of the metrics by step, in their order; empty if it was not logged."""
         if name not in self._metrics or "step" not in self._metrics:
             return pd.Series(dtype=float)
         table = self._metrics[["step", name]].apply(pd.to_numeric, errors="coerce").astype(float)
@@ -83,7 +83,7 @@ class View:
         return table.set_index("step")[name].sort_index(kind="stable")
 
     def rates(self, name: str) -> Floats:
-        """Return by snapshot the learning rate of the step that leaves it, or else the newest before; NaN if none."""
+        """Return by snapshot the learning rate of the step that follows, or else the last one before; NaN if none."""
         rates = self.metric(name).dropna()
         if rates.empty:
             return np.full(len(self.steps), np.nan)
@@ -92,9 +92,9 @@ class View:
 
     @cached_property
     def compared(self) -> Mask:
-        """By step and layer, where W and B compare: B is finite, of W's shape, and sends error to another layer."""
+        """By step and layer, whether W and B can be compared: B is finite, has W's shape, and sends error on."""
         angle = np.isfinite(self["weight_angle"])
-        zero = self["norm_ratio"] == 0  # B has no angle then, but a ratio
+        zero = self["norm_ratio"] == 0  # B then has a ratio but no angle
         return np.asarray((angle | zero) & self.carries & ~self.direct)
 
     @cached_property
@@ -108,13 +108,13 @@ class View:
 
     @cached_property
     def learned(self) -> Mask:
-        """By layer, whether B learns: its law is known, or else the analysis does not call it fixed."""
+        """By layer, whether B learns: its law is known, or if no law is, the analysis does not call it fixed."""
         law = np.isfinite(self["rest_distance"]).any(axis=0)
         return np.asarray(law if law.any() else ~flag(self._analysis, "fixed"))
 
     @cached_property
     def diverged(self) -> tuple[int | None, str] | None:
-        """When the run ended with a number that is not finite and what that was, as its config says."""
+        """Step at which the run ended with a number that is not finite, and what that was, from its config."""
         if self.config.get("status") != "diverged":
             return None
         match self.config.get("diverged"):
@@ -124,9 +124,9 @@ class View:
 
     @cached_property
     def broken_loss(self) -> float:
-        """Step from which on the loss is not finite to the end, NaN if it is.
+        """Step from which on the loss is not finite until the end; NaN if there is none.
 
-        A line of the metrics without a loss looks the same as one that is not a number, so the last few must be.
+        A line of the metrics without a loss looks like a loss that is not a number, so three such lines are needed.
         """
         finite = np.isfinite(self.metric("loss").to_numpy())
         since = int(np.flatnonzero(finite)[-1]) + 1 if finite.any() else 0
@@ -134,9 +134,9 @@ class View:
 
     @cached_property
     def collapse(self) -> float:
-        """Step at which training broke for good, NaN if it did not.
+        """Step at which training broke for good; NaN if it did not.
 
-        That is when a number was not finite, or from when on the loss stayed by half its size above its start.
+        At this step a number was not finite, or from this step on the loss stayed above its start by half of its size.
         """
         loss = self.metric("loss")
         steps = [self.broken_loss] if not math.isnan(self.broken_loss) else []
@@ -152,10 +152,10 @@ class View:
 
     @cached_property
     def severity(self) -> str:
-        """Severity of what may well be why a network learns badly: high if it did not learn, and did not break either.
+        """Severity of a fault that hampers learning: high if the network did not learn and did not break, else medium.
 
-        It learned if the loss ended below half of where it began, and is given the benefit of the doubt where nobody
-        logged it and while it is still running. What breaks has a finding of its own.
+        It learned if the loss ended below half of where it began. It has the benefit of the doubt if the loss was not
+        logged and while the run goes on. A network that broke has a finding of its own.
         """
         if self.config.get("status") == "running":
             return "medium"

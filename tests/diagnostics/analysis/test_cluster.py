@@ -130,7 +130,10 @@ def test_a_cluster_without_workers(monkeypatch):
     ["", "head:8786", "tcp://", "tcp://head", "tcp://head:0", "tcp://head:99999", "http://head:80", "tcp://[:1"],
 )
 def test_what_is_no_address(address):
-    with pytest.raises(InputError, match=r"scheduler: '.*' is no address; expected tcp://HOST:PORT$"), cluster(address):
+    with (
+        pytest.raises(InputError, match=r"scheduler: '.*' is not an address; expected tcp://HOST:PORT$"),
+        cluster(address),
+    ):
         pass
 
 
