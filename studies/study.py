@@ -60,12 +60,12 @@ class Study:
         self.grid = Grid(out, plan)
         self.grid.check(but=plan.tune.search if plan.tune else ())
         self._looked = False
-        self.tuning = {levels: self._tuning(plan.tune, levels, each) for levels, each in tunings(plan).items()}
-        self.sweeps = {each.name: self._sweep(each) for each in plan.sweeps}
+        self.tuning = {levels: self._tuning(plan.tune, levels, settings) for levels, settings in tunings(plan).items()}
+        self.sweeps = {sweep.name: self._sweep(sweep) for sweep in plan.sweeps}
         self.transfers: dict[str, Transfer] = {}
-        for each in plan.transfers:
-            sweep = self.sweeps[each.sweep]
-            check_architectures(each.to, sweep.methods, sweep.space)
+        for transfer in plan.transfers:
+            sweep = self.sweeps[transfer.sweep]
+            check_architectures(transfer.to, sweep.methods, sweep.space)
 
     def run(self, pool: Pool) -> tuple[Result, ...]:
         """Do everything that is not done yet, write the results, and return the verdicts on the claims.
@@ -101,8 +101,8 @@ class Study:
         self.grid.check()
         self.grid.look()
         self._looked = True
-        self.transfers = {each.name: self._transfer(each) for each in self.plan.transfers}
-        pool.run(self.grid, *(source for each in self.transfers.values() for source in each.sources()))
+        self.transfers = {transfer.name: self._transfer(transfer) for transfer in self.plan.transfers}
+        pool.run(self.grid, *(source for transfer in self.transfers.values() for source in transfer.sources()))
 
     def _save(self) -> None:
         """Write the results of all parts so far."""
@@ -119,8 +119,8 @@ class Study:
         results = gather(self.out)
         return StudyResults(
             results.grid,
-            {name: each for name, each in results.sweeps.items() if name in self.sweeps},
-            {name: each for name, each in results.transfers.items() if name in self.transfers},
+            {name: sweep for name, sweep in results.sweeps.items() if name in self.sweeps},
+            {name: transfer for name, transfer in results.transfers.items() if name in self.transfers},
         )
 
     def _tuned(self) -> dict[tuple[Level, ...], dict[str, Any]]:
@@ -184,14 +184,15 @@ class Study:
                 (f"{name}/{label}", joined(sweep.settings, method), sweep.trials)
                 for label, method in sweep.methods.items()
             ]
-        for each in self.plan.transfers:
-            sweep = self.sweeps[each.sweep]
+        for transfer in self.plan.transfers:
+            sweep = self.sweeps[transfer.sweep]
             source = {key: value for key, value in sweep.settings.items() if key != "holdout"}
-            targets: dict[str, dict[str, Any]] = {"source": {}, **each.to}
-            for target, more in targets.items():
+            targets: dict[str, dict[str, Any]] = {"source": {}, **transfer.to}
+            for target, changes in targets.items():
                 for label, method in sweep.methods.items():
-                    settings = joined(source, method, more, {"holdout": 0.0})
-                    typical.append((f"transfers/{each.name}/{label},{target}", settings, each.top * len(each.seeds)))
+                    settings = joined(source, method, changes, {"holdout": 0.0})
+                    name = f"transfers/{transfer.name}/{label},{target}"
+                    typical.append((name, settings, transfer.top * len(transfer.seeds)))
         return typical
 
     def _record(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def average(name: str, drawn: Look, series: Sequence[pd.Series[Any]], *, gid: st
     A single series, or series that share no point, are returned as curves of their own. A series without values is
     left out.
     """
-    filled = [values for one in series if len(values := one.dropna())]
+    filled = [values for of_run in series if len(values := of_run.dropna())]
     common = pd.concat(filled, axis=1, join="inner") if len(filled) > 1 else pd.DataFrame()
     if common.empty:
         return [Curve(name, drawn, values.index, values.values, gid=gid) for values in filled]

@@ -29,7 +29,7 @@ def searched(methods: Mapping[str, Mapping[str, Any]], space: Space) -> dict[str
     --------
     >>> from wtdiag.studies.file.space import parse_search
     >>> methods = {"bp": {"rule": "bp"}, "sa": {"rule": "sa"}}
-    >>> {label: list(each) for label, each in searched(methods, parse_search(["lr=0.1,0.2", "self=0.1,0.2"])).items()}
+    >>> {label: list(own) for label, own in searched(methods, parse_search(["lr=0.1,0.2", "self=0.1,0.2"])).items()}
     {'bp': ['lr'], 'sa': ['lr', 'self']}
     """
     for label, method in methods.items():

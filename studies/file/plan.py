@@ -17,7 +17,7 @@ from wtdiag.trainers.rules import RULES
 BUILT_IN = Path(__file__).parents[1]
 """Folder of the studies that come with wtdiag, in ``small/`` and ``full/``."""
 Level = str | int | float | bool
-_FIELDS = tuple(each.name for each in dataclasses.fields(Settings))
+_FIELDS = tuple(setting.name for setting in dataclasses.fields(Settings))
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,9 @@ def _plan(name: str, content: dict[str, Any], text: str) -> Plan:
         label: {"rule": label, **_table(f"rules.{label}", given)} for label, given in content.get("rules", {}).items()
     }
     methods = {"bp": {"rule": "bp"}, **methods}
-    grids = tuple(_grid(i, each) for i, each in enumerate(_list("grid", content)))
-    sweeps = tuple(_sweep(each) for each in _list("sweep", content))
-    transfers = tuple(_transfer(each) for each in _list("transfer", content))
+    grids = tuple(_grid(i, table) for i, table in enumerate(_list("grid", content)))
+    sweeps = tuple(_sweep(table) for table in _list("sweep", content))
+    transfers = tuple(_transfer(table) for table in _list("transfer", content))
     for label in (*_rules_of(settings, grids), *(label for sweep in sweeps for label in sweep.rules)):
         if label not in methods:
             check_one_of("rule", label, (*methods, *RULES))
@@ -236,7 +236,7 @@ def _sweep(given: Any) -> SweepPlan:
 
 def _tune(given: Any) -> TunePlan:
     values = _table("tune", given)
-    _check_names("tune", values, [each.name for each in dataclasses.fields(TunePlan)])
+    _check_names("tune", values, [key.name for key in dataclasses.fields(TunePlan)])
     return TunePlan(**_search("tune", values))
 
 
@@ -260,7 +260,7 @@ def _search(where: str, values: dict[str, Any]) -> dict[str, Any]:
 def _transfer(given: Any) -> TransferPlan:
     name, values = _named("transfer", given, TransferPlan)
     to = _table(f"transfer {name}: to", values.get("to", {}))
-    values["to"] = {label: _table(f"transfer {name}: to: {label}", each) for label, each in to.items()}
+    values["to"] = {label: _table(f"transfer {name}: to: {label}", settings) for label, settings in to.items()}
     seeds = values.get("seeds", [0, 1, 2])
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise InputError(f"transfer {name}: seeds: expected a list of whole numbers, got {seeds!r}")
@@ -274,7 +274,7 @@ def _transfer(given: Any) -> TransferPlan:
 
 def _named(what: str, given: Any, kind: type) -> tuple[str, dict[str, Any]]:
     values = _table(what, given)
-    _check_names(what, values, [each.name for each in dataclasses.fields(kind)])
+    _check_names(what, values, [key.name for key in dataclasses.fields(kind)])
     name = values.get("name")
     if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
         raise InputError(f"{what}: name: expected a word that can name a folder, got {name!r}")

@@ -54,7 +54,7 @@ class FinishedSweep:
         accuracy = trials["validation_accuracy"].where(trials["status"] == "finished").values
         order = [trial for trial in np.argsort(-accuracy, kind="stable") if math.isfinite(accuracy[trial])]
         return [
-            {name: _typed(name, trials[name][trial].item(), each) for name, each in self.space[label].items()}
+            {name: _typed(name, trials[name][trial].item(), searched) for name, searched in self.space[label].items()}
             for trial in order[:k]
         ]
 
@@ -101,10 +101,12 @@ def _read_methods(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read settings and searched parameters of each method from a sweep.json, whose content is not trusted."""
     match read_json(path):
         case {"methods": dict(methods)} if all(
-            isinstance(each, dict) and isinstance(each.get("settings"), dict) and isinstance(each.get("space"), dict)
-            for each in methods.values()
-        ) and all(isinstance(each, dict) for method in methods.values() for each in method["space"].values()):
-            return tuple({label: each[part] for label, each in methods.items()} for part in ("settings", "space"))  # type: ignore[return-value]
+            isinstance(method, dict)
+            and isinstance(method.get("settings"), dict)
+            and isinstance(method.get("space"), dict)
+            for method in methods.values()
+        ) and all(isinstance(searched, dict) for method in methods.values() for searched in method["space"].values()):
+            return tuple({label: method[part] for label, method in methods.items()} for part in ("settings", "space"))  # type: ignore[return-value]
     raise InputError(f"{path}: expected the settings and the space of each method")
 
 

@@ -118,10 +118,10 @@ class Grid(PlannedCells):
             for name in ("test_accuracy", "test_loss", "weight_angle", "error_angle", "steps", "seconds")
         }
         status, reason, run = texts(shape, "absent"), texts(shape), texts(shape)
-        of_text = {name for each in self.tuned.values() for name, value in each.items() if isinstance(value, str)}
+        of_text = {name for best in self.tuned.values() for name, value in best.items() if isinstance(value, str)}
         tuned = {
             f"tuned_{name}": texts(shape) if name in of_text else np.full(shape, math.nan)
-            for name in sorted({name for each in self.tuned.values() for name in each})
+            for name in sorted({name for best in self.tuned.values() for name in best})
         }
         for key, cell in self.cells.items():
             at = tuple(place[level] for place, level in zip(places, key, strict=True))
@@ -229,7 +229,7 @@ def _factors(plan: Plan) -> dict[str, dict[Level, dict[str, Any]]]:
 
 def _default(plan: Plan, grid: GridPlan, name: str) -> Level:
     """Return the level of a factor in a grid that does not vary it."""
-    fields = {each.name: each.default for each in dataclasses.fields(Settings)}
+    fields = {field.name: field.default for field in dataclasses.fields(Settings)}
     settings = joined(plan.settings, grid.settings)
     level = settings.get(name, settings.get("coefficients", {}).get(name, fields.get(name)))
     if not isinstance(level, Level):

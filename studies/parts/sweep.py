@@ -196,7 +196,7 @@ class Sweep:
         """Return the terms on which all processes that share the trials of a method must agree."""
         terms = {
             "settings": from_mapping(self.methods[label], label).as_dict(),
-            "space": {name: each.as_dict() for name, each in self.space[label].items()},
+            "space": {name: given.as_dict() for name, given in self.space[label].items()},
             "sampler": self.sampler,
             "seed": self.seed,
             "prune": self.prune,
@@ -217,7 +217,7 @@ class Sweep:
             "kind": "sweep",
             "title": f"Sweep of {', '.join(self.methods)} over {', '.join(self._ranges)}",
             "settings": json.dumps(self.settings),
-            "space": json.dumps({name: each.as_dict() for name, each in self._ranges.items()}),
+            "space": json.dumps({name: given.as_dict() for name, given in self._ranges.items()}),
             "sampler": self.sampler,
             "trials": self.trials,
             "reference": REFERENCE,
@@ -244,7 +244,7 @@ class Sweep:
 
     def _middle(self, label: str, names: tuple[str, str]) -> dict[str, Any]:
         """Return the values that the other parameters of a method have on the map."""
-        return {name: each.middle for name, each in self.space[label].items() if name not in names}
+        return {name: given.middle for name, given in self.space[label].items() if name not in names}
 
     def _predicted(self, names: tuple[str, str]) -> xr.Dataset:
         """Predict stability in the plane of two parameters, with the others mid-range; NaN for rules that lack one."""
@@ -261,11 +261,11 @@ class Sweep:
 
 def _check_same(where: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Check that a stored sweep is the one that is wanted."""
-    theirs, ours = (_flat(json.loads(json.dumps(each))) for each in (stored, wanted))
+    theirs, ours = (_flat(json.loads(json.dumps(terms))) for terms in (stored, wanted))
     for name in dict.fromkeys([*ours, *theirs]):
         if name.rpartition(".")[2] in _MAY_DIFFER or theirs.get(name) == ours.get(name):
             continue
-        was, wanted_now = (f"{each[name]!r}" if name in each else "none" for each in (theirs, ours))
+        was, wanted_now = (f"{terms[name]!r}" if name in terms else "none" for terms in (theirs, ours))
         raise InputError(
             f"{where} holds a sweep with {name} = {was}, not {wanted_now}; continue that one, or start another"
         )
@@ -276,6 +276,6 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: tree}
     return {
         name: value
-        for key, each in tree.items()
-        for name, value in _flat(each, f"{prefix}.{key}" if prefix else key).items()
+        for key, branch in tree.items()
+        for name, value in _flat(branch, f"{prefix}.{key}" if prefix else key).items()
     }

@@ -163,14 +163,16 @@ class Transfer(PlannedCells):
 
     def _parameters(self, shape: tuple[int, ...]) -> dict[str, Any]:
         """Return the values of each searched parameter, with NaN or an empty text for rules that lack it."""
-        names = dict.fromkeys(name for best in self.configurations.values() for each in best for name in each)
+        names = dict.fromkeys(
+            name for best in self.configurations.values() for configuration in best for name in configuration
+        )
         parameters = {}
         for name in names:
             values = {
-                (row, rank): each[name]
+                (row, rank): configuration[name]
                 for row, best in enumerate(self.configurations.values())
-                for rank, each in enumerate(best)
-                if name in each
+                for rank, configuration in enumerate(best)
+                if name in configuration
             }
             is_text = any(isinstance(value, str) for value in values.values())
             array = texts(shape) if is_text else np.full(shape, math.nan)
