@@ -123,14 +123,14 @@ def test_results_tell_what_is_pending_and_what_is_absent(sweep, tmp_path):
 @pytest.mark.parametrize(
     ("architectures", "message"),
     [
-        ({"a": {"lr": 0.1}}, "to: a: lr=0.1 cannot be used, for lr was searched"),
-        ({"a": {"amp": 0.1}}, "to: a: amp=0.1 cannot be used, for amp was searched"),
-        ({"a": {"seed": 1}}, "to: a: seed=1 cannot be used; it is no part"),
+        ({"a": {"lr": 0.1}}, "to: a: lr=0.1 cannot be used, because lr was searched"),
+        ({"a": {"amp": 0.1}}, "to: a: amp=0.1 cannot be used, because amp was searched"),
+        ({"a": {"seed": 1}}, "to: a: seed=1 cannot be used, as it is not part"),
         ({"a": {"holdout": 0.1}}, "to: a: holdout=0.1 cannot be used"),
         ({"a": {"dept": 3}}, "to: a: setting: 'dept' is not known; did you mean 'depth'"),
         ({"a": {"depth": "deep"}}, "to: a: bp: depth: expected a whole number, got 'deep'"),
         ({"a": {}}, "to: a: expected at least one setting"),
-        ({"mlp, digits": {"model": "mlp"}}, "to: 'mlp, digits' is the architecture that the sweep was made on"),
+        ({"mlp, digits": {"model": "mlp"}}, "to: 'mlp, digits' is the architecture of the sweep itself"),
         ({"a b": {"depth": 3}, "a/b": {"depth": 4}}, "to: two architectures would have the same folder"),
     ],
 )
