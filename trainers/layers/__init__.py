@@ -1,7 +1,8 @@
 """Layers whose error travels through B: from the operations of a layer type to the conversion of a whole network.
 
-`operations` (apply, adjoint, outer) stand below the rules; `synapse` holds the autograd functions, `layers` PyTorch's
-layer types with feedback weights, `error_path` how the output's error reaches layers far below, `convert` the
-conversion.
-A new layer type is one class in `operations` and one line in `layers`. Nothing here knows of recording or training.
+`operations` holds the operations in which rules are written (apply, adjoint, outer), `synapse` the autograd functions,
+`layers` PyTorch's layer types with feedback weights, `error_path` the path of the output error to the layers of direct
+rules, `convert` the conversion, `place` the order of the layers and `watch` the warning about layers that keep
+backprop. A new layer type is one class in `operations` and one line in `layers`. Nothing here depends on recording or
+training.
 """

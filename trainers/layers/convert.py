@@ -1,4 +1,4 @@
-"""Any module -> a copy of it whose layers carry error by a rule."""
+"""The conversion of any module into a copy whose layers learn by a rule."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def transport_free(
     Weights, hooks, state_dict keys and sharing of modules stay as they are; each converted layer gains ``feedback``.
     Batch norm, biases and everything else keep true backprop, as in the published work; so does a weight that the
     model uses without calling its layer (attention in torchvision's Swin), which a warning names after the first
-    backward pass. `summary` tells what was converted and what was not.
+    backward pass. `summary` lists what was converted and what was not.
 
     Parameters
     ----------
@@ -45,17 +45,18 @@ def transport_free(
     rule
         A name from ``wtdiag.RULES`` or a rule object.
     sample
-        A batch of inputs, run through once: so the order of the layers, which of them send error down, and the sizes
-        and axes that ``dfa`` and ``drtp`` need are known at once, and not only after the first batch.
+        A batch of inputs, which is passed through the network once. The order of the layers, which of them send the
+        error down, and the sizes and axes that ``dfa`` and ``drtp`` need are then known at once instead of after the
+        first batch.
     classes
-        Width of the network's output, for ``dfa`` and ``drtp``; default: as ``sample`` shows, or that of the last
-        converted layer.
+        Width of the network's output, for ``dfa`` and ``drtp``. By default that of the output for ``sample``, or
+        without one that of the last converted layer.
     batch_axis
-        Axis that counts the examples in inputs of linear layers with more than two: 0 for (batch, sequence, feature),
-        1 for (sequence, batch, feature). Needed by ``dfa``, ``drtp`` and ``reduction="sum"``; default: as ``sample``
-        shows, by the number of examples in the network's output (batch, classes).
+        Axis that counts the examples in inputs of linear layers with more than two axes: 0 for (batch, sequence,
+        feature), 1 for (sequence, batch, feature). ``dfa``, ``drtp`` and ``reduction="sum"`` need it. By default it is
+        found from ``sample``, by the number of examples in the network's output (batch, classes).
     **coefficients
-        Of the rule, if ``rule`` is a name.
+        Coefficients of the rule, if ``rule`` is a name.
 
     Raises
     ------
@@ -118,16 +119,16 @@ def transport_free(
     if sample is not None:
         _run(model, sample)
     for _, synapse in synapses(model):
-        synapse.place.used = False  # by training: the sample does not count
+        synapse.place.used = False  # only training counts as use, and not the sample
     watch(model)
     return model
 
 
 def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Module:
-    """Return a deep copy of ``model``; ``known`` are copies made already, by the id of the original."""
-    # Which deepcopy refuses.
-    odd = {id(buffer): buffer.clone() for buffer in model.buffers() if not is_dense(buffer)}
-    return copy.deepcopy(model, {**(known or {}), **odd})
+    """Return a deep copy of ``model``; ``known`` holds copies that exist already, by the id of the original."""
+    # deepcopy refuses buffers that are not dense.
+    clones = {id(buffer): buffer.clone() for buffer in model.buffers() if not is_dense(buffer)}
+    return copy.deepcopy(model, {**(known or {}), **clones})
 
 
 def synapses(model: nn.Module) -> Iterator[tuple[str, Synaptic]]:
@@ -140,7 +141,7 @@ def synapses(model: nn.Module) -> Iterator[tuple[str, Synaptic]]:
 def feedback_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the feedback weights of ``model``, fixed ones included, by their names in ``named_parameters``.
 
-    Those of backprop are the forward weights, and not among them.
+    The feedback weights of backprop are the forward weights, so they are not included.
 
     Examples
     --------
@@ -166,7 +167,7 @@ def set_rule(model: nn.Module, rule: Rule) -> None:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A module that holds weights and kept true backprop."""
+    """A module that holds weights and keeps true backprop, with the reason."""
 
     name: str
     kind: str
@@ -175,7 +176,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `transport_free` did to a model; prints as a table."""
+    """The result of `transport_free` for a model, layer by layer; it prints as a table."""
 
     rule: str
     converted: list[tuple[str, str, tuple[int, ...]]]
@@ -216,7 +217,7 @@ def summary(model: nn.Module) -> Conversion:
 
 
 def _has_matrix(module: nn.Module) -> bool:
-    if isinstance(module, parametrize.ParametrizationList):  # told by the module it belongs to
+    if isinstance(module, parametrize.ParametrizationList):  # it is listed with the module that it belongs to
         return False
     own = module.parameters(recurse=False)
     return parametrize.is_parametrized(module) or any(is_lazy(p) or p.dim() > 1 for p in own)
@@ -247,18 +248,18 @@ def _reason_to_skip(module: nn.Module) -> str | None:
 
 
 def _reason_it_keeps_backprop(layer: Synaptic) -> str | None:
-    """Return why a converted layer keeps backprop all the same, or may, as far as its passes have shown; else None."""
+    """Return why a converted layer keeps backprop, as far as its passes have shown, or None if it does not."""
     if layer.rule.transports:
         return None
     if layer.place.bypassed:
-        return "the model goes past its feedback: its weight got a gradient while that was not used"
+        return "the model bypasses its feedback: its weight received a gradient, and the feedback was not used"
     if "forward" in vars(layer) and not layer.place.used:
         return "its forward is set on the instance, and has not used the feedback so far"
     return None
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor is an ordinary one: not sparse, nested or quantized."""
+    """Return whether a tensor is dense: not sparse, nested or quantized."""
     return tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_quantized)
 
 
@@ -267,7 +268,7 @@ def _outputs(layer: nn.Module) -> int:
 
 
 def _share_gradients(model: nn.Module) -> None:
-    """Let B take what other modules ask of a weight that they share with its layer, or refuse such modules."""
+    """Let B take the gradients of other modules that share a weight with its layer, or refuse such modules."""
     layers = {id(layer.weight): layer for _, layer in synapses(model)}
     for name, module in model.named_modules():
         for parameter in () if isinstance(module, Synaptic) else module.parameters(recurse=False):
@@ -284,14 +285,14 @@ def _share_gradients(model: nn.Module) -> None:
 
 
 def _protect_outputs(model: nn.Module, rule: Rule) -> None:
-    """Stop activations from overwriting what B learns from, where it learns from the layer's output."""
+    """Keep activations from overwriting layer outputs in place if B learns from them."""
     for module in model.modules() if "output" in rule.shares else ():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
 
 
 def _run(model: nn.Module, sample: Tensor) -> Any:
-    """Run the network once, in evaluation mode, leaving no trace but what its layers note of themselves."""
+    """Run the network once in evaluation mode, and change nothing except the places that its layers note."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -303,7 +304,7 @@ def _run(model: nn.Module, sample: Tensor) -> Any:
 
 
 def _inputs(model: nn.Module, layers: list[nn.Module], sample: Tensor) -> tuple[Any, dict[nn.Module, torch.Size]]:
-    """Run the network once; return its output and the shape of each layer's input, the last one of each."""
+    """Run the network once; return its output and the shape of each layer's input in its last use."""
     shapes: dict[nn.Module, torch.Size] = {}
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -318,13 +319,13 @@ def _inputs(model: nn.Module, layers: list[nn.Module], sample: Tensor) -> tuple[
 
 
 def count_examples(output: Any) -> int | None:
-    """Return the number of examples that the network's output (batch, classes) shows; None if there is none such."""
+    """Return the number of examples in the network's output (batch, classes), or None if it has no such output."""
     matrices = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.dim() == 2]
     return len(matrices[0]) if matrices else None
 
 
 def batch_axis_of(shape: Sequence[int], examples: int | None) -> int | None:
-    """Return the axis of a layer's input whose size is the number of examples; None where that is not one axis.
+    """Return the axis of a layer's input whose size is the number of examples, or None if that is not one axis.
 
     Examples
     --------
@@ -336,7 +337,7 @@ def batch_axis_of(shape: Sequence[int], examples: int | None) -> int | None:
 
 
 def _width(output: Any) -> int:
-    """Return the width of the network's output, whose error direct rules project."""
+    """Return the width of the network's output, whose error is projected by direct rules."""
     for leaf in tree_leaves(output):
         if isinstance(leaf, Tensor) and leaf.dim() == 2:
             return leaf.shape[1]

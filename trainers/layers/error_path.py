@@ -1,4 +1,4 @@
-"""How the output's error reaches layers far below: through silent outputs of theirs that the output is tied to."""
+"""The path of the output error to the layers of direct rules, through silent outputs tied to the network's output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _Tap(torch.autograd.Function):
-    """The network's output as it is; backward, the signal to be projected goes to every silent output."""
+    """The identity on the network's output; its backward pass sends the signal to project to every silent output."""
 
     @staticmethod
     def forward(output: Tensor, rule: Direct, *silent: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class _Tap(torch.autograd.Function):
 
 
 class ErrorPath:
-    """Collects the silent outputs of direct layers in a forward pass and ties them to the network's output.
+    """The silent outputs of direct layers in a forward pass, which it collects and ties to the network's output.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class ErrorPath:
         self.silent: list[Tensor] = []
 
     def attach(self, model: nn.Module) -> None:
-        """Listen to the network whose output error is to be projected."""
+        """Register hooks on the network whose output error is to be projected."""
         model.register_forward_pre_hook(self._start)
         model.register_forward_hook(self._finish)
 
@@ -66,9 +66,9 @@ class ErrorPath:
             if isinstance(leaf, Tensor) and {tuple(leaf.shape)} == shapes:
                 leaves[i] = _Tap.apply(leaf, self.rule, *silent)
                 return _pytree.tree_unflatten(leaves, structure)
-        found = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]
+        outputs = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]
         raise InputError(
             f"direct feedback: every layer must see the whole batch and the network must return an output of shape "
-            f"(batch, classes) whose error is projected; layers saw {sorted(shapes)}, outputs are {found}. "
+            f"(batch, classes) whose error is projected; layers saw {sorted(shapes)}, outputs are {outputs}. "
             "If only the classes differ, give transport_free(..., classes=…)"
         )

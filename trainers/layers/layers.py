@@ -32,31 +32,32 @@ if TYPE_CHECKING:
 
 
 class Tracer(Protocol):
-    """What may stand in for the synapses of a network, to note what goes through them."""
+    """A stand-in for the synapses of a network that notes the signals that pass through them."""
 
     def apply(self, layer: Synaptic, x: Tensor, op: Operation) -> Tensor:
         """Run one use of a layer forward and return its output."""
 
 
 class Synaptic(nn.Module):
-    """What a layer gains by conversion: ``feedback``, ``rule``, and a backward pass that uses them.
+    """Mixin of converted layers: ``feedback``, ``rule``, and a backward pass that uses them.
 
-    Not a layer by itself: mixed in before a PyTorch layer class. ``weight``, ``bias``, hooks and state_dict keys of
-    that layer stay; ``feedback`` is added, in the shape of ``weight`` (direct rules: see `trainers.rules.direct`).
+    It is not a layer by itself, but comes before a PyTorch layer class. ``weight``, ``bias``, hooks and state_dict keys
+    of that layer stay as they are, and ``feedback`` is added, in the shape of ``weight`` (for direct rules see
+    `trainers.rules.direct`).
 
     Attributes
     ----------
     feedback : Parameter
-        The effective B. Learned rules leave its local gradient in ``feedback.grad``; fixed ones have
+        The effective B. Rules that learn it leave its local gradient in ``feedback.grad``; fixed feedback has
         ``requires_grad=False``; with ``bp`` it is ``weight`` itself.
     place : Place
-        Where the layer stands among the others, and what its passes have shown.
+        Place of the layer among the others, and what its passes have shown.
     batch_axis : int or None
-        Axis that counts the examples in inputs of linear layers with more than two; None where it is not known.
+        Axis that counts the examples in inputs of linear layers with more than two axes; None if it is not known.
     """
 
     weight: Tensor
-    bias: Any  # a Tensor or None: PyTorch's own classes differ in what they declare
+    bias: Any  # a Tensor or None; PyTorch's own classes declare different types
     feedback: Tensor
     rule: Rule
     op: Operation
@@ -70,7 +71,7 @@ class Synaptic(nn.Module):
         self.attach(build_rule(rule) if isinstance(rule, str) else rule)
 
     def attach(self, rule: Rule, feedback: nn.Parameter | None = None, error_path: ErrorPath | None = None) -> None:
-        """Give the layer its rule and feedback weights; ``feedback`` given means shared with another layer."""
+        """Give the layer its rule and feedback weights; ``feedback`` is given if it is shared with another layer."""
         self.rule, self.op, self.error_path, self.place = rule, self._operation(), error_path, Place()
         if rule.transports:
             self.feedback = self.weight
@@ -86,9 +87,9 @@ class Synaptic(nn.Module):
                 self._watch_gradients()
 
     def shared_weight(self) -> Tensor:
-        """Return W for use beside the layer, in a penalty for instance.
+        """Return W for a use outside the layer, for instance in a penalty.
 
-        Under Kolen-Pollack B takes what is asked of W there, too; under other rules this is ``weight``.
+        Under Kolen-Pollack B receives the gradient of that use too; under other rules this is ``weight``.
         """
         both = self.weight.requires_grad and self.feedback.requires_grad
         if not both or "weight_grad" not in self.rule.shares:
@@ -96,12 +97,12 @@ class Synaptic(nn.Module):
         return SharedWeight.apply(self.weight, self.feedback)  # type: ignore[no-any-return]
 
     def refresh(self) -> None:
-        """Bring ``feedback`` up to date with ``weight`` where the rule ties them (sign symmetry)."""
-        # .data: the tensor saved by an earlier forward pass is meant to see the refreshed values too.
+        """Bring ``feedback`` up to date with ``weight`` if the rule ties them (sign symmetry)."""
+        # .data, because the tensor that an earlier forward pass saved shall have the refreshed values too.
         self.rule.refresh(self.weight.detach(), self.feedback.data, self._std())
 
     def effective_feedback(self) -> Tensor:
-        """Return B as the next backward pass would use it, with nothing changed and nothing drawn."""
+        """Return B as the next backward pass would use it, without changing or drawing anything."""
         if self.rule.transports:
             return self.weight.detach()
         feedback = self.feedback.detach()
@@ -112,16 +113,16 @@ class Synaptic(nn.Module):
 
     @property
     def kind(self) -> str:
-        """Name of the layer type, also where a parametrization has given the layer a class of its own."""
+        """Name of the layer type, even if a parametrization has given the layer a class of its own."""
         return next(each.__name__ for each in type(self).__mro__ if each in SYNAPTIC.values())
 
     def is_computed(self, name: str) -> bool:
-        """Whether "weight" or "feedback" is computed from other tensors, as pruning and parametrizations do."""
+        """Return whether "weight" or "feedback" is computed from other tensors, as by pruning and parametrizations."""
         return name not in self._parameters
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
-        """Return the parameter that "weight" or "feedback" is, or those that it is computed from."""
-        made_of = (f"{name}_orig", f"{name}_g", f"{name}_v")  # by pruning and by weight_norm before parametrizations
+        """Return the parameter "weight" or "feedback", or the parameters from which it is computed."""
+        made_of = (f"{name}_orig", f"{name}_g", f"{name}_v")  # the names from pruning and the older weight_norm
         return [
             p
             for key, p in self.named_parameters()
@@ -130,9 +131,9 @@ class Synaptic(nn.Module):
 
     @torch.no_grad()
     def current(self, name: str) -> Tensor:
-        """Return "weight" or "feedback" as an evaluation would use it now, with nothing changed.
+        """Return "weight" or "feedback" as an evaluation would use it now, without changing anything.
 
-        A computed one is computed anew: what the last forward pass left is older than the last optimiser step.
+        If it is computed, it is computed again: the last forward pass is older than the last optimiser step.
         """
         if not self.is_computed(name):
             return getattr(self, name).detach()  # type: ignore[no-any-return]
@@ -148,9 +149,9 @@ class Synaptic(nn.Module):
         return getattr(self, name).detach()  # type: ignore[no-any-return]
 
     def _watch_gradients(self) -> None:
-        """Warn after the first backward pass if the gradients of W and B differ by more than the rule's own part.
+        """Warn after the first backward pass if the gradients of W and B differ by more than the rule's own term.
 
-        That part lies along W − B: so it decays, however often the layer was used.
+        That term is parallel to W − B, however often the layer was used.
         """
         weight, feedback = self.weight, self.feedback
         handles: list[RemovableHandle] = []
@@ -166,8 +167,8 @@ class Synaptic(nn.Module):
             rounding = torch.finfo(feedback.grad.dtype).eps ** 0.5
             if rest.norm() > rounding * (weight.grad.norm() + feedback.grad.norm()):
                 warnings.warn(
-                    f"{self.rule.name}: {self}: the gradient of W holds what B does not see (a penalty on W, another "
-                    "use of it, a hook), so W − B will not decay; use layer.shared_weight() there",
+                    f"{self.rule.name}: {self}: the gradient of W has a part that B does not get (from a penalty on W, "
+                    "another use of it, or a hook), so W − B will not decay; use layer.shared_weight() there",
                     stacklevel=2,
                 )
 
@@ -180,7 +181,7 @@ class Synaptic(nn.Module):
 
     @property
     def carries_error(self) -> bool:
-        """Whether B sends error to anything, as seen in the last pass with gradients; a first layer's does not."""
+        """Whether B sends the error to a layer below, as seen in the last pass with gradients."""
         return self.place.carries_error
 
     def _std(self) -> float:
@@ -198,7 +199,7 @@ class Synaptic(nn.Module):
             data = torch.empty(self.error_path.classes, self.weight.shape[1], **like)
             self.feedback = nn.Parameter(data, requires_grad=False)
             self._init_feedback()
-        else:  # the size of the map is known with the first batch
+        else:  # the size of the input map is known only after the first batch
             self.feedback = UninitializedParameter(requires_grad=False, **like)
 
     def _apply_synapse(self, x: Tensor, op: Operation) -> Tensor:
@@ -212,10 +213,8 @@ class Synaptic(nn.Module):
         batch_axis = self.axis_of_examples(x)
         if self.error_path is not None:
             self._materialize(x, self.error_path.classes)
-        elif (
-            self.tracer is None and self.rule.tied and (self.training or torch.is_grad_enabled())
-        ):  # in training also where a checkpoint
-            self.refresh()  # runs without gradients first
+        elif self.tracer is None and self.rule.tied and (self.training or torch.is_grad_enabled()):
+            self.refresh()  # even without gradients in training, as in a checkpoint's first pass
         if self.tracer is not None:
             return self.tracer.apply(self, x, op)
         if self.error_path is not None:
@@ -230,12 +229,12 @@ class Synaptic(nn.Module):
         return y  # type: ignore[no-any-return]
 
     def axis_of_examples(self, x: Tensor) -> int | None:
-        """Return which axis of the input counts the examples, or None where that is not known.
+        """Return the axis of the input that counts the examples, or None if it is not known.
 
         Raises
         ------
         InputError
-            If it is not known and the rule depends on it.
+            If it is not known, but the rule depends on it.
         """
         if x.dim() <= 2 or self.op.channels_first:
             return 0
@@ -247,7 +246,7 @@ class Synaptic(nn.Module):
                 "differs from its other sizes"
             )
         if axis is not None and axis >= x.dim() - 1:
-            raise InputError(f"batch_axis: {axis} is none of the axes of examples and positions in {tuple(x.shape)}")
+            raise InputError(f"batch_axis: {axis} is not an axis of examples or positions in {tuple(x.shape)}")
         return axis
 
     def _materialize(self, x: Tensor, classes: int) -> None:
@@ -275,7 +274,7 @@ class Synaptic(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name == "forward":  # which may go past the feedback
+        if name == "forward":  # the new one may bypass the feedback
             self.place.used = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -284,7 +283,7 @@ class Synaptic(nn.Module):
 
     def _keep_transport(self) -> None:
         # Loading with assign=True and to_empty() make new parameters, one for each name.
-        original = self._parameters.get("weight", self._parameters.get("weight_orig"))  # the latter if it is pruned
+        original = self._parameters.get("weight", self._parameters.get("weight_orig"))  # "weight_orig" if it is pruned
         if self.rule.transports and original is not None:
             self.feedback = original
 
@@ -294,7 +293,7 @@ class Synaptic(nn.Module):
 
     @contextmanager
     def _without_unsized_feedback(self) -> Iterator[None]:
-        """Hide feedback that waits for the first batch: there is nothing to save of it, or to load into it."""
+        """Hide feedback that has no size before the first batch: nothing of it can be saved or loaded."""
         hidden = {}
         if isinstance(self.feedback, UninitializedParameter):
             hidden["feedback"] = self._parameters.pop("feedback")
@@ -308,7 +307,7 @@ class Synaptic(nn.Module):
 
 
 def _evaluated(module: nn.Module) -> Tensor:
-    """Return what a module without inputs gives in evaluation mode, where it changes nothing of itself."""
+    """Return the output of a module without inputs in evaluation mode, in which it does not change itself."""
     modes = {each: each.training for each in module.modules()}
     module.eval()
     try:
@@ -338,10 +337,11 @@ class Linear(Synaptic, nn.Linear):
 
 
 class _Conv(Synaptic):
-    """Convolutions of any dimension; ``padding_mode`` and lopsided "same" padding are done before, by autograd.
+    """Convolutions of any dimension; other padding modes than zeros and uneven "same" padding are applied before.
 
-    Such padding is then part of the layer's input: B's error for the rim is computed too, and autograd folds it back;
-    the regularisers of learned rules and the feedback of direct ones see the padded map.
+    Such padding is a separate operation of autograd, so the padded map is the layer's input: B sends an error to the
+    padding too, which autograd folds back, and the regularisers of learned rules and the feedback of direct rules see
+    the padded map.
     """
 
     padding: str | tuple[int, ...]
@@ -424,7 +424,7 @@ class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
 
 
 class TiedEmbedding(nn.Embedding):
-    """`torch.nn.Embedding` tied to a layer whose B takes what the embedding asks of W, too (Kolen-Pollack)."""
+    """`torch.nn.Embedding` that shares W with a layer whose B takes its gradient too (Kolen-Pollack)."""
 
     layer: Linear
 
@@ -435,7 +435,7 @@ class TiedEmbedding(nn.Embedding):
         )
 
     def tie(self, layer: Linear) -> None:
-        """Share the weight of ``layer``, as a plain attribute: it is no module of this one."""
+        """Share the weight of ``layer``, which becomes a plain attribute and not a submodule."""
         object.__setattr__(self, "layer", layer)
 
 
@@ -445,4 +445,4 @@ SYNAPTIC: dict[type[nn.Module], type[Synaptic]] = {
     for base in layer.__bases__
     if issubclass(base, nn.Module) and not issubclass(base, Synaptic)
 }
-"""PyTorch's layer types and what each becomes."""
+"""PyTorch's layer types, with the type into which each is converted."""

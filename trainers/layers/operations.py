@@ -1,4 +1,4 @@
-"""The three operations of a layer type, `apply`, `adjoint` and `outer`: every rule is written in them.
+"""The three operations of a layer type, `apply`, `adjoint` and `outer`, in which every rule is written.
 
 =============== ============== ======================= =================================
 operation       dense          convolution             meaning
@@ -23,11 +23,11 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class Operation(Protocol):
-    """What a layer type has to offer for every rule to work on it."""
+    """The operations of a layer type that rules need."""
 
     @property
     def channels_first(self) -> bool:
-        """Whether features are dimension 1, with positions after them, rather than the last one."""
+        """Whether features are dimension 1, followed by positions, rather than the last dimension."""
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return W x + b."""
@@ -42,10 +42,10 @@ class Operation(Protocol):
         """Return (adjoint(dy, feedback), outer(x, dy), sum of dy), each None unless wanted."""
 
     def positions(self, x: Tensor, y: Tensor) -> int:
-        """Return in how many places of one example the weights are used."""
+        """Return the number of positions of one example at which the weights are used."""
 
     def fan_in(self, weight: Tensor) -> float:
-        """Return how many inputs one output adds up."""
+        """Return the number of inputs that one output sums over."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Convolution:
     groups: int = 1
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        # Not torch.convolution, which would serve every dimension but is unknown to autocast on CPUs.
+        # torch.convolution would do for every dimension, but autocast on CPUs does not know it.
         d = len(self.stride) - 1
         if self.transposed:
             transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[d]
@@ -128,8 +128,8 @@ class Convolution:
         return dw
 
     def backward(self, dy: Tensor, x: Tensor, feedback: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
-        # One call gives the error through the feedback weights and the true weight gradient together,
-        # because the weight gradient does not depend on the weights.
+        # One call gives both the error through the feedback weights and the true weight gradient, because the weight
+        # gradient does not depend on the weights.
         gradients: Gradients = torch.ops.aten.convolution_backward.default(
             dy,
             x,
@@ -150,7 +150,7 @@ class Convolution:
 
     def fan_in(self, weight: Tensor) -> float:
         kernel = math.prod(weight.shape[2:])
-        if self.transposed:  # an output position is reached by one in stride-many kernel entries
+        if self.transposed:  # only one in prod(stride) kernel entries reaches a given output position
             return max(1.0, weight.shape[0] // self.groups * kernel / math.prod(self.stride))
         return weight.shape[1] * kernel
 

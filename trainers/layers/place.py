@@ -1,4 +1,4 @@
-"""Where a layer stands in its network: what its own forward passes show of it, whichever came first."""
+"""The place of a layer in its network, as its own forward passes show it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _TRACED: dict[int, int] = {}
 class Place:
     """A layer's place among the others, as its forward passes show it.
 
-    An object of its own, so that the replicas of a layer that DataParallel makes write to the same one.
+    It is an object of its own so that the replicas of a layer that DataParallel makes share it.
 
     Attributes
     ----------
     key : int
-        Tells the layer from all others.
+        A number that no other layer has.
     order : int or None
-        Grows in the order in which layers first ran, or were traced by torch.compile; None before.
+        A number that grows in the order in which layers first ran, or were traced by torch.compile; None before.
     below : frozenset of int
-        Keys of the layers whose outputs reach this one, with no other layer between, as far as the autograd graph of a
-        pass has shown it. An evaluation, or a part of the network that runs alone, shows nothing and spoils nothing.
+        Keys of the layers whose outputs reach this one with no other layer between, as far as the autograd graph of a
+        pass has shown. An evaluation, or a part of the network that runs alone, adds nothing and does no harm.
     carries_error : bool
-        Whether B sends error to anything, as seen in the last forward pass with gradients.
+        Whether B sends the error to a layer below, as seen in the last forward pass with gradients.
     used : bool
-        Whether the layer has computed with its feedback, in a pass with gradients.
+        Whether the layer has used its feedback in a pass with gradients.
     bypassed : bool
-        Whether its weight got a gradient while it had not.
+        Whether its weight has received a gradient although the feedback was not used.
     """
 
     key: int = field(default_factory=lambda: next(_KEYS))
@@ -55,11 +55,11 @@ class Place:
             node._wtdiag_place = self.key  # type: ignore[attr-defined]
         if not self.below and x.grad_fn is not None:
             self._searches += 1
-            if not self._searches & (self._searches - 1):  # where there is none to find, ever more rarely
+            if not self._searches & (self._searches - 1):  # ever more rarely, because a first layer never finds any
                 self.below = _marked(x.grad_fn) - {self.key}
 
     def for_a_copy(self) -> Place:
-        """Return the place of a copy of the layer: in another network, whose layers have other keys."""
+        """Return the place of a copy of the layer, which is in another network, whose layers have other keys."""
         place = Place(order=self.order, carries_error=self.carries_error)
         if self.order is not None:
             _TRACED[place.key] = self.order
@@ -67,13 +67,13 @@ class Place:
 
 
 def traced_order(key: int) -> int:
-    """Return what `Place.order` is to be where torch.compile traces the layer; the same in every trace."""
+    """Return the `Place.order` of a layer that torch.compile traces, the same in every trace."""
     if key not in _TRACED:
         _TRACED[key] = next(_RUNS)
     return _TRACED[key]
 
 
-# What torch.compiler.assume_constant_result does, without the second that importing the compiler takes.
+# This is what torch.compiler.assume_constant_result does; but importing the compiler takes a second.
 traced_order._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -86,12 +86,12 @@ _L = TypeVar("_L", bound=_Placed)
 
 
 def in_forward_order(layers: Iterable[tuple[str, _L]]) -> list[tuple[str, _L]]:
-    """Return named layers so that each comes after those below it, and else as they first ran; others last."""
+    """Return named layers so that each follows those below it, otherwise as they first ran; the rest comes last."""
     waiting = sorted(layers, key=_rank)
     keys = {layer.place.key for _, layer in waiting}
     ordered = []
     while waiting:
-        # Layers that are used several times may stand in a circle: then the one that ran first.
+        # Layers that are used several times may form a cycle: then the one that ran first comes first.
         chosen = next((item for item in waiting if not item[1].place.below & keys), waiting[0])
         waiting.remove(chosen)
         keys.discard(chosen[1].place.key)
@@ -105,7 +105,7 @@ def _rank(item: tuple[str, _Placed]) -> tuple[bool, int]:
 
 
 def _marked(node: Any) -> frozenset[int]:
-    """Return the keys of the layers nearest to a node of the autograd graph, towards the inputs."""
+    """Return the keys of the layers nearest to a node of the autograd graph on the way to the inputs."""
     keys, seen, waiting = set(), set(), [node]
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""The autograd functions: forward with W, backward with what the rule gives. Everything else is data for them."""
+"""The autograd functions of converted layers: their forward pass uses W, their backward pass what the rule gives."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Synapse(torch.autograd.Function):
-    """y = W x + b; dx = Bᵀ dy; dW, db as in backprop; dB as the rule says. Without B (None), B is W.
+    """y = W x + b; dx = Bᵀ dy; dW and db as in backprop; dB as the rule says. If B is None, W is used for it.
 
-    Written with `setup_context`, casting to the error's dtype: so it passes autocast, checkpointing,
-    `torch.func.grad` and `torch.compile(fullgraph=True)`.
+    It works with autocast, checkpointing, `torch.func.grad` and `torch.compile(fullgraph=True)`, because it defines
+    `setup_context` and casts to the error's dtype.
     """
 
     @staticmethod
@@ -39,7 +39,7 @@ class Synapse(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, weight, feedback, bias, ctx.op, ctx.rule, ctx.batch_axis = inputs
         shares = ctx.rule.shares
-        # Only what the rule reads is kept: a rule without transport never holds W between forward and backward.
+        # Only what the rule reads is kept: without weight transport, W is not held between forward and backward.
         ctx.save_for_backward(
             x,
             weight if feedback is None else feedback,
@@ -55,7 +55,7 @@ class Synapse(torch.autograd.Function):
         need_x, need_w, need_feedback, need_bias = ctx.needs_input_grad[:4]
         x = x.to(dy.dtype)
         if rule.learned:
-            # B learns from its local gradient alone: a backward pass through this one has to pass B by.
+            # B learns only from its local gradient: a backward pass through this backward pass must not reach it.
             feedback = feedback.detach()
         dx, dw, dbias = op.backward(dy, x, feedback.to(dy.dtype), (need_x, need_w, need_bias))
         dfeedback = None
@@ -65,7 +65,7 @@ class Synapse(torch.autograd.Function):
             s = Local(op, x, feedback, op.positions(x, dy), y, w, dw, ctx.batch_axis)  # type: ignore[arg-type]
             if need_feedback:
                 with torch.no_grad():
-                    if dw is None and "weight_grad" in rule.shares:  # a frozen W
+                    if dw is None and "weight_grad" in rule.shares:  # W is frozen
                         s.weight_grad = rule.weight_grad_at_rest(s)
                     dfeedback = rule.feedback_grad(s)
             dw = rule.weight_grad(s) if need_w else None
@@ -73,7 +73,7 @@ class Synapse(torch.autograd.Function):
 
 
 class SharedWeight(torch.autograd.Function):
-    """W as it is, for use beside its layer; backward, B is asked for the same as W."""
+    """The identity on W for uses outside its layer; its backward pass gives B the same gradient as W."""
 
     @staticmethod
     def forward(weight: Tensor, feedback: Tensor) -> Tensor:
@@ -89,10 +89,11 @@ class SharedWeight(torch.autograd.Function):
 
 
 class DirectSynapse(torch.autograd.Function):
-    """Like `Synapse`, but dx = Bᵀ e with e a signal from the network's output.
+    """Like `Synapse`, but dx = Bᵀ e with a signal e from the network's output.
 
     The second output, silent and in the shape of the network's output, is tied to that output by
-    `trainers.layers.error_path`: so autograd itself brings e here as its gradient, with no state beside the graph.
+    `trainers.layers.error_path`. So autograd itself brings e here, as its gradient, and no state outside the graph is
+    needed.
     """
 
     @staticmethod
@@ -125,20 +126,20 @@ class DirectSynapse(torch.autograd.Function):
                 f"{ctx.rule.name}: the output error never reached a layer; call the converted model itself, not its "
                 "parts, take the loss of its output, and checkpoint with use_reentrant=False"
             )
-        # W only lends its shape to the weight gradient, so that it need not be held between forward and backward.
+        # The weight gradient needs only the shape of W, so W is not held between forward and backward.
         like_w = dy.new_empty(1).expand(ctx.weight_shape)
         _, dw, dbias = ctx.op.backward(dy, x.to(dy.dtype), like_w, (False, need_w, need_bias))
         dx = project(signal, feedback, x, ctx.batch_axis).to(dy.dtype) if need_x else None
         return dx, dw, None, dbias, None, None, None
 
 
-# `apply` asks for these signatures in every call, and finding one out costs as much as a small layer's forward pass.
+# `apply` asks for these signatures in every call, and computing one costs as much as a small layer's forward pass.
 for _function in (Synapse, DirectSynapse):
     _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[union-attr]
 
 
 def project(signal: Tensor, feedback: Tensor, x: Tensor, batch_axis: int) -> Tensor:
-    """Return Bᵀ e in the shape of ``x``; inputs with positions that B does not know get the same error at each."""
+    """Return Bᵀ e in the shape of ``x``, with the same error at every position that B does not distinguish."""
     error = signal @ feedback.flatten(1).to(signal.dtype)
     shape = feedback.shape[1:]
     outer = [1] * (x.dim() - len(shape))

@@ -1,6 +1,6 @@
-"""Layers that count as converted but keep backprop, because the model goes past their feedback: found and named.
+"""A warning about layers that are converted but keep backprop, because the model bypasses their feedback.
 
-So does a layer whose ``forward`` is set on the instance, and a weight that the model uses without calling its layer.
+That happens if ``forward`` is set on the instance, or if the model uses a weight without calling its layer.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from wtdiag.trainers.layers.layers import Synaptic
 
 
 def watch(model: nn.Module) -> None:
-    """Warn after the first backward pass of each layer whose weight got a gradient though its feedback was not used.
+    """Warn after the first backward pass about each layer whose weight received a gradient with its feedback unused.
 
-    Layers that a pass does not reach get no gradient, and are judged when they first do. Not watched are layers that
-    backprop, frozen ones, and weights that are also another module's.
+    A layer that a pass does not reach is judged when it first receives a gradient. Layers under backprop, frozen layers
+    and weights that another module shares are not watched.
     """
     users: dict[Tensor, dict[nn.Module, str]] = {}
     for name, module in model.named_modules():
@@ -55,7 +55,7 @@ def _watch(weight: Tensor, layers: dict[Synaptic, str], bypassed: list[str]) -> 
 def _warn(bypassed: list[str]) -> None:
     names, bypassed[:] = ", ".join(reversed(bypassed)), []
     warnings.warn(
-        f"transport_free: {names}: converted, but keep backprop: the weights got gradients, and the feedback was not "
-        "used, as where forward is set on the layer, or the model uses a weight without calling its layer",
+        f"transport_free: {names}: converted, but still learning by backprop: the weights received gradients, and the "
+        "feedback was not used; perhaps forward is set on the layer, or the model uses a weight without calling it",
         stacklevel=2,
     )

@@ -1,11 +1,11 @@
-"""One small file per paper. A new rule is one new file here: discovery does the rest."""
+"""Learning rules, one small file per paper. A new rule is one new file here, which discovery finds."""
 
 from wtdiag.probes.discovery import discover
 from wtdiag.trainers.rules.base import RULES, Recipe, Rule, register, rule
 
 discover(__name__, __path__)
 
-# Listed as one reads them: backprop, then fixed feedback, then learned; within each by name.
+# In the order of every list of rules: backprop, then fixed feedback, then learned feedback; within each by name.
 for _name in sorted(RULES, key=lambda name: (not RULES[name].transports, RULES[name].learned, name)):
     RULES[_name] = RULES.pop(_name)
 

@@ -1,4 +1,4 @@
-"""Weight mirrors and Kolen-Pollack: two ways to learn B so that it follows W."""
+"""Weight mirror and Kolen-Pollack: two ways to learn a B that follows W."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _AKROUT = "Akrout et al. 2019, NeurIPS, arXiv:1904.05391"
 @register
 @dataclass(frozen=True, kw_only=True)
 class WeightMirror(Regularised):
-    """Weight mirror with a mirror phase of its own: noise into every layer, fresh for each.
+    """Weight mirror with a separate mirror phase, in which each layer receives fresh noise of its own.
 
-    As E[y xᵀ] = σ² W for iid noise x of variance σ², B drifts along W; decay keeps it bounded, at amp σ² / decay · W.
+    Because E[y xᵀ] = σ² W for iid noise x of variance σ², B moves towards W; decay bounds it, at amp σ² / decay · W.
     """
 
     name = "wm"
@@ -36,10 +36,10 @@ class WeightMirror(Regularised):
 @register
 @dataclass(frozen=True, kw_only=True)
 class KolenPollack(RandomFeedback):
-    """Kolen-Pollack: W and B take the same update and the same decay, so W − B shrinks by (1 − ηλ) a step.
+    """Kolen-Pollack: W and B take the same update and the same decay, so W − B shrinks by 1 − ηλ in each step.
 
-    The decay belongs to the rule and enters both gradients: leave the optimiser's own weight decay at zero for W, or
-    give both parameters the same.
+    The decay belongs to the rule and is part of both gradients: leave the optimiser's own weight decay at zero for W,
+    or give both parameters the same weight decay.
     """
 
     name = "kp"
@@ -56,5 +56,5 @@ class KolenPollack(RandomFeedback):
         return add_scaled(s.weight_grad, s.feedback, self.decay)
 
     def weight_grad(self, s: Local) -> Tensor:
-        # In W's precision, as B's gradient is: rounded under autocast, W − B would no longer contract.
+        # In W's precision, like B's gradient: if it were rounded under autocast, W − B would no longer contract.
         return add_scaled(s.weight_grad.to(s.weight.dtype), s.weight, self.decay, in_place=True)

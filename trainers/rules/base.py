@@ -1,4 +1,4 @@
-"""What a rule is: data and at most four short methods; all mechanics are shared by `trainers.layers.synapse`."""
+"""The base class of rules: data and at most four short methods; `trainers.layers.synapse` does the rest for all."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ RULES: dict[str, type[Rule]] = {}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a rule's feedback weights are optimised unless the user says otherwise.
+    """The default optimiser and learning rate of a rule's feedback weights.
 
-    ``optimizer`` "forward" puts them beside the forward weights, under the same optimiser and learning rate.
+    ``optimizer`` "forward" means the optimiser and the learning rate of the forward weights.
     """
 
     optimizer: str = "sgd"
@@ -31,7 +31,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A way to carry error down without transporting W. Subclass, fill the class variables, `register`.
+    """A way to send the error down. To add one, write a subclass, set its class variables and `register` it.
 
     The feedback matrix B has the shape of W and replaces it in the adjoint: dx = Bᵀ dy.
     """
@@ -48,7 +48,7 @@ class Rule:
     tied: ClassVar[bool] = False
     """Whether part of B follows W, without learning, by `tie`: sign symmetry."""
     shares: ClassVar[frozenset[str]] = frozenset()
-    """Which of "weight", "output", "weight_grad" the local gradients read beside x and B."""
+    """The quantities that the local gradients read besides x and B, of "weight", "output" and "weight_grad"."""
     counts_examples: ClassVar[bool] = False
     """Whether the rule has to know which axis of a layer's input counts the examples."""
     recipe: ClassVar[Recipe] = Recipe()
@@ -63,10 +63,10 @@ class Rule:
         raise TypeError(f"{self.name} has no feedback weights of its own")
 
     def tie(self, weight: Tensor, feedback: Tensor) -> None:
-        """Bring B up to date with W in place, where the rule ties them."""
+        """Bring B up to date with W, in place, if the rule ties them."""
 
     def refresh(self, weight: Tensor, feedback: Tensor, std: float) -> None:
-        """Make B in place what the next forward and backward pass use."""
+        """Change B, in place, to its value for the next forward and backward pass."""
         self.tie(weight, feedback)
 
     def feedback_grad(self, s: Local) -> Tensor:
@@ -74,18 +74,18 @@ class Rule:
         raise TypeError(f"{self.name} has fixed feedback weights")
 
     def weight_grad(self, s: Local) -> Tensor:
-        """Return W's gradient: the task's, which may be changed in place, plus what the rule itself asks of W."""
+        """Return W's gradient: that of the task, which may be changed in place, plus the rule's own term."""
         return s.weight_grad
 
     def weight_grad_at_rest(self, s: Local) -> Tensor:
-        """Return the task's gradient of a W that stands still: what balances the rule's own."""
+        """Return the gradient of the task if W stands still: it then balances the rule's own term."""
         s.weight_grad = s.weight.new_zeros(s.weight.shape)
         return -self.weight_grad(s)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomFeedback(Rule):
-    """B begins as independent Gaussian weights, ``scale`` He deviations wide."""
+    """A rule whose B starts as independent Gaussian weights; ``scale`` is their deviation in He deviations."""
 
     scale: float = dataclasses.field(default=1.0, metadata={"check": lambda *given: _positive(*given), "initial": True})
 
@@ -94,7 +94,7 @@ class RandomFeedback(Rule):
 
 
 def register(rule: type[Rule]) -> type[Rule]:
-    """Enter a rule class in `RULES` under its name; the one act that makes a rule known everywhere."""
+    """Enter a rule class in `RULES` under its name, which makes the rule known everywhere."""
     enter(RULES, "rule", rule.name, rule)
     return rule
 
@@ -107,12 +107,12 @@ def rule(name: str, /, **coefficients: Any) -> Rule:
     name
         A key of `RULES`.
     **coefficients
-        Fields of that rule; the others keep their defaults.
+        Values of that rule's fields; the other fields keep their defaults.
 
     Raises
     ------
     InputError
-        If the rule or a coefficient is unknown, or a value is of the wrong kind.
+        If the rule or a coefficient is unknown, or a value has the wrong type.
 
     Examples
     --------
@@ -138,7 +138,7 @@ def choice(default: str, *choices: str) -> Any:
 
 
 def positive(default: float, *, initial: bool = False) -> Any:
-    """Declare a field that takes a positive number; ``initial`` says that it changes where B begins."""
+    """Declare a field that takes a positive number; ``initial`` says that it sets the initial B."""
     return dataclasses.field(default=default, metadata={"check": _positive, "initial": initial})
 
 

@@ -1,4 +1,4 @@
-"""What direct rules share: each layer's error is a fixed random projection of the output's."""
+"""The base class of direct rules: each layer's error is a fixed random projection of the output error."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Direct(Rule):
-    """The error below a layer is B applied to the network's output error, whatever lies between.
+    """A rule whose B sends the network's output error straight to the input of each layer.
 
-    B has dims (class, input of one example): it is W's shape in the last layer only.
+    B has the dims (class, input of one example), so it has W's shape only in the last layer.
     ``scale`` is B's standard deviation in units of √(1 / classes).
     """
 
@@ -27,5 +27,5 @@ class Direct(Rule):
         feedback.normal_(0.0, self.scale * feedback.shape[0] ** -0.5)
 
     def signal(self, error: Tensor, output: Tensor) -> Tensor:
-        """Return what is projected, (batch, classes), given the network's output and the loss gradient there."""
+        """Return the signal that is projected, (batch, classes), given the network's output and its error."""
         return error

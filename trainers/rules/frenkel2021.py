@@ -1,4 +1,4 @@
-"""Direct random target projection: no output error is needed, the target itself is projected."""
+"""Direct random target projection: the target is projected in place of the output error."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class DirectRandomTargetProjection(Direct):
     """Direct random target projection.
 
-    The target is read off the output o and its error e under a mean-reduced cross-entropy loss, which is
+    The target is derived from the output o and its error e, which under a mean-reduced cross-entropy loss is
     (softmax(o) − q) / N for the target distribution q, smoothed or not: y* is one at the largest entry of q. It is
-    projected with the sign that the error has there, and divided by the batch size as the error is.
+    projected with the sign that the error has there, and divided by the batch size, as the error is.
     """
 
     name = "drtp"

@@ -1,4 +1,4 @@
-"""Rules that are sums of primitives, and the sum itself, open to any coefficients."""
+"""Rules that are sums of primitives, and the general sum with any coefficients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KUNIN = "Kunin et al. 2020, ICML, arXiv:2003.01513"
 @register
 @dataclass(frozen=True, kw_only=True)
 class RegularisedWeightMirror(Regularised):
-    """Weight mirror on the layer's own activations, as a regulariser. Fixed point amp / decay · W E[x xᵀ]."""
+    """Weight mirror as a regulariser, on the layer's own activations. Its fixed point is amp / decay · W E[x xᵀ]."""
 
     name = "wm-reg"
     title = "Weight mirror (regulariser)"
@@ -27,7 +27,7 @@ class RegularisedWeightMirror(Regularised):
 @register
 @dataclass(frozen=True, kw_only=True)
 class InformationAlignment(Regularised):
-    """Information alignment. Fixed point amp (null E[y yᵀ] + decay)⁻¹ W E[x xᵀ], of bounded gain."""
+    """Information alignment. Its fixed point is amp (null E[y yᵀ] + decay)⁻¹ W E[x xᵀ], whose gain is bounded."""
 
     name = "ia"
     title = "Information alignment"
@@ -43,7 +43,7 @@ class InformationAlignment(Regularised):
 @register
 @dataclass(frozen=True, kw_only=True)
 class SymmetricAlignment(Regularised):
-    """Symmetric alignment. Not local. Fixed point self / decay · W."""
+    """Symmetric alignment, which is not local. Its fixed point is self / decay · W."""
 
     name = "sa"
     title = "Symmetric alignment"
@@ -57,13 +57,13 @@ class SymmetricAlignment(Regularised):
 @register
 @dataclass(frozen=True, kw_only=True)
 class ActivationAlignment(Regularised):
-    """Activation alignment. Not local. Fixed point amp / sparse · W on the range of E[x xᵀ]."""
+    """Activation alignment, which is not local. Its fixed point is amp / sparse · W on the range of E[x xᵀ]."""
 
     name = "aa"
     title = "Activation alignment"
     equation = "∂B = − amp · E[y xᵀ] + sparse · B E[x xᵀ]"
     reference = _KUNIN
-    # Adam, because plain steps that are stable where activations are large barely move the other directions.
+    # Adam, because plain steps that are stable in directions of large activations barely move B in the others.
     recipe = Recipe(optimizer="adam", lr=0.02)
 
     amp: float = 0.06
@@ -73,7 +73,7 @@ class ActivationAlignment(Regularised):
 @register
 @dataclass(frozen=True, kw_only=True)
 class Sum(Regularised):
-    """Any sum of primitives; a coefficient left out is zero."""
+    """Any sum of primitives; coefficients that are not given are zero."""
 
     name = "sum"
     title = "Sum of primitives"

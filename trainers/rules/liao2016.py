@@ -1,6 +1,6 @@
-"""Sign symmetry: B shares the signs of W and nothing else.
+"""Sign symmetry: B has the signs of W and nothing else of it.
 
-An exactly zero weight lends the sign of its zero, so that the magnitudes of B outlive it.
+A weight of exactly zero gives the sign of its zero, so that B keeps its magnitude there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class UniformSign(_SignSymmetry):
 @register
 @dataclass(frozen=True, kw_only=True)
 class FixedRandomSign(_SignSymmetry):
-    """Fixed random-magnitude sign-concordant feedback. ``scale`` as in `UniformSign`."""
+    """Fixed random-magnitude sign-concordant feedback. ``scale`` is the deviation of M in He deviations."""
 
     name = "frsf"
     title = "Fixed random-magnitude sign symmetry"
@@ -49,7 +49,7 @@ class FixedRandomSign(_SignSymmetry):
 @register
 @dataclass(frozen=True, kw_only=True)
 class BatchRandomSign(FixedRandomSign):
-    """Batch-wise random-magnitude sign-concordant feedback: fresh magnitudes in each forward pass."""
+    """Batch-wise random-magnitude sign-concordant feedback, whose magnitudes are drawn in each forward pass."""
 
     name = "brsf"
     title = "Batch-wise random-magnitude sign symmetry"

@@ -1,4 +1,4 @@
-"""What a rule sees: the quantities at one layer from which its weights may learn."""
+"""The quantities at one layer from which a rule lets its weights learn."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Local:
-    """What a synapse can see when its feedback weights learn; all tensors are detached.
+    """The quantities that a synapse knows when its feedback weights learn; all tensors are detached.
 
-    ``y`` (W x, without bias), ``weight`` and ``weight_grad`` are there only if the rule's ``shares`` asks for them;
-    ``positions`` is how often one example uses the weights, where the first axis of ``x`` counts the examples, and
-    ``batch_axis`` is the axis that does count them, or None if it is not known.
+    ``y`` (W x, without bias), ``weight`` and ``weight_grad`` are given only if the rule's ``shares`` names them.
+    ``positions`` is the number of times that one example uses the weights if the first axis of ``x`` counts the
+    examples. ``batch_axis`` is the axis that does count them, or None if it is not known.
     """
 
     op: Operation
@@ -44,9 +44,9 @@ class Local:
         return self.op.outer(x, y, self.feedback).to(self.feedback.dtype)
 
     def examples(self, reduction: str) -> int:
-        """Return what a sum over the batch is divided by: examples, times positions if they are averaged.
+        """Return the number by which a sum over the batch is divided: examples, times positions for a mean over them.
 
-        Examples times positions are the same whichever axis counts the examples.
+        That product does not depend on which axis counts the examples.
         """
         count = 1
         if self.x.dim() > 1 and reduction == "mean":
@@ -57,7 +57,7 @@ class Local:
         return max(1, count)  # an empty batch sums to zero
 
     def mirror(self, noise: str, std: float) -> Local:
-        """Return the same synapse driven by fresh iid noise instead of its input: the mirror phase."""
+        """Return the same synapse in the mirror phase: driven by fresh iid noise instead of its input."""
         if noise == "normal":
             x = torch.randn_like(self.x).mul_(std)
         else:
@@ -69,8 +69,8 @@ class Local:
 def add_scaled(total: Tensor, term: Tensor, scale: float, *, in_place: bool = False) -> Tensor:
     """Return total + scale · term.
 
-    ``alpha=`` saves a pass over memory. But where ``total`` is a matrix product, inductor fuses the sum into it and
-    drops alpha (pytorch/pytorch#167313), so compiled code, which fuses the multiplication anyway, does without.
+    ``alpha=`` saves a pass over memory. But if ``total`` is a matrix product, inductor fuses the sum into it and drops
+    alpha (pytorch/pytorch#167313), so compiled code multiplies instead; it fuses the multiplication anyway.
     """
     if torch.compiler.is_compiling():
         term, scale = term * scale, 1

@@ -1,4 +1,4 @@
-"""Direct feedback alignment: the output error, projected at random to each layer."""
+"""Direct feedback alignment: a random projection of the output error to each layer."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
-"""Five primitives, each defined by the gradient it gives B; rules of Kunin et al. are sums of them.
+"""Five primitives, each defined by its gradient for B; the rules of Kunin et al. are sums of them.
 
 ========= ========================== ===================== =======
-primitive gradient for B             loss it comes from    local
+primitive gradient for B             loss that it descends local
 ========= ========================== ===================== =======
 decay     B                          ½‖B‖²                 yes
 amp       −E[outer(x, y)]            −E[xᵀ Bᵀ y]           yes
@@ -10,9 +10,9 @@ sparse    E[outer(x, B x)]           ½ E‖B x‖²             no
 self      −W                         −tr(BᵀW)              no
 ========= ========================== ===================== =======
 
-x and y = W x (without bias) are detached, E is the mean over the batch and, with ``reduction="mean"``, over the
-positions at which a convolution uses its weights. The papers' code has no ½: its coefficients of decay, null and
-sparse are half of these.
+x and y = W x (without bias) are detached. E is the mean over the batch and, with ``reduction="mean"``, over the
+positions at which a convolution uses its weights. The code of the paper has no ½, so its coefficients of decay, null
+and sparse are half of these.
 
 References
 ----------
@@ -35,12 +35,12 @@ Term = Callable[[Local], "Tensor"]
 
 @dataclass(frozen=True)
 class Primitive:
-    """One term of B's gradient, given by the place where it enters.
+    """One term of B's gradient, as a function of the local quantities for each place at which it can enter.
 
-    ``matrix`` adds to B's gradient as it is, ``input`` as outer(term, y), ``output`` as outer(x, term). A product
-    costs as much as the layer's own weight gradient, so all terms of one place are summed before it, and a
-    primitive that can enter at either end goes where a product is needed anyway. ``pulls`` says that the term has no B:
-    it moves the fixed point of ∂B = H B − T, and is no part of H.
+    ``matrix`` is added to B's gradient as it is, ``input`` as outer(term, y) and ``output`` as outer(x, term). Such a
+    product costs as much as the layer's own weight gradient, so the terms of one place are summed before it is formed,
+    and a primitive that can enter at either end enters where a product is needed anyway. ``pulls`` says that the term
+    does not depend on B: in ∂B = H B − T it is a part of T, which moves the fixed point, and not of H.
     """
 
     formula: str
@@ -69,23 +69,23 @@ def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> 
     Parameters
     ----------
     s
-        What the layer can see.
+        The local quantities of the layer.
     coefficients
-        By primitive; a zero costs nothing.
+        Coefficient of each primitive by its name; one of zero costs nothing.
     reduction
         "mean" or "sum" over the positions of a convolution or a sequence.
     """
     active = {PRIMITIVES[name]: value for name, value in coefficients.items() if value}
     if not active:
         return s.feedback.new_zeros(s.feedback.shape)
-    busy = "input" if any(p.input and not p.output for p in active) else "output"
+    needed = "input" if any(p.input and not p.output for p in active) else "output"
     ends: dict[str, list[tuple[float, Tensor]]] = {"input": [], "output": []}
     matrices: list[tuple[float, Tensor]] = []
     for primitive, value in active.items():
         if primitive.matrix:
             matrices.append((primitive.sign * value, primitive.matrix(s)))
             continue
-        end = busy if primitive.input and primitive.output else "input" if primitive.input else "output"
+        end = needed if primitive.input and primitive.output else "input" if primitive.input else "output"
         term: Term = getattr(primitive, end)
         ends[end].append((primitive.sign * value / s.examples(reduction), term(s)))
     total = s.outer(_weighted_sum(ends["input"]), s.y) if ends["input"] else None
@@ -96,7 +96,7 @@ def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> 
 
 
 def _weighted_sum(terms: list[tuple[float, Tensor]], onto: Tensor | None = None) -> Tensor:
-    """Sum without touching the terms, and with one new tensor at most: into ``onto`` if it is given."""
+    """Return the weighted sum, added to ``onto`` in place if it is given; at most one new tensor outlives the call."""
     total = onto
     for coefficient, term in terms:
         total = term * coefficient if total is None else add_scaled(total, term, coefficient, in_place=True)

@@ -1,4 +1,4 @@
-"""What rules that are sums of primitives share: inputs, reduction, and one gradient for all."""
+"""The base class of rules that are sums of primitives: inputs, reduction, and one gradient for all."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Regularised(RandomFeedback):
-    """B descends a layer-wise regulariser, a sum of primitives; subclasses name their coefficients.
+    """A rule whose B descends a layer-wise regulariser, a sum of primitives; subclasses name their coefficients.
 
     Parameters
     ----------
     inputs
-        "activations": x and y are the layer's own; "noise": fresh iid noise x, and y = W x.
+        "activations": x and y are the layer's own; "noise": x is fresh iid noise, and y = W x.
     noise, noise_std
-        Distribution, "normal" or "uniform" (both of zero mean), and standard deviation of that noise.
+        Distribution of that noise, "normal" or "uniform" (both of zero mean), and its standard deviation.
     reduction
-        "mean" or "sum" over the positions of a convolution or a sequence; the sum makes coefficients grow with them.
+        "mean" or "sum" over the positions of a convolution or a sequence; with the sum, terms grow with their number.
     scale
         Standard deviation of the initial B in units of the layer's He deviation.
     """
@@ -39,19 +39,19 @@ class Regularised(RandomFeedback):
 
     @property
     def coefficients(self) -> dict[str, float]:
-        """The coefficient of each primitive that this rule has."""
+        """The coefficient of each primitive in this rule."""
         return {name: getattr(self, name) for name in PRIMITIVES if hasattr(self, name)}
 
     @property
     def shares(self) -> frozenset[str]:  # type: ignore[override]
-        """What the active primitives read; with noise as input the layer's output is never needed."""
+        """The quantities that the active primitives read; with noise as input the layer's output is never needed."""
         if self.inputs == "noise":
             return frozenset({"weight"})
         return frozenset().union(*(PRIMITIVES[name].reads for name, value in self.coefficients.items() if value))
 
     @property
     def counts_examples(self) -> bool:  # type: ignore[override]
-        """Whether a sum over positions is averaged over the examples alone."""
+        """Whether a sum over positions is averaged over the examples."""
         products = [name for name, value in self.coefficients.items() if value and not PRIMITIVES[name].matrix]
         return self.reduction == "sum" and bool(products)
 

@@ -316,13 +316,13 @@ def test_torchvision_networks_take_a_step(model, name):
 def test_weights_used_without_calling_their_layer_keep_backprop():
     net = transport_free(torchvision.models.SwinTransformer([4, 4], 8, [2], [2], [4, 4], num_classes=5), "ia")
     with pytest.warns(
-        UserWarning, match=r"^transport_free: features\.1\.0\.attn\.qkv, .*attn\.proj: converted, but keep"
+        UserWarning, match=r"^transport_free: features\.1\.0\.attn\.qkv, .*attn\.proj: converted, but still learning by"
     ):
         train_step(net, torch.randn(2, 3, 32, 32))
     bypassed = {key.split(".")[-1] for key, layer in synapses(net) if layer.feedback.grad is None}
     assert bypassed == {"qkv", "proj"}
     assert {
-        row.name.split(".")[-1] for row in summary(net).skipped if "goes past its feedback" in row.reason
+        row.name.split(".")[-1] for row in summary(net).skipped if "bypasses its feedback" in row.reason
     } == bypassed
     train_step(net, torch.randn(2, 3, 32, 32))  # and nothing more is said
 

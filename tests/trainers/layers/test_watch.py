@@ -78,7 +78,7 @@ def test_a_forward_set_after_conversion_that_goes_past_the_feedback_is_named(kin
     net = transport_free(network(kind), "fa", sample=sample)
     net[2].forward = PAST[how](net[2])
     assert [row.name for row in summary(net).skipped] == ["2"]
-    with pytest.warns(UserWarning, match=r"^transport_free: 2: converted, but keep backprop: ") as caught:
+    with pytest.warns(UserWarning, match=r"^transport_free: 2: converted, but still learning by backprop: ") as caught:
         step(net)
     assert len(caught) == 1
     assert [row.name for row in summary(net).skipped] == ["2"]
@@ -173,7 +173,7 @@ def test_alarm_under_compilation():
     torch._dynamo.reset()
     net = transport_free(network(), "fa")
     net[2].forward = PAST["method"](net[2])
-    with pytest.warns(UserWarning, match=r"^transport_free: 2: converted, but keep backprop: "):
+    with pytest.warns(UserWarning, match=r"^transport_free: 2: converted, but still learning by backprop: "):
         step(torch.compile(net, backend="aot_eager"))
 
 
@@ -185,7 +185,7 @@ def test_alarm_and_no_false_alarm_in_distributed_training(tmp_path):
         net = transport_free(network(), "fa")
         net[2].forward = PAST["partial"](net[2])
         parallel = DistributedDataParallel(net)
-        with pytest.warns(UserWarning, match=r"^transport_free: 2: converted, but keep backprop: "):
+        with pytest.warns(UserWarning, match=r"^transport_free: 2: converted, but still learning by backprop: "):
             step(parallel)
     finally:
         torch.distributed.destroy_process_group()
