@@ -279,7 +279,7 @@ def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"sampler": "cma"}, "'cma' is not known"),
-        ({"trials": 0}, "trials: expected a positive number"),
+        ({"trials": 0}, "trials: expected a number from 1 to"),
         ({"space": {}}, "at least one parameter"),
         ({"settings": {"holdout": 0}}, "holdout: expected a share above 0"),
         ({"map": ("amp", "decay")}, "map: 'decay' is not known"),

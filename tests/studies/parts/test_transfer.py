@@ -169,7 +169,7 @@ def test_only_a_finished_sweep_will_do(sweep, tmp_path):
     def made(folder):
         return Transfer(tmp_path / "out", sweep=folder, architectures={"a": {"depth": 3}})
 
-    with pytest.raises(InputError, match="is not the folder of a sweep; expected one that wtdiag sweep made"):
+    with pytest.raises(InputError, match="is not the folder of a sweep; expected one that wtdiag sweep wrote"):
         made(tmp_path)
     change(sweep, status=((1, 0), "running"))
     with pytest.raises(InputError, match="is not finished, 1 of its trials have not ended"):
