@@ -1,4 +1,4 @@
-"""How things become known by name: every module of a package is imported, and no name is taken twice."""
+"""Discovery of what modules register under a name: every module of a package is imported, and names are unique."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ T = TypeVar("T")
 
 
 def discover(package: str, path: Iterable[str]) -> None:
-    """Import every module of a package, however deep, so that what registers by being there is there.
+    """Import every module of a package, at any depth, so that each registers what it defines.
 
     Parameters
     ----------
     package, path
-        Its ``__name__`` and ``__path__``.
+        The ``__name__`` and the ``__path__`` of the package.
     """
     for module in walk_packages(path, f"{package}."):
         import_module(module.name)
 
 
 def enter(registry: MutableMapping[str, T], what: str, name: str, entry: T) -> None:
-    """Enter something in a registry under a name that is free.
+    """Enter something in a registry under a name that is not taken yet.
 
     Raises
     ------

@@ -1,17 +1,17 @@
-"""Below what two error signals have no angle: rounding has eaten their directions."""
+"""The floor below which two error signals have no angle, because rounding has destroyed their directions."""
 
 from __future__ import annotations
 
 import math
 
-_APART = 1e12  # norms further apart mean nothing beside each other
+_APART = 1e12  # norms that differ by a larger factor cannot be compared
 
 
 def comparable(first_norm: float, second_norm: float, *, size: int, tiny: float) -> bool:
-    """Whether two errors of so many entries have an angle.
+    """Return whether two errors with ``size`` entries have an angle.
 
-    They do not if the entries of one have, in the root mean square, sunk below ``tiny``, the smallest normal number of
-    their dtype; if their norms are a factor of 10¹² apart; or if one is zero or not finite.
+    They do not if the root mean square of one is below ``tiny``, the smallest normal number of their dtype; if their
+    norms are a factor of 10¹² apart; or if one is zero or not finite.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What is known of a measure, whoever computes it: written into its variable's attributes, and read from there."""
+"""The description of a measure, which is written into the attributes of its variable and read from there."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _BOUNDS = ("lower_bound", "upper_bound")
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """What is known of a measure.
+    """The description of a measure.
 
     Attributes
     ----------
     name, units, long_name, equation, reference : str
         For tables and axes; units as in netCDF, "1" for a pure number.
     subject : {"forward", "feedback", "signal"}
-        What it is about: W; B and the error that B sends on, so that it means nothing where a layer sends none; or
-        what reaches the layer.
+        What it is about: W; B and the error that B sends on, so that it is meaningless in a layer that sends none; or
+        the signals that reach the layer.
     bounds : (float, float)
-        Between which it lies.
+        The lowest and the highest possible value.
     neutral : float, optional
-        The value that leans to neither side: 90° between aligned and opposed, a gain of 1 between too small and
+        The value between two opposite deviations: 90° between aligned and opposed, a gain of 1 between too small and
         too large.
     limit : float, optional
         The value above which something is wrong.
     scale : {"linear", "log"}
-        Whether differences or ratios of its values tell.
+        Whether differences or ratios of its values are meaningful.
     homogeneity : int
         Its degree: multiplying all weights and signals of a network by c > 0 multiplies it by c to this power.
     entrywise : bool
@@ -47,12 +47,12 @@ class Measure:
     predicts : str
         The measure whose value at the feedback's fixed point it is, if it is that.
     label : str
-        What figures call it; by default its name with spaces.
+        Its name in figures and lists; by default the name with spaces.
 
     Raises
     ------
     InputError
-        If the subject or the scale is none of these, or the bounds are none.
+        If the subject or the scale is unknown, or no value lies between the bounds.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class Measure:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """Its attributes in an analysis; "bounds" itself means something else in netCDF files."""
+        """Its attributes in an analysis; "bounds" is not used there, as it has another meaning in netCDF files."""
         texts = {name: text for name in _TEXTS if (text := getattr(self, name))}
         numbers = {name: float(number) for name in _NUMBERS if (number := getattr(self, name)) is not None}
         bounds = {name: float(bound) for name, bound in zip(_BOUNDS, self.bounds, strict=True)}
@@ -95,33 +95,33 @@ class Measure:
 
 
 def from_attrs(name: str, attrs: Mapping[str, Any], known: Measure | None = None) -> Measure:
-    """Return what the attributes of a variable tell of it; for what they leave open or get wrong, what is known of it.
+    """Return the description in the attributes of a variable, completed from its definition if that is known.
 
-    Of a variable that nobody knows, the subject is taken to be the feedback.
+    Attributes with invalid values are ignored. The subject of an unknown variable is taken to be the feedback.
 
     Examples
     --------
     >>> from_attrs("norm_ratio", {"neutral": 1.0, "scale": "cubic"}).neutral
     1.0
     """
-    told: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
     for key, value in attrs.items():
         match key, value:
             case ("subject", str()) if value in SUBJECTS:
-                told[key] = value
+                stated[key] = value
             case ("scale", str()) if value in SCALES:
-                told[key] = value
+                stated[key] = value
             case (_, str()) if key in _TEXTS and value:
-                told[key] = value
+                stated[key] = value
             case (_, float() | int() | np.number()) if key in _NUMBERS and math.isfinite(value):
-                told[key] = float(value)
+                stated[key] = float(value)
             case ("homogeneity", int() | np.integer()):
-                told[key] = int(value)
+                stated[key] = int(value)
     match [attrs.get(name) for name in _BOUNDS]:
         case [float() | int() | np.number() as low, float() | int() | np.number() as high] if low < high:
-            told["bounds"] = float(low), float(high)
+            stated["bounds"] = float(low), float(high)
     base: dict[str, Any] = {"units": "1", "long_name": name, "equation": "", "reference": "", "subject": "feedback"}
     base |= {"bounds": (-math.inf, math.inf)}
     if known is not None:
         base = {field.name: getattr(known, field.name) for field in dataclasses.fields(Measure)}
-    return Measure(**base | told | {"name": name})
+    return Measure(**base | stated | {"name": name})

@@ -174,7 +174,7 @@ def log_norm_ratio_sum(analysis: xr.Dataset) -> Array:
 @derived(
     "error_angle_local",
     units="degree",
-    long_name="error angle that the local angles of the layers above would add up to by themselves",
+    long_name="error angle that the local angles of the layers above would produce by themselves",
     equation="arccos Π cos ∠(Bᵀδ, Wᵀδ)",
     reference="wtdiag: the product law over the layers above",
     subject="signal",

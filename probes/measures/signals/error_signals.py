@@ -128,6 +128,7 @@ def error_norm(error_comparison: Comparison) -> float:
     subject="signal",
     scale="log",
     homogeneity=1,
+    label="exact error norm",
 )
 def error_norm_exact(error_comparison: Comparison) -> float:
     """Norm of the error that would arrive under exact backpropagation.
@@ -176,6 +177,7 @@ def error_norm_ratio(error_comparison: Comparison) -> float:
     subject="feedback",
     bounds=(0, 180),
     neutral=90,
+    label="local error angle",
 )
 def error_angle_local(local_comparison: Comparison) -> float:
     """Angle between Bᵀδ and Wᵀδ, for the same error δ.
@@ -201,6 +203,7 @@ def error_angle_local(local_comparison: Comparison) -> float:
     subject="feedback",
     bounds=(0, 180),
     neutral=90,
+    label="inherited error angle",
 )
 def error_angle_inherited(inherited_comparison: Comparison) -> float:
     """Angle between Wᵀδ and Wᵀδ*, for the rule's error δ and the exact error δ*.
@@ -226,6 +229,7 @@ def error_angle_inherited(inherited_comparison: Comparison) -> float:
     subject="feedback",
     bounds=(0, 180),
     neutral=90,
+    label="total error angle",
 )
 def error_angle_total(total_comparison: Comparison) -> float:
     """Angle between the error that the rule sends on and the one that exact backpropagation sends on.
