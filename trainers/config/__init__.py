@@ -1,1 +1,1 @@
-"""What a run is: its settings and schedules, the device it computes on, and the network that they build."""
+"""The configuration of a run: its settings and schedules, its data and device, and the network built from them."""

@@ -1,4 +1,4 @@
-"""From settings to a converted network."""
+"""The converted network of a run, built from its settings."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import transport_free
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
-"""What weights are kept in; "bfloat16" computes in it by autocast over float32 weights."""
+"""The dtype of the weights by precision; "bfloat16" computes by autocast, with weights in float32."""
 
 
 def build_network(settings: Settings, *, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Return the converted network of a run, with the initial weights of its seed.
 
-    W is drawn before B, so runs of one seed start from the same W whatever their rule. The global random state is
-    left as it was, on every device: all is drawn on the CPU.
+    W is drawn before B, so runs with the same seed start from the same W whatever their rule. Everything is drawn on
+    the CPU, and the global random state of every device is left as it was.
 
     Raises
     ------
     InputError
-        If the model, its size or the rule cannot be had, or the network does not fit into memory.
+        If there is no such model, size or rule, or the network does not fit into memory.
     """
     dtype = DTYPES[settings.precision]
     sizes = {"depth": settings.depth, "width": settings.width}
@@ -36,7 +36,7 @@ def build_network(settings: Settings, *, shape: tuple[int, int, int], classes: i
             return transport_free(model.to(dtype), rule, sample=sample, classes=classes, batch_axis=0)
     except InputError:
         raise
-    except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # torch's for sizes and seeds out of reach
-        asked = {"seed": settings.seed, "shape": shape, "classes": classes, **sizes}
-        given = ", ".join(f"{name}={value}" for name, value in asked.items() if value is not None)
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # torch raises these for too large sizes
+        arguments = {"seed": settings.seed, "shape": shape, "classes": classes, **sizes}
+        given = ", ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
         raise InputError(f"model: {settings.model!r} cannot be built with {given} ({first_line(error)})") from error

@@ -1,4 +1,4 @@
-"""The data of a run by its settings, and data that several runs share."""
+"""The data set of a run, loaded by its settings, and a cache for runs that share one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def load_data(settings: Settings) -> data.Data:
-    """Load the data set of the settings.
+    """Load the data set that the settings name.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def load_data(settings: Settings) -> data.Data:
 
 
 class DataCache(Generic[T]):
-    """Loads what belongs to a data set once for all runs that share the data set.
+    """A loader that loads each data set once for all runs that share it.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Where a run computes, and the random state that it has to itself there."""
+"""The device on which a run computes, and the run's own random state there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wtdiag.probes.errors import InputError, first_line
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is CUDA where there is one.
+    """Return the device of that name; "auto" is CUDA if it is available, else the CPU.
 
     Raises
     ------
@@ -30,20 +30,20 @@ def choose_device(name: str) -> torch.device:
 
 
 def take_share(index: int, threads: int) -> None:
-    """Let this process, one of several, compute with so many cores, and of several GPUs with the one at its turn."""
+    """Give this process, the one at ``index`` among several, its number of threads and its turn among the GPUs."""
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(index % torch.cuda.device_count())
 
 
 def gpus() -> int:
-    """How many GPUs there are."""
+    """Return the number of GPUs."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Compute with so many cores for a while."""
+    """Compute with ``count`` threads in the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -53,7 +53,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 class RandomState:
-    """A random state apart from the global one, on the CPU and on the run's device.
+    """A random state separate from the global one, on the CPU and on the run's device.
 
     Examples
     --------
@@ -75,13 +75,13 @@ class RandomState:
             self.state = self.now()
 
     def now(self) -> list[Tensor]:
-        """Return the global random state as it is."""
+        """Return the present global random state."""
         states = [torch.get_rng_state()]
         return [*states, torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else states
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make this the global random state for the duration, and put the other one back."""
+        """Make this the global random state in the block, and restore the other one afterwards."""
         with self._restored():
             self._set(self.state)
             try:

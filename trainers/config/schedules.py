@@ -1,4 +1,4 @@
-"""Learning rates and rule coefficients over time: pure functions of the step, so there is nothing to resume."""
+"""Learning rates and rule coefficients over time, as pure functions of the step, so that they have no state to save."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def learning_rate(kind: str, step: int, *, total: int, warmup: int) -> float:
     kind
         "constant"; "cosine" (to 0 at the end); "step" (×0.1 at 1/3, 2/3 and 8/9 of the steps).
     step, total, warmup
-        This step, all steps, and those of the warm-up.
+        This step, the number of all steps, and that of the warm-up.
 
     Examples
     --------
@@ -66,15 +66,15 @@ def coefficient_schedule(name: str, value: Coefficient) -> Schedule:
     Parameters
     ----------
     name
-        Of the coefficient, for errors.
+        Name of the coefficient, for messages.
     value
-        A number or word, which stays; or one of ``linear:FROM:TO``, ``exponential:FROM:TO``,
+        A number or word, which stays constant, or one of ``linear:FROM:TO``, ``exponential:FROM:TO``,
         ``cyclic:HIGH:LOW:EPOCHS``, ``window:VALUE:START:STOP``.
 
     Raises
     ------
     InputError
-        If the schedule is unknown or its numbers are.
+        If the schedule is unknown, or its numbers are missing or out of range.
 
     Examples
     --------

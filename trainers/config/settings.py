@@ -1,4 +1,4 @@
-"""Everything that makes a run: one dataclass behind the command line, config files and config.json alike."""
+"""The settings of a run: one dataclass for the command line, config files and config.json."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from wtdiag.trainers.rules import rule as build_rule
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(DeclaredSettings):
-    """The settings of one run; a None means: what the rule, model or data set itself recommends.
+    """The settings of one run; None stands for the default of the rule, the model or the data set.
 
     Raises
     ------
     InputError
-        If a value is of the wrong kind, out of range or not among the choices.
+        If a value has the wrong type, is out of range or is not among the choices, or if a setting would have no
+        effect.
 
     Examples
     --------
@@ -42,12 +43,12 @@ class Settings(DeclaredSettings):
         self.rule_at(0.0, 0.0)
 
     def rule_at(self, progress: float, epoch: float) -> Rule:
-        """Return the rule with the coefficients of a moment: ``progress`` from 0 to 1, ``epoch`` counted from 0."""
+        """Return the rule with its coefficients at ``progress``, from 0 to 1, and ``epoch``, counted from 0."""
         values = {name: coefficient_schedule(name, value)(progress, epoch) for name, value in self.coefficients.items()}
         return build_rule(self.rule, **values)
 
     def _check_that_all_is_used(self) -> None:
-        """Refuse what would be passed over in silence."""
+        """Refuse settings that would silently be ignored."""
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise InputError(f"nesterov: needs sgd with momentum, got {self.optimizer} with momentum={self.momentum:g}")
         rule = RULES[self.rule]
@@ -63,7 +64,7 @@ class Settings(DeclaredSettings):
         if optimizer == "forward" and self.feedback_lr is not None:
             raise InputError(f"feedback_lr: {self.rule} takes the forward weights' steps; give feedback_optimizer too")
         if optimizer != "sgd" and self.feedback_momentum:
-            raise InputError(f"feedback_momentum: is sgd's, but the feedback weights take {optimizer} steps")
+            raise InputError(f"feedback_momentum: only sgd has it, but the feedback weights take {optimizer} steps")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, for config.json."""
@@ -71,12 +72,12 @@ class Settings(DeclaredSettings):
 
 
 def from_mapping(settings: Mapping[str, Any], source: str) -> Settings:
-    """Build settings from plain data; ``source`` names where they come from in errors.
+    """Return settings built from plain data; messages name ``source`` as their origin.
 
     Raises
     ------
     InputError
-        If a name is not known, or a value cannot be used.
+        If a name is unknown, or a value cannot be used.
 
     Examples
     --------
@@ -95,12 +96,12 @@ def from_mapping(settings: Mapping[str, Any], source: str) -> Settings:
 
 
 def read_config(path: Path, *, follow: bool = True) -> dict[str, Any]:
-    """Read settings from a TOML file, or from a run's own config.json; ``follow`` says whether that may be a link.
+    """Read settings from a TOML file or from a run's config.json; ``follow`` says whether the latter may be a link.
 
     Raises
     ------
     InputError
-        If the file is missing, of another kind, or cannot be parsed.
+        If the file is missing, has another ending, or cannot be parsed.
     """
     try:
         if path.suffix == ".toml":

@@ -1,4 +1,4 @@
-"""What each layer's feedback costs: the same step with exact error in the layers above, and with it here too."""
+"""The cost of each layer's feedback: a step with exact errors in the layers above against one with them here too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wtdiag.trainers.layers.layers import Synaptic
 
 _RELATIVE_STEP = 1e-3
-_RESOLVED = 1e4  # roundings of the loss that its decrease has to exceed
+_RESOLVED = 1e4  # a decrease of the loss counts if it exceeds this many roundings
 
 Gradient = Mapping[str, Tensor]
 
@@ -27,16 +27,17 @@ Gradient = Mapping[str, Tensor]
 def attribution(
     model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F.cross_entropy, lr: float = math.nan
 ) -> dict[str, tuple[float, float]]:
-    """Return by layer, in forward order, what its feedback costs in degrees and in learning.
+    """Return the cost of each layer's feedback, in degrees and in learning, by layer in forward order.
 
-    From the top down, B is replaced by W in the layers from k on, and the error sent down anew: δₖ at the first layer's
-    output, gₖ for all parameters. With L(θ) the loss on this very batch, the feedback of layer k costs
+    For each k, B is replaced by W in the layers from k upwards, and the error is sent down again: δₖ is the error at
+    the first layer's output, gₖ the gradient of all parameters. With the loss L(θ) on the same batch, the feedback of
+    layer k costs
 
         ∠(δₖ₊₁, δ*) − ∠(δₖ, δ*)  degrees  and  (Dₖ − Dₖ₊₁) / D*,  Dₖ = L(θ) − L(θ − lr gₖ)  (a share of 1),
 
-    where * is exact backprop, all layers replaced. Over all layers the costs sum up to the rule's angle and to 1 − its
-    share of backprop's decrease. A cost may be negative: errors can compensate each other. For L layers: at most L + 1
-    backward and L + 2 forward passes. Nothing of the model changes.
+    where * stands for exact backprop, with B replaced in all layers. Over all layers the costs add up to the rule's
+    angle, and to 1 minus its share of backprop's decrease. A cost may be negative, because errors can compensate each
+    other. L layers take at most L + 1 backward and L + 2 forward passes. The model is not changed.
 
     Parameters
     ----------
@@ -45,17 +46,18 @@ def attribution(
     x, target
         The batch.
     loss
-        Of outputs and targets.
+        Function of outputs and targets.
     lr
-        Of a plain step; default: that with which backprop moves the parameters by 10⁻³ of their norm. What a rule adds
-        to the task's gradient of W (Kolen-Pollack's decay) is left out. Where backprop itself does not decrease
-        the loss, by more than 10⁴ roundings, Dₖ is that of an infinitesimal step, ⟨gₖ, g*⟩.
+        Learning rate of a plain step. By default it is the rate at which backprop moves the parameters by 10⁻³ of their
+        norm. Terms that a rule adds to the task's gradient of W (Kolen-Pollack's decay) are left out. If backprop
+        itself does not decrease the loss by more than 10⁴ roundings, Dₖ is that of an infinitesimal step, ⟨gₖ, g*⟩.
 
     Returns
     -------
     dict
-        Of (degrees, share); (0, 0) for layers that send no error or are exact already. NaN where errors vanish, are not
-        finite, or have norms more than 10¹² apart, or where no gradient reaches any parameter.
+        (degrees, share) of each layer, which is (0, 0) for layers that send no error or are exact already. A value is
+        NaN if errors vanish, are not finite, or have norms that differ by more than a factor of 10¹², or if no gradient
+        reaches any parameter.
 
     Examples
     --------
@@ -73,7 +75,7 @@ def attribution(
         errors_exact, gradient_exact = _backward(tracer, value, trained, tracer.calls)
 
         def moved(gradient: Gradient, step: float) -> float:
-            # Buffers of its own too: the graph of the first pass holds the model's as they are.
+            # The buffers are copied too, because the graph of the first pass needs the model's own unchanged.
             with forked(model), attached(model), torch.no_grad():
                 state = {name: buffer.clone() for name, buffer in model.named_buffers()}
                 state |= {name: p - step * gradient[name] for name, p in trained.items()}
@@ -81,20 +83,20 @@ def attribution(
 
         decrease, total = _decrease(moved, value, trained, gradient_exact, lr)
         angle, down, exact, costs = 0.0, total, set(tracer.calls), {}
-        for layer, errors in errors_exact.items():  # from the bottom up each takes its own feedback again
+        for layer, errors in errors_exact.items():  # from the bottom up, each layer returns to its own feedback
             exact.remove(layer)
             costs[names[layer]] = 0.0, 0.0
             if layer.rule.transports or all(error.sent is None for error in errors):
                 continue
             ruled, gradient = _backward(tracer, value, trained, exact)
             before, angle = angle, _angle(_at_first(ruled), _at_first(errors_exact))
-            more, down = down, decrease(gradient)
-            costs[names[layer]] = angle - before, (more - down) / total if total > 0 else math.nan
+            earlier, down = down, decrease(gradient)
+            costs[names[layer]] = angle - before, (earlier - down) / total if total > 0 else math.nan
     return costs
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that the task's gradient moves."""
+    """Return the parameters that learn by the task's gradient."""
     feedback = feedback_parameters(model)
     return {name: p for name, p in model.named_parameters() if p.requires_grad and name not in feedback}
 
@@ -102,7 +104,7 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def _backward(
     tracer: SynapseTracer, value: Tensor, trained: Mapping[str, nn.Parameter], exact: Collection[Synaptic]
 ) -> tuple[dict[Synaptic, list[Error]], Gradient]:
-    """Return all errors and the task's gradient of all trained parameters."""
+    """Return all errors, and the task's gradient of all trained parameters."""
     errors, native = tracer.backward(value, exact, list(trained.values()))
     gradients = {id(p): torch.zeros_like(p) if g is None else g for p, g in zip(trained.values(), native, strict=True)}
     with torch.no_grad():
@@ -123,7 +125,7 @@ def _backward(
 def _down_to(
     tensor: Tensor, gradient: Tensor, parameters: Collection[nn.Parameter]
 ) -> Iterable[tuple[nn.Parameter, Tensor]]:
-    """Return the parameters that ``tensor`` is or is computed from, with their gradients, given its own."""
+    """Return the parameters from which ``tensor`` is computed, or itself if it is one, with their gradients."""
     if tensor.is_leaf:
         return ((p, gradient) for p in parameters if p is tensor)
     parts = torch.autograd.grad(
@@ -139,7 +141,7 @@ def _decrease(
     exact: Gradient,
     lr: float,
 ) -> tuple[Callable[[Gradient], float], float]:
-    """Return the decrease of the loss as a function of the gradient, and that by exact backprop."""
+    """Return the decrease of the loss as a function of the gradient, and its value for exact backprop."""
 
     def first_order(gradient: Gradient) -> float:
         return sum(float((gradient[name].double() * exact[name].double()).sum()) for name in exact)
@@ -155,13 +157,13 @@ def _decrease(
 
 
 def _at_first(errors: Mapping[Synaptic, list[Error]]) -> Tensor:
-    """Return the error at the output of the first layer, of all its uses."""
+    """Return the error at the output of the first layer, over all its uses."""
     deltas = [error.delta.flatten() for error in next(iter(errors.values()), []) if error.delta is not None]
     return torch.cat(deltas) if deltas else torch.empty(0, device="cpu")
 
 
 def _angle(first: Tensor, second: Tensor) -> float:
-    """Return the angle in degrees, or NaN where an error is too small or too large to have one."""
+    """Return the angle in degrees, or NaN if an error is too small or too large for an angle."""
     tiny = torch.finfo(first.dtype).tiny
     first, second = first.double(), second.double()
     a, b = float(first.norm()), float(second.norm())

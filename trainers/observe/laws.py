@@ -1,6 +1,6 @@
-"""A layer's operation, and how its feedback learns while its weights stand still, as functions of NumPy arrays.
+"""A layer's operation, and the law by which its feedback learns while W stands still, as functions of NumPy arrays.
 
-What probes of stability and of fixed points ask of a network, without knowing PyTorch or any rule.
+Through them, probes of stability and of fixed points examine a network without depending on PyTorch or on any rule.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from wtdiag.trainers.rules.local import Local
 Array = NDArray[Any]
 _S = TypeVar("_S", bound=Local)
 
-_DRAWING = threading.Lock()  # the global random state is one for all threads
+_DRAWING = threading.Lock()  # all threads share the global random state
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LayerOperator:
 
     op: Operation
     shape: tuple[int, ...]
-    """Of one example's input."""
+    """Shape of one example's input."""
     device: torch.device
 
     @torch.no_grad()
@@ -67,10 +67,10 @@ class LayerOperator:
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """One use of a layer in a forward pass: all that the gradient of its feedback depends on, but for B itself.
+    """One use of a layer in a forward pass: everything except B on which the gradient of its feedback depends.
 
-    W stands still, so its total gradient is zero: where a rule lets B share the task's gradient, that is just what
-    balances the rule's own wish for W.
+    W stands still, so its total gradient is zero: if a rule lets B share the task's gradient, that gradient just
+    balances the rule's own term for W.
     """
 
     rule: Rule
@@ -82,13 +82,13 @@ class Use:
     """Whether the first axis of x is known to count the examples."""
 
     def to(self, dtype: torch.dtype) -> Use:
-        """Return the same in another precision."""
+        """Return the same use in another precision."""
         if dtype == self.x.dtype:
             return self
         return self._double if dtype == torch.float64 else self._cast(dtype)
 
     def gradient(self, feedback: Tensor) -> Tensor:
-        """Return the rule's gradient at B: the mean over the batch, or over all noise if it learns from noise."""
+        """Return the rule's gradient at B: the mean over the batch, or over all noise if the rule learns from noise."""
         total = torch.zeros_like(feedback)
         designs = math.prod(_periods(self.op, self.x, self.weight))
         for first in range(0, designs, len(self.x)):
@@ -103,10 +103,9 @@ class Use:
     def deviation(self, feedback: Tensor, draw: int, seed: int) -> Tensor:
         """Return a sample of (gradient of a batch of this size − its mean) at B.
 
-        NaN for a batch of one, and where it is not known which axis counts the examples.
-
-        It is the difference between the gradients of two halves of the batch, with noise of their own, scaled to the
-        variance of the whole.
+        It is the difference between the gradients of two halves of the batch, each with its own noise, scaled to the
+        variance of the whole batch. It is NaN for a batch of one, and if it is not known which axis counts the
+        examples.
         """
         half = len(self.x) // 2
         if not half or not self.examples_known:
@@ -142,7 +141,7 @@ class Use:
 
 @dataclass
 class _Expected(Local):
-    """A synapse whose mirror phase sees, part by part, inputs that have exactly the second moments of the noise."""
+    """A synapse whose mirror phase receives, part by part, inputs with exactly the second moments of the noise."""
 
     first: int = 0
     drawn: int = 0
@@ -155,7 +154,7 @@ class _Expected(Local):
 
 @dataclass
 class _Sampled(Local):
-    """A synapse whose mirror phase sees the noise of a seed."""
+    """A synapse whose mirror phase receives the noise of a seed."""
 
     seed: int = 0
 
@@ -165,7 +164,7 @@ class _Sampled(Local):
 
 
 def _periods(op: Operation, x: Tensor, weight: Tensor) -> list[int]:
-    """Return, for each axis of one example, how far apart entries are that share a weight with none between."""
+    """Return, for each axis of one example, the distance from which two entries do not feed the same output."""
     shape = list(x.shape[1:])
     if not isinstance(op, Convolution):
         return [*(1 for _ in shape[:-1]), shape[-1]]
@@ -174,17 +173,18 @@ def _periods(op: Operation, x: Tensor, weight: Tensor) -> list[int]:
 
 
 def _impulses(op: Operation, x: Tensor, weight: Tensor, first: int) -> Tensor:
-    """Return a part of a batch that stands for all noise of variance 1 in inputs like ``x``.
+    """Return a part of a batch that represents all noise of variance 1 in inputs like ``x``.
 
-    Noise enters learning by its second moments. In each example some entries are ±√n and the others zero, far enough
-    apart not to meet in a product of input and output; over all n examples each entry has its turn once. So E[x xᵀ] of
-    entries that do meet is that of white noise exactly, where as many random examples would leave a relative error of
-    √(fan-in / examples). Random signs do the same on average for what meets in longer products.
+    Noise affects learning through its second moments. In each example some entries are ±√n and the others zero; those
+    that are not zero lie so far apart that they do not meet in a product of input and output, and over all n examples
+    each entry has its turn once. So for entries that do meet, E[x xᵀ] is exactly that of white noise, whereas as many
+    random examples would leave a relative error of √(fan-in / examples). For entries that meet in longer products, the
+    random signs have the same effect on average.
 
     Parameters
     ----------
     op, x, weight
-        Of the layer.
+        Operation, input and weight of the layer.
     first
         Number of the part's first example; the part is at most as long as ``x``.
     """
@@ -203,29 +203,29 @@ def _impulses(op: Operation, x: Tensor, weight: Tensor, first: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Law:
-    """How the feedback of a layer learns while the forward weights W stand still.
+    """The law by which the feedback of a layer learns while the forward weights W stand still.
 
-    The rule's own gradient, taken as the rule computes it; for every rule of the registry it is affine in B:
+    It is the rule's own gradient, as the rule computes it. For every rule of the registry it is affine in B:
     ∂B = H B − T. Layers that share their weights share B and its gradient too.
 
     Attributes
     ----------
     uses : tuple of Use
-        Of B in one forward pass.
+        All uses of B in one forward pass.
     examples : int
-        In that pass.
+        Number of examples in that pass.
     batch_size : int or None
-        In a training step; default: as many as in that pass.
+        Number of examples in a training step; None stands for that of the pass.
     lr : float
-        Learning rate of B in the step that follows; NaN where it is not known.
+        Learning rate of B in the step that follows; NaN if it is not known.
     optimizer : str
-        Of B: "sgd", "adam" or "adamw".
+        Optimiser of B: "sgd", "adam" or "adamw".
     momentum, nesterov
-        Of SGD.
+        Momentum of SGD, and whether it has Nesterov's form.
     interval : int
         Steps from one update of B to the next.
     weight_decay : float
-        What the optimiser adds to the gradient is this times B; not contained in `gradient`.
+        The optimiser adds this times B to the gradient; `gradient` does not contain it.
     update_noise : float
         Standard deviation of the noise that an update adds to an entry of B, relative to W.
 
@@ -256,17 +256,17 @@ class Law:
     def gradient(self, feedback: Array) -> Array:
         """Return ∂B at B, in B's shape: the mean over the batch and, for a rule that learns from noise, over the noise.
 
-        In float64 if ``feedback`` is, else in the network's precision.
+        It is computed in float64 if ``feedback`` is float64, else in the network's precision.
         """
         uses, b = self._ready(feedback)
         total = sum((use.gradient(b) for use in uses), torch.zeros_like(b))
         if self.weight_decay and "weight_grad" in uses[0].rule.shares:
-            total = total - self.weight_decay * uses[0].weight  # what the task asks balances the optimiser's decay too
+            total = total - self.weight_decay * uses[0].weight  # the task's gradient balances the optimiser's decay too
         return _array(total)
 
     @torch.no_grad()
     def noise(self, feedback: Array, draws: int) -> Array:
-        """Return samples of (∂B of a training batch − its mean) at B; (draw, *shape of B), the same every time."""
+        """Return samples of (∂B of a training batch − its mean) at B, (draw, *shape of B); they are always the same."""
         uses, b = self._ready(feedback)
         scale = math.sqrt(self.examples / (self.batch_size or self.examples))
         samples = torch.zeros(draws, *b.shape, dtype=b.dtype, device=b.device)
@@ -283,7 +283,7 @@ class Law:
 
 
 def _tensor(array: Array) -> Tensor:
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # PyTorch warns of what is not writeable
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # PyTorch warns about read-only arrays
 
 
 def _array(tensor: Tensor) -> Array:

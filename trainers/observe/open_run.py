@@ -1,4 +1,4 @@
-"""A recorded run whose networks can be rebuilt: from its directory back to the network of any step."""
+"""A recorded run whose network can be rebuilt as it was at any recorded step."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _T = TypeVar("_T")
 
 
 class ModelRun(schema.Run):
-    """A run directory whose networks can be rebuilt; see `probes.records.schema.Run` for the rest."""
+    """A run directory whose network can be rebuilt at every step; see `probes.records.schema.Run` for the rest."""
 
     @property
     def is_ours(self) -> bool:
-        """Whether ``wtdiag train`` made the run, and not a loop of one's own."""
+        """Whether ``wtdiag train`` made the run, rather than the user's own training loop."""
         return self.config.get("network") is not None
 
     def settings(self) -> Settings:
@@ -57,8 +57,8 @@ class ModelRun(schema.Run):
         step
             One of ``steps``.
         model
-            A converted network to load the weights into, for runs recorded from a loop of one's own; runs of
-            ``wtdiag train`` are rebuilt from their settings.
+            A converted network into which the weights are loaded, for runs recorded from the user's own loop. Networks
+            of ``wtdiag train`` are rebuilt from their settings.
 
         Raises
         ------
@@ -69,7 +69,7 @@ class ModelRun(schema.Run):
         if model is None:
             if not self.is_ours:
                 raise InputError(
-                    f"{self.path}: recorded from a model that is not one of wtdiag's; give model= the converted network"
+                    f"{self.path}: was recorded from a model of your own; give the converted network as model="
                 )
             shape, classes = _sizes(self.config["network"], str(self.path / schema.CONFIG))
             model = build_network(self.settings(), shape=shape, classes=classes)
@@ -85,16 +85,16 @@ class ModelRun(schema.Run):
             prefix = "" if name == "model" and "weight" in own else f"{name}."
             for kind, array in (("weight", layer.forward), ("feedback", layer.feedback)):
                 if name in layers and layers[name].is_computed(kind):
-                    continue  # what it is computed from is in the rest of the state
+                    continue  # the tensors from which it is computed are in the rest of the state
                 if array is None and name in layers and layers[name].is_computed("weight"):
-                    own.pop(prefix + kind, None)  # backprop's second name for what W is computed from
+                    own.pop(prefix + kind, None)  # under backprop it is a second name of the tensor behind W
                     continue
                 state[prefix + kind] = layer.forward if array is None else array
         state |= rest
         return _load(model, own, state, str(path))
 
     def probe_batch(self) -> tuple[Tensor, Tensor] | None:
-        """Return the fixed batch of the signal probes, inputs and targets, or None if none was recorded."""
+        """Return the fixed batch of the signal probes, inputs and targets, or None if no batch was recorded."""
         path = self.path / schema.PROBE_BATCH
         if not path.exists():
             return None
@@ -108,34 +108,36 @@ class ModelRun(schema.Run):
 def signals_of(
     run: ModelRun, model: nn.Module | None = None, loss: Loss | None = None
 ) -> Callable[[int], Signals] | None:
-    """Return the signals of a run as a function of the step; None without batch, snapshots or a known network.
+    """Return the signals of a run as a function of the step; None without a batch, snapshots or a known network.
 
-    Beside what `trainers.observe.tracer.error_signals` gives, each layer has ``forward_lr``, and its law knows its
-    rates: of the step that leaves the snapshot, as far as the run says (see `trainers.observe.rates.Rates`).
+    In addition to the signals of `trainers.observe.tracer.error_signals`, each layer has ``forward_lr``, and its law
+    has the rates of the step that follows the snapshot, as far as the run records them (see
+    `trainers.observe.rates.Rates`).
 
     Parameters
     ----------
     run
         The recorded run.
     model
-        A converted network to load weights into, for runs from a loop of one's own. Computes where it lies.
+        A converted network into which the weights are loaded, for runs from the user's own loop. The signals are
+        computed on its device.
     loss
-        Of outputs and targets; default: the cross-entropy of the run's label smoothing.
+        Function of outputs and targets. By default it is cross-entropy with the run's label smoothing.
 
     Raises
     ------
     InputError
-        If the batch's targets are no class numbers and there is no ``loss``; for a step, if its weights do not fit the
-        network, or the network or the loss cannot take the batch.
+        If the targets of the batch are not class numbers and ``loss`` is not given. The function raises it if the
+        weights of a step do not fit the network, or if the network or the loss cannot take the batch.
     """
 
     def at(network: nn.Module, x: Tensor, target: Tensor, loss: Loss, rates: Rates, step: int) -> Signals:
         signals = error_signals(network, x, target, loss=loss)
         layers = dict(synapses(network))
-        for name, found in signals.items():
-            found["forward_lr"] = rates.forward_lr(step)
-            if "law" in found:
-                found["law"] = dataclasses.replace(found["law"], **rates.feedback(step, layers[name].rule))
+        for name, of_layer in signals.items():
+            of_layer["forward_lr"] = rates.forward_lr(step)
+            if "law" in of_layer:
+                of_layer["law"] = dataclasses.replace(of_layer["law"], **rates.feedback(step, layers[name].rule))
         return signals
 
     return _probed(run, model, loss, at)
@@ -144,15 +146,15 @@ def signals_of(
 def attribution_of(
     run: ModelRun, model: nn.Module | None = None, loss: Loss | None = None
 ) -> Callable[[int], dict[str, tuple[float, float]]] | None:
-    """Return what each layer's feedback costs as a function of the step; None where `signals_of` gives None.
+    """Return the cost of each layer's feedback as a function of the step; None if `signals_of` returns None.
 
-    As `trainers.observe.attribution.attribution` has it, with the forward learning rate of the step that leaves the
+    It is that of `trainers.observe.attribution.attribution`, at the forward learning rate of the step that follows the
     snapshot.
 
     Parameters
     ----------
     run, model, loss
-        As for `signals_of`.
+        The same as for `signals_of`.
 
     Raises
     ------
@@ -169,7 +171,7 @@ def attribution_of(
 
 
 def fixed_feedback(run: schema.Run) -> Callable[[str], bool]:
-    """Return what tells of a layer whether its rule, as the run's config names it, leaves the feedback as it is."""
+    """Return a function that tells whether a layer's feedback is fixed, by the rule that the run's config names."""
 
     def fixed(layer: str) -> bool:
         match _of_layer(run.config.get("rule"), layer):
@@ -195,8 +197,8 @@ def _probed(
     if loss is None:
         if batch[1].is_floating_point() or batch[1].is_complex():
             raise InputError(
-                f"loss: {source} has {str(batch[1].dtype)[6:]} targets, so it was no cross-entropy of classes; "
-                "give the loss of the training, as loss=torch.nn.functional.mse_loss"
+                f"loss: {source} has {str(batch[1].dtype)[6:]} targets, so the loss was not the cross-entropy of "
+                "classes; give the loss of the training, for example loss=torch.nn.functional.mse_loss"
             )
         loss = partial(F.cross_entropy, label_smoothing=settings.label_smoothing if settings else 0.0)
     rates = Rates(run, settings, examples=len(batch[0]))
@@ -226,14 +228,14 @@ def open_run(path: str | os.PathLike[str]) -> ModelRun:
     Raises
     ------
     InputError
-        If it is not one.
+        If ``path`` is not a run directory.
     """
     run = schema.open_run(path)
     return ModelRun(run.path, run.config)
 
 
 def _sizes(network: Any, source: str) -> tuple[tuple[int, int, int], int]:
-    """Return the shape of the inputs and the number of classes that a config names."""
+    """Return the shape of the inputs and the number of classes from a config."""
     match network:
         case {"shape": [int(c), int(h), int(w)], "classes": int(classes)} if min(c, h, w, classes) > 0:
             return (c, h, w), classes
@@ -243,7 +245,7 @@ def _sizes(network: Any, source: str) -> tuple[tuple[int, int, int], int]:
 
 
 def _of_layer(recorded: Any, layer: str) -> Any:
-    """Return what a config's entry of the rule says of one layer."""
+    """Return the part of a config's ``rule`` entry that applies to one layer."""
     match recorded:
         case {"name": "mixed", "layers": {**layers}}:
             return layers.get(layer)
@@ -253,12 +255,12 @@ def _of_layer(recorded: Any, layer: str) -> Any:
 
 
 def _check_rules(model: nn.Module, recorded: Any, arrays: dict[str, schema.LayerArrays], source: str) -> None:
-    """Require the rules that the layers were recorded under, as far as the config ``recorded`` or the arrays tell."""
+    """Require that each layer has the rule of the run, as far as the config's ``recorded`` or the arrays tell it."""
     for name, layer in synapses(model):
         entry, rule = _of_layer(recorded, name), layer.rule
         if isinstance(entry, dict) and isinstance(learnt := entry.get("name"), str) and learnt != rule.name:
             raise InputError(
-                f"{source}: layer {name!r} learnt by {learnt!r:.40} in the run, but learns by {rule.name!r} in the "
+                f"{source}: layer {name!r} learned by {learnt!r:.40} in the run, but learns by {rule.name!r} in the "
                 "network; expected a network converted by the rule of the run"
             )
         if name in arrays and (arrays[name].feedback is None) != rule.transports:
@@ -288,7 +290,7 @@ def _load(model: nn.Module, own: dict[str, Tensor], state: dict[str, np.ndarray[
             ):
                 module._buffers[name] = buffer.contiguous()  # an expanded tensor cannot be written to
     try:
-        model.load_state_dict(tensors, strict=False)  # what is not recorded stays as it is
+        model.load_state_dict(tensors, strict=False)  # entries that are not recorded stay as they are
     except RuntimeError as error:
         raise InputError(f"{source}: does not fit the network: {first_line(error)}") from error
     return model
@@ -300,9 +302,9 @@ def _check_network(model: Any) -> None:
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """Return a copy of a network of the user's, for weights to be loaded into."""
+    """Return a copy of the user's network, into which weights can be loaded."""
     _check_network(model)
-    # What pruning computed in the last forward pass cannot be copied, and is computed anew in the next.
+    # A weight that pruning computed in the last forward pass cannot be copied, and the next pass computes it again.
     memo: dict[int, Any] = {
         id(value): value.detach().clone()
         for module in model.modules()

@@ -1,4 +1,4 @@
-"""At what rates a recorded run moves its weights from a snapshot on, as far as it says."""
+"""The rates at which a recorded run moves its weights after a snapshot, as far as the run records them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Rates:
     """Learning rates, optimisers and rule of a run as functions of the step.
 
-    The rates are those that it logged as ``lr`` and ``feedback_lr``. The rest comes from its settings; of a run from a
-    loop of one's own, from those entries of ``config["settings"]`` that are named as
-    `trainers.config.settings.Settings` names them and valid, and is plain SGD where there are none.
+    The learning rates are those that the run logged as ``lr`` and ``feedback_lr``. The rest comes from its settings.
+    For a run from the user's own loop it comes from the valid entries of ``config["settings"]`` that have the names of
+    `trainers.config.settings.Settings`, and plain SGD is assumed if there are none.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Rates:
     settings
         Its settings, if ``wtdiag train`` made it.
     examples
-        In the probe batch: the batch size where the run names none.
+        Number of examples in the probe batch, which is taken for the batch size if the run names none.
 
     Raises
     ------
@@ -44,13 +44,13 @@ class Rates:
         self._settings = settings or _own_settings(run.config.get("settings"), examples)
         metrics = run.metrics if (run.path / schema.METRICS).exists() else None
         self._lr, self._feedback_lr, epochs = (_logged(metrics, name) for name in ("lr", "feedback_lr", "epoch"))
-        self._epoch = 0.0  # steps of one
+        self._epoch = 0.0  # steps in an epoch
         if self._is_ours and epochs is not None and epochs.iloc[-1]:
             steps = float(epochs.index[-1]) / float(epochs.iloc[-1])
             self._epoch = round(steps) if math.isfinite(steps) else 0.0  # a stranger's metrics may hold any number
 
     def rule(self, step: int) -> Rule | None:
-        """Return the rule with the coefficients of this step; None where they never change, or no epoch is known."""
+        """Return the rule with its coefficients at this step; None if they never change or no epoch is known."""
         settings = self._settings
         scheduled = any(isinstance(value, str) and ":" in value for value in settings.coefficients.values())
         if not (scheduled and self._epoch):
@@ -58,14 +58,14 @@ class Rates:
         return settings.rule_at(step / max(1, round(settings.epochs * self._epoch)), step / self._epoch)
 
     def forward_lr(self, step: int) -> float:
-        """Return η / (1 − μ) of the forward weights: 0 while they wait, NaN where unknown or no plain multiple."""
+        """Return η / (1 − μ) of the forward weights: 0 during the delay, NaN if unknown or not of SGD."""
         settings = self._settings
         if settings.optimizer != "sgd":
             return math.nan
-        return 0.0 if self._waits(step) else _at(self._lr, step) / (1 - settings.momentum)
+        return 0.0 if self._is_delayed(step) else _at(self._lr, step) / (1 - settings.momentum)
 
     def feedback(self, step: int, rule: Rule) -> dict[str, Any]:
-        """Return what a `trainers.observe.laws.Law` has to know of the optimiser of B."""
+        """Return the fields of `trainers.observe.laws.Law` that describe the optimiser of B."""
         settings = self._settings
         kind = settings.feedback_optimizer or rule.recipe.optimizer
         if not (self._is_ours or settings.feedback_optimizer or kind == "forward"):
@@ -75,7 +75,7 @@ class Rates:
         momentum = settings.momentum if together else settings.feedback_momentum
         lr = _at(self._feedback_lr, step)
         lr = _at(self._lr, step) if together and math.isnan(lr) else lr
-        # Of B that shares W's gradient what counts is the difference, which the noise of either moves.
+        # If B shares W's gradient, the difference of the two counts, and the noise of either moves it.
         shared = settings.noise_on != "feedback" and "weight_grad" in rule.shares
         noises = shared + (settings.noise_on != "forward")
         return {
@@ -83,19 +83,19 @@ class Rates:
             "optimizer": optimizer,
             "momentum": momentum if optimizer == "sgd" else 0.0,
             "nesterov": settings.nesterov and optimizer == "sgd" and momentum > 0,
-            "interval": 1 if self._waits(step) or "weight_grad" in rule.shares else settings.alternate + 1,
+            "interval": 1 if self._is_delayed(step) or "weight_grad" in rule.shares else settings.alternate + 1,
             "weight_decay": settings.weight_decay if together and optimizer != "adamw" else 0.0,
             "update_noise": lr * settings.update_noise * math.sqrt(noises) if settings.update_noise else 0.0,
             "batch_size": settings.batch_size,
         }
 
-    def _waits(self, step: int) -> bool:
+    def _is_delayed(self, step: int) -> bool:
         return step < round(self._settings.delay * self._epoch)
 
 
 def _own_settings(given: Any, examples: int) -> Settings:
-    """Return what a stranger's entries say, as far as they are valid one by one, over plain SGD."""
-    # Any rule with learned feedback, or settings for that would be refused.
+    """Return settings of plain SGD, changed by those of a stranger's entries that are valid."""
+    # Under a rule without learned feedback, settings of the feedback would be refused.
     settings = Settings(rule="sum", momentum=0.0, batch_size=max(2, examples))
     for field in dataclasses.fields(Settings):
         if field.name not in settings_with_role("method") and isinstance(given, dict) and field.name in given:
@@ -105,7 +105,7 @@ def _own_settings(given: Any, examples: int) -> Settings:
 
 
 def _logged(metrics: pd.DataFrame | None, name: str) -> pd.Series[float] | None:
-    """Return one metric by step, ascending, where it is a number ≥ 0; None if it never is."""
+    """Return the values of one metric that are numbers ≥ 0, by ascending step; None if there are none."""
     if metrics is None or not {"step", name} <= set(metrics.columns):
         return None
     table = metrics[["step", name]].astype(object).map(_number).dropna()
@@ -121,7 +121,7 @@ def _number(value: Any) -> float:
 
 
 def _at(logged: pd.Series[float] | None, step: int) -> float:
-    """Return what moved the weights of ``step`` on: a line is logged after its step. Else the newest there is."""
+    """Return the value in the training step from ``step`` on, whose line is logged after it, or else the newest."""
     if logged is None:
         return math.nan
     return float(logged.iloc[min(int(logged.index.searchsorted(step, side="right")), len(logged) - 1)])

@@ -1,4 +1,4 @@
-"""Tensors as NumPy arrays and back, without loss, for files that need no PyTorch to be read."""
+"""Tensors as NumPy arrays and back, without loss, for files that can be read without PyTorch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wtdiag.trainers.layers.convert import is_dense
 
 
 def to_numpy(tensor: Tensor) -> tuple[np.ndarray[Any, Any], str]:
-    """Return the tensor as an array, and its dtype's name if numpy has none and float32 must hold it."""
+    """Return the tensor as an array, and the name of its dtype if NumPy lacks it and a wider dtype must hold it."""
     try:
         return tensor.numpy(), ""
     except TypeError:
@@ -23,7 +23,7 @@ def to_numpy(tensor: Tensor) -> tuple[np.ndarray[Any, Any], str]:
 
 
 def from_numpy(array: np.ndarray[Any, Any], dtype: str) -> Tensor:
-    """Return the tensor that `to_numpy` was given.
+    """Return the tensor from which `to_numpy` made the array.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def from_numpy(array: np.ndarray[Any, Any], dtype: str) -> Tensor:
 
 
 def is_recordable(entry: Any) -> bool:
-    """Whether a snapshot can hold an entry of a state_dict: dense tensors of numbers alone.
+    """Return whether a snapshot can hold an entry of a state_dict, that is, whether it is a dense tensor of numbers.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def is_recordable(entry: Any) -> bool:
 
 @cache
 def _has_array(dtype: torch.dtype) -> bool:
-    """Whether `to_numpy` can turn a tensor of this dtype into an array."""
+    """Return whether `to_numpy` can turn a tensor of this dtype into an array."""
     try:
         to_numpy(torch.empty(0, dtype=dtype, device="cpu"))
     except (TypeError, RuntimeError):

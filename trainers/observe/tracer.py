@@ -1,4 +1,4 @@
-"""What goes through a network on one batch, under the rule and under exact backprop side by side."""
+"""The signals that pass through a network on one batch, under the rule and under exact backprop."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F.cross_entropy) -> Signals:
-    """Return each layer's signals on one batch, those of the rule and those of exact backprop.
+    """Return each layer's signals on one batch, under the rule and under exact backprop.
 
-    One forward pass in training mode, then two backward passes that carry errors, and the products of each layer's
-    inputs with its weights and errors. Nothing of the model changes: no weight, no gradient, no batch-norm statistics,
-    no random state.
+    This takes one forward pass in training mode, two backward passes of errors only, and the products of each layer's
+    inputs with its weights and errors. The model is not changed: not its weights, gradients and batch-norm statistics,
+    and not the random state.
 
     Returns
     -------
     dict
-        By layer in forward order; each a dict of arrays, examples first:
+        For each layer, in forward order, a dict of arrays whose first axis counts the examples:
 
-        - ``inputs`` x, ``forward_projection`` W x and, where B has W's shape, ``feedback_projection`` B x;
+        - ``inputs`` x, ``forward_projection`` W x and, if B has W's shape, ``feedback_projection`` B x;
         - ``delta`` and ``delta_exact``, the error that arrives at the layer's output under the rule and under backprop;
-        - ``weight_gradient`` = Σ delta xᵀ and ``weight_gradient_exact`` = Σ delta_exact xᵀ in W's shape: what the task
-          asks of W, of all layers that share it;
-        - where the layer sends error down, ``sent`` = B(delta), ``sent_local`` = W(delta) and ``sent_exact`` =
-          W(delta_exact) with W and B as adjoints;
+        - ``weight_gradient`` = Σ delta xᵀ and ``weight_gradient_exact`` = Σ delta_exact xᵀ in W's shape: the task's
+          gradient of W, summed over all layers that share it;
+        - if the layer sends the error down, ``sent`` = B(delta), ``sent_local`` = W(delta) and ``sent_exact`` =
+          W(delta_exact), with the adjoints of W and B;
 
-        and of ``operator``, a `trainers.observe.laws.LayerOperator` of the size of the layer's first use, and, if the
-        rule learns B, ``law``, a `trainers.observe.laws.Law`.
+        and in addition ``operator``, a `trainers.observe.laws.LayerOperator` of the size of the layer's first use, and,
+        if the rule learns B, ``law``, a `trainers.observe.laws.Law`.
 
     Examples
     --------
     >>> from wtdiag.trainers.layers.convert import transport_free
     >>> net = transport_free(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), "fa")
     >>> signals = error_signals(net, torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
-    >>> {layer: sorted(kind for kind in found if "t_" in kind) for layer, found in signals.items()}
+    >>> {layer: sorted(kind for kind in arrays if "t_" in kind) for layer, arrays in signals.items()}
     {'0': ['weight_gradient', 'weight_gradient_exact'],
      '2': ['sent_exact', 'sent_local', 'weight_gradient', 'weight_gradient_exact']}
     """
@@ -64,24 +64,24 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
     names = {layer: name for name, layer in synapses(model)}
     calls = tracer.calls
     with torch.no_grad():
-        found = {names[layer]: _signals(layer, calls[layer], ruled[layer], exact[layer]) for layer in calls}
+        signals = {names[layer]: _signals(layer, calls[layer], ruled[layer], exact[layer]) for layer in calls}
         for layer in calls:
-            # Where W is computed from other tensors, each use has a W of its own.
+            # If W is computed from other tensors, each use has a W of its own.
             shared = None if layer.is_computed("weight") else layer.weight
             together = [other for other in calls if other is layer or calls[other][0].weight is shared]
             for kind, errors in (("weight_gradient", ruled), ("weight_gradient_exact", exact)):
                 parts = [part for each in together for part in _gradients(calls[each], errors[each])]
                 if parts:
-                    found[names[layer]][kind] = _to_numpy(torch.stack(parts).sum(0))
+                    signals[names[layer]][kind] = _to_numpy(torch.stack(parts).sum(0))
             if layer.rule.learned:
                 uses = tuple(_use(each, call) for each in together for call in calls[each])
-                found[names[layer]]["law"] = Law(uses, examples=len(uses[0].x))
-    return found
+                signals[names[layer]]["law"] = Law(uses, examples=len(uses[0].x))
+    return signals
 
 
 def _signals(layer: Synaptic, calls: list[Call], ruled: list[Error], exact: list[Error]) -> dict[str, Any]:
     first = calls[0].examples_first(calls[0].x)
-    found: dict[str, Any] = {"operator": LayerOperator(calls[0].op, tuple(first.shape[1:]), first.device)}
+    signals: dict[str, Any] = {"operator": LayerOperator(calls[0].op, tuple(first.shape[1:]), first.device)}
     b = layer.effective_feedback() if layer.error_path is None else None
     tensors: dict[str, Sequence[Tensor | None]] = {
         "inputs": [call.x for call in calls],
@@ -96,8 +96,8 @@ def _signals(layer: Synaptic, calls: list[Call], ruled: list[Error], exact: list
     for kind, uses in tensors.items():
         known = [call.examples_first(use) for call, use in zip(calls, uses, strict=True) if use is not None]
         if len(known) == len(uses):
-            found[kind] = _array(known, channels_first=layer.op.channels_first)
-    return found
+            signals[kind] = _array(known, channels_first=layer.op.channels_first)
+    return signals
 
 
 def _through_w(call: Call, error: Error) -> Tensor | None:
@@ -123,7 +123,7 @@ def _use(layer: Synaptic, call: Call) -> Use:
 
 
 def _array(signals: list[Tensor], *, channels_first: bool) -> np.ndarray[Any, Any]:
-    """Return the signals of all uses of a layer in one array, units on its axis 1 or -1; of one use without a copy."""
+    """Return the signals of all uses of a layer in one array, with units on axis 1 or -1; one use is not copied."""
     if len(signals) == 1:
         signal = signals[0]
     elif channels_first:
@@ -139,7 +139,7 @@ def _to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 @dataclass
 class Error:
-    """What one backward pass brought to a use of a layer, and what the layer sent on; None where there was nothing."""
+    """The error that one backward pass brought to a use of a layer, and the error that it sent on, or None."""
 
     delta: Tensor | None = None
     sent: Tensor | None = None
@@ -147,7 +147,7 @@ class Error:
 
 @dataclass
 class Call:
-    """One use of a layer in the forward pass; ``weight`` is W in it, differentiable where it is computed."""
+    """One use of a layer in the forward pass; ``weight`` is its W, differentiable if it is computed."""
 
     op: Operation
     x: Tensor
@@ -156,17 +156,17 @@ class Call:
     error: Error = field(default_factory=Error)
 
     def examples_first(self, signal: Tensor) -> Tensor:
-        """Return a signal of this use with the axis of examples, if it is known, moved to the front."""
+        """Return a signal of this use with the axis of examples moved to the front, if it is known."""
         return signal.movedim(self.batch_axis or 0, 0)
 
 
 class SynapseTracer:
-    """Stands in for the synapses' backward pass and notes what goes through it.
+    """A stand-in for the synapses that notes the errors in their backward pass.
 
     Attributes
     ----------
     calls : dict
-        By layer in forward order, its uses in the forward pass.
+        The uses of each layer in the forward pass, by layer in forward order.
     """
 
     def __init__(self) -> None:
@@ -176,11 +176,12 @@ class SynapseTracer:
         self._going_back = False
 
     def apply(self, layer: Synaptic, x: Tensor, op: Operation) -> Tensor:
-        """Run one layer forward; a layer used several times is noted once for each use."""
-        # What backward is asked for: so no parameter is, frozen layers are reached, and no gradient is left anywhere.
+        """Run one layer forward, and note this use of it."""
+        # The backward pass asks for the gradients of these anchors instead of parameters: so it reaches frozen layers
+        # too, and leaves no gradient anywhere.
         anchor = x.new_zeros((), requires_grad=True)
         y, silent, call = _TracedSynapse.apply(anchor, x, layer, layer.weight, op, self)
-        if not self._going_back:  # else a checkpoint runs forward once more
+        if not self._going_back:  # in the backward pass, activation checkpointing runs a layer forward again
             self._anchors.append(anchor)
             self.calls.setdefault(layer, []).append(call)
         if layer.error_path is not None:
@@ -190,26 +191,26 @@ class SynapseTracer:
     def backward(
         self, value: Tensor, exact: Collection[Synaptic], parameters: Sequence[Tensor] = ()
     ) -> tuple[dict[Synaptic, list[Error]], tuple[Tensor | None, ...]]:
-        """Send the error of the loss ``value`` down: through W in the layers ``exact``, in others as their rule does.
+        """Send the error of the loss ``value`` down: through W in the layers ``exact``, as the rule does in the others.
 
         Returns
         -------
         errors : dict
-            By layer, of each of its ``calls``.
+            The errors of each of the layer's ``calls``, by layer.
         gradients : tuple
-            Of ``parameters``, as far as native modules use them.
+            The gradients of ``parameters``, as far as native modules use them.
         """
         self.exact = exact
         for call in self._all():
             call.error = Error()
-        asked = [*self._anchors, *parameters]
+        inputs = [*self._anchors, *parameters]
         self._going_back = True
-        gradients = torch.autograd.grad(value, asked, retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
         errors = {layer: [call.error for call in calls] for layer, calls in self.calls.items()}
         return errors, gradients[len(self._anchors) :]
 
     def find_examples(self, count: int | None) -> None:
-        """Find the axis of examples from their number in the uses that do not know it."""
+        """Find the axis of examples, from their number, in the uses whose axis is not known."""
         for call in self._all():
             if call.batch_axis is None:
                 call.batch_axis = batch_axis_of(call.x.shape, count)
@@ -244,7 +245,9 @@ class _TracedSynapse(torch.autograd.Function):
             return (None,) * 6
         if layer not in ctx.tracer.exact and layer.error_path is not None:
             if signal is None:
-                raise RuntimeError(f"{layer.rule.name}: the output error never reached a layer; is the loss another's?")
+                raise RuntimeError(
+                    f"{layer.rule.name}: the output error never reached a layer; is the loss that of another network?"
+                )
             sent = project(signal, layer.feedback, x, call.batch_axis)
         else:
             exact = layer in ctx.tracer.exact or layer.rule.transports
@@ -269,7 +272,7 @@ def tracing(model: nn.Module) -> Iterator[SynapseTracer]:
 
 @contextmanager
 def _own_buffers(model: nn.Module) -> Iterator[None]:
-    """Let the model write to copies of its buffers, of whatever layout, and give it back its own."""
+    """Let the model write to copies of its buffers in the block, and restore its own afterwards."""
     before = {module: dict(module._buffers) for module in model.modules()}
     copies: dict[Tensor | None, Tensor | None] = {None: None}
     try:
@@ -300,5 +303,5 @@ def attached(model: nn.Module) -> Iterator[SynapseTracer]:
 
 
 def forked(model: nn.Module) -> AbstractContextManager[None]:
-    """Put the random state back afterwards, so that what is drawn now is drawn again the next time."""
+    """Restore the random state after the block, so that the next block draws the same numbers."""
     return torch.random.fork_rng(devices=list({p.device for p in model.parameters() if p.is_cuda}))

@@ -180,7 +180,10 @@ def test_a_run_cannot_go_on_with_another_network(tmp_path):
         ({"rule": "kp", "coefficients": {"amp": 1}}, "coefficient of kp: 'amp'"),
         ({"nesterov": True, "optimizer": "adam"}, "nesterov: needs sgd"),
         ({"rule": "kp", "feedback_lr": 1.0}, "feedback_lr: kp takes the forward weights' steps"),
-        ({"rule": "ia", "feedback_momentum": 0.5}, "feedback_momentum: is sgd's"),
+        (
+            {"rule": "ia", "feedback_momentum": 0.5},
+            "feedback_momentum: only sgd has it",
+        ),
         ({"rule": "fa", "update_noise": 1.0, "noise_on": "feedback"}, "noise_on: fa has no learned"),
         ({"rule": "fa", "feedback_lr": 0.1}, "fa has no learned feedback weights"),
         ({"rule": "sa", "coefficients": {"self": "cyclic:1:0:0"}}, "expected cyclic:HIGH:LOW:EPOCHS"),

@@ -51,7 +51,7 @@ def test_a_network_of_ones_own_is_given_back(tmp_path):
     with Recorder(net, tmp_path / "run") as recorder:
         recorder.snapshot(0)
     run = open_run(tmp_path / "run")
-    with pytest.raises(InputError, match="give model="):
+    with pytest.raises(InputError, match="give the converted network as model="):
         run.model(0)
     torch.manual_seed(1)
     twin = run.model(0, transport_free(nn.Linear(4, 3), "kp"))
@@ -68,9 +68,13 @@ def test_a_network_of_ones_own_is_given_back(tmp_path):
 @pytest.mark.parametrize(
     ("rule", "other", "message"),
     [
-        ("fa", "bp", "layer '0' learnt by 'fa' in the run, but learns by 'bp' in the network; expected a network conv"),
-        ("bp", "kp", "layer '0' learnt by 'bp' in the run, but learns by 'kp'"),
-        ("fa", "usf", "layer '0' learnt by 'fa' in the run, but learns by 'usf'"),
+        (
+            "fa",
+            "bp",
+            "layer '0' learned by 'fa' in the run, but learns by 'bp' in the network; expected a network converted by",
+        ),
+        ("bp", "kp", "layer '0' learned by 'bp' in the run, but learns by 'kp'"),
+        ("fa", "usf", "layer '0' learned by 'fa' in the run, but learns by 'usf'"),
     ],
 )
 def test_a_network_of_another_rule(rule, other, message, tmp_path):
@@ -93,7 +97,7 @@ def test_a_network_of_several_rules(tmp_path):
     run = open_run(tmp_path / "run")
     assert run.config["rule"]["name"] == "mixed"
     assert run.model(0, copy.deepcopy(mixed))
-    with pytest.raises(InputError, match="layer '2' learnt by 'kp' in the run, but learns by 'fa'"):
+    with pytest.raises(InputError, match="layer '2' learned by 'kp' in the run, but learns by 'fa'"):
         run.model(0, fa)
 
 
