@@ -120,7 +120,9 @@ def loaded_by(*modules: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("folder", ["wtdiag.probes", "wtdiag.diagnostics", "wtdiag.reports"])
+@pytest.mark.parametrize(
+    "folder", ["wtdiag.probes", "wtdiag.diagnostics", "wtdiag.reports", "wtdiag.cli", "wtdiag.trainers.rules"]
+)
 def test_import_does_not_load_torch(folder):
     loaded = loaded_by(folder)
     assert folder in loaded

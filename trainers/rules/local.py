@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -58,6 +56,8 @@ class Local:
 
     def mirror(self, noise: str, std: float) -> Local:
         """Return the same synapse in the mirror phase: driven by fresh iid noise instead of its input."""
+        import torch  # here, because settings and the command line read the rules without torch
+
         if noise == "normal":
             x = torch.randn_like(self.x).mul_(std)
         else:
@@ -72,6 +72,8 @@ def add_scaled(total: Tensor, term: Tensor, scale: float, *, in_place: bool = Fa
     ``alpha=`` saves a pass over memory. But if ``total`` is a matrix product, inductor fuses the sum into it and drops
     alpha (pytorch/pytorch#167313), so compiled code multiplies instead; it fuses the multiplication anyway.
     """
+    import torch  # as above
+
     if torch.compiler.is_compiling():
         term, scale = term * scale, 1
     return total.add_(term, alpha=scale) if in_place else total.add(term, alpha=scale)
