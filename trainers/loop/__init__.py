@@ -1,1 +1,1 @@
-"""The training loop of ``wtdiag train``: it starts runs, takes steps, shows progress, and estimates the cost."""
+"""The training loop of ``wtdiag train``: it starts and resumes runs, shows their progress, and estimates their cost."""

@@ -1,4 +1,4 @@
-"""What one run costs: its network is built, and a few steps are taken on noise."""
+"""The cost of a run, estimated by building its network and taking a few steps on noise."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from wtdiag.trainers.data.synthetic import SyntheticSplit
 from wtdiag.trainers.loop.fit import Training
 
 STEP_SECONDS = 0.5
-"""A step is timed on so many examples of its batch that it takes about so long."""
+"""A step is timed on the number of examples for which it takes about this long, or on its whole batch."""
 _TIMED_SECONDS, _MOST_STEPS = 0.3, 20
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run costs.
+    """The cost of one run.
 
     Attributes
     ----------
     parameters : int
-        Numbers that the forward pass learns.
+        Number of trained forward parameters.
     memory : int
-        Bytes, at the whole batch size, of weights, gradients, the optimisers' state, and what a forward pass keeps for
-        the backward pass: the peak, but for what libraries and either pass have at hand for a moment.
+        Size in bytes, at the whole batch size, of weights, gradients, the optimisers' state, and the tensors that a
+        forward pass keeps for the backward pass. This is the peak, except for temporary memory of libraries and passes.
     step_seconds : float
-        Time of one training step at the whole batch size, data at hand.
+        Time of one training step at the whole batch size, without loading the data.
     examples : int
-        Of the batch on which it was timed; time is taken to be proportional from there on.
+        Number of examples on which the step was timed; for larger batches the time is taken to be proportional.
     steps : int
-        Of the run.
+        Training steps of the run.
     snapshot_bytes : int
         Disk space of its planned snapshots.
     """
@@ -53,7 +53,7 @@ class Cost:
 
 
 def measure(settings: Settings, dataset: Data) -> Cost:
-    """Return what a run costs on this machine; nothing is written, and the images of the data are not used.
+    """Return the cost of a run on this machine; nothing is written, and the images of the data are not used.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def measure(settings: Settings, dataset: Data) -> Cost:
             examples, seconds = _timed(training)
     except InputError:
         raise
-    except (RuntimeError, MemoryError) as error:  # torch's, for shapes that do not fit and for memory
+    except (RuntimeError, MemoryError) as error:  # torch raises them for shapes that do not fit, and for memory
         raise InputError(f"a training step fails ({first_line(error)})") from error
     return Cost(
         parameters=sum(parameter.numel() for parameter in training.learner.forward),
@@ -87,7 +87,7 @@ def measure(settings: Settings, dataset: Data) -> Cost:
 
 
 def _first_step(training: Training) -> int:
-    """Take a step with two examples; return the memory that one with the whole batch needs."""
+    """Take a step with two examples; return the memory that a step with the whole batch needs."""
     own = {tensor.untyped_storage().data_ptr() for tensor in training.model.state_dict().values()}
     kept: dict[int, int] = {}
 
@@ -104,17 +104,18 @@ def _first_step(training: Training) -> int:
     state = [*training.model.state_dict().values()]
     state += [parameter.grad for parameter in training.model.parameters() if parameter.grad is not None]
     for optimizer in training.learner.optimizers.values():
-        state += [value for each in optimizer.state.values() for value in each.values() if isinstance(value, Tensor)]
+        values = (value for entry in optimizer.state.values() for value in entry.values())
+        state += [value for value in values if isinstance(value, Tensor)]
     activations = sum(kept.values()) * training.settings.batch_size // 2
     return activations + int(sum({tensor.data_ptr(): tensor.nbytes for tensor in state}.values()))
 
 
 def _timed(training: Training) -> tuple[int, float]:
-    """Return the time of a step, and on how many examples it was taken."""
+    """Return the number of examples on which a step was timed, and its time in seconds."""
     examples = 2
     batch = _noise(training, examples)
     seconds = _clocked(training, 0, batch)
-    # In strides, for a step on few examples tells how long the machine takes to begin, and not what an example costs.
+    # The number grows in strides, because a step on few examples is dominated by overhead.
     while examples < training.settings.batch_size and seconds < STEP_SECONDS / 2:
         examples = min(4 * examples, training.settings.batch_size)
         batch = _noise(training, examples)
@@ -123,7 +124,7 @@ def _timed(training: Training) -> tuple[int, float]:
         return examples, seconds
     times: list[float] = []
     while sum(times) < _TIMED_SECONDS and len(times) < _MOST_STEPS:
-        # From the middle of the run on: a delay at the start, or taking turns, is then as it mostly is.
+        # These are steps from the middle of the run, after a delay at the start, with alternating steps in proportion.
         times.append(_clocked(training, training.total // 2 + len(times), batch))
     return examples, sum(times) / len(times)
 

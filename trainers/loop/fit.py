@@ -1,4 +1,4 @@
-"""The training loop: one run as an iterator of steps, resumable bitwise from its newest checkpoint."""
+"""The training loop: one run as an iterator of steps, which can be resumed bitwise from its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ from wtdiag.trainers.record.spikes import Trouble
 from wtdiag.trainers.record.staging import snapshot_bytes
 
 STAGE = 10
-"""Steps between two copies of the weights held in memory, to be written if trouble strikes after them."""
+"""Steps between two copies of the weights in memory, of which the last is written if trouble follows."""
 CHECKPOINT_SECONDS = 20.0
 
 
 class Training:
-    """One run: iterate over it to train, a `TrainingProgress` after each step.
+    """One run, which trains as one iterates over it and yields a `TrainingProgress` after each step.
 
-    Each run keeps its own random state, so several can be stepped in turn without touching each other or the
-    caller. Making one checks all input and writes nothing; `begin`, or iterating over it, does.
+    Each run has its own random state, so several runs can take steps in turn without affecting each other or the
+    caller. Creating one checks all input and writes nothing; `begin`, or iterating over it, writes.
 
     Parameters
     ----------
     settings
-        What to train and how.
+        The settings of the run.
     out
         The run directory.
     dataset
-        The loaded data, if another run has it already.
+        The data set, if it is loaded already.
     resume
-        Go on from the newest checkpoint in ``out``; without one, start.
+        Whether to continue from the newest checkpoint in ``out``, or start if there is none.
     force
-        Replace a run that ``out`` holds.
+        Whether to replace a run that ``out`` holds.
 
     Raises
     ------
     InputError
-        If the settings cannot be met, ``resume`` finds a run that cannot go on, or ``out`` holds a run and neither
-        ``resume`` nor ``force`` is given.
+        If the settings cannot be used, if ``resume`` finds a run that cannot be resumed, or if ``out`` holds a run and
+        neither ``resume`` nor ``force`` is given.
 
     Examples
     --------
@@ -105,12 +105,12 @@ class Training:
         self._begun = False
 
     def begin(self) -> None:
-        """Make the run directory, or take it up; nothing if that is done.
+        """Make the run directory, or open it to resume; a second call does nothing.
 
         Raises
         ------
         InputError
-            If the disk refuses, or another process was faster.
+            If the directory cannot be written, or another process has taken it meanwhile.
         """
         if self._begun:
             return
@@ -135,7 +135,7 @@ class Training:
         return x.to(DTYPES[self.settings.precision]), y
 
     def close(self) -> None:
-        """Leave off: a run that has begun and not ended is interrupted.
+        """Stop the run: its status becomes "interrupted" if it has begun and not ended.
 
         Raises
         ------
@@ -146,7 +146,7 @@ class Training:
             self.recorder.close("interrupted")
 
     def prune(self, reason: str) -> None:
-        """End a run that has begun and is not worth going on with; it stays as it is, and is not taken up again.
+        """End a run that has begun and is not worth continuing; it is kept, but cannot be resumed.
 
         Raises
         ------
@@ -199,7 +199,7 @@ class Training:
         yield
 
     def _diverge(self, step: int, result: StepResult) -> None:
-        """End a run in which a step gave what is not finite."""
+        """End a run in which the loss or a weight is no longer finite."""
         self.progress.loss = result.loss
         if result.non_finite == "loss":
             self._snapshot(step)  # the weights themselves are finite, or the step before would have ended the run
@@ -241,8 +241,8 @@ class Training:
         self.recorder.log(step, **metrics)
 
     def _end(self, how: str, **what: Any) -> None:
-        # The status comes last: a run killed before it takes its last steps again, to the same end. The weights of a
-        # diverged run are not worth a checkpoint.
+        # The status comes last: a run that is killed before takes its last steps again, with the same result. The
+        # weights of a diverged run are not worth a checkpoint.
         self.progress.status = how
         if how == "finished":
             self._snapshot(self.total)
@@ -256,7 +256,7 @@ class Training:
             self.recorder.snapshot(step)
 
     def _checkpoint(self) -> None:
-        self.recorder.flush()  # everything up to this step is on disk before a checkpoint says so
+        self.recorder.flush()  # everything up to this step is on the disk before the checkpoint is
         self._state.save(self.out, self.progress)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -272,7 +272,7 @@ class Training:
 
 
 def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = False) -> dict[str, Training]:
-    """Begin several runs, sharing their data; nothing is written unless all can start.
+    """Begin several runs, which share their data; nothing is written unless all can start.
 
     Raises
     ------
@@ -281,14 +281,14 @@ def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = 
     """
     taken = [str(path) for path in runs if (path / CONFIG).exists()]
     if taken and not (resume or force):
-        raise InputError(f"out: {', '.join(taken)} holds a run already; --resume goes on with it, --force replaces it")
+        raise InputError(f"out: {', '.join(taken)} holds a run already; --resume continues it, --force replaces it")
     load = DataCache(load_data)
     trainings = {
         str(path): Training(settings, path, dataset=load(settings), resume=resume, force=force)
         for path, settings in runs.items()
     }
     try:
-        for training in trainings.values():  # all folders and configs are there before the first run takes a step
+        for training in trainings.values():  # all folders and configs exist before the first run takes a step
             training.begin()
     except BaseException:
         for training in trainings.values():

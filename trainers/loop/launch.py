@@ -1,4 +1,4 @@
-"""From what was typed to the runs that are meant: folders, settings, what is done already."""
+"""The runs that a command asks for: their folders and settings, and whether they are resumed."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from wtdiag.trainers.config.settings import Settings, from_mapping, read_config
 
 
 def check_modes(*, resume: bool, force: bool) -> None:
-    """Require that a run is not to be both kept and replaced.
+    """Require that a run is not to be both resumed and replaced.
 
     Raises
     ------
     InputError
-        If it is.
+        If both are asked for.
 
     Examples
     --------
     >>> check_modes(resume=True, force=True)
     Traceback (most recent call last):
     ...
-    wtdiag.probes.errors.InputError: resume, force: expected one of them, got both; the first keeps a run, the ...
+    wtdiag.probes.errors.InputError: resume, force: expected one of them, got both; the first continues a run, ...
     """
     if resume and force:
-        raise InputError("resume, force: expected one of them, got both; the first keeps a run, the second replaces it")
+        raise InputError(
+            "resume, force: expected one of them, got both; the first continues a run, the second replaces it"
+        )
 
 
 def parse_coefficients(words: Sequence[str]) -> dict[str, Coefficient]:
-    """Read NAME=VALUE words; a VALUE that is no number stays text.
+    """Parse words of the form NAME=VALUE; a VALUE that is not a number stays text.
 
     Raises
     ------
@@ -64,26 +66,26 @@ def runs_to_train(
     out: Path | None = None,
     resume: bool = False,
 ) -> dict[Path, Settings]:
-    """Return the settings of each run by its folder; one rule trains in ``out``, several in a folder each below it.
+    """Return the settings of each run by its folder, which is ``out`` for one rule, and a folder below it for several.
 
     Parameters
     ----------
     rules
-        Names; none: the config file's, or feedback alignment.
+        Names of rules. If there are none, those of the config file are used, or else feedback alignment.
     given
-        Settings that were given one by one; they go before the config file's, and so does each coefficient.
+        Settings that were given one by one. They override those of the config file, and so does each coefficient.
     config
-        A file of settings. Its coefficients are for the rules that it names, or for any if it names none.
+        A file of settings. Its coefficients apply to the rules that it names, or to any rule if it names none.
     out
-        Where to; default below ``runs``.
+        The folder; by default a folder below ``runs``.
     resume
-        Take the settings of runs that exist from them.
+        Whether runs that exist are resumed, with their own settings.
 
     Raises
     ------
     InputError
-        If a setting cannot be used, or is not the one that a run to be resumed was made with; if there is no run to be
-        resumed, and neither a rule nor a config file says that a new one is meant.
+        If a setting cannot be used, or differs from that of a run to be resumed; or if there is no run to resume, and
+        neither a rule nor a config file describes a new one.
 
     Examples
     --------
@@ -118,17 +120,17 @@ def runs_to_train(
 
 
 def status(run: Path) -> str:
-    """Return the status of a run directory: "none" where there is no run yet."""
+    """Return the status of a run directory, "none" if there is no run yet."""
     return str(read_json(run / CONFIG).get("status", "running")) if (run / CONFIG).exists() else "none"
 
 
 def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
-    """Return the settings that a run was made with, if what is wanted agrees with them.
+    """Return the settings of an existing run, if they agree with those that are wanted.
 
     Raises
     ------
     InputError
-        If it does not, or there are none.
+        If they do not, or the run has no settings.
     """
     stored, movable = read_config(path / CONFIG, follow=False), settings_with_role("location")
     for name, value in wanted.items():
@@ -142,9 +144,9 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
 
 
 def _joined(file: Mapping[str, Any], given: Mapping[str, Any], rule: str = "") -> dict[str, Any]:
-    """Return the file's settings with those given over them, coefficient by coefficient if the file's are this rule's.
+    """Return the settings of the file, overridden by those given; coefficients of this rule are overridden one by one.
 
-    Another rule's coefficients are left out: a name that both rules have does not mean the same in both.
+    Coefficients of other rules are left out, because a name that two rules share does not mean the same in both.
     """
     file = dict(file)
     if "rule" in file and rule not in _listed(file["rule"]):

@@ -1,4 +1,4 @@
-"""One optimiser step: who moves, by how much, with what noise. Any rule, two optimisers at most."""
+"""The optimiser step of any rule: which weights move, by how much, and with what noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Phase = Literal["both", "task", "feedback"]
 
 
 class Learner:
-    """Moves the forward weights down the task's gradient and learned feedback weights down their own.
+    """The optimisers of a network: forward weights descend the task's gradient, learned feedback weights their own.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Learner:
         kind = settings.feedback_optimizer or rule.recipe.optimizer
         self._together = together = learned if kind == "forward" else []
         self._delay = round(settings.delay * epoch)
-        # Weight decay is for matrices. B under the same optimiser decays alike, or Kolen-Pollack would not contract.
+        # Only matrices decay. B decays likewise under the same optimiser, or Kolen-Pollack would not contract.
         matrices = [p for p in self.forward if p.dim() > 1] + together
         vectors = [p for p in self.forward if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}]
@@ -54,7 +54,7 @@ class Learner:
             self.optimizers["feedback"] = _build(kind, group, settings, settings.feedback_momentum)
 
     def phase(self, step: int) -> Phase:
-        """Return who learns in the step from ``step`` to ``step + 1``."""
+        """Return which weights learn in the step from ``step`` to ``step + 1``."""
         if step < self._delay:
             return "feedback"
         if self.settings.alternate:
@@ -74,7 +74,7 @@ class Learner:
         return self.settings.rule_at(step / max(1, self.total), step / self.epoch)
 
     def begin(self, step: int) -> None:
-        """Prepare for the backward pass: clear gradients, and leave out feedback gradients nobody will use."""
+        """Prepare for the backward pass: clear gradients, and turn off those of feedback weights that do not learn."""
         for parameter in self.forward + self.feedback:
             parameter.grad = None
         if self.settings.alternate or self.settings.delay:
@@ -87,10 +87,10 @@ class Learner:
         phase, (lr, feedback_lr) = self.phase(step), self.rates(step)
         if phase == "feedback":
             for feedback, weight in self._shared.items():
-                if weight.grad is not None:  # B takes W's whole update: here none but the decay of W − B
+                if weight.grad is not None:  # W does not move, so of the shared update only the decay of W − B is left
                     feedback.grad -= weight.grad  # type: ignore[operator]
             for parameter in self.forward:
-                parameter.grad = None  # an optimiser passes over what has no gradient
+                parameter.grad = None  # an optimiser skips parameters without a gradient
         elif self.settings.clip_norm is not None:
             self._clip(self.settings.clip_norm)
         for name, optimizer in self.optimizers.items():
@@ -102,17 +102,17 @@ class Learner:
             self._noise(phase, lr, feedback_lr)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the optimisers, all there is."""
+        """Return the state of the optimisers, which is the whole state."""
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state that `state_dict` gave."""
+        """Restore a state that `state_dict` returned."""
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
 
     def _clip(self, most: float) -> None:
         norm = nn.utils.get_total_norm([p.grad for p in self.forward if p.grad is not None])
-        # Feedback that shares the forward weights' steps is scaled like them, or Kolen-Pollack would not contract.
+        # Feedback under the forward weights' optimiser is scaled like them, or Kolen-Pollack would not contract.
         nn.utils.clip_grads_with_norm_(self.forward + self._together, most, norm)
 
     @torch.no_grad()
@@ -127,7 +127,7 @@ class Learner:
 
 
 def _build(kind: str, groups: list[dict[str, Any]], settings: Settings, momentum: float) -> torch.optim.Optimizer:
-    # fused: one pass over memory for each parameter, which is what keeps a second set of weights affordable.
+    # A fused optimiser makes one pass over memory for each parameter, so that a second set of weights is affordable.
     if kind == "sgd":
         nesterov = settings.nesterov and momentum > 0
         return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)

@@ -1,4 +1,4 @@
-"""Several runs side by side, a live line for each."""
+"""The progress of several runs that train side by side, with a live line for each."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from wtdiag.trainers.loop.resume import TrainingProgress
 
 
 def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, TrainingProgress]:
-    """Train all runs to their end, a step of each in turn, and return where each ended.
+    """Train all runs to their end, one step of each in turn, and return the progress of each at its end.
 
-    Bars are drawn only where ``console`` is a terminal.
+    Bars are drawn only if ``console`` is a terminal.
 
     Parameters
     ----------
     trainings
-        By the name to show.
+        The runs by the names to show.
     console
-        Where to draw; messages belong on standard error.
+        The console to draw on; it should be that of standard error.
     """
     with Progress(
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
@@ -51,7 +51,7 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Tra
                         del waiting[name]
                     else:
                         _show(bars, tasks[name], state)
-        finally:  # where one run fails, the others are interrupted
+        finally:  # if one run fails, the others are interrupted
             for training in trainings.values():
                 with suppress(InputError):
                     training.close()
@@ -69,7 +69,7 @@ def _show(bars: Progress, task: TaskID, state: TrainingProgress) -> None:
 
 
 def table(states: Mapping[str, TrainingProgress]) -> Table:
-    """Return the final table: one row per run."""
+    """Return a table of the final results, with one row per run."""
     result = Table(box=None, pad_edge=False)
     for column, justify in (("run", "left"), ("status", "left"), ("steps", "right"), ("loss", "right")):
         result.add_column(column, justify=justify)  # type: ignore[arg-type]
@@ -83,5 +83,5 @@ def table(states: Mapping[str, TrainingProgress]) -> Table:
 
 
 def tail(name: str, width: int) -> str:
-    """Return the end of a path, which is what tells it from others, in no more than ``width`` characters."""
+    """Return the end of a path, which distinguishes it from others, in at most ``width`` characters."""
     return name if len(name) <= width else "…" + name[1 - width :]

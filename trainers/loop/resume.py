@@ -1,4 +1,4 @@
-"""Where a run stands, and how it goes on: what a checkpoint holds, and taking that up again, bitwise."""
+"""The progress of a run, and how it is resumed bitwise from the state in its checkpoint."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from wtdiag.trainers.record import checkpoint
 from wtdiag.trainers.record.spikes import Trouble
 
 _KEPT = ("step", "loss", "accuracy", "test_accuracy")
-"""The part of the progress that a checkpoint holds."""
+"""The fields of the progress that a checkpoint holds."""
 
 
 @dataclass
 class TrainingProgress:
-    """Where a run stands after a step."""
+    """The progress of a run after a step."""
 
     step: int
     total: int
@@ -44,12 +44,13 @@ Beginning = Literal["make", "replace", "resume"]
 
 
 def check_beginning(out: Path, *, resume: bool, force: bool) -> Beginning:
-    """Return how a run in ``out`` is to begin, and require, with nothing changed, that it can.
+    """Return how a run in ``out`` is to begin, and require that it can, without changing anything.
 
     Raises
     ------
     InputError
-        If ``resume`` finds a run that cannot go on, or ``out`` holds one and neither ``resume`` nor ``force`` is given.
+        If ``resume`` finds a run that cannot be resumed, or ``out`` holds one and neither ``resume`` nor ``force`` is
+        given.
     """
     check_modes(resume=resume, force=force)
     if resume and status(out) in ENDED:
@@ -66,7 +67,7 @@ def check_beginning(out: Path, *, resume: bool, force: bool) -> Beginning:
 
 
 class ResumableState:
-    """All that decides how a run goes on: weights, optimisers, random numbers, and the watch for trouble."""
+    """Everything that determines how a run continues: weights, optimisers, random state, and the watch for trouble."""
 
     def __init__(self, model: nn.Module, learner: Learner, trouble: Trouble, random: RandomState) -> None:
         self._model, self._learner, self._trouble, self._random = model, learner, trouble, random
@@ -86,12 +87,12 @@ class ResumableState:
         )
 
     def take_up(self, out: Path, progress: TrainingProgress) -> TrainingProgress:
-        """Take up the checkpoint of the run directory ``out``; return the progress as it was then.
+        """Restore the checkpoint of the run directory ``out``; return the progress that it holds.
 
         Raises
         ------
         InputError
-            If there is none, or it does not fit.
+            If there is no checkpoint, or it does not fit the run.
         """
         saved = checkpoint.load(out)
         try:
@@ -106,7 +107,7 @@ class ResumableState:
             self._check_optimizers()
             self._trouble.load_state_dict(saved["trouble"])
             checkpoint.restore_forward_facts(self._model, saved["layers"])
-            # On a machine with more devices than the last one, the others' states are those of the seed.
+            # If this machine has more devices than the last one, the states of the others are those of the seed.
             self._random.state = [*saved["random"], *self._random.state[len(saved["random"]) :]]
             with self._random.active():
                 pass
@@ -117,7 +118,7 @@ class ResumableState:
             ) from None
 
     def _check_optimizers(self) -> None:
-        """Require that the state of each parameter is one that a step can use."""
+        """Require that a step can use the optimisers' state of each parameter."""
         for name, optimizer in self._learner.optimizers.items():
             for parameter, state in optimizer.state.items():
                 for key, value in state.items():

@@ -1,4 +1,4 @@
-"""One step of a training, the same for a run and for the estimate of what a run costs; and evaluation between steps."""
+"""One training step, the same for a run and for the estimate of its cost, and evaluation between steps."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from wtdiag.trainers.loop.learner import Learner
 
 
 class StepResult(NamedTuple):
-    """What a step gave.
+    """The result of a step.
 
     Attributes
     ----------
     loss, accuracy : float
-        On the batch, before the weights moved.
+        Loss and accuracy on the batch, before the step.
     forward_norm : float
-        Norm of the weights of all converted layers, after they moved.
+        Norm of the weights of all converted layers, after the step.
     feedback_norm : float or None
-        Norm of all learned feedback weights; None if no feedback is learned.
+        Norm of all learned feedback weights, after the step; None if no feedback is learned.
     non_finite : str
-        What is not finite any more: "loss", or which norm; "" if all is finite.
+        The value that is no longer finite, "loss" or the name of a norm; "" if all are finite.
     """
 
     loss: float
@@ -39,18 +39,18 @@ class StepResult(NamedTuple):
 
 
 class Stepper:
-    """Takes the steps of one run.
+    """The steps of one run, on its network.
 
     Parameters
     ----------
     model
         The converted network, on its device.
     learner
-        Moves its weights.
+        The optimisers of its weights.
     settings
         Loss, precision and coefficients.
     device
-        Where to compute.
+        The device to compute on.
     """
 
     def __init__(self, model: nn.Module, learner: Learner, settings: Settings, device: torch.device) -> None:
@@ -58,14 +58,14 @@ class Stepper:
         self._scheduled = any(isinstance(value, str) and ":" in value for value in settings.coefficients.values())
 
     def place(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a batch on the device, in the precision of the weights."""
+        """Return a batch moved to the device, in the precision of the weights."""
         dtype = DTYPES[self._settings.precision]
         return x.to(self._device, dtype, non_blocking=True), y.to(self._device, non_blocking=True)
 
     def take(self, step: int, x: Tensor, y: Tensor, *, always: bool = False) -> StepResult:
-        """Take the step from ``step`` to ``step + 1`` on a placed batch.
+        """Take the step from ``step`` to ``step + 1`` on a batch that `place` returned.
 
-        A loss that is not finite moves no weights, except with ``always``, by which the cost of a step is measured.
+        If the loss is not finite, the weights do not move, except with ``always``, which is for measuring the cost.
         """
         model, learner = self._model, self._learner
         if self._scheduled:
@@ -88,7 +88,7 @@ class Stepper:
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-        """Return loss and accuracy over all examples of some batches."""
+        """Return loss and accuracy over all examples of the batches."""
         self._model.eval()
         loss, right, count = 0.0, 0, 0
         for batch in batches:

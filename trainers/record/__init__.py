@@ -1,1 +1,1 @@
-"""Recording a network while it learns, from any loop: `recorder` is what a user calls, the rest are its parts."""
+"""Recording a network while any loop trains it: users call `recorder`, and the other modules are its parts."""

@@ -1,4 +1,4 @@
-"""What the caller of a recorder gives, checked: steps, metrics, entries of the config, the probe batch."""
+"""Checks of a recorder's arguments: steps, metrics, entries of the config, and the probe batch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from wtdiag.trainers.observe.tensors import is_recordable
 
 
 def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a config, which JSON can hold; ``rule`` and the like must be mappings."""
+    """Return the entries of a config; JSON must be able to hold them, and ``rule`` and the like must be mappings."""
     for key in ("settings", "rule", "versions"):
         if not isinstance(config.get(key, {}), Mapping):
-            raise InputError(f"config: {key!r} must be a mapping, got {config[key]!r}; your own go under 'settings'")
+            raise InputError(
+                f"config: {key!r} must be a mapping, got {config[key]!r}; entries of your own go under 'settings'"
+            )
     try:
         check_json(config)
     except (TypeError, ValueError) as error:
@@ -28,12 +30,12 @@ def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def two_tensors(batch: Any) -> tuple[Tensor, Tensor]:
-    """Return the inputs and targets of a probe batch."""
+    """Return the inputs and targets of a probe batch, which must be two dense tensors of numbers."""
     match batch:
         case [Tensor() as inputs, Tensor() as targets] if is_recordable(inputs) and is_recordable(targets):
             return inputs, targets
         case [Tensor() as inputs, Tensor() as targets]:
-            given = ", ".join(f"{each.dtype} in {each.layout} layout"[6:] for each in (inputs, targets))
+            given = ", ".join(f"{tensor.dtype} in {tensor.layout} layout"[6:] for tensor in (inputs, targets))
             raise InputError(f"probe_batch: expected dense tensors of numbers, got {given}")
         case [*parts]:
             given = f"({', '.join(type(part).__name__ for part in parts[:4])}{', …' if len(parts) > 4 else ''})"
@@ -43,7 +45,7 @@ def two_tensors(batch: Any) -> tuple[Tensor, Tensor]:
 
 
 def whole(argument: str, value: Any) -> int:
-    """Return a step as an int."""
+    """Return a step as an int, which must not be negative."""
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""The newest state from which a run can go on: whole or absent, and never executed when read."""
+"""The newest state from which a run can be resumed: it is whole or absent, and reading it executes nothing."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from wtdiag.trainers.layers.place import in_forward_order
 from wtdiag.trainers.record import torch_file
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
-"""What reading and taking up a damaged checkpoint may raise."""
+"""The errors that a damaged checkpoint may cause while it is read and restored."""
 
 
 def save(run: Path, state: dict[str, Any]) -> None:
     """Write the checkpoint of a run directory; the same state gives the same bytes."""
-    # Given a path, torch would write its name, which is random, into the file.
+    # If torch were given a path, it would write the name into the file, and that of a temporary file is random.
     with write_through(run / CHECKPOINT, keep=False) as stream:
         torch.save(_canonical(state), cast(IO[bytes], stream))
 
 
 def _canonical(value: Any) -> Any:
-    """Return ``value`` with each text one object and each container its own: pickles tell what is shared."""
+    """Return ``value`` with equal texts as one object and no shared containers, because pickles show what is shared."""
     if isinstance(value, dict):
         return {_canonical(key): _canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -55,9 +55,9 @@ def load(run: Path) -> dict[str, Any]:
 
 
 def forward_facts(model: nn.Module) -> dict[str, list[int | bool | None]]:
-    """Return what each layer learnt from its forward passes: whether it carries error, and its place among the others.
+    """Return what the forward passes showed of each layer: whether it carries error, and its place among the others.
 
-    Places are below zero, so that a layer which has not run yet comes after those that have, in any process.
+    Places are negative, so that in any process a layer that has not run yet comes after those that have.
     """
     ran = [name for name, layer in in_forward_order(synapses(model)) if layer.place.order is not None]
     places = {name: number - len(ran) for number, name in enumerate(ran)}
@@ -65,12 +65,12 @@ def forward_facts(model: nn.Module) -> dict[str, list[int | bool | None]]:
 
 
 def restore_forward_facts(model: nn.Module, facts: dict[str, list[Any]]) -> None:
-    """Take up what `forward_facts` gave.
+    """Restore the facts that `forward_facts` returned.
 
     Raises
     ------
     ValueError
-        If it is something else.
+        If ``facts`` are not such facts.
     """
     for name, layer in synapses(model):
         carries_error, order = facts[name]

@@ -1,4 +1,4 @@
-"""What made a run, in plain data: enough to rebuild it, and to know whether it can be repeated bitwise."""
+"""The origin of a run as plain data: enough to rebuild it, and to tell whether it can be repeated bitwise."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def describe(settings: Settings, *, shape: tuple[int, ...], classes: int) -> dic
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
-    """Return the entries of config.json that the model and the program tell by themselves."""
+    """Return the entries of config.json that can be derived from the model and the program."""
     layers = synapses(model)
     rules = {plain_name(name): {"name": layer.rule.name, **dataclasses.asdict(layer.rule)} for name, layer in layers}
     first, *others = rules.values()
@@ -55,7 +55,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 
 @cache
 def environment() -> Mapping[str, Any]:
-    """Return the versions of wtdiag, its git commit if it runs from a checkout, Python and the main packages."""
+    """Return the versions of wtdiag, Python and the main packages, and wtdiag's git commit if it is a checkout."""
     return MappingProxyType(
         {
             "wtdiag_version": wtdiag_version(),
@@ -66,7 +66,7 @@ def environment() -> Mapping[str, Any]:
 
 
 def command(settings: Settings) -> str:
-    """Return the command line that makes the same run, into a folder of one's choice.
+    """Return the command line that makes the same run, without the option for its folder.
 
     Examples
     --------

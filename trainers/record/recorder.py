@@ -1,4 +1,4 @@
-"""The run directory as a training loop writes it: any loop, one line for each snapshot."""
+"""The recorder of a run directory, which any training loop can call, with one line for each snapshot."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from wtdiag.trainers.record.writer import BackgroundWriter
 
 
 class Recorder:
-    """Records a converted model while any loop trains it.
+    """A recorder of a converted model while any loop trains it.
 
     The training thread only copies the tensors; a second thread writes them. The model is never changed. In
-    distributed training rank 0 records and the others do nothing. Names are those of the user's own module:
-    DistributedDataParallel and torch.compile are looked through.
+    distributed training rank 0 records and the others do nothing. Names are those of the user's own module, even
+    inside DistributedDataParallel and torch.compile.
 
     Parameters
     ----------
@@ -39,20 +39,20 @@ class Recorder:
     path
         The run directory to make.
     config
-        Entries for ``config.json`` beside those found out here (versions, command, rule): settings of yours
-        go under ``{"settings": {...}}``.
+        Entries for ``config.json`` in addition to those that are added automatically (versions, command, rule): your
+        own settings go under ``{"settings": {...}}``.
     probe_batch
         (inputs, targets), the fixed batch on which error signals will be measured.
     force
-        Replace the run that ``path`` holds.
+        Whether to replace the run that ``path`` holds.
 
     Raises
     ------
     InputError
-        If ``path`` holds a run and ``force`` is not given, or holds anything else; if another process is recording
-        in it; if nothing in ``model`` is converted, or a size in it is not known before the first batch; if
-        ``probe_batch`` is no pair of tensors; if the disk refuses. A write that fails in the background is raised by
-        the next call of any method.
+        If ``path`` holds a run and ``force`` is not given, or holds other files; if another process is recording in
+        it; if no layer of ``model`` is converted, or a size in it is not known before the first batch; if
+        ``probe_batch`` is not a pair of tensors; if the directory cannot be written. If a write in the background
+        fails, the next call of any method raises its error.
 
     Examples
     --------
@@ -96,21 +96,21 @@ class Recorder:
 
     @classmethod
     def resume(cls, model: nn.Module, path: str | os.PathLike[str], step: int) -> Self:
-        """Go on recording a run from ``step``, that of its checkpoint, whose weights ``model`` must hold.
+        """Return a recorder that resumes a run at ``step``, that of its checkpoint, whose weights ``model`` must hold.
 
-        Snapshots and metrics of later steps are removed, to be recorded again; so is what a killed writer
-        left half-written. The model is staged as of ``step``: if the loop calls `stage` whenever it takes a
+        Snapshots and metrics of later steps are removed, because they will be recorded again, and so are the unfinished
+        files of a killed writer. The model is staged as of ``step``: if the loop calls `stage` whenever it takes a
         checkpoint, the files end up the same as if it had never been killed.
 
         Raises
         ------
         InputError
-            If ``path`` is not a run directory, if another process is recording in it, or the disk refuses.
+            If ``path`` is not a run directory, if another process is recording in it, or if it cannot be written.
         """
         recorder = cls.__new__(cls)
         recorder._attach(model, path)
         if recorder.active:
-            open_run(path)  # it is a run
+            open_run(path)  # raises if it is not a run
             recorder._hold(rundir.Hold(recorder.path))
             recorder._config = rundir.rewind(recorder.path, whole("step", step))
             recorder._steps = set(open_run(path).steps.tolist())
@@ -120,7 +120,7 @@ class Recorder:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Steps that are recorded, those being written included, ascending."""
+        """Steps that are recorded, including those that are being written, ascending."""
         return tuple(sorted(self._steps))
 
     def snapshot(self, step: int, **metrics: Any) -> None:
@@ -129,7 +129,7 @@ class Recorder:
         Raises
         ------
         InputError
-            If ``step`` is no whole number or recorded already, or an earlier write failed.
+            If ``step`` is not a whole number or is recorded already, or if an earlier write failed.
         """
         if not self._ready():
             return
@@ -147,21 +147,21 @@ class Recorder:
         self._write(staging)
 
     def log(self, step: int, **metrics: Any) -> None:
-        """Add a line of metrics: numbers (tensors of one element too), texts, truth values or None.
+        """Append a line of metrics: numbers (also as tensors of one element), texts, truth values or None.
 
         Raises
         ------
         InputError
-            If a value is anything else, or an earlier write failed.
+            If a value has another type, or an earlier write failed.
         """
         if self._ready():
             values = {name: plain_value(name, value) for name, value in metrics.items()}
             rundir.append_metrics(self.path, {"step": whole("step", step), **values})
 
     def stage(self, step: int) -> bool:
-        """Hold a copy of the model in memory, in place of the one held before, for `keep` to write.
+        """Hold a copy of the model in memory for `keep` to write, and drop the one held before.
 
-        A model that is not finite is not staged: the last finite copy stays. Returns whether it was staged.
+        A model that is not finite is not staged, and the last finite copy stays. Returns whether it was staged.
         """
         if not self._ready() or not is_finite(self._model):
             return False
@@ -169,14 +169,14 @@ class Recorder:
         return True
 
     def keep(self) -> None:
-        """Write the copy that `stage` holds, if it holds one whose step is not recorded yet."""
+        """Write the staged copy, if there is one and its step is not recorded yet."""
         if self._ready() and not self._held.empty and self._held.step not in self._steps:
-            # What is taken in exchange holds nothing, or a step that is recorded: it is never written again.
+            # The buffer taken in exchange is empty or holds a step that is recorded, so it is never written again.
             held, self._held = self._held, self._writer.take()
             self._write(held)
 
     def flush(self) -> None:
-        """Wait until everything recorded so far is on the disk, safe even from a power cut.
+        """Wait until everything recorded so far is on the disk, where it survives even a power cut.
 
         Raises
         ------
@@ -188,7 +188,7 @@ class Recorder:
             rundir.flush_metrics(self.path)
 
     def close(self, status: str = "finished", **facts: Any) -> None:
-        """Wait for the last write, and note in ``config.json`` how the run ended; a second call does nothing.
+        """Wait for the last write, and write to ``config.json`` how the run ended; a second call does nothing.
 
         Parameters
         ----------
@@ -200,7 +200,7 @@ class Recorder:
         Raises
         ------
         InputError
-            If a write failed; the status then stays "running", unless it can be noted that the run was interrupted.
+            If a write failed. The status then stays "running", or becomes "interrupted" if ``status`` is that.
         """
         check_one_of("status", status, (*ENDED, "interrupted"))
         if not self.active or self._closed:
@@ -230,7 +230,7 @@ class Recorder:
         if error is None:
             self.close()
         else:
-            with suppress(InputError):  # what ended the loop is the news; often it is this very error
+            with suppress(InputError):  # the error that ended the loop matters more, and is often this very error
                 self.close("interrupted")
 
     def _attach(self, model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -251,11 +251,11 @@ class Recorder:
                 )
 
     def _hold(self, held: rundir.Hold) -> None:
-        """Keep the run directory to ourselves until we are closed, forgotten or killed."""
+        """Hold the run directory until this recorder is closed or garbage-collected, or the process is killed."""
         self._release = weakref.finalize(self, held.release)
 
     def _ready(self) -> bool:
-        """Whether this process records; raise if it no longer can."""
+        """Return whether this process records, and raise if it no longer can."""
         if self.active:
             if self._closed:
                 raise InputError(f"{self.path}: the recorder is closed; open the run with Recorder.resume")

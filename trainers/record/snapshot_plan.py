@@ -13,21 +13,21 @@ from wtdiag.trainers.record.spikes import AFTER_TROUBLE
 
 @dataclass(frozen=True)
 class SnapshotPlan:
-    """The steps at which a run of ``total`` steps takes a snapshot; ``step in plan`` asks for one.
+    """The steps at which a run of ``total`` steps takes a snapshot; ``step in plan`` asks whether a step is one.
 
     Parameters
     ----------
     total
-        Training steps of the whole run. Step ``total`` is in every plan, step 0 (before training) in all but those of
-        one snapshot. A run that diverges never comes to ``total``: its last snapshot takes that place.
+        Training steps of the whole run. Step ``total`` is in every plan, and step 0 (before training) in every plan of
+        more than one snapshot. A run that diverges never reaches ``total``; its last snapshot takes that place.
     count
-        That many steps, log-spaced: the ratio between neighbours is constant as far as whole numbers allow.
+        Number of log-spaced steps: the ratio of neighbours is constant as far as whole numbers allow.
     every
-        Also each multiple of this interval.
+        Interval of which each multiple is planned too.
     max_gb
-        Limit in gigabytes (10⁹ bytes). A plan that does not fit is thinned evenly, which keeps log spacing;
-        the last step is kept to the end. A quarter of the limit, though no more than one episode of trouble
-        needs, is set aside for `trainers.record.spikes.Trouble`.
+        Limit in gigabytes (10⁹ bytes). A plan that does not fit is thinned evenly, which keeps the log spacing; the
+        last step is always kept. A quarter of the limit, but no more than one episode of trouble needs, is reserved
+        for `trainers.record.spikes.Trouble`.
     snapshot_bytes
         Size of one snapshot, from `trainers.record.staging.snapshot_bytes`; ``max_gb`` needs it.
 
@@ -36,13 +36,13 @@ class SnapshotPlan:
     steps : tuple of int
         Planned steps, ascending.
     reserve : int
-        Snapshots that trouble may take beyond the plan: what the limit leaves; without one as many as are planned, and
-        no fewer than one episode needs.
+        Number of snapshots that trouble may take in addition to the plan: as many as the limit leaves. Without a limit
+        it is the number of planned snapshots, but at least the number that one episode needs.
 
     Raises
     ------
     InputError
-        If a number is not positive, or not one snapshot fits in ``max_gb``.
+        If a number is not positive, or if not even one snapshot fits in ``max_gb``.
 
     Examples
     --------
@@ -99,7 +99,7 @@ class SnapshotPlan:
         fit = self.max_gb * 1e9 / self.snapshot_bytes
         if fit < 1:
             raise InputError(
-                f"max_gb: {self.max_gb:g} holds no snapshot of this model; expected at least "
+                f"max_gb: {self.max_gb:g} is too little for a snapshot of this model; expected at least "
                 f"{self.snapshot_bytes / 1e9:.3g}, the size of one"
             )
         return int(min(fit, 1e9))
@@ -110,14 +110,14 @@ def _log_spaced(total: int, count: int) -> list[int]:
     steps = [0]
     for left in range(min(count, total + 1) - 1, 0, -1):
         last = steps[-1]
-        # The ratio that is left to go, anew at each step: small numbers cannot be spaced by less than one.
+        # The ratio is computed again at each step, because small steps cannot be spaced by less than one.
         ideal = last * (total / last) ** (1 / left) if last else 1
         steps.append(total if left == 1 else max(round(ideal), last + 1))
     return steps
 
 
 def _thin(steps: list[int], count: int) -> list[int]:
-    """Keep ``count`` of the steps, evenly by rank, from the first to the last; if only one, the last."""
+    """Return ``count`` of the steps, evenly by rank from the first to the last; a single one is the last."""
     if len(steps) <= count:
         return steps
     if count == 1:

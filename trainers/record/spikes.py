@@ -1,6 +1,6 @@
 """Sudden jumps of the loss or of the feedback norm, noticed while a run trains, and the snapshots around them.
 
-All that is known is plain data that a checkpoint holds, so that a resumed run agrees with one never killed.
+The whole state is plain data that a checkpoint holds, so that a resumed run agrees with one that was never killed.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Any
 from wtdiag.probes.errors import InputError
 
 AFTER_TROUBLE = (0, 1, 2, 4, 8)
-"""Steps after trouble struck at which a snapshot is taken, beside the copy staged before it."""
+"""Steps after trouble at which a snapshot is taken, in addition to the copy that was staged before it."""
 
 
 class Trouble:
-    """Notices a sudden jump of the loss or of the feedback norm, and asks for snapshots around it.
+    """A watch for sudden jumps of the loss or of the feedback norm, which asks for snapshots around them.
 
-    A value v jumps if it is not finite, or if it rose, v > u, and (Hampel's identifier, with floors against quiet
-    stretches)
+    A value v jumps if it is not finite, or if it rose, v > u, and
 
         v > m + max(6 · 1.4826 · MAD, |m| / 2, |v₀| / 4)
 
-    where u is the value before, m and MAD are the median and the median absolute deviation of the last 50 values, of
-    which there must be 10, and v₀ is the first value ever seen. Until there are, in the beginning of a run, v jumps if
-    v > u and v > 10 |v₀| > 0. A jump ends the baseline: it is gathered anew, from 10 values on.
+    where u is the value before, m and MAD are the median and the median absolute deviation of the last 50 values, and
+    v₀ is the first value of the run. This is Hampel's identifier, with floors for quiet stretches. It needs 10 values;
+    before, at the beginning of a run, v jumps if v > u and v > 10 |v₀| > 0. A jump ends the baseline, and a new one is
+    collected, which again needs 10 values.
 
     Parameters
     ----------
     budget
-        Snapshots that may be taken because of trouble: the plan's ``reserve``. When they are used up no more trouble is
-        reported.
+        Number of snapshots that may be taken because of trouble, the plan's ``reserve``. When they are used up, no more
+        trouble is reported.
 
     Examples
     --------
@@ -51,9 +51,9 @@ class Trouble:
         self._state: dict[str, Any] = {"left": budget, "due": [], "windows": {}, "first": {}}
 
     def update(self, step: int, **values: float | None) -> str | None:
-        """Take in the values at ``step`` (None: not measured); tell what jumped, if anything did.
+        """Add the values at ``step`` (None: not measured); return a sentence on the values that jumped, or None.
 
-        A report means that the copy staged before is to be kept and that `wants` names the steps that follow.
+        If there is one, the copy that was staged before is to be kept, and `wants` tells the steps that follow.
         """
         state = self._state
         given = {name: float(value) for name, value in values.items() if value is not None}
@@ -62,7 +62,7 @@ class Trouble:
             events = []
         if events:
             state["windows"] = {}
-            state["left"] -= 1  # the copy staged before
+            state["left"] -= 1  # for the copy that was staged before
             due = [step + offset for offset in AFTER_TROUBLE][: state["left"]]
             state["left"] -= len(due)
             state["due"] = [old for old in state["due"] if old > step] + due
@@ -74,20 +74,20 @@ class Trouble:
         return "; ".join(events) or None
 
     def wants(self, step: int) -> bool:
-        """Whether a snapshot of ``step`` is due because trouble struck at it or shortly before."""
+        """Return whether a snapshot of ``step`` is due because of trouble at it or shortly before."""
         return step in self._state["due"]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all there is to know, as numbers in lists and dicts."""
+        """Return the whole state, as numbers in lists and dicts."""
         return copy.deepcopy(self._state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state that `state_dict` gave.
+        """Restore a state that `state_dict` returned.
 
         Raises
         ------
         InputError
-            If it is something else.
+            If ``state`` is not such a state.
         """
         match state:
             case {"left": int(), "due": [*due], "windows": dict(windows), "first": dict(first)} if (
@@ -104,7 +104,7 @@ class Trouble:
     def _jump(self, name: str, value: float) -> str | None:
         window = self._state["windows"].get(name, [])
         if not math.isfinite(value):
-            # Once: what comes after a value that was not finite has no baseline until a finite one is seen.
+            # This is reported once: after a value that is not finite there is no baseline before the next finite one.
             return f"{name} became {value:g}" if window else None
         if not window or value <= window[-1]:
             return None

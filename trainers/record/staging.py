@@ -1,4 +1,4 @@
-"""A model's tensors copied aside in milliseconds, so that it can train on while the copy is written."""
+"""Copies of a model's tensors, made in milliseconds, so that training continues while a copy is written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ATTRIBUTES = ("stride", "padding", "dilation", "output_padding", "padding_mode"
 
 
 class Staging:
-    """One copy of a model in a buffer that is allocated once, and pinned if the model lives on a GPU.
+    """One copy of a model in a buffer that is allocated once, and pinned if the model is on a GPU.
 
     `fill` belongs to the training thread and `snapshot` to the writer's; neither changes the model.
 
@@ -42,18 +42,18 @@ class Staging:
 
     def __init__(self) -> None:
         self.step = _EMPTY
-        self._buffer = torch.empty(0, dtype=torch.uint8, device="cpu")  # whatever the default device is
+        self._buffer = torch.empty(0, dtype=torch.uint8, device="cpu")  # the default device may be another one
         self._layers: dict[str, _Layer] = {}
         self._copies: dict[str, Tensor] = {}
         self._copied: list[torch.cuda.Event] = []
 
     @property
     def empty(self) -> bool:
-        """Whether no copy is held."""
+        """Whether it holds no copy."""
         return self.step == _EMPTY
 
     def reserve(self, model: nn.Module) -> None:
-        """Allocate what a copy of ``model`` needs, before the first one is asked for."""
+        """Allocate the memory for a copy of ``model`` before the first copy."""
         self._allocate(_tensors(model, _layers(model)))
 
     def fill(self, step: int, model: nn.Module) -> None:
@@ -86,7 +86,7 @@ class Staging:
         layers = {}
         for name, layer in self._layers.items():
             weight, feedback = rest.pop(f"{layer.prefix}weight"), rest.pop(f"{layer.prefix}feedback", None)
-            if feedback is not None:  # as the layer will do before it uses B again
+            if feedback is not None:  # the layer will do the same before it uses B again
                 layer.rule.tie(weight, feedback)
             forward, dtype = to_numpy(weight)
             backward = None if feedback is None else to_numpy(feedback)[0]
@@ -103,7 +103,7 @@ class Staging:
         size = sum(map(_aligned, tensors.values()))
         if size > self._buffer.numel():
             pinned = any(tensor.is_cuda for tensor in tensors.values())
-            # Written to once now: so the system finds the memory here and not in the first copy.
+            # The memory is written to once, so that the system provides it now and not during the first copy.
             self._buffer = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pinned).zero_()
 
 
@@ -126,7 +126,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def snapshot_bytes(model: nn.Module) -> int:
-    """Return the bytes that one snapshot of ``model`` takes on disk, at most.
+    """Return an upper bound of the size of one snapshot of ``model`` on the disk, in bytes.
 
     Raises
     ------
@@ -135,26 +135,26 @@ def snapshot_bytes(model: nn.Module) -> int:
     """
     model = unwrap(model)
     tensors = _tensors(model, _layers(model)).values()
-    # Names, dimensions and attributes take less than the constants here; float16 is stored as float32.
+    # Names, dimensions and attributes take less than these constants, and 16-bit floats are stored as float32.
     return 16384 + sum((2 if tensor.dtype.itemsize == 2 else 1) * tensor.nbytes + 4096 for tensor in tensors)
 
 
 def is_finite(model: nn.Module) -> bool:
-    """Whether every parameter of ``model``, feedback weights included, is finite throughout."""
+    """Return whether all values of every parameter of ``model``, feedback weights included, are finite."""
     parameters = [p.detach() for p in model.parameters() if is_recordable(p) and p.is_floating_point() and p.numel()]
-    # Minimum and maximum keep NaN and infinity and cannot overflow: a sixth of the time of isfinite().all().
+    # Minimum and maximum keep NaN and infinity and cannot overflow. They take a sixth of isfinite().all()'s time.
     ends = [torch.stack(torch.aminmax(parameter)).isfinite().all() for parameter in parameters]
     return bool(torch.stack([flag.to(ends[0].device) for flag in ends]).all()) if ends else True
 
 
 def unrecorded(model: nn.Module) -> list[str]:
-    """Return the state_dict keys of ``model`` whose entries a snapshot leaves out."""
+    """Return the state_dict keys of ``model`` whose entries a snapshot does not hold."""
     return [plain_name(key) for key, entry in model.state_dict().items() if not is_recordable(entry)]
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """State of a layer other than tensors: where its tensors are, its rule, and the rest of `LayerArrays`."""
+    """State of a layer other than tensors: the names of those, its rule, and the other fields of `LayerArrays`."""
 
     module: str
     prefix: str
@@ -163,10 +163,10 @@ class _Layer:
 
 
 def _layers(model: nn.Module) -> dict[str, _Layer]:
-    found = in_forward_order(synapses(model))
-    if not found:
+    ordered = in_forward_order(synapses(model))
+    if not ordered:
         raise InputError(f"{type(model).__name__}: has no converted layer; expected one from transport_free")
-    last = found[-1][1]
+    last = ordered[-1][1]
     return {
         plain_name(name): _Layer(
             module=name,
@@ -174,7 +174,7 @@ def _layers(model: nn.Module) -> dict[str, _Layer]:
             rule=layer.rule,
             facts=_facts(index, layer, is_last=layer is last),
         )
-        for index, (name, layer) in enumerate(found)
+        for index, (name, layer) in enumerate(ordered)
     }
 
 
@@ -194,34 +194,34 @@ def _facts(index: int, layer: Synaptic, is_last: bool) -> dict[str, Any]:
 
 
 def _tensors(model: nn.Module, layers: dict[str, _Layer]) -> dict[str, Tensor]:
-    """Return W and B of every layer and all else in the state_dict that is recordable, under plain keys.
+    """Return W and B of every layer and everything else in the state_dict that is recordable, under plain keys.
 
-    W and B are asked of the layer: where they are pruned or parametrized, the state_dict holds what they are made of.
-    Backprop's B is W.
+    W and B come from the layer itself, because if they are pruned or parametrized the state_dict holds the tensors from
+    which they are computed. Under backprop B is W and not returned.
     """
-    found = {plain_name(key): entry for key, entry in model.state_dict().items() if is_recordable(entry)}
+    tensors = {plain_name(key): entry for key, entry in model.state_dict().items() if is_recordable(entry)}
     modules = dict(synapses(model))
     for name, layer in layers.items():
         module = modules[layer.module]
-        found[f"{layer.prefix}weight"] = module.current("weight")
+        tensors[f"{layer.prefix}weight"] = module.current("weight")
         if layer.rule.transports:
-            found.pop(f"{layer.prefix}feedback", None)
+            tensors.pop(f"{layer.prefix}feedback", None)
         elif is_lazy(module.feedback):
             raise InputError(
                 f"{name}: its feedback has no size before the first batch; run one, or use transport_free(..., sample=)"
             )
         else:
-            found[f"{layer.prefix}feedback"] = module.current("feedback")
-    for key, tensor in found.items():
+            tensors[f"{layer.prefix}feedback"] = module.current("feedback")
+    for key, tensor in tensors.items():
         if is_lazy(tensor):
             raise InputError(f"{key}: has no size before the first batch; run one before recording")
         if tensor.is_meta:
-            raise InputError(f"{key}: has no values, for it lies on the meta device; load the network before recording")
-    return found
+            raise InputError(f"{key}: has no values on the meta device; load the network before recording")
+    return tensors
 
 
 def plain_name(name: str) -> str:
-    """Return the name that a module or tensor has where no part of the model is compiled."""
+    """Return the name that a module or tensor has in the model before any part of it is compiled."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 

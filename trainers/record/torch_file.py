@@ -1,7 +1,7 @@
-"""Read what `torch.save` wrote, where the file may come from anyone: plain data and tensors, and no more than it holds.
+"""A reader of files from `torch.save` that may come from anyone: only plain data and tensors, no larger than the file.
 
-`torch.load` with ``weights_only`` runs no code, but a file of some kB can make it allocate any amount of memory: by
-packed entries, by tensors larger than their storage, by a class that takes a size.
+`torch.load` with ``weights_only`` runs no code, but a file of a few kB can make it allocate any amount of memory, by
+compressed entries, by tensors larger than their storage, or by a class that takes a size.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _DTYPES = {
 
 
 def load(path: Path) -> Any:
-    """Read the plain data and tensors of a file, the latter on the CPU.
+    """Read the plain data and tensors of a file; the tensors are on the CPU.
 
     Raises
     ------
     InputError
         If it is not a regular file.
     Exception
-        Of any kind, if it is damaged, holds anything else, or more in memory than on the disk.
+        Of any kind, if it is damaged, holds other objects, or would be larger in memory than on the disk.
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("an entry is packed")
+            raise ValueError("an entry is compressed")
         if sum(entry.file_size for entry in entries) > path.stat().st_size:
             raise ValueError("its entries overlap")
         folder = entries[0].filename.partition("/")[0]
@@ -65,7 +65,7 @@ def load(path: Path) -> Any:
 
 
 class _Reader(pickle.Unpickler):
-    """Knows one class and one function, both harmless; storages are names of dtypes, which nothing can call."""
+    """An unpickler that knows one harmless class and function; storage types are dtypes, which cannot be called."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str, content: bytes) -> None:
         super().__init__(io.BytesIO(content), encoding="utf-8")
@@ -79,7 +79,7 @@ class _Reader(pickle.Unpickler):
             return _tensor
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, and not plain data and tensors alone")
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, but only plain data and tensors are allowed")
 
     def persistent_load(self, saved: Any) -> Tensor:
         match saved:
@@ -91,14 +91,14 @@ class _Reader(pickle.Unpickler):
                     self._storages[key] = torch.frombuffer(content, dtype=dtype) if content else empty
                 if self._storages[key].dtype == dtype and self._storages[key].numel() == count:
                     return self._storages[key]
-        raise pickle.UnpicklingError("a storage is not what its tensor says")
+        raise pickle.UnpicklingError("a storage does not have the dtype and size that its tensor names")
 
 
 def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
     """Return a view of a storage that lies within it."""
     numbers = (offset, *size, *stride)
     if not all(type(number) is int and number >= 0 for number in numbers) or len(size) != len(stride):
-        raise ValueError("a tensor has a shape that cannot be")
+        raise ValueError("a tensor has an impossible shape")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     count = prod(map(int, size))
     if count > storage.numel() or (count and last >= storage.numel()):
@@ -107,16 +107,16 @@ def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[i
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Require places in the unpickler's memory to be such as so short a pickle needs."""
+    """Require that a pickle uses no more of the unpickler's memory than one of its length can need."""
     if len(content) > LARGEST_TEXT:
-        raise ValueError(f"it has more than {LARGEST_TEXT} bytes beside its tensors")
+        raise ValueError(f"it has more than {LARGEST_TEXT} bytes in addition to its tensors")
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(content):
-            raise ValueError("it refers to a place that is out of bounds")
+            raise ValueError("it refers to a memory slot that is out of bounds")
 
 
 def _check_plain(value: Any, most: int) -> None:
-    """Require data to be plain, and not to grow without bounds by lists that hold a list many times."""
+    """Require that data is plain, and that lists which hold the same list many times do not make it grow too large."""
     waiting, seen = [value], 0
     while waiting:
         item = waiting.pop()
@@ -126,6 +126,6 @@ def _check_plain(value: Any, most: int) -> None:
         elif isinstance(item, list | tuple | set | frozenset):
             waiting += item
         elif not isinstance(item, Tensor | str | bytes | int | float | complex | bool | None):
-            raise ValueError(f"it holds {type(item).__name__}, and not plain data and tensors alone")
+            raise ValueError(f"it holds {type(item).__name__}, but only plain data and tensors are allowed")
         if seen + len(waiting) > most:
-            raise ValueError("its parts refer to each other without end")
+            raise ValueError("its parts refer to each other too often")

@@ -1,4 +1,4 @@
-"""Snapshots written while training goes on: one thread, few buffers, no failure unnoticed."""
+"""A writer of snapshots in the background, with one thread and few buffers, that reports every failure."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from wtdiag.trainers.record.staging import Staging
 
 
 class BackgroundWriter:
-    """Writes staged copies in the order they come; who asks for a buffer waits while all are being written.
+    """A thread that writes staged copies in their order; `take` waits while all buffers are being written.
 
-    A write that failed is raised by every later call. What was handed over is written also if the program
-    ends without `close`: the executor's thread is joined at exit.
+    If a write fails, every later call raises its error. Copies that were handed over are written even if the program
+    ends without `close`, because the executor's thread is joined at exit.
 
     Parameters
     ----------
     model
-        What the buffers are to hold copies of.
+        The model whose copies the buffers will hold.
     buffers
-        Copies in memory at most, each as large as the model.
+        Largest number of copies in memory, each as large as the model.
     """
 
     def __init__(self, model: nn.Module, buffers: int = 2) -> None:
@@ -37,26 +37,26 @@ class BackgroundWriter:
             self._free.put(staging)
 
     def take(self) -> Staging:
-        """Return a buffer that nobody uses; wait for one if need be."""
+        """Return a free buffer; wait until there is one."""
         self.check()
         return self._free.get()
 
     def give(self, staging: Staging) -> None:
-        """Take a buffer back unwritten."""
+        """Take a buffer back without writing it."""
         self._free.put(staging)
 
     def write(self, staging: Staging, path: Path) -> None:
-        """Write a filled buffer to ``path``, some time soon, and take it back."""
+        """Write a filled buffer to ``path`` in the background, and take it back."""
         self._pending.append(self._executor.submit(self._write, staging, path))
 
     def check(self) -> None:
         """Raise the error of the first write that failed."""
         while self._pending and self._pending[0].done():
-            self._pending[0].result()  # a failed one stays first in line
+            self._pending[0].result()  # a failed one stays first, so that later calls raise its error too
             self._pending.popleft()
 
     def flush(self) -> None:
-        """Wait until all that was handed over is on the disk; raise if it is not."""
+        """Wait until every buffer that was handed over is on the disk, and raise if one is not."""
         wait(self._pending)
         self.check()
 

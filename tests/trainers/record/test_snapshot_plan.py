@@ -61,7 +61,7 @@ def test_without_a_limit_trouble_never_outnumbers_the_plan():
         ({"total": 10, "max_gb": 1.0}, "max_gb: .*the bytes of a snapshot"),
         (
             {"total": 10, "max_gb": 0.01, "snapshot_bytes": 94_000_000},
-            "max_gb: 0.01 holds no snapshot of this model; expected at least 0.094, the size of one",
+            "max_gb: 0.01 is too little for a snapshot of this model; expected at least 0.094, the size of one",
         ),
     ],
 )

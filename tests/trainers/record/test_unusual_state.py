@@ -245,7 +245,7 @@ def test_a_probe_batch_that_cannot_be_used_is_refused_at_once(batch, message, tm
 
 
 def test_a_network_without_values_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"^0\.weight: has no values, for it lies on the meta device"):
+    with pytest.raises(InputError, match=r"^0\.weight: has no values on the meta device"):
         Recorder(converted().to("meta"), tmp_path / "run")
 
 
