@@ -115,7 +115,7 @@ def require_trainable(wanted: Mapping[str, Settings]) -> None:
     >>> require_trainable({"deeper": Settings(model="resnet20", depth=8)})
     Traceback (most recent call last):
     ...
-    wtdiag.probes.errors.InputError: to: deeper: depth: 8 cannot be used, 'resnet20' fixes it; it is free in mlp, conv
+    wtdiag.probes.errors.InputError: to: deeper: depth: 8 cannot be used, because 'resnet20' fixes it; ...
     """
     load = DataCache(load_data)
     for label, settings in wanted.items():

@@ -1,4 +1,4 @@
-"""Data to learn from: ``load(name)`` and batches of it that can be resumed bitwise."""
+"""Data sets: ``load(name)``, and batches that can be resumed bitwise."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def load(
     name : str
         One of :func:`names`.
     data_dir : path, optional
-        Where the files are; not needed for ``digits`` and ``glyphs``.
+        Folder of the files; not needed for ``digits`` and ``glyphs``.
     download : bool
-        Whether torchvision may fetch what is missing or damaged. Without it nothing is written.
+        Whether torchvision may download missing or damaged files. Without it nothing is written.
     image_size : int, optional
-        Height and width in pixels, where the table says so.
+        Height and width in pixels, for the data sets whose rows name it.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def load(
     Raises
     ------
     InputError
-        Naming the argument or the path, and what was expected.
+        If an argument cannot be used, or if files are missing or damaged.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def load(
     check_one_of("data", name, names())
     if image_size is not None:
         if name not in ("glyphs", *FOLDERS):
-            raise InputError(f"image_size: {image_size} cannot be used, the images of {name!r} come in one size")
+            raise InputError(f"image_size: {image_size} cannot be used, because the images of {name!r} have one size")
         if image_size < 8:
             raise InputError(f"image_size: {image_size} is too small; expected at least 8 pixels")
 
@@ -93,7 +93,7 @@ def load(
 
         return digits() if name == "digits" else glyphs(image_size or 16)
     if data_dir is None:
-        raise InputError(f"data_dir: missing; {name!r} is read from files, so say which folder holds them")
+        raise InputError(f"data_dir: missing; {name!r} is read from files, so give the folder that holds them")
     folder = Path(data_dir).expanduser()
     if name in DOWNLOADS:
         from wtdiag.trainers.data.archives import read_archive

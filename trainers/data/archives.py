@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100: formats, checksums and downloads are torchvision's."""
+"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100, with the formats, checksums and downloads of torchvision."""
 
 from __future__ import annotations
 
@@ -35,11 +35,10 @@ FETCH = "--download fetches it"
 
 
 def read_archive(name: str, data_dir: Path, *, download: bool) -> Data:
-    """Read the data set ``name`` below ``data_dir``, laid out there as torchvision does.
+    """Read the data set ``name`` below ``data_dir``, in torchvision's layout.
 
-    MNIST in ``{MNIST,FashionMNIST}/raw/*-ubyte[.gz]``, CIFAR in ``cifar-10-batches-py/`` or
-    ``cifar-100-python/`` or the archive that holds it. With ``download``, missing or damaged files are
-    fetched.
+    MNIST is in ``{MNIST,FashionMNIST}/raw/*-ubyte[.gz]``, CIFAR in ``cifar-10-batches-py/`` or ``cifar-100-python/`` or
+    its archive. With ``download``, missing or damaged files are downloaded.
     """
     source = SOURCES[name]
     read = _read_cifar if issubclass(source, datasets.CIFAR10) else _read_mnist
@@ -53,8 +52,8 @@ def read_archive(name: str, data_dir: Path, *, download: bool) -> Data:
 
 
 def _download(name: str, source: Any, data_dir: Path) -> None:
-    """Let torchvision download and check everything aside, then move the whole files into place."""
-    # Its progress bar belongs on a terminal or nowhere, and never on stdout.
+    """Let torchvision download and check everything in a temporary folder, then move the whole files into place."""
+    # The progress bar is shown on stderr if that is a terminal, and never on stdout.
     notes = sys.stderr if sys.stderr.isatty() else io.StringIO()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -69,7 +68,7 @@ def _download(name: str, source: Any, data_dir: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, target)
     except (RuntimeError, OSError, HTTPException) as error:
-        raise InputError(f"{data_dir}: {name} cannot be downloaded to here ({one_line(error)})") from error
+        raise InputError(f"{data_dir}: {name} cannot be downloaded into this folder ({one_line(error)})") from error
 
 
 def _read_mnist(name: str, source: type[datasets.MNIST], data_dir: Path) -> Data:
@@ -112,8 +111,8 @@ def _read_cifar(name: str, source: type[datasets.CIFAR10], data_dir: Path) -> Da
 
 
 def _read_cifar_folder(name: str, source: type[datasets.CIFAR10], root: Path) -> Data:
-    # The format is pickle, which can run code: torchvision verifies the md5 of every file before it reads
-    # any, and nothing here reads one in another way.
+    # The format is pickle, which can run code. torchvision verifies the md5 of every file before it reads any, and no
+    # file is read in another way.
     try:
         train, test = (source(str(root), train=train) for train in (True, False))
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Data that need no file of the user's: scikit-learn's digits and glyphs drawn with matplotlib's fonts."""
+"""Data sets without files: scikit-learn's digits, and glyphs drawn in matplotlib's fonts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["digits", "glyphs"]
 
 CHARACTERS = string.digits + string.ascii_uppercase
 
-# The fonts in matplotlib's own folder that draw every one of the characters upright or slanted.
+# The fonts in matplotlib's own folder that have all of the characters, upright or slanted.
 FONTS = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
     *(f"DejaVuSansMono{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
@@ -34,7 +34,7 @@ OVERSAMPLING = 2
 
 
 def digits() -> Data:
-    """Return scikit-learn's handwritten digits: 1x8x8, pixels 0 to 16, 1437 to train and 360 to test.
+    """Return scikit-learn's handwritten digits: 1x8x8, pixels 0 to 16, 1437 for training and 360 for testing.
 
     The split is stratified by class and always the same.
     """
@@ -48,9 +48,9 @@ def digits() -> Data:
 def glyphs(size: int) -> Data:
     """Return the ten digits and 26 capitals in 21 fonts, each drawn ten times: 1 x size x size.
 
-    Every drawing is jittered by a rotation, shear, scale and shift of its own. Eight of the ten (6048) are
-    for training and two (1512) for testing, so the test asks for new jitters of known fonts and
-    characters. The images are always the same.
+    Every drawing is jittered by its own rotation, shear, scale and shift. Eight of the ten (6048 images) are for
+    training and two (1512 images) for testing, so the test set has new jitters of known fonts and characters. The
+    images are always the same.
     """
     fonts = [Path(matplotlib.get_data_path(), "fonts", "ttf", f"{font}.ttf") for font in FONTS]
     canvas = OVERSAMPLING * size
@@ -68,8 +68,8 @@ def glyphs(size: int) -> Data:
 
 
 def _draw(font: Path, character: str, size: int) -> Tensor:
-    """Return one character in the middle of a black square, white, float32 (1, size, size) in 0 to 255."""
-    # The basic layout draws the same whether or not Pillow was built with a text shaper.
+    """Return one white character in the middle of a black square, float32 (1, size, size) from 0 to 255."""
+    # The basic layout draws the same image whether or not Pillow was built with a text shaper.
     face = ImageFont.truetype(str(font), 0.8 * size, layout_engine=ImageFont.Layout.BASIC)
     left, top, right, bottom = face.getbbox(character)
     image = Image.new("L", (size, size))
@@ -79,7 +79,7 @@ def _draw(font: Path, character: str, size: int) -> Tensor:
 
 
 def _jitter(drawn: Tensor, generator: torch.Generator) -> Tensor:
-    """Move each of the drawings (n, 1, H, W) in its own way and reduce them to pixels, uint8."""
+    """Return the drawings (n, 1, H, W), each jittered in its own way and reduced to pixels, as uint8."""
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(len(drawn), generator=generator)

@@ -1,4 +1,4 @@
-"""What every reader of somebody's files says when they are not what they should be."""
+"""Errors of all readers of data files that are missing or damaged."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["one_line", "reading", "require"]
 def require(condition: bool, path: Path, expected: str) -> None:
     """Raise an InputError about ``path`` unless ``condition`` holds."""
     if not condition:
-        raise InputError(f"{path}: not there; expected {expected}")
+        raise InputError(f"{path}: is missing; expected {expected}")
 
 
 @contextmanager
 def reading(path: str | Path, expected: str) -> Iterator[None]:
-    """Turn whatever reading ``path`` raises into one line that says what was expected."""
+    """Turn any error in reading ``path`` into an InputError of one line that says what was expected."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # damaged files fail as anything from AssertionError to zipfile.BadZipFile
+    except Exception as error:  # damaged files raise anything from AssertionError to zipfile.BadZipFile
         raise InputError(f"{path}: cannot be read; expected {expected} ({one_line(error)})") from error
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of ``error`` on one line, or its type where it has none."""
+    """Return the message of ``error`` on one line, or its type if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Image folders and ImageNet: found by torchvision, decoded batch by batch in a pool of threads."""
+"""Image folders and ImageNet, which torchvision lists and a pool of threads decodes batch by batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wtdiag.trainers.data.splits import Data, Split
 
 __all__ = ["FolderSplit", "read_imagefolder", "read_imagenet"]
 
-# ImageNet's statistics, which every published model for photographs is trained with, in pixel units.
+# ImageNet's statistics in units of pixels, with which published models for photographs are trained.
 MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
 STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
 
@@ -33,8 +33,8 @@ STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
 class FolderSplit(Split):
     """A split whose images stay on disk until a batch needs them.
 
-    Training: a random resized crop and a random horizontal flip. Evaluation: the shorter side resized to
-    8/7 of ``size`` (256 for 224), then the central crop.
+    For training, images are cropped and resized at random and flipped horizontally at random. For evaluation, the
+    shorter side is resized to 8/7 of ``size`` (256 for 224), and the central crop is taken.
     """
 
     paths: tuple[str, ...]
@@ -44,7 +44,7 @@ class FolderSplit(Split):
 
     def pixels(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the images at ``indices`` as uint8 (n, 3, size, size), augmented if a generator is given."""
-        # One seed an image, so that the result does not depend on which thread comes first.
+        # Each image has a seed of its own, so that the result does not depend on which thread comes first.
         seeds: list[int | None] = [None] * len(indices)
         if generator is not None:
             seeds = torch.randint(2**63 - 1, (len(indices),), generator=generator).tolist()
@@ -69,14 +69,14 @@ class FolderSplit(Split):
 
 
 def read_rgb(path: str | Path) -> Image.Image:
-    """Return the image in ``path`` as RGB with 8 bits a channel; more bits are scaled by the range of their type.
+    """Return the image in ``path`` as RGB with 8 bits per channel; more bits are scaled by the range of their type.
 
-    Pillow itself cuts grey values above 255 off.
+    Pillow itself would clip grey values at 255.
 
     Raises
     ------
     InputError
-        If it holds 32-bit whole numbers or floating-point numbers: what is white in them is not known.
+        If it holds 32-bit whole numbers or floating-point numbers, whose value for white is not known.
     """
     with open(path, "rb") as file:
         image: Image.Image = Image.open(file)
@@ -86,15 +86,15 @@ def read_rgb(path: str | Path) -> Image.Image:
             image = Image.fromarray((np.asarray(image, np.float64) * 255 / white).round().astype(np.uint8))
         elif image.mode in ("I", "F"):
             numbers = "floating-point numbers" if image.mode == "F" else "signed or 32-bit whole numbers"
-            raise InputError(f"{path}: holds {numbers}, whose range is not known; expected 8 or 16 bits a channel")
+            raise InputError(f"{path}: holds {numbers}, whose range is not known; expected 8 or 16 bits per channel")
         return image.convert("RGB")
 
 
 def random_resized_crop(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
     """Draw (top, left, height, width) of a crop as ``torchvision.transforms.RandomResizedCrop`` does.
 
-    8 to 100 % of the area at an aspect ratio of 3/4 to 4/3. Torchvision's own draws from the global
-    random state, which is neither resumable nor safe in threads.
+    The crop has 8 to 100 % of the area and an aspect ratio of 3/4 to 4/3. Torchvision itself draws from the global
+    random state, which can neither be resumed nor shared by threads.
     """
     log_ratio = math.log(4 / 3)
     for _ in range(10):
@@ -105,7 +105,7 @@ def random_resized_crop(height: int, width: int, generator: torch.Generator) -> 
             top = int(torch.randint(0, height - h + 1, (1,), generator=generator))
             left = int(torch.randint(0, width - w + 1, (1,), generator=generator))
             return top, left, h, w
-    # Too long an image for any of the ten: its central part at the nearest allowed aspect ratio.
+    # The image is too long for any of the ten crops: take its centre at the nearest allowed aspect ratio.
     w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
     return (height - h) // 2, (width - w) // 2, h, w
 
@@ -113,7 +113,7 @@ def random_resized_crop(height: int, width: int, generator: torch.Generator) -> 
 def read_imagefolder(data_dir: Path, image_size: int) -> Data:
     """Read ``data_dir/{train,val}/<class>/*``, in any image format that torchvision lists.
 
-    Hidden files and folders, and those that systems and programs leave, are passed over.
+    Hidden files and folders, and those that systems and programs leave behind, are skipped.
     """
     splits = []
     for part in ("train", "val"):
@@ -136,7 +136,7 @@ def read_imagenet(data_dir: Path, image_size: int) -> Data:
     splits = []
     for part in ("train", "val"):
         folder = data_dir / part
-        # Looked for here, because torchvision starts to unpack archives into data_dir where it is missing.
+        # This is checked here, because torchvision would unpack archives into data_dir if the folder is missing.
         require(folder.is_dir(), folder, f"the {part} images, {unpacked}")
         with reading(folder, f"one folder of images for each class of {META_FILE}, {unpacked}"):
             splits.append(_ImageNet(str(data_dir), part, is_valid_file=_is_image_of(folder)))
@@ -145,7 +145,7 @@ def read_imagenet(data_dir: Path, image_size: int) -> Data:
 
 
 class _Folder(ImageFolder):  # type: ignore[misc]  # torchvision is not typed
-    """A folder of images whose classes are the folders that a person made."""
+    """A folder of images whose classes are its folders, except hidden ones and those left by systems and programs."""
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         names = [name for name in super().find_classes(directory)[0] if not _is_junk(name)]
@@ -155,7 +155,7 @@ class _Folder(ImageFolder):  # type: ignore[misc]  # torchvision is not typed
 
 
 class _ImageNet(_Folder, ImageNet):  # type: ignore[misc]
-    """ImageNet, read in the same way."""
+    """ImageNet, without the same hidden and left-over folders."""
 
 
 def _is_image_of(folder: Path) -> Callable[[str], bool]:
@@ -163,20 +163,20 @@ def _is_image_of(folder: Path) -> Callable[[str], bool]:
 
 
 def _is_junk(name: str) -> bool:
-    """Whether a file or folder is hidden, or one of those that archivers, file servers and Python make."""
+    """Return whether a file or folder is hidden, or is one that archivers, file servers and Python leave."""
     return name.startswith(".") or name in ("__MACOSX", "@eaDir", "__pycache__")
 
 
 def _data(name: str, data_dir: Path, train: ImageFolder, test: ImageFolder, size: int) -> Data:
     # ImageNet's `classes` are its English names; the folders' names are its `wnids`.
-    inside = [getattr(part, "wnids", part.classes) for part in (train, test)]
-    if inside[0] != inside[1]:
-        odd = min(set(inside[0]) ^ set(inside[1]))
-        raise InputError(f"{data_dir}: class {odd!r} is in only one of train and val; expected it in both")
-    if len(inside[0]) < 2:
-        raise InputError(f"{data_dir}: holds one class, {inside[0][0]!r}; expected at least two to tell apart")
+    classes = [getattr(part, "wnids", part.classes) for part in (train, test)]
+    if classes[0] != classes[1]:
+        unmatched = min(set(classes[0]) ^ set(classes[1]))
+        raise InputError(f"{data_dir}: class {unmatched!r} is in only one of train and val; expected it in both")
+    if len(classes[0]) < 2:
+        raise InputError(f"{data_dir}: holds only the class {classes[0][0]!r}; expected at least two")
     splits = [
         FolderSplit(torch.tensor(part.targets), MEAN, STD, tuple(path for path, _ in part.samples), size)
         for part in (train, test)
     ]
-    return Data(name, splits[0], splits[1], (3, size, size), len(inside[0]))
+    return Data(name, splits[0], splits[1], (3, size, size), len(classes[0]))

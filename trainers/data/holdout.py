@@ -1,4 +1,4 @@
-"""Part of the training set in the test set's place, so that a search for settings never sees the test set."""
+"""Holding out a part of the training set for testing, so that a search for settings never uses the test set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.trainers.data.splits import Data, Split
 
 _SEED = 20_200_301
-"""Of the draw. One for all runs, so that no example that one trial is judged on has trained another."""
+"""Seed of the draw, the same for all runs, so that no trial trains on examples on which another is tested."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Part(Split):
 
 
 def hold_out(data: Data, share: float) -> Data:
-    """Return the data with ``share`` of the training examples in the test set's place; the draw is always the same.
+    """Return the data with ``share`` of the training examples as the test set; the draw is always the same.
 
     Examples are drawn class by class, so that small classes keep their share.
 
@@ -58,7 +58,8 @@ def hold_out(data: Data, share: float) -> Data:
         held[drawn[: round(share * len(members))]] = True
     if not 0 < share < 1 or held.all() or not held.any():
         raise InputError(
-            f"holdout: expected a share between 0 and 1 that leaves both parts examples, got {share!r} of {len(held)}"
+            f"holdout: expected a share between 0 and 1 that leaves examples in both parts, "
+            f"got {share!r} of {len(held)}"
         )
     parts = (_part(data.train, ~held), _part(data.train, held))
     return dataclasses.replace(data, train=parts[0], test=parts[1])

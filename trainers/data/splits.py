@@ -1,7 +1,7 @@
-"""A split of a data set, and batches of it that can be resumed bitwise.
+"""The splits of a data set, and batches of them that can be resumed bitwise.
 
-Order and augmentation are a pure function of (seed, epoch, batch index), drawn from generators of their
-own: nothing here reads or moves a global random state.
+Order and augmentation are pure functions of (seed, epoch, batch index), drawn from generators of their own: nothing
+here reads or changes a global random state.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Split(ABC):
     targets : Tensor
         Class of every example, int64 (examples,).
     mean, std : tuple of float
-        Per channel, in the units of the stored pixels (0 to 255 for images).
+        Mean and standard deviation of each channel, in units of the stored pixels (0 to 255 for images).
     reads_files : bool
-        Whether every batch is read from disk, so that it pays to prepare the next one in the background.
+        Whether every batch is read from the disk, so that it pays to prepare the next one in the background.
     """
 
     targets: Tensor
@@ -56,7 +56,7 @@ class Split(ABC):
         Parameters
         ----------
         indices : Tensor
-            int64 (n,).
+            Numbers of the examples, int64 (n,).
         generator : torch.Generator, optional
             Source of the training augmentation; without it the evaluation transform is used.
 
@@ -72,13 +72,13 @@ class Split(ABC):
         return x.sub_(mean).div_(std), self.targets[indices]
 
     def example(self, index: int) -> Batch:
-        """Return one example as a batch, without augmentation; a file with images is only now read."""
+        """Return one example as a batch, without augmentation."""
         return self.batch(torch.tensor([index]))
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit(Split):
-    """A split that is held in memory, as uint8 (examples, C, H, W)."""
+    """A split in memory, as uint8 (examples, C, H, W)."""
 
     images: Tensor
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
@@ -93,7 +93,7 @@ class ArraySplit(Split):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set: what a model is trained and tested on.
+    """A data set, on which a model is trained and tested.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class Data:
     train, test : Split
         The two parts.
     shape : tuple of int
-        Of one image: (C, H, W).
+        Shape of one image, (C, H, W).
     classes : int
         Number of classes; targets are 0 to ``classes - 1``.
     """
@@ -121,7 +121,7 @@ def array_data(
     classes: int,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> Data:
-    """Make a data set of (uint8 images, int64 targets) in memory, normalised by its training images."""
+    """Return a data set of (uint8 images, int64 targets) in memory, normalised by its training images."""
     _, channels, height, width = train[0].shape
     mean, std = _pixel_statistics(train[0])
     return Data(
@@ -134,17 +134,17 @@ def array_data(
 
 
 def batch_count(split: Split, batch_size: int) -> int:
-    """Return how many batches :func:`batches` yields in an epoch.
+    """Return the number of batches that :func:`batches` yields in an epoch.
 
     Raises
     ------
     InputError
-        If ``batch_size`` is not positive, or the split is a single example, on which nothing can train.
+        If ``batch_size`` is not positive, or no batch would have two examples.
     """
     if batch_size < 1:
         raise InputError(f"batch_size: {batch_size} is not a positive number of examples")
     whole, rest = divmod(len(split), batch_size)
-    count = whole + (rest > 1)  # batch norm cannot train on a single left-over example
+    count = whole + (rest > 1)  # batch norm cannot train on a single remaining example
     if count == 0:
         raise InputError(f"data: {len(split)} training example(s) cannot fill a batch; two are needed")
     return count
@@ -155,22 +155,22 @@ def batches(
 ) -> Iterator[Batch]:
     """Iterate over the training batches of one epoch, in random order, from batch ``start``.
 
-    Batch i is a pure function of (split, batch_size, seed, epoch, i): an epoch resumed at ``start`` yields
-    bitwise what it would have yielded without the stop. The last batch is smaller where the examples
-    do not divide evenly, and is left out if it would be a single example.
+    Batch i is a pure function of (split, batch_size, seed, epoch, i): an epoch resumed at ``start`` yields bitwise the
+    same batches as one without the interruption. The last batch is smaller if the examples do not divide evenly, and is
+    left out if it would have a single example.
 
     Parameters
     ----------
     split : Split
-        What to iterate over.
+        The training split.
     batch_size : int
         Examples per batch.
     seed, epoch : int
-        Not negative; together they determine order and augmentation.
+        Numbers that determine order and augmentation; not negative.
     start : int
         Index of the first batch to yield.
     augment : bool
-        Whether to augment, where the split knows how.
+        Whether to augment, if the split has an augmentation.
 
     Raises
     ------
@@ -247,8 +247,8 @@ def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, .
     value = torch.arange(256, dtype=torch.float64)
     mean, std = [], []
     for channel in images.unbind(1):
-        # Counting the 256 values needs no float copy of the data set.
+        # The 256 values are counted, which needs no float copy of the data set.
         share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
         mean.append(float(share @ value))
-        std.append(float(share @ (value - mean[-1]) ** 2) ** 0.5 or 1.0)  # no contrast: normalise to 0
+        std.append(float(share @ (value - mean[-1]) ** 2) ** 0.5 or 1.0)  # a channel without contrast becomes 0
     return tuple(mean), tuple(std)

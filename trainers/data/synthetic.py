@@ -1,4 +1,4 @@
-"""Noise in the shape of a data set, so that a run can be tried where the data set's files are not."""
+"""Noise in the shape of a data set, with which a run can be tried without the data set's files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wtdiag.trainers.data.splits import Data, Split
 
 __all__ = ["SyntheticSplit", "files_found", "synthetic"]
 
-# Training and test examples, shape of an image, classes.
+# Numbers of training and test examples, shape of an image, number of classes.
 _DECLARED = {
     "digits": (1437, 360, (1, 8, 8), 10),
     "glyphs": (6048, 1512, (1, 16, 16), 36),
@@ -25,7 +25,7 @@ _DECLARED = {
     "cifar100": (50_000, 10_000, (3, 32, 32), 100),
     "imagenet": (1_281_167, 50_000, (3, 224, 224), 1000),
 }
-# Where the files begin, below the data folder; the rest of what is needed there is for their readers to say.
+# The first files and folders below the data folder; the readers check for the rest.
 _FILES = {
     "mnist": ("MNIST",),
     "fashion-mnist": ("FashionMNIST",),
@@ -34,20 +34,20 @@ _FILES = {
     "imagefolder": ("train", "val"),
     "imagenet": ("meta.bin", "train", "val"),
 }
-# Of a byte that takes each of its 256 values equally often.
+# Mean and standard deviation of a byte that takes each of its 256 values equally often.
 _MEAN, _STD = 255 / 2, ((256**2 - 1) / 12) ** 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticSplit(Split):
-    """A split of noise images, each drawn anew from its number whenever it is asked for.
+    """A split of noise images, each drawn from its own number whenever it is needed.
 
     Attributes
     ----------
     shape : tuple of int
-        Of one image: (C, H, W).
+        Shape of one image, (C, H, W).
     first : int
-        Number of the first image; splits whose numbers differ share no image.
+        Number of the first image; splits with different numbers share no image.
     """
 
     shape: tuple[int, int, int]
@@ -57,7 +57,7 @@ class SyntheticSplit(Split):
 
     @classmethod
     def of(cls, count: int, shape: tuple[int, int, int], classes: int, first: int = 0) -> SyntheticSplit:
-        """Return a split of ``count`` images, the classes in turn.
+        """Return a split of ``count`` images, whose classes follow each other in turn.
 
         Examples
         --------
@@ -77,19 +77,19 @@ class SyntheticSplit(Split):
 
 
 def synthetic(name: str, image_size: int | None = None) -> Data:
-    """Return noise in the shape of a data set: its numbers of examples and classes, its size of images.
+    """Return noise with a data set's numbers of examples and classes and its size of images.
 
     Parameters
     ----------
     name : str
-        As for :func:`trainers.data.load`.
+        Name of the data set, as for :func:`trainers.data.load`.
     image_size : int, optional
-        As there.
+        Height and width in pixels, as for :func:`trainers.data.load`.
 
     Raises
     ------
     InputError
-        If the name is unknown, its images come in another size, or only its files tell how many classes it has.
+        If the name is unknown, if its images have another size, or if only its files tell the number of classes.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def synthetic(name: str, image_size: int | None = None) -> Data:
     """
     check_one_of("data", name, names())
     if name not in _DECLARED:
-        raise InputError(f"data: {name!r} has as many classes and images as its files say, and they are not there")
+        raise InputError(f"data: the classes and images of {name!r} are known only from its files, which are missing")
     train, test, shape, classes = _DECLARED[name]
     if image_size is not None:
         if name not in ("glyphs", *FOLDERS) or image_size < 8:
@@ -110,7 +110,7 @@ def synthetic(name: str, image_size: int | None = None) -> Data:
 
 
 def files_found(name: str, data_dir: str | None) -> bool:
-    """Whether any of a data set's files are in the folder, be they whole or not; True if it needs none.
+    """Return whether any of a data set's files are in the folder, even damaged ones; True if it needs none.
 
     Examples
     --------

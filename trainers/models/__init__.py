@@ -1,4 +1,4 @@
-"""Models to learn with: ``build(name, classes=..., shape=...)``."""
+"""Models by name: ``build(name, classes=..., shape=...)``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wtdiag.trainers.models.resnet import CifarResNet
 
 __all__ = ["build", "names"]
 
-# A builder and the sizes that it lets one choose.
+# The builder of each model, and the sizes that can be chosen.
 BUILT_IN: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "mlp": (mlp, ("depth", "width")),
     "conv": (conv, ("depth", "width")),
@@ -22,7 +22,7 @@ BUILT_IN: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that :func:`build` knows: ours, then torchvision's.
+    """Return the names that :func:`build` knows: wtdiag's own models, then torchvision's.
 
     Examples
     --------
@@ -44,13 +44,13 @@ def build(
     width: int | None = None,
     batch_norm: bool = True,
 ) -> nn.Module:
-    """Build a model by name, its weights drawn from torch's global random state.
+    """Build a model by name, with weights drawn from torch's global random state.
 
-    ``depth`` is the number of weight layers of ``mlp`` (4) and ``conv`` (7). ``width`` is the number of
-    hidden units a layer of ``mlp`` (64), and the number of channels in the first stage of ``conv`` and of
-    the CIFAR ResNets ``resnet8`` to ``resnet110`` (16). These start from He's initialisation.
+    ``depth`` is the number of weight layers of ``mlp`` (default 4) and ``conv`` (7). ``width`` is the number of hidden
+    units in each layer of ``mlp`` (64), and the number of channels in the first stage of ``conv`` and of the CIFAR
+    ResNets ``resnet8`` to ``resnet110`` (16). These models start from He's initialisation.
 
-    Every other name is torchvision's model of that name, untrained and initialised as torchvision does. As
+    Every other name is torchvision's model of that name, untrained and with torchvision's initialisation. Because
     those take three channels, a leading module repeats a grey image three times.
 
     Parameters
@@ -60,23 +60,23 @@ def build(
     classes : int
         Number of outputs.
     shape : tuple of int
-        Of one image: (C, H, W).
+        Shape of one image, (C, H, W).
     depth, width : int, optional
-        Size of the model, where its name leaves it open.
+        Size of the model, if its name does not fix it.
     batch_norm : bool
-        Whether batch norm follows each hidden weight layer; without it the layers have biases instead.
-        Torchvision's models with batch norm cannot do without.
+        Whether batch norm follows each hidden weight layer; without it the layers have biases instead. It cannot be
+        switched off in torchvision's models that have it.
 
     Returns
     -------
     nn.Module
-        Maps float32 (n, C, H, W) to (n, classes).
+        A model that maps float32 (n, C, H, W) to (n, classes).
 
     Raises
     ------
     InputError
-        If the name is unknown, a size is out of range or not this model's to choose, batch norm cannot be
-        switched off, or the images do not fit the model.
+        If the name is unknown, if a size is out of range or fixed by the name, if batch norm cannot be switched off, or
+        if the images do not fit the model.
 
     Examples
     --------
@@ -92,14 +92,16 @@ def build(
     for argument, value in (("classes", classes), *((f"shape {shape}", n) for n in shape), *sizes.items()):
         if value < 1:
             raise InputError(f"{argument}: {value} is not positive")
-    # Ours first: torchvision takes seconds to import.
+    # wtdiag's own models are looked up first, because torchvision takes seconds to import.
     builder, free = BUILT_IN.get(name, (None, ()))
     if builder is None:
         check_one_of("model", name, names())
     for argument, value in sizes.items():
         if argument not in free:
             open_to = ", ".join(model for model, (_, sizes) in BUILT_IN.items() if argument in sizes)
-            raise InputError(f"{argument}: {value} cannot be used, {name!r} fixes it; it is free in {open_to}")
+            raise InputError(
+                f"{argument}: {value} cannot be used, because {name!r} fixes it; it can be chosen for {open_to}"
+            )
     if builder is not None:
         return builder(classes=classes, shape=shape, batch_norm=batch_norm, **sizes)
     from wtdiag.trainers.models import zoo

@@ -1,4 +1,4 @@
-"""How our own models start."""
+"""The initialisation of wtdiag's own models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain stacks of layers: the fully connected and the convolutional network."""
+"""Networks that are plain stacks of layers, fully connected and convolutional."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["conv", "mlp"]
 def mlp(
     *, classes: int, shape: tuple[int, int, int], depth: int = 4, width: int = 64, batch_norm: bool = True
 ) -> nn.Sequential:
-    """Return flatten, then ``depth`` linear layers ``fc1`` ...; all but the last with batch norm and ReLU."""
+    """Return ``depth`` linear layers ``fc1`` ... after flatten; all but the last have batch norm and ReLU."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     inputs = prod(shape)
     for i in range(1, depth):
@@ -32,10 +32,10 @@ def mlp(
 def conv(
     *, classes: int, shape: tuple[int, int, int], depth: int = 7, width: int = 16, batch_norm: bool = True
 ) -> nn.Sequential:
-    """Return ``depth - 1`` 3x3 convolutions ``conv1`` ..., each with batch norm and ReLU, a mean, and ``fc``.
+    """Return ``depth - 1`` 3x3 convolutions ``conv1`` ..., each with batch norm and ReLU, then a mean and ``fc``.
 
-    The convolutions are spread evenly over three stages. The second and the third stage begin by halving
-    the map (stride 2) and doubling the channels.
+    The convolutions are spread evenly over three stages. The first convolution of the second and of the third stage
+    halves the map (stride 2) and doubles the channels.
     """
     if depth < 2:
         raise InputError(f"depth: {depth} is too small for 'conv'; expected at least 2, a convolution and fc")

@@ -1,4 +1,4 @@
-"""The residual networks for CIFAR."""
+"""Residual networks for CIFAR."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ __all__ = ["CifarResNet"]
 class CifarResNet(nn.Module):
     """A residual network of 6n + 2 weight layers for small images.
 
-    A 3x3 convolution, three stages of n blocks of two 3x3 convolutions with ``width``, 2 ``width`` and
-    4 ``width`` channels, the mean over the map, and one linear layer. The first block of the second and
-    of the third stage halves the map. Shortcuts have no parameters (option A).
+    It consists of a 3x3 convolution, three stages of n blocks with ``width``, 2 ``width`` and 4 ``width`` channels, the
+    mean over the map, and one linear layer; a block has two 3x3 convolutions. The first block of the second and of the
+    third stage halves the map. Shortcuts have no parameters (option A).
 
-    Without batch norm, the convolutions have biases, and the second convolution of each of the L = 3n
-    blocks starts 1/sqrt(L) times as large. Over the draw of the weights a block then raises the mean square
-    of its input at most by the factor 1 + 2/L, and all of them by less than e^2; plain He: up to 3^L.
+    Without batch norm, the convolutions have biases, and the initial weights of the second convolution of each of the
+    L = 3n blocks are divided by sqrt(L). In expectation over the weights, a block then raises the mean square of its
+    input at most by the factor 1 + 2/L, and all blocks together by less than e^2. With plain He initialisation it would
+    be up to 3^L.
 
     References
     ----------
@@ -62,7 +63,7 @@ class CifarResNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions around a shortcut that strides and pads with zero channels."""
+    """A block of two 3x3 convolutions, with a shortcut that strides and pads with zero channels."""
 
     def __init__(self, inputs: int, channels: int, batch_norm: bool) -> None:
         super().__init__()

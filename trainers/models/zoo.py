@@ -17,7 +17,7 @@ __all__ = ["build", "names"]
 
 
 class GreyToRGB(nn.Module):
-    """Repeat the one channel of (n, 1, H, W) three times, for models made for colour images."""
+    """A module that repeats the one channel of (n, 1, H, W) three times, for models of colour images."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, 3, H, W)."""
@@ -41,7 +41,7 @@ def build(name: str, *, classes: int, shape: tuple[int, int, int], batch_norm: b
             _require_no_batch_norm(name, model)
         if channels == 1:
             model = nn.Sequential(OrderedDict(rgb=GreyToRGB(), net=model))
-        # A pass on the meta device computes shapes only, and costs next to nothing.
+        # A pass on the meta device computes only shapes, and costs almost nothing.
         tensors = chain(model.named_parameters(), model.named_buffers())
         meta = {key: tensor.detach().to("meta") for key, tensor in tensors}
         functional_call(model, meta, (torch.zeros(2, *shape, device="meta"),))
@@ -53,7 +53,7 @@ def build(name: str, *, classes: int, shape: tuple[int, int, int], batch_norm: b
 
 
 def _options(name: str, height: int, width: int) -> dict[str, Any]:
-    """Return what the builders need that have no size-independent form, or outputs beside the logits."""
+    """Return further arguments of models whose form depends on the image size or that have auxiliary outputs."""
     if name in ("googlenet", "inception_v3"):
         return {"aux_logits": False, "init_weights": True}
     if name.startswith("maxvit"):
@@ -68,5 +68,5 @@ def _options(name: str, height: int, width: int) -> dict[str, Any]:
 def _require_no_batch_norm(name: str, model: nn.Module) -> None:
     if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         plain = name.removesuffix("_bn")
-        advice = f"use {plain!r}" if plain != name else "those named vgg11 to vgg19 have a form without it"
+        advice = f"use {plain!r}" if plain != name else "the models vgg11 to vgg19 have no batch norm"
         raise InputError(f"batch_norm: cannot be switched off for {name!r}; {advice}")

@@ -148,7 +148,7 @@ def test_mnist_missing_truncated_and_damaged(mnist, file):
         path.write_bytes(content)
         fails(f"{path}: cannot be read; expected a whole IDX file", name=name, data_dir=data_dir)
     path.unlink()
-    fails(f"{path}: not there; expected .* --download fetches it", name=name, data_dir=data_dir)
+    fails(f"{path}: is missing; expected .* --download fetches it", name=name, data_dir=data_dir)
     packed = gzip.compress(whole)
     for content in (packed[:-9], b"not gzip", packed[:-8] + b"\0" * 8):
         path.with_name(f"{file}.gz").write_bytes(content)
@@ -252,10 +252,10 @@ def test_cifar_missing_truncated_and_malicious(cifar):
                 data_dir=data_dir,
             )
         path.unlink()
-        fails(f"{path}: not there; expected", name=name, data_dir=data_dir)
+        fails(f"{path}: is missing; expected", name=name, data_dir=data_dir)
         path.write_bytes(files[file])
     assert len(load(name, data_dir=data_dir).train) == 20
-    fails("not there; expected this folder of Python batches", name=name, data_dir=data_dir / "elsewhere")
+    fails("is missing; expected this folder of Python batches", name=name, data_dir=data_dir / "elsewhere")
 
 
 def test_cifar_damaged_archive(cifar, monkeypatch):
@@ -333,7 +333,7 @@ def mnist_mirror(server, monkeypatch):
 def test_download_only_when_asked_and_only_what_is_needed(mnist_mirror, tmp_path, capfd):
     served, _ = mnist_mirror
     data_dir = tmp_path / "new" / "data"
-    fails("not there; expected .* --download fetches it", name="mnist", data_dir=data_dir)
+    fails("is missing; expected .* --download fetches it", name="mnist", data_dir=data_dir)
     assert not data_dir.exists()
     assert len(load("mnist", data_dir=data_dir, download=True).train) == 7
     assert [file for file in files_in(data_dir) if ".download" in file] == []
@@ -362,7 +362,7 @@ def test_a_failed_download_leaves_nothing(mnist_mirror, tmp_path, how):
         broken.add(last)
     else:
         served[last] = gzip.compress(b"something else")
-    fails(f"{tmp_path}: mnist cannot be downloaded to here", name="mnist", data_dir=tmp_path, download=True)
+    fails(f"{tmp_path}: mnist cannot be downloaded into this folder", name="mnist", data_dir=tmp_path, download=True)
     assert list(tmp_path.iterdir()) == []
     gc.collect()  # while the warning is ignored
 
@@ -375,7 +375,7 @@ def test_cifar_download(cifar, server, monkeypatch):
     archive.unlink()
     monkeypatch.setattr(source, "url", url + source.filename)
     broken.add(source.filename)
-    fails(f"{data_dir}: {name} cannot be downloaded to here", name=name, data_dir=data_dir, download=True)
+    fails(f"{data_dir}: {name} cannot be downloaded into this folder", name=name, data_dir=data_dir, download=True)
     assert list(data_dir.iterdir()) == []
     broken.clear()
     assert len(load(name, data_dir=data_dir, download=True).train) == 20
@@ -384,7 +384,7 @@ def test_cifar_download(cifar, server, monkeypatch):
 
 def test_download_into_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("mine")
-    fails("cannot be downloaded to here", name="mnist", data_dir=tmp_path / "file", download=True)
+    fails("cannot be downloaded into this folder", name="mnist", data_dir=tmp_path / "file", download=True)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -466,7 +466,7 @@ def test_damaged_image_is_named(folder):
 
 
 def test_imagefolder_that_is_incomplete(folder):
-    fails("elsewhere/train: not there; expected", name="imagefolder", data_dir=folder / "elsewhere")
+    fails("elsewhere/train: is missing; expected", name="imagefolder", data_dir=folder / "elsewhere")
     (folder / "val" / "n03").mkdir()
     fails(f"{folder}/val: cannot be read; .* n03", name="imagefolder", data_dir=folder)
     (folder / "val" / "n03" / "0.png").write_bytes(b"")
@@ -484,10 +484,10 @@ def test_imagenet_that_is_incomplete(imagenet):
     torch.save(["not", "classes"], meta)
     fails(f"{meta}: cannot be read; expected the devkit's class list", name="imagenet", data_dir=imagenet)
     meta.unlink()
-    fails(f"{meta}: not there; expected the devkit's class list", name="imagenet", data_dir=imagenet)
+    fails(f"{meta}: is missing; expected the devkit's class list", name="imagenet", data_dir=imagenet)
     meta.write_bytes(whole)
     (imagenet / "val").rename(imagenet / "validation")
-    fails(f"{imagenet}/val: not there; expected the val images", name="imagenet", data_dir=imagenet)
+    fails(f"{imagenet}/val: is missing; expected the val images", name="imagenet", data_dir=imagenet)
     (imagenet / "validation").rename(imagenet / "val")
     for part in ("train", "val"):
         (imagenet / part / "n02").rename(imagenet / part / "n77")
@@ -549,7 +549,7 @@ def test_hidden_and_junk_folders_are_no_classes(imagenet, name):
 def test_a_single_class_cannot_be_learned(folder):
     for part in ("train", "val"):
         (folder / part / "n02").rename(folder / part / ".hidden")
-    fails(f"^{folder}: holds one class, 'n01'; expected at least two", name="imagefolder", data_dir=folder)
+    fails(f"^{folder}: holds only the class 'n01'; expected at least two", name="imagefolder", data_dir=folder)
     for part in ("train", "val"):
         (folder / part / "n01").rename(folder / part / ".too")
     fails("train: cannot be read; .*no class folder", name="imagefolder", data_dir=folder)
@@ -560,7 +560,7 @@ def test_a_single_class_cannot_be_learned(folder):
 
 def test_arguments_that_cannot_be_used():
     fails("data: 'cifar' is not known; did you mean 'cifar1", name="cifar")
-    fails("image_size: 20 cannot be used, the images of 'mnist'", name="mnist", image_size=20)
+    fails("image_size: 20 cannot be used, because the images of 'mnist' have one size", name="mnist", image_size=20)
     fails("image_size: 3 is too small", name="glyphs", image_size=3)
     for name in names()[2:]:
         fails(f"data_dir: missing; '{name}' is read from files", name=name)

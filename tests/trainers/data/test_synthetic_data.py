@@ -53,7 +53,7 @@ def test_sizes_that_may_be_chosen_are():
 
 
 def test_what_only_files_can_tell_is_refused():
-    with pytest.raises(InputError, match="as its files say, and they are not there"):
+    with pytest.raises(InputError, match="are known only from its files, which are missing"):
         synthetic("imagefolder")
     with pytest.raises(InputError, match="data: 'cifar' is not known; did you mean 'cifar10'"):
         synthetic("cifar")

@@ -179,8 +179,12 @@ def test_batch_norm_of_torchvision_models():
     ("name", "arguments", "message"),
     [
         ("resnet21", {}, "model: 'resnet21' is not known; did you mean 'resnet"),
-        ("resnet20", {"depth": 5}, "depth: 5 cannot be used, 'resnet20' fixes it; it is free in mlp, conv"),
-        ("resnet18", {"width": 5}, "width: 5 cannot be used, 'resnet18' fixes it; .* mlp, conv, resnet8"),
+        (
+            "resnet20",
+            {"depth": 5},
+            "depth: 5 cannot be used, because 'resnet20' fixes it; it can be chosen for mlp",
+        ),
+        ("resnet18", {"width": 5}, "width: 5 cannot be used, because 'resnet18' fixes it; .* mlp, conv, resnet8"),
         ("mlp", {"depth": 0}, "depth: 0 is not positive"),
         ("mlp", {"width": -1}, "width: -1 is not positive"),
         ("mlp", {"classes": 0}, "classes: 0 is not positive"),
