@@ -209,7 +209,7 @@ def size_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | No
             _line(axes, values, label, color, marker, measure or "norm_ratio_product")
         log_axis(axes.xaxis, np.concatenate([values for _, _, values, _, _ in drawn]))
         axes.set_xlabel("ratio, or root mean square")
-        _rows(axes, now, "Size of feedback and activations", columns=2)
+        _rows(axes, now, "Feedback and activation sizes", columns=2)
     return axes
 
 
