@@ -150,19 +150,6 @@ class View:
                 steps.append(float(smooth.index[fine[-1] + 1]))
         return min(steps, default=math.nan)
 
-    @cached_property
-    def severity(self) -> str:
-        """Severity of a fault that hampers learning: high if the network did not learn and did not break, else medium.
-
-        It learned if the loss ended below half of where it began. It has the benefit of the doubt if the loss was not
-        logged and while the run goes on. A network that broke has a finding of its own.
-        """
-        if self.config.get("status") == "running":
-            return "medium"
-        loss = self.metric("loss").dropna()
-        learned = len(loss) < 10 or bool(np.median(loss.iloc[-5:]) < 0.5 * np.median(loss.iloc[:3]))
-        return "medium" if learned or not math.isnan(self.collapse) else "high"
-
     def _array(self, name: str) -> Floats:
         shape = len(self.steps), len(self.layers)
         if name not in self._analysis:

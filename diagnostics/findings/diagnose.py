@@ -12,8 +12,9 @@ import xarray as xr
 
 from wtdiag.diagnostics.analysis.reading import known
 from wtdiag.diagnostics.analysis.view import View
-from wtdiag.diagnostics.findings.finding import SEVERITIES, Finding
+from wtdiag.diagnostics.findings.finding import Finding
 from wtdiag.diagnostics.findings.kinds import KINDS, Kind, Sighting
+from wtdiag.diagnostics.findings.severity import SEVERITIES, no_more_than
 from wtdiag.diagnostics.findings.thresholds import confidence
 
 _Seen = tuple[Kind, Sighting]
@@ -88,9 +89,9 @@ def _rank(
     explains it.
     """
     (kind, sighting), causes = each, causes_of[id(each)]
-    severity, summary = SEVERITIES.index(sighting.severity), sighting.summary
+    severity, summary = sighting.severity, sighting.summary
     if causes:
-        severity = max(severity, SEVERITIES.index(causes[0][1].severity))
+        severity = no_more_than(severity, causes[0][1].severity)
         # The summary names a cause that was seen no later, and if possible one that has no cause itself.
         before = sorted((c for c in causes if c[1].first <= sighting.first), key=lambda c: bool(causes_of[id(c)]))
         for cause, at in before[:1]:
@@ -101,7 +102,7 @@ def _rank(
         layer=None if sighting.layer is None else view.layers[sighting.layer],
         first_step=int(view.steps[sighting.first]),
         last_step=int(view.steps[sighting.last]),
-        severity=SEVERITIES[severity],
+        severity=severity,
         confidence=confidence(kind.name),
         summary=summary,
         evidence=sighting.evidence,
@@ -111,7 +112,7 @@ def _rank(
         reference=kind.reference,
     )
     key = (
-        severity,
+        SEVERITIES.index(severity),
         bool(causes) or sighting.first > broken,
         finding.first_step,
         -finding.confidence,

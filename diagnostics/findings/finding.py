@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wtdiag.diagnostics.findings.severity import SEVERITIES
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.files import read_json, write_json
 from wtdiag.probes.records.rows import from_row, to_row
-
-SEVERITIES = ("high", "medium", "low", "none")
-"""high: the run is broken or will be; medium: it costs accuracy; low: it is worth knowing; none: nothing is wrong."""
 
 _FORMAT = 1
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wtdiag.diagnostics.comparison.compare import compare
-from wtdiag.diagnostics.findings.finding import SEVERITIES
+from wtdiag.diagnostics.findings.severity import SEVERITIES
 from wtdiag.reports.comparison.groups import SeedGroup, average, depth, gaps, groups, mean_angle, opened, profile
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Subjects, Table, Text
 from wtdiag.reports.figures import sized

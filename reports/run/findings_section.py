@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import xarray as xr
 
-from wtdiag.diagnostics.findings.finding import SEVERITIES, Evidence, Finding
+from wtdiag.diagnostics.findings.finding import Evidence, Finding
+from wtdiag.diagnostics.findings.severity import SEVERITIES
 from wtdiag.reports.document.content import Entry, Figure, Findings
 from wtdiag.reports.figures.style import capital, fixed, number
 from wtdiag.reports.run.facts import Facts

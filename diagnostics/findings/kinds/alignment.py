@@ -9,6 +9,7 @@ import numpy as np
 from wtdiag.diagnostics.analysis.view import Floats, View
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch
+from wtdiag.diagnostics.findings.severity import of_hampered_learning
 from wtdiag.diagnostics.findings.thresholds import limit
 
 
@@ -37,7 +38,7 @@ def not_aligning(view: View) -> Iterator[Sighting]:
             layer,
             int(known[0]),
             last,
-            view.severity,
+            of_hampered_learning(view),
             f"The feedback of {view.layers[layer]} has not aligned: at step {view.steps[last]} its angle to W is "
             f"{angle[last, layer]:.1f}°, which is within chance.",
             (evidence(view, "weight_angle", last, layer, ">", float(low[last, layer]), "degree"),),

@@ -8,6 +8,7 @@ import numpy as np
 
 from wtdiag.diagnostics.analysis.view import Floats, View
 from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch
+from wtdiag.diagnostics.findings.severity import of_hampered_learning
 from wtdiag.diagnostics.findings.thresholds import limit
 
 
@@ -78,7 +79,7 @@ def feedback_too_slow(view: View) -> Iterator[Sighting]:
             layer,
             first,
             last,
-            view.severity,
+            of_hampered_learning(view),
             f"The feedback of {view.layers[layer]} follows too slowly: its relaxation time is at least {fastest:.3g} "
             f"steps, and at step {view.steps[last]} it is {100 * rest[last, layer]:.0f} % away from its fixed point.",
             (
@@ -116,7 +117,7 @@ def noisy_feedback(view: View) -> Iterator[Sighting]:
                 layer,
                 first,
                 last,
-                view.severity,
+                of_hampered_learning(view),
                 f"The feedback of {name} is {100 * rest[last, layer]:.0f} % away from its fixed point at step "
                 f"{view.steps[last]}, after {elapsed[last, layer]:.0f} relaxation times: something disturbs it.",
                 (evidence(view, "rest_distance", last, layer, ">", "rest_distance"),),
@@ -127,7 +128,7 @@ def noisy_feedback(view: View) -> Iterator[Sighting]:
                 layer,
                 first,
                 last,
-                view.severity,
+                of_hampered_learning(view),
                 f"Noise alone turns the feedback of {name} by {noise[last, layer]:.0f}° away from its fixed point.",
                 (evidence(view, "predicted_noise_angle", last, layer, ">", "noise_angle"),),
             )

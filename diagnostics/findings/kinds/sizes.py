@@ -11,6 +11,7 @@ from wtdiag.diagnostics.analysis.view import Floats, Mask, View
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.instability import runaway
 from wtdiag.diagnostics.findings.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
+from wtdiag.diagnostics.findings.severity import of_hampered_learning
 from wtdiag.diagnostics.findings.thresholds import limit
 
 _TOO_LARGE = {  # by measure: a phrase for the summary, and the thresholds for the value and for its excess
@@ -188,7 +189,7 @@ def _through_all(view: View, threshold: str, sign: int) -> Iterator[Sighting]:
             None,
             first,
             last,
-            "medium" if grown else view.severity,
+            "medium" if grown else of_hampered_learning(view),
             f"Errors {what} by a factor of {math.exp(min(abs(total[last]), 700)):.2g} through the feedback of "
             f"{len(layers)} layers{why}.",
             (Evidence("log_norm_ratio_sum", float(total[last]), limit(threshold), "<" if sign < 0 else ">", "1",

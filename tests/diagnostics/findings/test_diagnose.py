@@ -17,9 +17,10 @@ from wtdiag.cli import cli
 from wtdiag.diagnostics.analysis.reading import known
 from wtdiag.diagnostics.analysis.view import View
 from wtdiag.diagnostics.findings.diagnose import diagnose
-from wtdiag.diagnostics.findings.finding import SEVERITIES, read_findings, write_findings
+from wtdiag.diagnostics.findings.finding import read_findings, write_findings
 from wtdiag.diagnostics.findings.kinds import KINDS
 from wtdiag.diagnostics.findings.kinds.motion import relaxations
+from wtdiag.diagnostics.findings.severity import SEVERITIES
 from wtdiag.diagnostics.findings.thresholds import RECORDS, THRESHOLDS, confidence, limit
 
 DIVERGED = CONFIG | {"status": "diverged", "diverged": {"step": 17, "what": "norm of the feedback of fc4"}}

@@ -1,0 +1,43 @@
+"""How severe a finding is.
+
+A detector in `kinds` says how severe the fault is that it saw: where its kind always breaks a run, it says so itself;
+where it may hamper learning or not, it asks `of_hampered_learning` whether this network learned. Then `no_more_than`
+bounds an effect by its cause. `diagnose` puts the most severe findings first.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from wtdiag.diagnostics.analysis.view import View
+
+SEVERITIES = ("high", "medium", "low", "none")
+"""high: the run is broken or will be; medium: it costs accuracy; low: it is worth knowing; none: nothing is wrong."""
+
+
+@lru_cache(1)  # each layer of a run asks again
+def of_hampered_learning(view: View) -> str:
+    """Return "high" for a fault that hampers learning if the network did not learn and did not break, else "medium".
+
+    It learned if the loss ended below half of where it began. It has the benefit of the doubt if the loss was not
+    logged and while the run goes on. A network that broke has a finding of its own.
+    """
+    if view.config.get("status") == "running":
+        return "medium"
+    loss = view.metric("loss").dropna()
+    learned = len(loss) < 10 or bool(np.median(loss.iloc[-5:]) < 0.5 * np.median(loss.iloc[:3]))
+    return "medium" if learned or not math.isnan(view.collapse) else "high"
+
+
+def no_more_than(severity: str, cause: str) -> str:
+    """Return the milder of two severities: an effect is no more severe than its cause.
+
+    Examples
+    --------
+    >>> no_more_than("high", "medium"), no_more_than("low", "high")
+    ('medium', 'low')
+    """
+    return max(severity, cause, key=SEVERITIES.index)
