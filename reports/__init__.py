@@ -1,4 +1,4 @@
-"""Show: reads the analysis dataset and the run's settings and metrics, nothing else.
+"""Show: reads the files of a run but its snapshots, and the results, claims and record of a study; nothing else.
 
 - ``document``: what a report holds, and its renderings as HTML and PDF.
 - ``figures``: charts, and how they look.

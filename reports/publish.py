@@ -62,9 +62,6 @@ def write(
     ...
     wtdiag.probes.errors.InputError: runs/none: is not a directory; expected a run directory with config.json
     """
-    for name in formats:
-        check_one_of("formats", name, FORMATS)
-    check_one_of("paper", paper, pdf.PAPERS)
     paths = list(dict.fromkeys(Path(run) for run in runs))
     if not paths:
         raise InputError("runs: none given; expected at least one run directory")

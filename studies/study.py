@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.diagnostics.claims import CLAIMS, Result, decide, write_claims
-from wtdiag.diagnostics.comparison.results import RESULTS, StudyResults, gather
+from wtdiag.diagnostics.comparison.results import DECIDED, RESULTS, STUDY, StudyResults, gather
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.studies.engine.cell import Cell
 from wtdiag.studies.engine.pool import Pool
@@ -21,9 +21,6 @@ from wtdiag.studies.parts.sweep import Sweep
 from wtdiag.studies.parts.transfer import Transfer
 from wtdiag.trainers.config.settings import from_mapping
 from wtdiag.trainers.record.provenance import environment
-
-STUDY = "study.json"
-DECIDED = "claims.json"
 
 
 class Study:

@@ -13,7 +13,7 @@ from bench.evidence.page import fill, table
 from wtdiag.diagnostics.claims import CLAIMS, Result, decide
 from wtdiag.diagnostics.claims.table import numbers
 from wtdiag.diagnostics.claims.verdicts import NOT_TESTED
-from wtdiag.diagnostics.comparison.results import gather
+from wtdiag.diagnostics.comparison.results import STUDY, gather
 from wtdiag.probes.records.files import read_json
 
 PAGE = "claims.md"
@@ -31,7 +31,7 @@ def run(folders: Sequence[str] = ()) -> None:
 
 def section(folder: Path) -> str:
     """Return a study's verdicts on the claims, under its title and the command that ran it."""
-    about = read_json(folder / "study.json")
+    about = read_json(folder / STUDY)
     names = about.get("claims")
     results = decide(gather(folder), names if isinstance(names, list) and names else None)
     parts = [f"### {about.get('title') or folder.name}"]

@@ -17,6 +17,11 @@ from wtdiag.probes.records.files import parse_json
 from wtdiag.probes.records.netcdf import read_dataset
 
 RESULTS = "results.nc"
+"""File name of the results of a study, sweep or transfer."""
+DECIDED = "claims.json"
+"""File name of the verdicts on a study's claims."""
+STUDY = "study.json"
+"""File name of the record of what a study does."""
 STATUSES = ("finished", "diverged", "pruned", "failed", "interrupted", "pending", "running", "absent")
 """States of a run of a study; "absent" means that no run is planned at that place."""
 

@@ -19,6 +19,7 @@ from wtdiag.probes.records.schema import (
     ANALYSIS,
     CHECKPOINT,
     CONFIG,
+    FINDINGS,
     METRICS,
     PROBE_BATCH,
     SNAPSHOTS,
@@ -30,7 +31,7 @@ from wtdiag.probes.records.schema import (
 ENDED = ("finished", "diverged", "pruned")
 """Statuses of a run that cannot be resumed, because nothing is left to do."""
 _INPUT_DIMS = {2: ["feature"], 3: ["channel", "w"], 4: ["channel", "h", "w"], 5: ["channel", "d", "h", "w"]}
-_REPLACED = (METRICS, PROBE_BATCH, ANALYSIS, "findings.json", "report.html", "report.pdf")
+_REPLACED = (METRICS, PROBE_BATCH, ANALYSIS, FINDINGS, "report.html", "report.pdf")
 
 
 def make(path: Path, config: dict[str, Any], *, force: bool) -> Hold:

@@ -22,7 +22,7 @@ class Block:
 
     @property
     def kind(self) -> str:
-        """Name of its kind: what shows it in a template bears it."""
+        """Name of its kind, under which each template defines how it is shown."""
         return type(self).__name__.lower()
 
     def plain(self) -> dict[str, Any]:
@@ -110,7 +110,8 @@ class Subjects:
     kind : str
         "layer", "run" or "rule".
     names : tuple of str
-        In figures, the lines of the i-th subject have the gid ``layer-i`` or ``run-i``; in tables, see `Table.picks`.
+        In figures, the lines of the i-th subject have the gid ``layer-i``, or ``run-i`` if they are runs or rules; in
+        tables, see `Table.picks`.
     steps : tuple of int
         Snapshots that a reader can step through; empty if there is only one state to show.
     drawn : int

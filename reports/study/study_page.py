@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from wtdiag.diagnostics.claims import read_claims
-from wtdiag.diagnostics.comparison.results import RESULTS
+from wtdiag.diagnostics.comparison.results import DECIDED, RESULTS, STUDY
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.files import read_json
 from wtdiag.reports.document.content import Block, Code, Number, Numbers, Report, Section, Table, Text
@@ -31,9 +31,6 @@ from wtdiag.reports.study.shared import (
     words,
 )
 from wtdiag.reports.study.training_section import training
-
-CLAIMS = "claims.json"
-PLAN = "study.json"
 
 
 def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS, paper: str = "a4") -> list[Path]:
@@ -77,9 +74,9 @@ def report(folder: Path) -> Report:
     every = [*([grid] if grid is not None else []), *sweeps.values(), *transfers.values()]
     if not every:
         raise InputError(f"{folder}: holds no results; expected {RESULTS} or those of sweeps or transfers")
-    plan = _plan(folder / PLAN)
+    plan = _plan(folder / STUDY)
     methods = methods_of(*every)
-    decided = read_claims(folder / CLAIMS) if (folder / CLAIMS).exists() else ()
+    decided = read_claims(folder / DECIDED) if (folder / DECIDED).exists() else ()
     body: list[Section] = []
     if grid is not None:
         body += _grid(folder, grid, methods)
