@@ -1,4 +1,4 @@
-"""Tables of comparisons and grids for a terminal, at most 80 columns wide."""
+"""Tables of comparisons, grids, sweeps and transfers for a terminal, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from wtdiag.diagnostics.comparison.intervals import of_mean
+from wtdiag.diagnostics.comparison.robustness import reached, relative
 from wtdiag.probes.errors import printable
 
 WIDTH = 80
+
+_ACROSS = 5  # architectures side by side in a table
+_LEVEL = 0.95  # share of the best accuracy of backprop that a configuration is asked to reach
 
 
 def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
@@ -65,5 +69,52 @@ def grid_table(results: xr.Dataset) -> Table:
     return table
 
 
+def sweep_table(results: xr.Dataset) -> Table:
+    """Return the table of a sweep: a row for each rule, no more than 80 columns wide."""
+    near_best = reached(results, [_LEVEL])
+    counts = near_best["count"].to_pandas()
+    result = Table(box=None, pad_edge=False)
+    result.add_column("rule")
+    for column in ("trials", *counts, "best accuracy", f"≥ {_LEVEL:.0%} of {results.attrs['reference']}'s best"):
+        result.add_column(column, justify="right")
+    best = results["validation_accuracy"].where(results["status"] == "finished").max("trial")
+    for rule, row in counts.iterrows():
+        share, accuracy = float(near_best["share"].sel(rule=rule, level=_LEVEL)), float(best.sel(rule=rule))
+        ends = [
+            str(row.sum()),
+            *map(str, row),
+            *("" if x != x else f"{x:{how}}" for x, how in ((accuracy, ".4f"), (share, ".0%"))),
+        ]
+        result.add_row(str(rule), *ends)
+    return result
+
+
+def transfer_tables(results: xr.Dataset) -> Iterator[Table]:
+    """Yield the accuracy relative to backprop, a row for each rule, in tables of no more than 80 columns."""
+    accuracies = relative(results)
+    labels = [str(label) for label in accuracies["architecture"].values]
+    for first in range(0, len(labels), _ACROSS):
+        shown = labels[first : first + _ACROSS]
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("accuracy / bp's" if not first else "")
+        for label in shown:
+            table.add_column(Text(printable(label), overflow="fold"), justify="right")
+        for rule in accuracies["rule"].values:
+            cells = (accuracies.sel(rule=rule, architecture=label) for label in shown)
+            table.add_row(Text(printable(str(rule)), overflow="fold"), *map(_relative, cells))
+        yield table
+
+
 def _number(value: float, row: pd.Series) -> str:
     return f"{value:.1f}°" if row.units == "degree" else f"{value:.3f}"
+
+
+def _relative(accuracies: xr.Dataset) -> str:
+    """Return the mean and its interval in two lines, and the number of seeds that are left out."""
+    mean, low, high = (float(accuracies[name]) for name in ("mean", "low", "high"))
+    if mean != mean:
+        return "–"
+    lines = [f"{mean:.3f}", f"{low:.2f} to {high:.2f}" if low == low else f"{int(accuracies['n'])} seed"]
+    if left_out := int(accuracies["left_out"]):
+        lines.append(f"{left_out} left out")
+    return "\n".join(lines)

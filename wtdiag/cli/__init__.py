@@ -31,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except (InputError, click.ClickException) as error:
         message, code = error.format_message() if isinstance(error, click.ClickException) else str(error), 2
     except (KeyboardInterrupt, click.Abort):
-        message, code = "interrupted; a run goes on with --resume, a study when it is called again", 130
+        message, code = "interrupted; a training goes on with --resume, any other command when it is called again", 130
     except NobodyReads:
         message, code = "", 0
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from wtdiag.cli.options import format_option
 from wtdiag.cli.terminal import complain, print_comparison, print_findings, say
 from wtdiag.workflow import analyze as measure
 from wtdiag.workflow import report as write_report
@@ -17,7 +18,7 @@ from wtdiag.workflow import run_directories
 @click.command("analyze")
 @click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
 @click.option("--probe", "probes", multiple=True, help="Also measure this probe, one of the slow ones; repeatable.")
-@click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
+@format_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -29,7 +30,11 @@ from wtdiag.workflow import run_directories
     "can reach a dask scheduler can run code on it.",
 )  # fmt: skip
 def analyze(
-    run_dirs: tuple[Path, ...], probes: tuple[str, ...], formats: str, out: Path | None, scheduler: str | None
+    run_dirs: tuple[Path, ...],
+    probes: tuple[str, ...],
+    formats: tuple[str, ...],
+    out: Path | None,
+    scheduler: str | None,
 ) -> None:
     """Measure recorded runs, say what is wrong with them, and write their reports.
 
@@ -46,12 +51,11 @@ def analyze(
     from wtdiag.diagnostics.comparison.compare import compare as compare_runs
     from wtdiag.diagnostics.findings.finding import read_findings
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS
-    from wtdiag.reports import FORMATS, write
+    from wtdiag.reports import write
     from wtdiag.reports.publish import check_writable, destination
     from wtdiag.trainers.observe.open_run import open_run
 
     screen = Screen(stderr=True)
-    wanted = FORMATS if formats == "both" else (formats,)
     opened = [open_run(path) for path in run_directories(run_dirs)]  # all of them, before the first is measured
     folder = destination([run.path for run in opened], out)
     places = {run.path: folder if len(opened) == 1 else run.path for run in opened}
@@ -64,7 +68,7 @@ def analyze(
         analysis = analysis.assign({name: value for name, value in more.items() if name not in analysis})
         for step, reason in json.loads(analysis.attrs.get("failures", "{}")).items():
             complain(f"step {step} has no signals: {reason}")
-        own = write_report(run, analysis, out=places[run.path], formats=wanted)
+        own = write_report(run, analysis, out=places[run.path], formats=formats)
         if len(opened) > 1:
             say("", lead=str(run.path))
         print_findings(read_findings(places[run.path] / FINDINGS))
@@ -72,7 +76,7 @@ def analyze(
             say(path)
     if len(opened) > 1:
         with screen.status("joint report"):
-            paths = write([run.path for run in opened], out=folder, formats=wanted)
+            paths = write([run.path for run in opened], out=folder, formats=formats)
         print_comparison(compare_runs(opened))
         for path in paths:
             say(path)

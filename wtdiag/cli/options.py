@@ -1,4 +1,4 @@
-"""One command-line option for each setting, so that the command line, a config file and config.json agree."""
+"""Options that several commands have: one for each setting but the rule's, the formats of reports, and jobs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ import click
 
 from wtdiag.probes.records.config import settings_with_role
 from wtdiag.trainers.config.settings import Settings
+
+_FORMATS = {"html": ("html",), "pdf": ("pdf",), "both": ("html", "pdf")}
+
+format_option = click.option(
+    "--format", "formats", type=click.Choice(list(_FORMATS)), default="both", show_default=True,
+    callback=lambda context, option, value: _FORMATS[value],
+)  # fmt: skip
+"""The formats of a report; the command is given them as a tuple."""
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one per GPU, or per core]"
+)
+"""The number of trainings that run at a time."""
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:

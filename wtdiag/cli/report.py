@@ -6,28 +6,29 @@ from pathlib import Path
 
 import click
 
+from wtdiag.cli.options import format_option
 from wtdiag.cli.terminal import say
 from wtdiag.workflow import run_directories
 
 
 @click.command("report")
 @click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
-@click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
+@format_option
 @click.option(
     "--paper", type=click.Choice(["a4", "letter"]), default="a4", show_default=True, help="Size of the PDF's pages."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report.")
 @click.option("--open", "show", is_flag=True, help="Open it when it is written.")
-def report(run_dirs: tuple[Path, ...], formats: str, paper: str, out: Path | None, show: bool) -> None:
+def report(run_dirs: tuple[Path, ...], formats: tuple[str, ...], paper: str, out: Path | None, show: bool) -> None:
     """Write the report on an analysed run again, or the joint report on several; snapshots are not needed.
 
     \b
     wtdiag report runs/ia8 --format html --open
     wtdiag report runs/two/*
     """  # noqa: D301  (click wants the character itself)
-    from wtdiag.reports import FORMATS, write
+    from wtdiag.reports import write
 
-    paths = write(run_directories(run_dirs), out=out, formats=FORMATS if formats == "both" else (formats,), paper=paper)
+    paths = write(run_directories(run_dirs), out=out, formats=formats, paper=paper)
     for path in paths:
         say(path)
     if show:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wtdiag.cli.options import format_option, jobs_option
 from wtdiag.cli.terminal import complain, say
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("study")
 @click.argument("file", metavar="FILE.toml")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: runs/NAME]")
-@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one per GPU, or per core]")
+@jobs_option
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option("--data-dir", help="Folder of the data sets' files.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
-@click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
+@format_option
 def study(
     file: str,
     out: Path | None,
@@ -35,7 +36,7 @@ def study(
     dry_run: bool,
     data_dir: str | None,
     device: str | None,
-    formats: str,
+    formats: tuple[str, ...],
 ) -> None:
     """Train all runs that a study file asks for, and report on them. Called again, it continues with those not done.
 
@@ -61,8 +62,8 @@ def study(
         sys.exit(rehearse(plan, jobs, Screen()))
 
     from wtdiag.diagnostics.claims import claims_table
+    from wtdiag.diagnostics.comparison.results import DECIDED, RESULTS
     from wtdiag.diagnostics.comparison.tables import WIDTH, grid_table
-    from wtdiag.reports import FORMATS
     from wtdiag.reports.study.study_page import write
     from wtdiag.studies.engine.pool import Pool
     from wtdiag.studies.study import Study
@@ -78,8 +79,8 @@ def study(
     if claims:
         screen.print(claims_table(claims), width=min(WIDTH, screen.width))
     with Screen(stderr=True).status("report"):
-        paths = write(whole.out, formats=FORMATS if formats == "both" else (formats,))
-    for path in (whole.out / "results.nc", whole.out / "claims.json", *paths):
+        paths = write(whole.out, formats=formats)
+    for path in (whole.out / RESULTS, whole.out / DECIDED, *paths):
         if path.exists():
             say(path)
 

@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wtdiag.cli.options import given, settings_options
+from wtdiag.cli.options import format_option, given, jobs_option, settings_options
 from wtdiag.cli.terminal import complain, say
 
 if TYPE_CHECKING:
     import xarray as xr
-    from rich.table import Table
 
     from wtdiag.studies.parts.sweep import Sweep
-
-LEVEL = 0.95
-"""Share of backprop's best accuracy that a configuration is asked to reach."""
 
 
 @click.command("sweep")
@@ -37,7 +33,7 @@ LEVEL = 0.95
     "--sampler", type=click.Choice(["tpe", "random", "grid"]), default="tpe", show_default=True,
     help="How trials are chosen: near those that did well (tree-structured Parzen estimator), at random, or on a grid.",
 )  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one per GPU, or per core]")
+@jobs_option
 @click.option(
     "--storage", metavar="URL",
     help="Optuna storage that several machines share, as postgresql://USER@HOST/NAME.  [default: trials.db in --out]",
@@ -54,7 +50,7 @@ LEVEL = 0.95
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder of the sweep; the same folder continues it."
 )
-@click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
+@format_option
 @settings_options
 def sweep(
     rules: tuple[str, ...],
@@ -68,7 +64,7 @@ def sweep(
     prune: bool,
     plane: tuple[str, str] | None,
     out: Path,
-    formats: str,
+    formats: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Search learning rates and coefficients of several rules, with the same budget for each, and report on it.
@@ -85,8 +81,7 @@ def sweep(
     wtdiag sweep ... --storage postgresql://me@host/sweeps --out runs/here  # on each of many machines
     """  # noqa: D301  (click wants the character itself)
     from wtdiag.cli.console import Screen
-    from wtdiag.diagnostics.comparison.tables import WIDTH
-    from wtdiag.reports import FORMATS
+    from wtdiag.diagnostics.comparison.tables import WIDTH, sweep_table
     from wtdiag.reports.study.sweep_page import write as write_report
     from wtdiag.studies.engine.pool import Pool
     from wtdiag.studies.file.methods import divided
@@ -116,46 +111,18 @@ def sweep(
         prune=prune,
         map=plane,
     )
-    try:
-        with Pool(jobs, Screen(stderr=True)) as pool:
-            pool.run(*whole.sources())
-    except KeyboardInterrupt:
-        complain(f"interrupted; the same command continues {out}")
-        raise SystemExit(130) from None
+    with Pool(jobs, Screen(stderr=True)) as pool:
+        pool.run(*whole.sources())
     with Screen(stderr=True).status("report"):
         results = whole.results()
         written = write(results, out)
-        reports = write_report(out, formats=FORMATS if formats == "both" else (formats,))
+        reports = write_report(out, formats=formats)
     screen = Screen()
-    screen.print(table(results), width=min(WIDTH, screen.width))
+    screen.print(sweep_table(results), width=min(WIDTH, screen.width))
     _print_best(whole)
     _tell_of_rest(results)
     for path in (written, *reports):
         say(path)
-
-
-def table(results: xr.Dataset) -> Table:
-    """Return the table of a sweep: a row for each rule, no more than 80 columns wide."""
-    from rich.table import Table
-
-    from wtdiag.diagnostics.comparison.robustness import reached
-
-    near_best = reached(results, [LEVEL])
-    counts = near_best["count"].to_pandas()
-    result = Table(box=None, pad_edge=False)
-    result.add_column("rule")
-    for column in ("trials", *counts, "best accuracy", f"≥ {LEVEL:.0%} of {results.attrs['reference']}'s best"):
-        result.add_column(column, justify="right")
-    best = results["validation_accuracy"].where(results["status"] == "finished").max("trial")
-    for rule, row in counts.iterrows():
-        share, accuracy = float(near_best["share"].sel(rule=rule, level=LEVEL)), float(best.sel(rule=rule))
-        ends = [
-            str(row.sum()),
-            *map(str, row),
-            *("" if x != x else f"{x:{how}}" for x, how in ((accuracy, ".4f"), (share, ".0%"))),
-        ]
-        result.add_row(str(rule), *ends)
-    return result
 
 
 def _print_best(whole: Sweep) -> None:

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wtdiag.cli.options import format_option, jobs_option
 from wtdiag.cli.terminal import complain, say
 
 if TYPE_CHECKING:
     import xarray as xr
-    from rich.table import Table
-
-ACROSS = 5
-"""Architectures side by side in a table."""
 
 
 @click.command("transfer")
@@ -29,9 +26,9 @@ ACROSS = 5
     "--seed", "seeds", multiple=True, type=click.IntRange(min=0), default=(0, 1, 2), show_default="0, 1, 2",
     help="Seed of the trainings; repeatable.",
 )  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one per GPU, or per core]")
+@jobs_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the transfer.  [default: SWEEP_DIR-transfer]")
-@click.option("--format", "formats", type=click.Choice(["html", "pdf", "both"]), default="both", show_default=True)
+@format_option
 def transfer(
     sweep_dir: Path,
     targets: tuple[str, ...],
@@ -39,7 +36,7 @@ def transfer(
     seeds: tuple[int, ...],
     jobs: int | None,
     out: Path | None,
-    formats: str,
+    formats: tuple[str, ...],
 ) -> None:
     """Train the best settings that a sweep found, unchanged, on other architectures, and report on it.
 
@@ -52,8 +49,7 @@ def transfer(
     wtdiag transfer runs/map --to model=conv,data=glyphs --top 3 --seed 0 --seed 1 --jobs 2
     """  # noqa: D301  (click wants the character itself)
     from wtdiag.cli.console import Screen
-    from wtdiag.diagnostics.comparison.tables import WIDTH
-    from wtdiag.reports import FORMATS
+    from wtdiag.diagnostics.comparison.tables import WIDTH, transfer_tables
     from wtdiag.reports.study.transfer_page import write as write_report
     from wtdiag.studies.engine.pool import Pool
     from wtdiag.studies.file.architectures import parse_architectures
@@ -68,54 +64,18 @@ def transfer(
     try:
         with Pool(jobs, Screen(stderr=True)) as pool:
             pool.run(*sources)
-    except KeyboardInterrupt:
-        complain(f"interrupted; the same command continues {folder}")
-        raise SystemExit(130) from None
     finally:
         written = write(whole.results(), folder)
     results = whole.results()
     with Screen(stderr=True).status("report"):
-        reports = write_report(folder, formats=FORMATS if formats == "both" else (formats,))
+        reports = write_report(folder, formats=formats)
     screen = Screen()
-    for table in tables(results):
+    for table in transfer_tables(results):
         screen.print(table, width=min(WIDTH, screen.width))
     for line in _failures(results):
         complain(line)
     for path in (written, *reports):
         say(path)
-
-
-def tables(results: xr.Dataset) -> Iterator[Table]:
-    """Yield the accuracy relative to backprop, a row for each rule, in tables of no more than 80 columns."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from wtdiag.diagnostics.comparison.robustness import relative
-    from wtdiag.probes.errors import printable
-
-    accuracies = relative(results)
-    labels = [str(label) for label in accuracies["architecture"].values]
-    for first in range(0, len(labels), ACROSS):
-        shown = labels[first : first + ACROSS]
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("accuracy / bp's" if not first else "")
-        for label in shown:
-            table.add_column(Text(printable(label), overflow="fold"), justify="right")
-        for rule in accuracies["rule"].values:
-            cells = (accuracies.sel(rule=rule, architecture=label) for label in shown)
-            table.add_row(Text(printable(str(rule)), overflow="fold"), *map(_cell, cells))
-        yield table
-
-
-def _cell(accuracies: xr.Dataset) -> str:
-    """Return the mean and its interval in two lines, and the number of seeds that are left out."""
-    mean, low, high = (float(accuracies[name]) for name in ("mean", "low", "high"))
-    if mean != mean:
-        return "–"
-    lines = [f"{mean:.3f}", f"{low:.2f} to {high:.2f}" if low == low else f"{int(accuracies['n'])} seed"]
-    if left_out := int(accuracies["left_out"]):
-        lines.append(f"{left_out} left out")
-    return "\n".join(lines)
 
 
 def _failures(results: xr.Dataset) -> Iterator[str]:

@@ -9,8 +9,9 @@ import xarray as xr
 from click.testing import CliRunner
 from rich.console import Console
 
-from wtdiag.cli.transfer import tables, transfer
+from wtdiag.cli.transfer import transfer
 from wtdiag.diagnostics.comparison.results import check_results, read_results
+from wtdiag.diagnostics.comparison.tables import transfer_tables
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, write_json
 from wtdiag.studies.engine.cell import Outcome
@@ -279,7 +280,7 @@ def test_the_table_is_no_wider_than_a_terminal(count):
         {"test_accuracy": (tuple(dims), accuracy), "status": (tuple(dims), status)}, dims, {"reference": "bp"}
     )
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    for table in tables(results):
+    for table in transfer_tables(results):
         console.print(table)
     console.file.close()
     text = console.export_text()
