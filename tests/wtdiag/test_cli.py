@@ -12,6 +12,8 @@ import pytest
 import xarray as xr
 
 import wtdiag
+from wtdiag.diagnostics.analysis.costs import COSTS
+from wtdiag.diagnostics.analysis.derive import DERIVED
 from wtdiag.diagnostics.findings.finding import read_findings
 from wtdiag.probes.errors import InputError
 
@@ -480,11 +482,35 @@ def test_a_full_disk_ends_several_runs_with_one_line(run, tmp_path, monkeypatch,
 
 
 def test_lists_fit_eighty_columns(run):
-    for words, names in ((("rules",), wtdiag.RULES), (("probes",), wtdiag.PROBES)):
+    for words, names in ((("rules",), wtdiag.RULES), (("probes",), {**wtdiag.PROBES, **DERIVED, **COSTS})):
         code, printed, _ = run(*words)
         assert code == 0
         assert max(map(len, printed.splitlines())) <= 80
-        assert all(f"{name} " in printed for name in names)
+        heads = [line.split()[0] for line in printed.splitlines() if not line.startswith(" ")]
+        assert heads == list(names)
+
+
+def test_derived_measures_are_listed_with_their_sources(run):
+    entries = {entry.split()[0]: entry for entry in re.split(r"\n(?! )", run("probes")[1]) if entry}
+    for name, entry in entries.items():
+        stated = re.search(r"^    derived from (.+)$", entry, re.MULTILINE)
+        assert (tuple(stated[1].split(", ")) if stated else None) == (
+            DERIVED[name].sources if name in DERIVED else None
+        )
+
+
+def test_an_interrupted_sweep_says_how_it_goes_on(run, tmp_path, monkeypatch):
+    from wtdiag.studies.engine.pool import Pool
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pool, "run", interrupt)
+    code, printed, message = run("sweep", "--rule", "fa", "--search", "lr=0.1,0.2", "--out", tmp_path / "s")
+    assert (code, printed) == (130, "")
+    assert message.split("wtdiag: ")[1:] == [
+        "interrupted; a training goes on with --resume, any other command when it is called again\n"
+    ]
 
 
 def test_help_shows_examples(run):

@@ -21,8 +21,10 @@ def rules() -> None:
 
 @click.command("probes")
 def probes() -> None:
-    """List the probes with their units, equations and references."""
-    from wtdiag.probes import PROBES
+    """List the probes and all other measures, with their units, equations, sources and references."""
+    from wtdiag.diagnostics.analysis.derive import DERIVED
+    from wtdiag.diagnostics.analysis.reading import known
 
-    for name, probe in PROBES.items():
-        print_entry(name, f"{probe.long_name} [{probe.units}]", probe.equation, probe.reference)
+    for name, measure in known().items():
+        sources = f"derived from {', '.join(DERIVED[name].sources)}" if name in DERIVED else ""
+        print_entry(name, f"{measure.long_name} [{measure.units}]", measure.equation, sources, measure.reference)

@@ -144,7 +144,7 @@ def test_architectures_that_cannot_be_are_refused(sweep, tmp_path, architectures
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"model": "resnet20", "data": "glyphs"}, "to: a: bp: depth: 2 cannot be used, 'resnet20' fixes it"),
+        ({"model": "resnet20", "data": "glyphs"}, "to: a: bp: depth: 2 cannot be used, because 'resnet20' fixes it"),
         ({"data": "cifar10"}, "to: a: bp: data_dir: missing"),
     ],
 )
