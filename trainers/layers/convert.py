@@ -183,10 +183,12 @@ class Conversion:
     skipped: list[Skipped]
 
     def __str__(self) -> str:
-        lines = [f"{len(self.converted)} layers learn by {self.rule}:"]
+        learn = "layer learns" if len(self.converted) == 1 else "layers learn"
+        lines = [f"{len(self.converted)} {learn} by {self.rule}:"]
         lines += [f"  {name:<32} {kind:<16} {'×'.join(map(str, shape))}" for name, kind, shape in self.converted]
         if self.skipped:
-            lines.append(f"{len(self.skipped)} modules with weights keep true backprop:")
+            keep = "module with weights keeps" if len(self.skipped) == 1 else "modules with weights keep"
+            lines.append(f"{len(self.skipped)} {keep} true backprop:")
             lines += [f"  {row.name:<32} {row.kind:<16} {row.reason}" for row in self.skipped]
         return "\n".join(lines)
 
@@ -198,9 +200,9 @@ def summary(model: nn.Module) -> Conversion:
     --------
     >>> net = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2))
     >>> print(summary(transport_free(net, "fa")))
-    1 layers learn by fa:
+    1 layer learns by fa:
       1                                Linear           2×4
-    1 modules with weights keep true backprop:
+    1 module with weights keeps true backprop:
       0                                Embedding        no feedback form for this type
     """
     converted, skipped = [], []

@@ -28,7 +28,7 @@ class Place:
         A number that grows in the order in which layers first ran, or were traced by torch.compile; None before.
     below : frozenset of int
         Keys of the layers whose outputs reach this one with no other layer between, as far as the autograd graph of a
-        pass has shown. An evaluation, or a part of the network that runs alone, adds nothing and does no harm.
+        pass has shown. An evaluation, or a part of the network that runs alone, leaves them as they are.
     carries_error : bool
         Whether B sends the error to a layer below, as seen in the last forward pass with gradients.
     used : bool

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Synapse(torch.autograd.Function):
-    """y = W x + b; dx = Bᵀ dy; dW and db as in backprop; dB as the rule says. If B is None, W is used for it.
+    """y = W x + b; dx = Bᵀ dy; db as in backprop; dW and dB as the rule says. If B is None, W is used for it.
 
     It works with autocast, checkpointing, `torch.func.grad` and `torch.compile(fullgraph=True)`, because it defines
     `setup_context` and casts to the error's dtype.

@@ -132,15 +132,15 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
     InputError
         If they do not, or the run has no settings.
     """
-    stored, movable = read_config(path / CONFIG, follow=False), settings_with_role("location")
+    recorded, movable = read_config(path / CONFIG, follow=False), settings_with_role("location")
     for name, value in wanted.items():
-        if name not in movable and (name not in stored or stored[name] != value):
+        if name not in movable and (name not in recorded or recorded[name] != value):
             raise InputError(
-                f"resume: {path} was made with {name}={stored.get(name)!r}, not {value!r}; "
+                f"resume: {path} was made with {name}={recorded.get(name)!r}, not {value!r}; "
                 f"leave {name} out, or start another run"
             )
     moved = {name: value for name, value in wanted.items() if name in movable}
-    return from_mapping(stored | moved, str(path / CONFIG))
+    return from_mapping(recorded | moved, str(path / CONFIG))
 
 
 def _joined(file: Mapping[str, Any], given: Mapping[str, Any], rule: str = "") -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Rates:
     Raises
     ------
     InputError
-        If a line of the metrics is not JSON.
+        If a line of the metrics is not JSON within the limits of `probes.records.files.parse_json`.
     """
 
     def __init__(self, run: schema.Run, settings: Settings | None, examples: int) -> None:
@@ -113,10 +113,7 @@ def _logged(metrics: pd.DataFrame | None, name: str) -> pd.Series[float] | None:
 
 
 def _number(value: Any) -> float:
-    try:
-        number = float(value) if isinstance(value, int | float) else math.nan
-    except OverflowError:
-        return math.nan
+    number = float(value) if isinstance(value, int | float) else math.nan
     return number if 0 <= number < math.inf else math.nan
 
 

@@ -25,7 +25,7 @@ _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "xarray", "h5py")
 
 
 def describe(settings: Settings, *, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
-    """Return the content of a new run's config.json; nothing in it depends on when or where the run is made."""
+    """Return the content of a new run's config.json; it holds no time, so the same command here gives it again."""
     rule = settings.rule_at(0.0, 0.0)
     return {
         **environment(),

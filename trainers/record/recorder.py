@@ -1,4 +1,4 @@
-"""The recorder of a run directory, which any training loop can call, with one line for each snapshot."""
+"""The recorder of a run directory, which any training loop can use: each snapshot takes one call."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Recorder:
     path: Path
     active: bool
     _writer: BackgroundWriter
-    _held: Staging
+    _staged: Staging
     _closed: bool
     _release: Callable[[], object]
 
@@ -165,15 +165,15 @@ class Recorder:
         """
         if not self._ready() or not is_finite(self._model):
             return False
-        self._held.fill(whole("step", step), self._model)
+        self._staged.fill(whole("step", step), self._model)
         return True
 
     def keep(self) -> None:
         """Write the staged copy, if there is one and its step is not recorded yet."""
-        if self._ready() and not self._held.empty and self._held.step not in self._steps:
+        if self._ready() and not self._staged.empty and self._staged.step not in self._steps:
             # The buffer taken in exchange is empty or holds a step that is recorded, so it is never written again.
-            held, self._held = self._held, self._writer.take()
-            self._write(held)
+            staged, self._staged = self._staged, self._writer.take()
+            self._write(staged)
 
     def flush(self) -> None:
         """Wait until everything recorded so far is on the disk, where it survives even a power cut.
@@ -239,7 +239,7 @@ class Recorder:
         self.active = not distributed or torch.distributed.get_rank() == 0
         self._model = unwrap(model)
         self._steps: set[int] = set()
-        self._held = Staging()
+        self._staged = Staging()
         self._closed = False
         if self.active:
             self._writer = BackgroundWriter(self._model)
@@ -250,9 +250,9 @@ class Recorder:
                     stacklevel=3,
                 )
 
-    def _hold(self, held: rundir.Hold) -> None:
+    def _hold(self, hold: rundir.Hold) -> None:
         """Hold the run directory until this recorder is closed or garbage-collected, or the process is killed."""
-        self._release = weakref.finalize(self, held.release)
+        self._release = weakref.finalize(self, hold.release)
 
     def _ready(self) -> bool:
         """Return whether this process records, and raise if it no longer can."""

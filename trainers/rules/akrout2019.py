@@ -25,7 +25,7 @@ class WeightMirror(Regularised):
 
     name = "wm"
     title = "Weight mirror (mirror phase on noise)"
-    equation = "dB/dt = amp · E[y xᵀ] − decay · B, x noise, y = W x"
+    equation = "∂B = − amp · E[y xᵀ] + decay · B, x noise, y = W x"
     reference = _AKROUT + ", eq. 7; decay in place of its normalisation"
 
     inputs: str = choice("noise", "activations", "noise")
@@ -36,7 +36,7 @@ class WeightMirror(Regularised):
 @register
 @dataclass(frozen=True, kw_only=True)
 class KolenPollack(RandomFeedback):
-    """Kolen-Pollack: W and B take the same update and the same decay, so W − B shrinks by 1 − ηλ in each step.
+    """Kolen-Pollack: W and B take the same update and the same decay, so each step multiplies W − B by 1 − ηλ.
 
     The decay belongs to the rule and is part of both gradients: leave the optimiser's own weight decay at zero for W,
     or give both parameters the same weight decay.

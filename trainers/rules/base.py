@@ -33,12 +33,13 @@ class Recipe:
 class Rule:
     """A way to send the error down. To add one, write a subclass, set its class variables and `register` it.
 
-    The feedback matrix B has the shape of W and replaces it in the adjoint: dx = Bᵀ dy.
+    The feedback matrix B replaces W in the adjoint, dx = Bᵀ dy. It has W's shape, except under direct rules.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     equation: ClassVar[str]
+    """What the rule computes; ∂W and ∂B are the gradients that the optimisers descend."""
     reference: ClassVar[str]
 
     learned: ClassVar[bool] = False

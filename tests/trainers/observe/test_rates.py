@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import write_json
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import transport_free
@@ -150,14 +151,20 @@ def test_feedback_under_the_forward_optimiser_has_its_rate(tmp_path):
     [
         [], [{}], [{"loss": 1.0}], [{"step": 1}], [{"step": 1, "lr": None, "feedback_lr": None}],
         [{"step": "x", "lr": 1.0, "feedback_lr": 1.0}], [{"step": 1, "lr": "0.1", "feedback_lr": [0.1]}],
-        [{"step": 1, "lr": -1, "feedback_lr": {"a": 1}}], [{"step": 1, "lr": 10**400, "feedback_lr": math.inf}],
-        [{"step": 10**400, "lr": 1, "feedback_lr": 1}], [{"step": -1, "lr": 1, "feedback_lr": 1}],
+        [{"step": 1, "lr": -1, "feedback_lr": {"a": 1}}], [{"step": 1, "lr": math.nan, "feedback_lr": math.inf}],
+        [{"step": math.inf, "lr": 1, "feedback_lr": 1}], [{"step": -1, "lr": 1, "feedback_lr": 1}],
     ],
 )  # fmt: skip
 def test_rates_that_nobody_logged_are_not_known(lines, tmp_path):
     law, forward = own_law(tmp_path / "run", lines=lines)
     assert math.isnan(law["lr"])
     assert math.isnan(forward)
+
+
+@pytest.mark.parametrize("name", ["step", "lr"])
+def test_metrics_with_a_huge_whole_number_are_refused(name, tmp_path):
+    with pytest.raises(InputError, match=r"line 1 is not JSON .*401 digits"):
+        own_law(tmp_path / "run", lines=[{"step": 1, "lr": 1, name: 10**400}])
 
 
 def test_a_run_without_metrics_has_signals(tmp_path):
