@@ -3,7 +3,7 @@
 - ``measure``: the description of a measure; ``registry``: what a probe is, and the table of all probes.
 - ``measures``: the probes, one small file per idea. A new probe registers itself when its file is loaded.
 - ``kernels``: the arithmetic that they share.
-- ``records``: the run directory, read and written in one place.
+- ``records``: the run directory: its files, and how they are read and written.
 - ``errors``: the error for input that cannot be used; ``discovery``: how registries find their entries; ``floor``: the
   size below which errors have no angle.
 """

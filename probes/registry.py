@@ -214,7 +214,7 @@ class Quantities:
         arguments = {}
         for name, parameter in _parameters(function, side).items():
             optional = not parameter.required and parameter.source not in self
-            if optional:
+            if optional:  # `check_probes` has not seen a probe that was registered after it ran
                 check_one_of(f"{function.__name__}: parameter", parameter.source, _names())
             arguments[name] = parameter.default if optional else self[parameter.source]
         return function(**arguments)

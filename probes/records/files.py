@@ -1,7 +1,8 @@
-"""The files of a run: only regular files of limited size are read, and a file is written as a whole or not at all.
+"""The files of a run: only regular files are read, and a file is written as a whole or not at all.
 
-A run directory may come from anyone. Its files are opened here and nowhere else: links are not followed, pipes and
-devices are not opened, and the size, the nesting and the numbers of JSON, JSON lines and TOML are limited.
+A run directory may come from anyone. Each file is opened here, or checked here before HDF5 opens it by its path: links
+are not followed, and pipes and devices are not opened. The size, the nesting and the numbers of a JSON or TOML file and
+of each line of JSON lines are limited; `probes.records.netcdf` limits what it reads itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""netCDF-4 files, written and read with h5py alone: dimensions have names, and no dtype loses anything."""
+"""netCDF-4 files, in which dimensions have names: snapshots by h5py alone, and flat datasets by xarray.
+
+In a snapshot every dtype is stored without loss.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run directory: the names of its files, and the only way to read and write them.
+"""The run directory: the names of its files, and how they are read. `probes.records.rundir` makes and extends it.
 
 ``runs/<name>/`` holds ``config.json`` (all that is needed to repeat the run, and its status), ``metrics.jsonl`` (one
 JSON object per logged step), ``snapshots/step-00000100.nc``, ``checkpoint.pt``, ``probe_batch.nc``, and later
