@@ -1,6 +1,7 @@
 """Analysis of a run directory: one labelled dataset of everything that the probes measure.
 
-This is the only place where arrays receive their dims, coordinates, units and chance levels.
+Here the values of probes receive their dims, coordinates, units and chance levels. `diagnostics.analysis.derive` labels
+the measures that follow from them, and `diagnostics.analysis.reading` completes analyses of earlier versions.
 """
 
 from __future__ import annotations

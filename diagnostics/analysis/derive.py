@@ -1,4 +1,4 @@
-"""Measures derived from others over snapshots and layers: gain over growth, norm ratios and angles over depth."""
+"""Measures derived from others: how the gain grows with the weights, and norm ratios and angles over all layers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,12 @@ def derived(
         name = function.__name__
         measure = Derived(name=name, sources=sources, dims=dims, function=function, **known)
         enter(DERIVED, "derived measure", name, measure)
-        return wraps(function)(lambda analysis: measure(analysis))
+
+        @wraps(function)
+        def labelled(analysis: xr.Dataset) -> xr.DataArray:
+            return measure(analysis)
+
+        return labelled
 
     return register
 

@@ -50,7 +50,7 @@ def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFr
     with np.errstate(all="ignore"):  # infinities need no warning: what is computed from them is infinite or NaN
         seen = [(each, sighting) for each in searched for sighting in each.detect(view)]
     causes = {id(each): _causes(each, seen) for each in seen}
-    breaks = [sighting.first for each, sighting in seen if "divergence" in each.causes and sighting.severity == "high"]
+    breaks = [sighting.first for each, sighting in seen if "divergence" in each.effects and sighting.severity == "high"]
     ranked = sorted((_rank(view, each, causes, min(breaks, default=len(view.steps))) for each in seen), key=_first)
     findings = [finding for _, finding in ranked]
     if not any(finding.severity in ("high", "medium") for finding in findings):
@@ -72,8 +72,8 @@ def _explains(cause: _Seen, effect: _Seen) -> bool:
     if kind is other and here.first > there.first:
         return False
     if there.layer is None or there.layer < here.layer:
-        return other.name in kind.causes_below
-    return there.layer == here.layer and other.name in kind.causes
+        return other.name in kind.effects_below
+    return there.layer == here.layer and other.name in kind.effects
 
 
 def _first(row: tuple[tuple[float, ...], Finding]) -> tuple[float, ...]:

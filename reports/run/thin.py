@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from wtdiag.diagnostics.analysis.layout import last_measured
+from wtdiag.diagnostics.findings.thresholds import limit
 from wtdiag.reports.figures.axes import spread
 from wtdiag.reports.run.sources import Source
 
@@ -18,7 +19,7 @@ def thin(source: Source) -> Source:
     """Return a source with as many evenly spread snapshots as a report can hold, and the most important ones.
 
     The last snapshot with values, those that findings mention, and those in which the step-size number is largest and
-    first passes 1 are always kept.
+    first passes its limit are always kept.
     """
     analysis = source.analysis
     steps = analysis.step.values
@@ -35,5 +36,5 @@ def thin(source: Source) -> Source:
     kept |= set(np.flatnonzero(np.isin(steps, named)).tolist())
     if "step_size_number" in analysis:
         largest = np.nan_to_num(analysis.step_size_number.transpose("step", "layer").values, nan=-np.inf).max(axis=1)
-        kept |= {int(largest.argmax()), int((largest > 1).argmax())}
+        kept |= {int(largest.argmax()), int((largest > limit("step_size_number")).argmax())}
     return dataclasses.replace(source, analysis=analysis.isel(step=sorted(kept)))

@@ -23,7 +23,7 @@ from wtdiag.diagnostics.findings.thresholds import limit
     equation="∠(W, B) within three standard deviations of 90° ± 57.3° / √n",
     reference="Refinetti et al. 2021, ICML, arXiv:2011.12428",
     needs=("weight_angle",),
-    causes_below=("inherited-error", "not-aligning"),
+    effects_below=("inherited-error", "not-aligning"),
 )
 def not_aligning(view: View) -> Iterator[Sighting]:
     """Find an angle that never left its chance band in a run of at least three snapshots."""
@@ -53,8 +53,8 @@ def not_aligning(view: View) -> Iterator[Sighting]:
     equation="∠(W, B) > 90°",
     reference="Liao, Leibo & Poggio 2016, AAAI, arXiv:1510.05067",
     needs=("weight_angle",),
-    causes=("not-aligning", "angle-at-ceiling"),
-    causes_below=("inherited-error",),
+    effects=("not-aligning", "angle-at-ceiling"),
+    effects_below=("inherited-error",),
 )
 def sign_flip(view: View) -> Iterator[Sighting]:
     """Find an angle that exceeds 90° at the end by more than chance."""
@@ -90,8 +90,8 @@ def sign_flip(view: View) -> Iterator[Sighting]:
     equation="(erank(B) − 1) / (erank(W) − 1), erank = exp of the entropy of σ / Σσ",
     reference="Roy & Vetterli 2007, EUSIPCO, for the effective rank; Refinetti et al. 2021, arXiv:2011.12428",
     needs=("feedback_effective_rank", "forward_effective_rank"),
-    causes=("noisy-feedback", "not-aligning", "feedback-too-small", "angle-at-ceiling"),
-    causes_below=("inherited-error",),
+    effects=("noisy-feedback", "not-aligning", "feedback-too-small", "angle-at-ceiling"),
+    effects_below=("inherited-error",),
 )
 def rank_collapse(view: View) -> Iterator[Sighting]:
     """Find an effective rank of B that is a small share of W's, or one of W that is a small share of its first."""

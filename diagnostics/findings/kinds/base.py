@@ -47,9 +47,9 @@ class Kind:
         Function that yields a `Sighting` for each place where it sees the fault.
     needs : tuple of str
         Measures without which it cannot be looked for.
-    causes : frozenset of str
+    effects : frozenset of str
         Kinds that follow from it in the same layer.
-    causes_below : frozenset of str
+    effects_below : frozenset of str
         Kinds that follow from it anywhere between the layer and the input, and in the network as a whole.
     """
 
@@ -60,8 +60,8 @@ class Kind:
     reference: str
     detect: Detector
     needs: tuple[str, ...]
-    causes: frozenset[str]
-    causes_below: frozenset[str]
+    effects: frozenset[str]
+    effects_below: frozenset[str]
 
 
 KINDS: dict[str, Kind] = {}
@@ -81,14 +81,14 @@ def kind(
     equation: str,
     reference: str,
     needs: tuple[str, ...] = (),
-    causes: tuple[str, ...] = (),
-    causes_below: tuple[str, ...] = (),
+    effects: tuple[str, ...] = (),
+    effects_below: tuple[str, ...] = (),
 ) -> Callable[[Detector], Detector]:
     """Register a detector in `KINDS` under a name; the arguments are the attributes of `Kind`."""
 
     def register(detect: Detector) -> Detector:
-        below = frozenset(causes_below)
-        entry = Kind(name, meaning, advice, equation, reference, detect, needs, frozenset(causes) | below, below)
+        below = frozenset(effects_below)
+        entry = Kind(name, meaning, advice, equation, reference, detect, needs, frozenset(effects) | below, below)
         enter(KINDS, "kind", name, entry)
         return detect
 

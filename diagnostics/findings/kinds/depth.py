@@ -76,8 +76,8 @@ def _costliest(view: View, step: int, top: int) -> str:
     "cause.",
     equation="δ* = 0 in all examples; or ‖δ‖ / ‖δ*‖ above 10⁶ or below 10⁻⁶",
     reference="He et al. 2015, arXiv:1502.01852, on signals that vanish with depth",
-    causes=("not-aligning", "noisy-feedback", "feedback-too-slow"),
-    causes_below=("inherited-error", "signal-below-floor", "not-aligning"),
+    effects=("not-aligning", "noisy-feedback", "feedback-too-slow"),
+    effects_below=("inherited-error", "signal-below-floor", "not-aligning"),
     needs=("error_norm_ratio",),
 )
 def signal_below_floor(view: View) -> Iterator[Sighting]:

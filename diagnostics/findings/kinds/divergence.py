@@ -25,8 +25,8 @@ from wtdiag.diagnostics.findings.thresholds import limit
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513; Polyak 1964, USSR "
     "Computational Mathematics and Mathematical Physics 4(5), for the limit with momentum",
     needs=("step_size_number",),
-    causes=("rank-collapse", "sign-flip"),
-    causes_below=SPOILED,
+    effects=("rank-collapse", "sign-flip"),
+    effects_below=SPOILED,
 )
 def step_too_large(view: View) -> Iterator[Sighting]:
     """Find S > 1: of severity high if it lasts or a runaway follows, of severity medium if it passes."""
@@ -74,9 +74,9 @@ _NORM = re.compile(r"norm of the (weight|feedback) of (.+)", re.DOTALL)
     "meaningless, or the loss ended far above where it began.",
     advice="Look for the cause in the snapshots before that step. If no cause is named here, try --clip-norm 1 or a "
     "lower --lr, or --precision float64 to see whether rounding is the cause.",
-    equation="‖W‖, ‖B‖ or the loss is not finite; or L(t) > 10 L(0) from some t on",
+    equation=f"‖W‖, ‖B‖ or the loss is not finite; or L(t) > {limit('loss_growth'):g} L(0) from some t on",
     reference="IEEE 754",
-    causes_below=("signal-below-floor", "not-aligning", "inherited-error", "feedback-too-small"),
+    effects_below=("signal-below-floor", "not-aligning", "inherited-error", "feedback-too-small"),
 )
 def divergence(view: View) -> Iterator[Sighting]:
     """Find the first number that was not finite, from the run's config, or else from its snapshots or its metrics.

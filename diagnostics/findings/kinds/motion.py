@@ -22,9 +22,9 @@ from wtdiag.diagnostics.findings.thresholds import limit
     equation="B(t + 1) = B(t), bitwise",
     reference="Lillicrap et al. 2016, Nature Communications 7:13276, for what fixed feedback can do",
     needs=("feedback_norm", "forward_norm"),
-    causes=("not-aligning", "noisy-feedback", "feedback-too-slow", "feedback-too-small", "feedback-too-large",
+    effects=("not-aligning", "noisy-feedback", "feedback-too-slow", "feedback-too-small", "feedback-too-large",
             "sign-flip", "step-too-large", "rank-collapse"),
-    causes_below=("inherited-error",),
+    effects_below=("inherited-error",),
 )  # fmt: skip
 def frozen_feedback(view: View) -> Iterator[Sighting]:
     """Find B bitwise the same over several snapshots, while W and the other layers' B change."""
@@ -59,8 +59,8 @@ def frozen_feedback(view: View) -> Iterator[Sighting]:
     equation="τ η_W ‖∂L/∂W‖ / ‖W‖, with τ = 1 / (η λ) the relaxation time of B",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
     needs=("rest_distance", "relaxation_time", "tracking_lag"),
-    causes=("not-aligning", "sign-flip", "noisy-feedback", "feedback-too-small", "feedback-too-large"),
-    causes_below=("inherited-error",),
+    effects=("not-aligning", "sign-flip", "noisy-feedback", "feedback-too-small", "feedback-too-large"),
+    effects_below=("inherited-error",),
 )
 def feedback_too_slow(view: View) -> Iterator[Sighting]:
     """Find B far from rest at the end, because it had no time, or because W moves too much within a relaxation time."""
@@ -99,8 +99,8 @@ def feedback_too_slow(view: View) -> Iterator[Sighting]:
     equation="‖B − B*‖ / ‖B*‖ at rest; variance per entry s² / (r (2 − r)), r = η λ",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
     needs=("rest_distance", "relaxation_time"),
-    causes=("not-aligning", "sign-flip", "feedback-too-large"),
-    causes_below=("inherited-error",),
+    effects=("not-aligning", "sign-flip", "feedback-too-large"),
+    effects_below=("inherited-error",),
 )
 def noisy_feedback(view: View) -> Iterator[Sighting]:
     """Find B far from rest although it relaxes fast, or noise that alone turns B far away from its rest."""
@@ -143,8 +143,8 @@ def noisy_feedback(view: View) -> Iterator[Sighting]:
     equation="∠(B*, W), with B* the fixed point at this W",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
     needs=("predicted_angle", "weight_angle"),
-    causes=("not-aligning",),
-    causes_below=("inherited-error",),
+    effects=("not-aligning",),
+    effects_below=("inherited-error",),
 )
 def angle_at_ceiling(view: View) -> Iterator[Sighting]:
     """Find an angle that at the end equals the predicted one, which is wide."""

@@ -30,8 +30,8 @@ _TOO_LARGE = {  # by measure: a phrase for the summary, and the thresholds for t
     equation="‖B‖ / ‖W‖; at rest ⟨B*, W⟩ / ⟨W, W⟩; through all layers Σ log ‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     needs=("norm_ratio",),
-    causes=("rank-collapse", "sign-flip"),
-    causes_below=SPOILED,
+    effects=("rank-collapse", "sign-flip"),
+    effects_below=SPOILED,
 )
 def feedback_too_large(view: View) -> Iterator[Sighting]:
     """Find a norm ratio or a predicted gain far above 1, and above the other layers or its own start."""
@@ -66,8 +66,8 @@ def feedback_too_large(view: View) -> Iterator[Sighting]:
     equation="‖B‖ / ‖W‖; through all layers Σ log ‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     needs=("norm_ratio",),
-    causes=("noisy-feedback", "rank-collapse", "not-aligning", "feedback-too-slow"),
-    causes_below=("signal-below-floor", "inherited-error", "not-aligning", "feedback-too-small"),
+    effects=("noisy-feedback", "rank-collapse", "not-aligning", "feedback-too-slow"),
+    effects_below=("signal-below-floor", "inherited-error", "not-aligning", "feedback-too-small"),
 )
 def feedback_too_small(view: View) -> Iterator[Sighting]:
     """Find a norm ratio that at the end is far below 1 and far below that of the other layers."""
@@ -101,8 +101,8 @@ def feedback_too_small(view: View) -> Iterator[Sighting]:
     equation="⟨W, ∂L/∂W⟩ = 0: ‖W‖² grows by η² ‖∂L/∂W‖² in each step",
     reference="van Laarhoven 2017, arXiv:1706.05350",
     needs=("radial_cosine", "forward_norm"),
-    causes=("step-too-large", "not-aligning"),
-    causes_below=("feedback-too-large", "divergence", "inherited-error", "signal-below-floor"),
+    effects=("step-too-large", "not-aligning"),
+    effects_below=("feedback-too-large", "divergence", "inherited-error", "signal-below-floor"),
 )
 def bn_runaway(view: View) -> Iterator[Sighting]:
     """Find a loss that is blind to |W|, with a |W| that at the end is several times its first value."""
