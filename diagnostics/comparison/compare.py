@@ -29,7 +29,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class _Case(NamedTuple):
+class _PairedMeasure(NamedTuple):
     """A measure of two paired runs, with the row of the table that it belongs to."""
 
     conditions: str
@@ -90,9 +90,9 @@ def compare(runs: Iterable[Run], reference: str | None = None) -> pd.DataFrame:
         head = conditions[key(entry.conditions)], names[entry.method], names[other.method]
         for measure in values[entry.name]:
             pair_values = values[entry.name][measure], values[other.name][measure]
-            cases.append(_Case(*head, measure, *pair_values, entry.diverged or other.diverged))
+            cases.append(_PairedMeasure(*head, measure, *pair_values, entry.diverged or other.diverged))
     cases += _over_depth(paired.pairs, values, names)
-    rows: dict[tuple[str, ...], list[_Case]] = {}
+    rows: dict[tuple[str, ...], list[_PairedMeasure]] = {}
     for case in cases:
         if math.isfinite(case.own) and math.isfinite(case.other):
             rows.setdefault(case[:4], []).append(case)
@@ -124,7 +124,7 @@ def _over_depth(
     pairs: Iterable[tuple[ComparedRun, ComparedRun]],
     values: Mapping[str, Mapping[str, float]],
     names: Mapping[str, str],
-) -> list[_Case]:
+) -> list[_PairedMeasure]:
     """Return the change in accuracy from the least depth to the greatest, for runs that differ only in depth."""
     families: dict[tuple[str, str, str], list[tuple[ComparedRun, ComparedRun]]] = {}
     for entry, other in pairs:
@@ -145,7 +145,9 @@ def _over_depth(
                     for after, before in zip(deep, shallow, strict=True)
                 )
                 diverged = any(entry.diverged for entry in (*deep, *shallow))
-                cases.append(_Case(label, names[method], names[reference], "depth_gap", gap, reference_gap, diverged))
+                cases.append(
+                    _PairedMeasure(label, names[method], names[reference], "depth_gap", gap, reference_gap, diverged)
+                )
     return cases
 
 
@@ -153,7 +155,7 @@ def _but_depth(entry: ComparedRun) -> dict[str, Any]:
     return {name: value for name, value in entry.conditions.items() if name != "depth"}
 
 
-def _row(cases: list[_Case]) -> tuple[Any, ...]:
+def _row(cases: list[_PairedMeasure]) -> tuple[Any, ...]:
     """Return a row of the table, as `COLUMNS` says."""
     own, other = np.array([(case.own, case.other) for case in cases]).T
     differences = own - other

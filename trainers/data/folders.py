@@ -162,9 +162,12 @@ def _is_image_of(folder: Path) -> Callable[[str], bool]:
     return lambda path: is_image_file(path) and not any(map(_is_junk, Path(path).relative_to(folder).parts))
 
 
+_JUNK = ("__MACOSX", "@eaDir", "__pycache__", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+
+
 def _is_junk(name: str) -> bool:
-    """Return whether a file or folder is hidden, or is one that archivers, file servers and Python leave."""
-    return name.startswith(".") or name in ("__MACOSX", "@eaDir", "__pycache__")
+    """Return whether a file or folder is hidden, or one that archivers, file systems, servers and Python leave."""
+    return name.startswith(".") or name in _JUNK
 
 
 def _data(name: str, data_dir: Path, train: ImageFolder, test: ImageFolder, size: int) -> Data:

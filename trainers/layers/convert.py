@@ -91,9 +91,11 @@ def transport_free(
         raise InputError(f"transport_free: {type(model).__name__} cannot be copied: {error}") from error
     layers = [module for module in model.modules() if _reason_to_skip(module) is None]
     if not layers:
+        skipped = [f"{each.name}: {each.reason}" for each in summary(model).skipped]
         raise InputError(
             f"transport_free: {type(model).__name__} has no layer to convert; known: "
             + ", ".join(base.__name__ for base in SYNAPTIC)
+            + "".join(f"; {reason}" for reason in skipped[:3])
         )
     axes: dict[nn.Module, int | None] = dict.fromkeys(layers, batch_axis)
     if sample is not None and rule.counts_examples:

@@ -16,8 +16,9 @@ from wtdiag.trainers.layers.layers import Synaptic
 def watch(model: nn.Module) -> None:
     """Warn after the first backward pass about each layer whose weight received a gradient with its feedback unused.
 
-    A layer that a pass does not reach is judged when it first receives a gradient. Layers under backprop, frozen layers
-    and weights that another module shares are not watched.
+    Conversion watches a model, and recording watches it again, because a copy of it, or weights assigned to it, lose
+    the watch. A layer that a pass does not reach is judged when it first receives a gradient. Layers under backprop,
+    frozen layers and weights that another module shares are not watched.
     """
     users: dict[Tensor, dict[nn.Module, str]] = {}
     for name, module in model.named_modules():
@@ -41,7 +42,7 @@ def _watch(weight: Tensor, layers: dict[Synaptic, str], bypassed: list[str]) -> 
 
     def judge(gradient: Tensor) -> None:
         handle.remove()
-        if any(place.used for place in places):
+        if any(place.used or place.bypassed for place in places):
             return
         for place in places:
             place.bypassed = True

@@ -18,6 +18,7 @@ from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import CONFIG, open_run, snapshot_path, write_json
+from wtdiag.trainers.layers.watch import watch
 from wtdiag.trainers.observe.tensors import to_numpy
 from wtdiag.trainers.record.arguments import checked_config, plain_value, two_tensors, whole
 from wtdiag.trainers.record.provenance import describe_model
@@ -57,7 +58,7 @@ class Recorder:
     Examples
     --------
     >>> import tempfile
-    >>> from wtdiag.trainers.layers.convert import transport_free
+    from wtdiag.trainers.layers.convert import transport_free
     >>> model = transport_free(nn.Sequential(nn.Linear(3, 2)), "kp")
     >>> with Recorder(model, Path(tempfile.mkdtemp(), "mine")) as recorder:
     ...     for step in range(3):
@@ -243,6 +244,7 @@ class Recorder:
         self._closed = False
         if self.active:
             self._writer = BackgroundWriter(self._model)
+            watch(self._model)
             if left_out := unrecorded(self._model):
                 warnings.warn(
                     f"recorder: {', '.join(left_out)}: state other than dense tensors is not recorded; "

@@ -59,12 +59,12 @@ def load(path: Path) -> Any:
             raise ValueError("it was written on a machine of another byte order")
         content = archive.read(f"{folder}/data.pkl")
         _check_opcodes(content)
-        value = _Reader(archive, folder, content).load()
+        value = _PlainUnpickler(archive, folder, content).load()
     _check_plain(value, len(content))
     return value
 
 
-class _Reader(pickle.Unpickler):
+class _PlainUnpickler(pickle.Unpickler):
     """An unpickler that knows one harmless class and function; storage types are dtypes, which cannot be called."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str, content: bytes) -> None:

@@ -534,7 +534,13 @@ def test_images_without_a_range_are_refused_by_name(folder, dtype):
 @pytest.mark.parametrize("name", ["imagefolder", "imagenet"])
 def test_hidden_and_junk_folders_are_no_classes(imagenet, name):
     image = (imagenet / "train" / "n01" / "0.png").read_bytes()
-    for junk in (".ipynb_checkpoints/0-checkpoint.png", "__MACOSX/n01/0.png", "@eaDir/0.png"):
+    for junk in (
+        ".ipynb_checkpoints/0-checkpoint.png",
+        "__MACOSX/n01/0.png",
+        "@eaDir/0.png",
+        "lost+found/0.png",
+        "$RECYCLE.BIN/0.png",
+    ):
         for place in ("train", "train/n01", "val"):
             path = imagenet / place / junk
             path.parent.mkdir(parents=True, exist_ok=True)

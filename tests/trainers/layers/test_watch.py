@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.convert import feedback_parameters, summary, transport_free
+from wtdiag.trainers.record.recorder import Recorder
 
 X, Y = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 3
 
@@ -199,3 +201,28 @@ def test_replicas_tell_their_layer_what_they_saw():
     step(replica)
     assert net.place.used
     assert net.weight.grad is not None
+
+
+@pytest.mark.parametrize("how", ["copied", "pickled", "assigned"])
+def test_recording_watches_again_a_model_that_lost_its_watch(tmp_path, how):
+    model = transport_free(network(), "fa")
+    if how == "copied":
+        model = copy.deepcopy(model)
+    elif how == "pickled":
+        model = pickle.loads(pickle.dumps(model))
+    else:
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(state, assign=True)
+    model[0].forward = types.MethodType(native, model[0])
+    with Recorder(model, tmp_path / "run") as recorder:
+        with pytest.warns(UserWarning, match=r"transport_free: 0: converted, but still learning by backprop"):
+            F.cross_entropy(model(X), Y).backward()
+        recorder.snapshot(0)
+    assert "feedback" in str(summary(model))
+
+
+def test_a_model_without_a_layer_to_convert_says_why():
+    model = nn.Sequential(nn.Linear(6, 3))
+    model[0].forward = types.MethodType(native, model[0])
+    with pytest.raises(InputError, match=r"no layer to convert; known: .*; 0: its forward is set on the instance"):
+        transport_free(model, "fa")
