@@ -1,7 +1,7 @@
 """Thresholds of the diagnosis in one table, and the precision of the findings that rest on them.
 
-Some numbers stand where they are used instead, because they say what a word means: three snapshots or lines of metrics
-at least show a trend, half of the signs agree by chance, a loss has risen or fallen if it did so by half of its start.
+Numbers that say what a word means stand where they are used instead: how many snapshots or lines of metrics show a
+trend, that half of the signs agree by chance, and that a loss rose or fell if it did so by half of where it began.
 
 Precision and recall belong to the kind of finding. ``python -m bench faults`` counts them in runs whose fault was
 known, on seeds on which no threshold was chosen, and writes them into ``docs/findings.md``.

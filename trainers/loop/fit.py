@@ -49,7 +49,7 @@ class Training:
     dataset
         The data set, if it is loaded already.
     resume
-        Whether to continue from the newest checkpoint in ``out``, or start if there is none.
+        Whether to continue from the newest checkpoint in ``out``; if there is none, the run starts from its beginning.
     force
         Whether to replace a run that ``out`` holds.
 

@@ -73,7 +73,7 @@ def runs_to_train(
     rules
         Names of rules. If there are none, those of the config file are used, or else feedback alignment.
     given
-        Settings that were given one by one. They override those of the config file, and so does each coefficient.
+        Settings that were given one by one. Each overrides that of the config file, as does each of its coefficients.
     config
         A file of settings. Its coefficients apply to the rules that it names, or to any rule if it names none.
     out

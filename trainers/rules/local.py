@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Local:
     """The quantities that a synapse knows when its feedback weights learn; all tensors are detached.
 
-    ``y`` (W x, without bias) and ``weight`` are given only if the rule's ``shares`` names them. ``weight_grad``, the
-    gradient of the task, is given if ``shares`` names it or W is trained.
+    Of ``y`` (W x, without bias), ``weight`` and ``weight_grad`` (that of the task), those that the rule's ``shares``
+    names are given; the others may be None, but ``weight_grad`` is given whenever the rule is asked for that of W.
     ``positions`` is the number of times that one example uses the weights if the first axis of ``x`` counts the
     examples. ``batch_axis`` is the axis that does count them, or None if it is not known.
     """
