@@ -1,1 +1,1 @@
-"""The page that compares several runs."""
+"""The page that compares several runs: `joint` is the page, `groups` takes runs together that differ in their seed."""

@@ -1,1 +1,1 @@
-"""Predictions of stability before and during a training, and the pruner that stops trials by them."""
+"""Predictions of stability: `boundary` before a training, `live_stability` during it; the `pruner` stops trials by them."""

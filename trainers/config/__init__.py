@@ -1,1 +1,5 @@
-"""The configuration of a run: its settings and schedules, its data and device, and the network built from them."""
+"""The configuration of a run.
+
+`settings` adds to the declarations in `probes.records.config` what depends on the rule, `schedules` change rates and
+coefficients over time, `datasets` and `device` provide data and device, and `build` the network.
+"""

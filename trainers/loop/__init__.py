@@ -1,1 +1,5 @@
-"""The training loop of ``wtdiag train``: it starts and resumes runs, shows their progress, and estimates their cost."""
+"""The training loop of ``wtdiag train``.
+
+`launch` reads which runs are meant, `fit` trains one, `step` takes a step with the `learner`'s optimisers, `resume`
+continues a stopped run, `progress` shows several, and `cost` estimates what a run costs.
+"""

@@ -1,4 +1,8 @@
-"""Learning rules, one small file per paper. A new rule is one new file here, which discovery finds."""
+"""Learning rules, one small file per paper. A new rule is one new file here, which discovery finds.
+
+`base` says what a rule is, `local` what it sees at a layer, `primitives` and `regularised` hold the rules that are sums
+of terms, `direct` those that project the output's error.
+"""
 
 from wtdiag.probes.discovery import discover
 from wtdiag.trainers.rules.base import RULES, Recipe, Rule, register, rule

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Train nothing: build every model, check the data, take one step, estimate the cost.",
+    help="Train nothing: build every model, check the data, take a few steps, estimate the cost.",
 )
 @click.option("--data-dir", help="Folder of the data sets' files.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
