@@ -1,1 +1,1 @@
-"""Predictions of stability: `boundary` before a training, `live_stability` during it; the `pruner` stops trials by them."""
+"""Predictions of stability: `boundary` before a training, `live_stability` during it; `pruner` stops trials by them."""
