@@ -76,8 +76,8 @@ def depth(source: Source) -> int:
     return int(source.analysis.sizes["layer"])
 
 
-def gaps(sources: Sequence[Source]) -> dict[str, float]:
-    """Return the gap in test accuracy, in points, between each run and its paired run by backpropagation.
+def gaps(sources: Sequence[Source], tested_on: str) -> dict[str, float]:
+    """Return the gap in accuracy on the given set, in points, between each run and its paired run by backpropagation.
 
     The gaps are given by run name; a run without a pair has NaN, see `diagnostics.comparison.pairing.pair`.
     """
@@ -85,7 +85,7 @@ def gaps(sources: Sequence[Source]) -> dict[str, float]:
     if any(source.rule == "bp" for source in sources):
         by_path = {str(source.path): source for source in sources}
         for entry, reference in pair(map(opened, sources), "bp").pairs:
-            own, other = (by_path[each.name].metric("test_accuracy") for each in (entry, reference))
+            own, other = (by_path[each.name].metric(f"{tested_on}_accuracy") for each in (entry, reference))
             if len(own) and len(other):
                 below[by_path[entry.name].name] = 100 * float(other.iloc[-1] - own.iloc[-1])
     return below

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,22 @@ class _Compared:
     groups: tuple[SeedGroup, ...]
     subjects: Subjects
 
+    @property
+    def tested(self) -> list[tuple[Source, Facts]]:
+        """The runs whose accuracies are compared: those on the test set, or if no run has one, on validation."""
+        every = [pair for pair in self.runs if np.isfinite(pair[1].test_accuracy)]
+        return [pair for pair in every if pair[1].tested_on == "test"] or every
+
+    @property
+    def tested_on(self) -> str:
+        """The set on which the accuracies are compared."""
+        return self.tested[0][1].tested_on if self.tested else "test"
+
+    @property
+    def gaps(self) -> dict[str, float]:
+        """The gap in accuracy between each run and its paired run by backpropagation, in points, by name."""
+        return gaps([source for source, _ in self.runs], self.tested_on)
+
     def pick(self, source: Source) -> int:
         """Return the index of the group that a run belongs to."""
         return next(i for i, group in enumerate(self.groups) if source in group.runs)
@@ -44,7 +60,7 @@ def joint(sources: Sequence[Source]) -> Report:
     rules = list(dict.fromkeys(source.rule for source in sources))
     return Report(
         title=f"Comparison of {', '.join(rules) if 1 < len(rules) < 7 else f'{len(runs)} runs'}",
-        verdict=" ".join(text for text in (_ranking(runs), _health(sources)) if text),
+        verdict=" ".join(text for text in (_ranking(compared), _health(sources)) if text),
         sections=(
             comparison,
             *(_brief(i, *measured) for i, measured in enumerate(runs)),
@@ -53,15 +69,14 @@ def joint(sources: Sequence[Source]) -> Report:
     )
 
 
-def _ranking(runs: Iterable[tuple[Source, Facts]]) -> str:
-    tested = [pair for pair in runs if np.isfinite(pair[1].test_accuracy)]
-    tested.sort(key=lambda pair: -pair[1].test_accuracy)
+def _ranking(compared: _Compared) -> str:
+    on, tested = compared.tested_on, sorted(compared.tested, key=lambda pair: -pair[1].test_accuracy)
     if not tested:
         return "No run recorded a test accuracy."
     best, worst = _reaching(tested, tested[0]), _reaching(tested, tested[-1])
     if len(tested) > 1 and best == worst:  # to the decimals that are shown
-        return f"All have the same test accuracy: {best}."
-    return f"Best test accuracy: {best}{f'; lowest: {worst}' if len(tested) > 1 else ''}."
+        return f"All have the same {on} accuracy: {best}."
+    return f"Best {on} accuracy: {best}{f'; lowest: {worst}' if len(tested) > 1 else ''}."
 
 
 def _reaching(tested: Sequence[tuple[Source, Facts]], one: tuple[Source, Facts]) -> str:
@@ -92,26 +107,30 @@ def _called(run: str, rule: str) -> str:
 
 
 def _table(compared: _Compared) -> Table:
-    below = gaps([source for source, _ in compared.runs])
+    below, on = compared.gaps, compared.tested_on
     seeds = len({source.settings.get("seed") for source, _ in compared.runs}) > 1
     rows = tuple(
         (
             *(source.name, run.rule, run.status, _worst(source)),
             *((str(source.settings.get("seed", "–")),) if seeds else ()),
-            *(str(depth(source)), percent(run.test_accuracy), fixed(below[source.name], 1)),
+            *(
+                str(depth(source)),
+                percent(run.test_accuracy if run.tested_on == on else np.nan),
+                fixed(below[source.name], 1),
+            ),
             *(degrees(run.weight_angle), degrees(run.error_angle), number(run.norm_ratio), number(run.largest_s)),
         )
         for source, run in compared.runs
     )
     heads = (
-        *("run", "rule", "status", "most severe finding", *(("seed",) if seeds else ()), "layers", "test accuracy"),
+        *("run", "rule", "status", "most severe finding", *(("seed",) if seeds else ()), "layers", f"{on} accuracy"),
         *("gap to bp (points)", "weight angle", "error angle", "norm ratio", "largest S"),
     )
     caption = (
-        "Test accuracy at the last evaluation, and its gap to backpropagation with the same seed and settings. At the "
-        "last snapshot with values: the mean weight angle and the geometric mean of the norm ratio ‖B‖/‖W‖ over the "
-        "layers that carry error, and the angle between the error that trains the first layer and that of exact "
-        "backpropagation. The largest step-size number S is taken over all layers and snapshots."
+        f"{on.capitalize()} accuracy at the last evaluation, and its gap to backpropagation with the same seed and "
+        "settings. At the last snapshot with values: the mean weight angle and the geometric mean of the norm ratio "
+        "‖B‖/‖W‖ over the layers that carry error, and the angle between the error that trains the first layer and "
+        "that of exact backpropagation. The largest step-size number S is taken over all layers and snapshots."
     )
     kept = [i for i in range(len(heads)) if any(row[i] != "–" for row in rows)]
     return Table(
@@ -160,9 +179,9 @@ def _worst(source: Source) -> str:
 
 
 def _curves(compared: _Compared) -> Figure | None:
-    panels = []
+    panels, on = [], compared.tested_on
     for title, series in (
-        ("Test accuracy (%)", lambda source: 100 * source.metric("test_accuracy")),
+        (f"{on.capitalize()} accuracy (%)", lambda source: 100 * source.metric(f"{on}_accuracy")),
         ("Mean weight angle (°)", mean_angle),
     ):
         lines = [line for i, group in enumerate(compared.groups) for line in average(group, i, series)]
@@ -172,9 +191,9 @@ def _curves(compared: _Compared) -> Figure | None:
         return None
     return Figure(
         panels=tuple(panels),
-        caption="Test accuracy, and the weight angle averaged over the layers that carry error, over training "
-        f"steps; {_lines(compared)} By chance, an angle is 90°.",
-        alt=_ranking(compared.runs),
+        caption=f"{on.capitalize()} accuracy, and the weight angle averaged over the layers that carry error, over "
+        f"training steps; {_lines(compared)} By chance, an angle is 90°.",
+        alt=_ranking(compared),
         data=_table(compared),
         name="comparison",
         measures=("test_accuracy", "weight_angle"),
@@ -184,7 +203,7 @@ def _curves(compared: _Compared) -> Figure | None:
 
 def _gap(compared: _Compared) -> Figure | None:
     """Draw the gap of each rule to backpropagation over the number of layers, if the runs differ in depth."""
-    below = gaps([source for source, _ in compared.runs])
+    below = compared.gaps
     gapped = [(source, below[source.name]) for source, _ in compared.runs if np.isfinite(below[source.name])]
     if len({depth(source) for source, _ in gapped}) < 2:
         return None
@@ -199,8 +218,8 @@ def _gap(compared: _Compared) -> Figure | None:
     said = (f"{rule} is {gap} points below backpropagation at {at} layers" for rule, at, gap, _ in rows)
     return Figure(
         panels=(sized.curves(lines, title="Gap to backpropagation (points)", x_label="layers"),),
-        caption="Gap of each rule in test accuracy to backpropagation with the same seed and settings, over the number "
-        "of layers. Bands: ± one standard deviation over seeds.",
+        caption=f"Gap of each rule in {compared.tested_on} accuracy to backpropagation with the same seed and "
+        "settings, over the number of layers. Bands: ± one standard deviation over seeds.",
         alt=sentence("; ".join(said)),
         data=Table("The numbers drawn.", ("rule", "layers", "gap (points)", "sd over seeds"), tuple(rows)),
         name="depth-gap",

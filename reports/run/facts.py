@@ -24,6 +24,8 @@ class Facts:
         Name of the rule, and how the run ended.
     diverged_step, diverged_what : int or None, str
         Step at which a run diverged, and what went wrong there.
+    tested_on : {"test", "validation"}
+        The set of the evaluations.
     test_accuracy, test_step : float
         Accuracy of the last evaluation, and its step.
     step, last_step : int
@@ -48,6 +50,7 @@ class Facts:
     status: str
     diverged_step: int | None
     diverged_what: str
+    tested_on: str
     test_accuracy: float
     test_step: float
     step: int
@@ -81,7 +84,7 @@ def facts(source: Source) -> Facts:
     ratio = _values(now, "norm_ratio")[carries]
     ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
     sender = int(np.argmax(np.isfinite(_values(now, "error_angle_total"))))
-    test = source.metric("test_accuracy")
+    test = source.evaluation("accuracy")
     diverged = config.get("diverged")
     diverged = diverged if isinstance(diverged, dict) else {}
     diverged_step = diverged.get("step")
@@ -91,6 +94,7 @@ def facts(source: Source) -> Facts:
         status=str(config.get("status", "unknown")),
         diverged_step=diverged_step if isinstance(diverged_step, int) else None,
         diverged_what=str(diverged.get("what", "")),
+        tested_on=source.tested_on,
         test_accuracy=float(test.iloc[-1]) if len(test) else NAN,
         test_step=float(test.index[-1]) if len(test) else NAN,
         step=int(analysis.step[index]),

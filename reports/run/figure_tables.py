@@ -89,8 +89,9 @@ def spectra_table(analysis: xr.Dataset, layers: list[int]) -> Table:
 
 def evaluations(source: Source) -> Table:
     """Tabulate accuracy and loss at up to twelve of the evaluations."""
-    metrics = {name: source.metric(name) for name in ("accuracy", "test_accuracy", "loss", "test_loss")}
-    tested = metrics["test_accuracy"] if len(metrics["test_accuracy"]) else metrics["loss"]
+    on = source.tested_on
+    metrics = {name: source.metric(name) for name in ("accuracy", f"{on}_accuracy", "loss", f"{on}_loss")}
+    tested = metrics[f"{on}_accuracy"] if len(metrics[f"{on}_accuracy"]) else metrics["loss"]
     rows = []
     for step in tested.index[spread(len(tested), 12)] if len(tested) else ():
         here = {name: series[series.index == step] for name, series in metrics.items()}
@@ -99,5 +100,5 @@ def evaluations(source: Source) -> Table:
             for name, series in here.items()
         )
         rows.append((f"{step:.0f}", *cells))
-    heads = ("step", "training accuracy", "test accuracy", "training loss", "test loss")
+    heads = ("step", "training accuracy", f"{on} accuracy", "training loss", f"{on} loss")
     return Table("Accuracy and loss at some of the evaluations.", heads, tuple(rows))

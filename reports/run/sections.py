@@ -33,24 +33,23 @@ def training(source: Source, run: Facts) -> Section | None:
     panels, results = [], []
     for name, title, scale in (("accuracy", "Accuracy (%)", 100.0), ("loss", "Loss", 1.0)):
         lines = []
-        for prefix, label, drawn in (
-            ("", "training batch", TRAINING),
-            ("test_", "test set", look(source.rule)),
+        for label, drawn, series in (
+            ("training batch", TRAINING, source.metric(name)),
+            (f"{source.tested_on} set", look(source.rule), source.evaluation(name)),
         ):
-            series = source.metric(prefix + name)
             if len(series):
-                gid = label.split()[0]
-                lines.append(sized.Curve(label, drawn, series.index, scale * series, dashed=not prefix, gid=gid))
+                of, trained = label.split()[0], drawn is TRAINING
+                lines.append(sized.Curve(label, drawn, series.index, scale * series, dashed=trained, gid=of))
                 value = percent(series.iloc[-1]) if name == "accuracy" else number(series.iloc[-1])
                 results.append(f"{label} {name} ends at {value} (step {series.index[-1]:.0f})")
         if lines:
             panels.append(sized.curves(lines, title=title, log=name == "loss", events=source.events))
     if not panels:
         return None
-    losses = np.concatenate([source.metric(name) for name in ("loss", "test_loss")])
+    losses = np.concatenate([source.metric("loss"), source.evaluation("loss")])
     caption = (
         f"Accuracy and loss of {source.name} (rule {source.rule}) over training steps, on the training batch "
-        f"of each logged step and on the test set.{left_out(losses)}{events_said(source)}"
+        f"of each logged step and on the {source.tested_on} set.{left_out(losses)}{events_said(source)}"
     )
     alt, data = sentence("; ".join(results)), evaluations(source)
     figure = Figure(tuple(panels), caption, alt, data, name="training", measures=("loss", "accuracy"))

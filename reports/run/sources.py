@@ -74,6 +74,16 @@ class Source:
         settings = self.config.get("settings")
         return settings if isinstance(settings, dict) else {}
 
+    @property
+    def tested_on(self) -> str:
+        """What the network was evaluated on: the "test" set, or the "validation" set, held out of the training set."""
+        logged = [of for of in ("test", "validation") if {f"{of}_accuracy", f"{of}_loss"} & set(self.metrics)]
+        return logged[0] if logged else "test"
+
+    def evaluation(self, name: str) -> pd.Series:
+        """Return "accuracy" or "loss" of the evaluations, as `metric` does."""
+        return self.metric(f"{self.tested_on}_{name}")
+
     def metric(self, name: str) -> pd.Series:
         """Return the finite values of a metric by step; empty if it was not logged."""
         if name not in self.metrics or "step" not in self.metrics:

@@ -26,7 +26,8 @@ def outcome(run: Facts) -> str:
     at = f"at step {run.step} " if _apart(run) else ""
     if np.isfinite(run.test_accuracy):
         last = "last " if run.status == "diverged" else ""
-        parts.append(f"{last}test accuracy {percent(run.test_accuracy)}{f' at step {run.test_step:.0f}' if at else ''}")
+        when = f" at step {run.test_step:.0f}" if at else ""
+        parts.append(f"{last}{run.tested_on} accuracy {percent(run.test_accuracy)}{when}")
     if np.isfinite(run.weight_angle):
         parts.append(f"{at}feedback on average {degrees(run.weight_angle)} from the forward weights")
     if np.isfinite(run.error_angle):
@@ -43,7 +44,7 @@ def glance(run: Facts) -> Numbers:
     """Return the few numbers that a reader sees first, without those that the run lacks."""
     at = f"at step {run.step}; " if _apart(run) else ""
     numbers = (
-        (run.test_accuracy, percent, "test accuracy", f"at step {run.test_step:.0f}"),
+        (run.test_accuracy, percent, f"{run.tested_on} accuracy", f"at step {run.test_step:.0f}"),
         (
             run.weight_angle,
             degrees,
@@ -107,10 +108,11 @@ def _ending(run: Facts) -> str:
     text = endings.get(run.status, "How the run ended is not recorded") + "."
     if np.isfinite(run.test_accuracy):
         text += (
-            f" The last evaluation, at step {run.test_step:.0f}, gave a test accuracy of {percent(run.test_accuracy)}."
+            f" The last evaluation, at step {run.test_step:.0f}, gave a {run.tested_on} accuracy of "
+            f"{percent(run.test_accuracy)}."
         )
     else:
-        text += " No test accuracy was recorded."
+        text += f" No {run.tested_on} accuracy was recorded."
     if run.step != run.last_step:
         text += f" Snapshots after step {run.step} hold no finite measure, so the numbers below are of that step."
     return text

@@ -241,6 +241,48 @@ def test_joint_curves_are_the_runs(compared):
         np.testing.assert_allclose(aligned.get_ydata(), source.analysis.weight_angle[:, 1:].mean("layer"))
 
 
+def held_out(folder, **config):
+    """Write a run as ``wtdiag train --holdout`` leaves it: evaluated on examples held out of the training set."""
+    path = write_run(folder, analysis(2)[["weight_angle", "weight_angle_null", "weight_angle_null_sd"]], **config)
+    metrics = path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"test_', '"validation_'))
+    return load(path)
+
+
+def test_a_run_with_a_holdout_shows_its_evaluations(tmp_path):
+    source = held_out(tmp_path / "run", rule="fa", accuracy=0.9)
+    report = single(source)
+    assert "validation accuracy 90.0" in report.verdict
+    summary, training = report.sections[0], report.sections[1].blocks[0]
+    first = summary.blocks[0].numbers[0]
+    assert (first.label, first.note) == ("validation accuracy", "at step 2000")
+    for panel, name, scale in zip(training.panels, ("accuracy", "loss"), (100, 1), strict=True):
+        (line,) = (line for line in panel.axes[0].lines if line.get_gid() == "validation")
+        np.testing.assert_allclose(line.get_ydata(), scale * source.metric(f"validation_{name}"))
+    columns = ("step", "training accuracy", "validation accuracy", "training loss", "validation loss")
+    assert training.data.columns == columns
+    assert training.data.rows[-1][2] == "90.0\N{NO-BREAK SPACE}%"
+    assert "–" not in {cell for row in training.data.rows for cell in row}
+    assert not re.search("test (set|accuracy|loss)", html.render(report))
+
+
+def test_accuracies_on_different_sets_are_not_compared(tmp_path):
+    held = [held_out(tmp_path / name, rule=name, accuracy=accuracy) for name, accuracy in (("fa", 0.9), ("bp", 0.95))]
+    report = joint(held)
+    assert report.verdict.replace("\N{NO-BREAK SPACE}", " ").startswith(
+        "Best validation accuracy: bp with 95.0 %; lowest: fa with 90.0 %."
+    )
+    table, figure = (next(b for b in report.sections[0].blocks if b.kind == kind) for kind in ("table", "figure"))
+    assert [row[table.columns.index("validation accuracy")][:4] for row in table.rows] == ["90.0", "95.0"]
+    for source, line in zip(held, figure.panels[0].axes[0].lines, strict=False):
+        np.testing.assert_allclose(line.get_ydata(), 100 * source.metric("validation_accuracy"))
+
+    mixed = joint([*held, load(write_run(tmp_path / "kp", analysis(2)[["weight_angle"]], rule="kp", accuracy=0.5))])
+    assert mixed.verdict.replace("\N{NO-BREAK SPACE}", " ").startswith("Best test accuracy: kp with 50.0 %. ")
+    table = mixed.sections[0].blocks[0]
+    assert [row[table.columns.index("test accuracy")][:4] for row in table.rows] == ["–", "–", "50.0"]
+
+
 def test_methods_define_exactly_the_measures_of_the_file(tmp_path):
     data = analysis(2)[["weight_angle", "weight_angle_null", "weight_angle_null_sd", "forward_norm", "step"]]
     report = single(load(write_run(tmp_path / "r", data)))

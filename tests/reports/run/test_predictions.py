@@ -123,8 +123,8 @@ def test_means_and_bands_are_those_of_the_seeds(sweep):
 
 
 def test_gap_is_paired_by_depth_and_seed(sweep):
-    assert list(gaps(sweep).values()) == pytest.approx([np.nan] * 4 + [10, 10, 30, 30], nan_ok=True)
-    assert np.isnan(list(gaps(sweep[4:]).values())).all()
+    assert list(gaps(sweep, "test").values()) == pytest.approx([np.nan] * 4 + [10, 10, 30, 30], nan_ok=True)
+    assert np.isnan(list(gaps(sweep[4:], "test").values())).all()
     figure = next(block for block in joint(sweep).sections[0].blocks if getattr(block, "name", "") == "depth-gap")
     assert figure.data.rows == (("fa", "3", "10.0", "0.0"), ("fa", "6", "30.0", "0.0"))
     assert "fa is 30.0 points below backpropagation at 6 layers" in figure.alt
