@@ -1,7 +1,7 @@
 """Kill commands at random instants, some in the first second, some again while they go on; then let them end.
 
-What they leave must be bitwise what an undisturbed start leaves, with no file and no process more. 200 kills take about
-40 minutes on two cores: ``python -m bench kills``, or ``python -m bench kills 20`` for fewer.
+What they leave must be bitwise what an undisturbed start leaves, with no file and no process more:
+``python -m bench kills``, or ``python -m bench kills 20`` for fewer. The table is written into docs/robustness.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.evidence.commands import COMMANDS, Command, comparable, contents, environment, prepare
+from bench.evidence.page import fill, table
 
 KILLS = 200
 _AGAIN = 0.3
@@ -48,31 +49,54 @@ class _Case:
 def run(kills: int = KILLS) -> None:
     """Kill, compare and print; raise `SystemExit` if anything was left otherwise than it should be."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         folder = Path(name)
         prepare(folder)
-        references = {command.name: _reference(command, folder) for command in COMMANDS}
+        references = dict(
+            zip(
+                (each.name for each in COMMANDS), pool.map(lambda each: _reference(each, folder), COMMANDS), strict=True
+            )
+        )
         for each, reference in references.items():
             known = f"{len(reference.equal)} of {len(reference.files)} files can be compared bitwise"
             print(f"{each:<8} {reference.seconds:5.1f} s, {known}", flush=True)
-        cases = [_Case(COMMANDS[seed % len(COMMANDS)], seed) for seed in range(kills)]
+        # Some commands end before they are killed: more cases than kills are ready, and the last are not made.
+        cases = [_Case(COMMANDS[seed % len(COMMANDS)], seed) for seed in range(2 * kills)]
         done: list[_Case] = []
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            for case in pool.map(lambda case: _kill(case, references[case.command.name], folder), cases):
-                done.append(case)
-                if case.wrong:
-                    print(f"case {case.seed}, {case.command.name}, killed after {case.kills}: {'; '.join(case.wrong)}")
-                if sum(len(each.kills) for each in done) >= kills:
-                    break
-            pool.shutdown(cancel_futures=True)
-    count, wrong = sum(len(case.kills) for case in done), [case for case in done if case.wrong]
-    early = sum(seconds < 1 for case in done for seconds in case.kills)
-    print(
-        f"{count} kills, {early} of them in the first second: {len(wrong)} cases wrong; "
-        f"{time.monotonic() - began:.0f} s"
-    )
+        for case in pool.map(lambda case: _kill(case, references[case.command.name], folder), cases):
+            done.append(case)
+            if case.wrong:
+                print(
+                    f"case {case.seed}, {case.command.name}, killed after {case.kills}: {'; '.join(case.wrong)}",
+                    flush=True,
+                )
+            if sum(len(each.kills) for each in done) >= kills:
+                break
+        pool.shutdown(cancel_futures=True)
+    seconds, wrong = time.monotonic() - began, [case for case in done if case.wrong]
+    rows = [_row(each.name, done, references) for each in COMMANDS] + [_row("", done, references)]
+    heads = ("command", "kills", "in the first second", "a second time", "files compared", "cases wrong")
+    fill("robustness.md", "kills", f"{table(heads, rows)}\n\nThis took {seconds / 60:.0f} minutes.")
+    print(table(heads, rows), f"{seconds:.0f} s", sep="\n")
     if wrong:
         raise SystemExit(1)
+
+
+def _row(name: str, cases: list[_Case], references: dict[str, _Reference]) -> tuple[object, ...]:
+    """Return the row of a command, or that of all for ""."""
+    cases = [case for case in cases if name in ("", case.command.name)]
+    kills = [seconds for case in cases for seconds in case.kills]
+    compared = [
+        f"{len(reference.equal)} of {len(reference.files)}" for each, reference in references.items() if each == name
+    ]
+    return (
+        name or "**all**",
+        len(kills),
+        sum(seconds < 1 for seconds in kills),
+        sum(len(case.kills) > 1 for case in cases),
+        *(compared or [""]),
+        f"{sum(bool(case.wrong) for case in cases)}/{len(cases)}",
+    )
 
 
 def _reference(command: Command, folder: Path) -> _Reference:
