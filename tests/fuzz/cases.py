@@ -78,7 +78,10 @@ def make_sound(folder: Path) -> None:
     """Make the sound files that all cases begin from: two runs, a study, a sweep, a configuration."""
     import wtdiag
     from tests.reports import studied
+    from wtdiag.diagnostics.analysis.analyze import write_analysis
+    from wtdiag.diagnostics.findings.finding import write_findings
     from wtdiag.probes.records.files import write_json
+    from wtdiag.probes.records.schema import ANALYSIS, FINDINGS
 
     for name, rule in (("run", "ia"), ("other", "bp")):
         settings = wtdiag.Settings(
@@ -89,7 +92,9 @@ def make_sound(folder: Path) -> None:
             if name == "run" and training.progress.step == 5:
                 break
         run = wtdiag.open_run(folder / name)
-        wtdiag.report(run.path, wtdiag.analyze(run), formats=("html",))
+        analysis = wtdiag.analyze(run)
+        write_analysis(analysis, run.path / ANALYSIS)
+        write_findings(wtdiag.diagnose(run, analysis), run.path / FINDINGS)
     studied.put(studied.grid(rules=("bp", "ia"), seeds=2, depth=(2, 3)), folder / "study")
     studied.put(studied.sweep(rules=("bp", "ia"), trials=4), folder / "study" / "sweeps" / "one")
     studied.put(studied.transfer(rules=("bp", "ia"), seeds=1, top=1), folder / "study" / "transfers" / "deeper")
@@ -238,7 +243,7 @@ CALLS: dict[str, tuple[Callable, tuple[str, ...], int]] = {
     "model": (_model, RECORDED, 12),
     "analyze": (_analyze, RECORDED, 6),
     "analyze all": (_analyze_all, RECORDED, 2),
-    "diagnose": (_diagnose, ANALYSED, 20),
+    "diagnose": (_diagnose, ANALYSED, 8),
     "report": (_report, ANALYSED, 2),
     "report.pdf": (_pdf, ANALYSED, 1),
     "joint report": (_joint, ANALYSED, 1),
