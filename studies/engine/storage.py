@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def open_storage(url: str) -> RDBStorage:
             ) from None
     if sqlite:
         _serialise(storage.engine)
+        _explain(storage.engine, shown)
     return storage
 
 
@@ -102,3 +104,14 @@ def _serialise(engine: sqlalchemy.Engine) -> None:
     @sqlalchemy.event.listens_for(engine, "begin")
     def begun(connection: sqlalchemy.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _explain(engine: sqlalchemy.Engine, shown: str) -> None:
+    """Let an SQLite file that can no longer be written, for example because the disk is full, be an `InputError`."""
+    unwritable = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN
+
+    @sqlalchemy.event.listens_for(engine, "handle_error")
+    def failed(context: sqlalchemy.ExceptionContext) -> None:
+        error = context.original_exception
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in unwritable:
+            raise InputError(f"storage: {shown} cannot be written ({first_line(error)})") from error
