@@ -2,7 +2,8 @@
 
 ``theory``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well predictions
 and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same with the
-results of studies. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and look at what they leave.
+results of studies. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave into a
+table of docs/robustness.md.
 """
 
 from __future__ import annotations

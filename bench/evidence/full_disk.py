@@ -95,7 +95,7 @@ def _tries(command: Command, written: list[int], sizes: int) -> list[_Try]:
 
 def _limits(written: list[int], sizes: int) -> list[int]:
     """Return sizes below each of the files: half of it, and one byte less."""
-    every = sorted({0} | {size // 2 for size in written} | {size - 1 for size in written if size})
+    every = sorted({size // 2 for size in written} | {size - 1 for size in written if size})
     return every if len(every) <= sizes else [every[i * len(every) // sizes] for i in range(sizes)]
 
 

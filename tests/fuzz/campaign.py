@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.fuzz.cases import MEMORY, SECONDS, Outcome, make_sound, one, peak
 
-PATIENCE = 10 * SECONDS
+PATIENCE = 30 * SECONDS
 _ROUND = 200
 """Cases that a process makes before another takes its place, so that what one leaves in memory does not add up."""
 

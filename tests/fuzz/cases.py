@@ -243,7 +243,7 @@ CALLS: dict[str, tuple[Callable, tuple[str, ...], int]] = {
     "model": (_model, RECORDED, 12),
     "analyze": (_analyze, RECORDED, 6),
     "analyze all": (_analyze_all, RECORDED, 2),
-    "diagnose": (_diagnose, ANALYSED, 8),
+    "diagnose": (_diagnose, ANALYSED, 20),
     "report": (_report, ANALYSED, 2),
     "report.pdf": (_pdf, ANALYSED, 1),
     "joint report": (_joint, ANALYSED, 1),
@@ -348,7 +348,7 @@ def _limited():
     earlier = [signal.signal(each, hang) for each in signals]
     resource.setrlimit(resource.RLIMIT_DATA, (size + MEMORY, limits[1]))
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    signal.setitimer(signal.ITIMER_REAL, 6 * SECONDS)  # others may use the cores
+    signal.setitimer(signal.ITIMER_REAL, 15 * SECONDS)  # others may use the cores
     try:
         yield
     finally:
