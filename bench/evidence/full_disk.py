@@ -24,7 +24,7 @@ from bench.evidence.page import fill, table
 
 SIZES = 12
 """Sizes of the file system, from nothing to what the command needs."""
-_EXPLAINED = "cannot be written"
+_EXPLAINED = "cannot be written", "cannot be made"
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,9 @@ def _fill(case: _Try, folder: Path, name: str) -> _Try | None:
             wrong.append(f"exit code {process.returncode}")
         if "Traceback" in errors or "inline_container" in errors:
             wrong.append("a traceback")
-        if process.returncode == 2 and not (said[-1].startswith("wtdiag: ") and _EXPLAINED in said[-1]):
+        if process.returncode == 2 and not (
+            said[-1].startswith("wtdiag: ") and any(words in said[-1] for words in _EXPLAINED)
+        ):
             wrong.append("no explanation")
         after = contents(place)
         if lost := [name for name in before if after.get(name) != before[name] and not _replaced(name)]:
