@@ -199,7 +199,7 @@ def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> None:
         raise InputError(f"{field.name}: expected {_NAMES[kind]}, got {value!r}")
     least, most = field.metadata["least"], field.metadata["most"]
     if most is not None and value > most:
-        raise InputError(f"{field.name}: expected a number ≤ {most:g}, got {value!r:.60}")
+        raise InputError(f"{field.name}: expected a number ≤ {most}, got {value!r:.60}")
     if least is not None and not (value >= least and math.isfinite(value)):
         raise InputError(f"{field.name}: expected a number ≥ {least:g}, got {value!r:.60}")
     below = field.metadata["below"]

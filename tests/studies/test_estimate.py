@@ -107,7 +107,7 @@ def test_missing_data_are_told_of_and_stood_in_for(tmp_path):
     )
     assert estimate.problems == ()
     (sentence,) = estimate.missing
-    assert sentence.startswith(f"{folder}/cifar-10-batches-py: not there")
+    assert sentence.startswith(f"{folder}/cifar-10-batches-py: is missing")
     assert estimate.kinds[0].cost.steps == 10 * math.ceil(50_000 / 64)
     assert f"missing: {folder}" in printed(estimate).replace("\n", "")
 

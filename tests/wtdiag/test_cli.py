@@ -335,7 +335,7 @@ def test_resume_refuses_other_settings(run, tmp_path):
         (("train", "--batch-size", 1), "batch_size: expected a number ≥ 2, got 1"),
         (("train", "--optimizer", "sgdd"), "sgdd"),
         (("train", "--device", "tpu9"), "device: 'tpu9' cannot be used"),
-        (("train", "--config", "/nowhere.toml"), "cannot read /nowhere.toml"),
+        (("train", "--config", "/nowhere.toml"), "config: /nowhere.toml: cannot be read (No such file or directory)"),
         (("train", "--max-gb", 1e-6), "max_gb"),
         (("train", "--nonsense",), "--nonsense"),
         (("analyze", "/nowhere"), "/nowhere: is not a directory"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.errors import InputError, check_one_of, check_path
 from wtdiag.probes.records.config import DeclaredSettings, settings_with_role
 from wtdiag.probes.records.files import read_json, read_toml
 from wtdiag.trainers.config.schedules import coefficient_schedule
@@ -103,6 +103,7 @@ def read_config(path: Path, *, follow: bool = True) -> dict[str, Any]:
     InputError
         If the file is missing, has another ending, or cannot be parsed.
     """
+    check_path("config", path)
     try:
         if path.suffix == ".toml":
             return read_toml(path)[0]

@@ -58,7 +58,7 @@ class Recorder:
     Examples
     --------
     >>> import tempfile
-    from wtdiag.trainers.layers.convert import transport_free
+    >>> from wtdiag.trainers.layers.convert import transport_free
     >>> model = transport_free(nn.Sequential(nn.Linear(3, 2)), "kp")
     >>> with Recorder(model, Path(tempfile.mkdtemp(), "mine")) as recorder:
     ...     for step in range(3):

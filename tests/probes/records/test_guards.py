@@ -338,8 +338,7 @@ from wtdiag.probes.records.rundir import Hold
 held = Hold(Path(sys.argv[1]))
 child = os.fork()
 if not child:
-    time.sleep(60)
-print(child, flush=True)
+    print(os.getpid(), flush=True)  # it has let go by now
 time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as process:

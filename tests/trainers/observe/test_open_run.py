@@ -243,10 +243,17 @@ def test_settings_that_are_none(settings, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"width": 10**9}, {"width": 10**30}, {"seed": 10**30}])
-def test_a_network_out_of_reach(change, tmp_path):
-    settings = dataclasses.replace(SETTINGS, **change)
+def test_recorded_settings_out_of_bounds(change, tmp_path):
+    own_run(tmp_path / "run", torch.arange(10) % 3)
+    write_json(tmp_path / "run" / "config.json", {"network": NETWORK, "settings": SETTINGS.as_dict() | change})
     (name, value), = change.items()  # fmt: skip
-    with pytest.raises(InputError, match=rf"model: 'mlp' cannot be built with .*{name}={value}") as caught:
+    with pytest.raises(InputError, match=rf"config\.json: .*({name}: expected a number ≤ \d+, got {value}|digits)"):
+        open_run(tmp_path / "run").model(0)
+
+
+def test_a_network_out_of_reach(tmp_path):
+    settings = dataclasses.replace(SETTINGS, depth=3, width=2**20)
+    with pytest.raises(InputError, match=r"model: 'mlp' cannot be built with .*depth=3, width=1048576") as caught:
         build_network(settings, shape=(1, 8, 8), classes=10)
     assert "\n" not in str(caught.value)
     own_run(tmp_path / "run", torch.arange(10) % 3)
