@@ -43,7 +43,8 @@ def open_storage(url: str) -> RDBStorage:
             if attempts_left:
                 time.sleep(0.2)  # another process may be creating the tables at this moment
                 continue
-            raise InputError(f"storage: {shown} cannot be opened ({first_line(error.__cause__ or error)})") from None
+            verb = "written" if _refused_by_disk(getattr(error, "orig", None)) else "opened"
+            raise InputError(f"storage: {shown} cannot be {verb} ({first_line(error.__cause__ or error)})") from None
         except ImportError as error:
             raise InputError(
                 f"storage: {shown} needs a driver that is not installed ({first_line(error.__cause__ or error)})"
@@ -108,10 +109,15 @@ def _serialise(engine: sqlalchemy.Engine) -> None:
 
 def _explain(engine: sqlalchemy.Engine, shown: str) -> None:
     """Let an SQLite file that can no longer be written, for example because the disk is full, be an `InputError`."""
-    unwritable = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN
 
     @sqlalchemy.event.listens_for(engine, "handle_error")
     def failed(context: sqlalchemy.ExceptionContext) -> None:
         error = context.original_exception
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in unwritable:
+        if _refused_by_disk(error) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN:
             raise InputError(f"storage: {shown} cannot be written ({first_line(error)})") from error
+
+
+def _refused_by_disk(error: object) -> bool:
+    """Return whether SQLite could not write, as on a full disk."""
+    codes = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in codes

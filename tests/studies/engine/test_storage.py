@@ -22,3 +22,13 @@ def test_a_full_disk_is_explained_and_loses_nothing(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert optuna.load_study(storage=open_storage(sqlite_url(file)), study_name="fa").user_attrs["kept"] == "whole"
     study.set_user_attr("later", "goes on")
+
+
+def test_a_storage_that_a_full_disk_refuses_from_the_start_is_explained(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"^storage: \S*trials.db\S* cannot be written \([^\n]+\)$"):
+            open_storage(sqlite_url(tmp_path / "trials.db"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
