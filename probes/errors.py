@@ -27,6 +27,17 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
+def one_line(error: BaseException) -> str:
+    r"""Return an error's whole message on one line, or the name of its type if it has no message.
+
+    Examples
+    --------
+    >>> one_line(ValueError("shapes differ\n  at layer 3")), one_line(MemoryError())
+    ('shapes differ at layer 3', 'MemoryError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def check_one_of(argument: str, value: Any, choices: Collection[str]) -> None:
     """Require ``value`` to be one of ``choices``.
 

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, one_line
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def cluster(address: str) -> Iterator[Each[Any]]:
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise InputError(f"scheduler: {address!r} cannot be reached ({_line(error)})") from error
+        raise InputError(f"scheduler: {address!r} cannot be reached ({one_line(error)})") from error
 
     def each(function: Callable[[int], T], steps: Sequence[int]) -> Iterator[T]:
         # Dask's own pickle includes what a user's script defines.
@@ -65,7 +65,7 @@ def cluster(address: str) -> Iterator[Each[Any]]:
                 yield future.result()
             # A worker was killed, is unreachable or lacks wtdiag, or the scheduler has gone.
             except (distributed.scheduler.KilledWorker, asyncio.CancelledError, OSError, ImportError) as error:
-                raise InputError(f"scheduler: {address!r} lost step {step} ({_line(error)})") from error
+                raise InputError(f"scheduler: {address!r} lost step {step} ({one_line(error)})") from error
 
     with client:
         try:
@@ -96,7 +96,3 @@ def _check(address: str) -> None:
         whole = False
     if not whole:
         raise InputError(f"scheduler: {address!r} is not an address; expected tcp://HOST:PORT")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -150,6 +150,12 @@ class View:
                 steps.append(float(smooth.index[fine[-1] + 1]))
         return min(steps, default=math.nan)
 
+    @cached_property
+    def learned_the_task(self) -> bool:
+        """Whether the loss ended below half of where it began; true as well if it was not logged."""
+        loss = self.metric("loss").dropna()
+        return len(loss) < 10 or bool(np.median(loss.iloc[-5:]) < 0.5 * np.median(loss.iloc[:3]))
+
     def _array(self, name: str) -> Floats:
         shape = len(self.steps), len(self.layers)
         if name not in self._analysis:

@@ -8,9 +8,6 @@ bounds an effect by its cause. `diagnose` puts the most severe findings first.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-
-import numpy as np
 
 from wtdiag.diagnostics.analysis.view import View
 
@@ -18,18 +15,14 @@ SEVERITIES = ("high", "medium", "low", "none")
 """high: the run is broken or will be; medium: it costs accuracy; low: it is worth knowing; none: nothing is wrong."""
 
 
-@lru_cache(1)  # each layer of a run asks again
 def of_hampered_learning(view: View) -> str:
     """Return "high" for a fault that hampers learning if the network did not learn and did not break, else "medium".
 
-    It learned if the loss ended below half of where it began. It has the benefit of the doubt if the loss was not
-    logged and while the run goes on. A network that broke has a finding of its own.
+    It has the benefit of the doubt while the run goes on. A network that broke has a finding of its own.
     """
-    if view.config.get("status") == "running":
+    if view.config.get("status") == "running" or view.learned_the_task or not math.isnan(view.collapse):
         return "medium"
-    loss = view.metric("loss").dropna()
-    learned = len(loss) < 10 or bool(np.median(loss.iloc[-5:]) < 0.5 * np.median(loss.iloc[:3]))
-    return "medium" if learned or not math.isnan(view.collapse) else "high"
+    return "high"
 
 
 def no_more_than(severity: str, cause: str) -> str:

@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, one_line
 
 _ASIDE = re.compile(r"\..+\.((?P<place>[0-9a-f]{8})-(?P<process>\d+)-)?[0-9a-f]{8}\.tmp")
 _GIVEN_UP = 86400.0
@@ -128,9 +128,8 @@ def parse_json(text: str | bytes) -> Any:
     ValueError: objects and lists are more than 64 deep
     """
     content = _bounded(json.loads, text)
-    # Only an escape can give half a character.
-    escaped = "\\ud" if isinstance(text, str) else b"\\ud"
-    return _whole_characters(content) if escaped in text.lower() else content  # type: ignore[operator]
+    escaped = "\\u" in text if isinstance(text, str) else b"\\u" in text  # nothing else gives half a character
+    return _whole_characters(content) if escaped else content
 
 
 def _whole_characters(value: Any) -> Any:
@@ -342,7 +341,7 @@ def write_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(aside, path)
         _flush(path.parent)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        reason = os.strerror(error.errno) if error.errno else one_line(error)
         raise InputError(f"{path}: cannot be written ({reason})") from error
     finally:
         with suppress(OSError):

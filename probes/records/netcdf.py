@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from xarray.backends import H5NetCDFStore
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, one_line
 from wtdiag.probes.records.files import Stream, open_regular, write_aside
 
 Array = NDArray[Any]
@@ -268,8 +268,7 @@ def read_dataset(path: str | os.PathLike[str], kind: str) -> xr.Dataset:
             _check_dataset(file)
         return xr.load_dataset(path, engine="h5netcdf", decode_times=False)
     except Exception as error:  # whatever HDF5, h5netcdf and xarray raise for a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: is not {kind} ({reason:.300})") from error
+        raise InputError(f"{path}: is not {kind} ({one_line(error):.300})") from error
 
 
 class _Budget:

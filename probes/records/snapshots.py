@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import h5py
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, one_line
 from wtdiag.probes.records.arrays import LayerArrays, Snapshot
 from wtdiag.probes.records.files import write_through
 from wtdiag.probes.records.netcdf import Array, Attribute, File, Group, create, plain, read_attrs, read_variable
@@ -202,8 +202,7 @@ def _reading(path: str | os.PathLike[str], part: str = "", kind: str = "snapshot
     try:
         yield
     except Exception as error:  # whatever HDF5, h5py and numpy raise for a damaged file
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: is not a whole wtdiag {kind} ({part}{reason:.300})") from error
+        raise InputError(f"{path}: is not a whole wtdiag {kind} ({part}{one_line(error):.300})") from error
 
 
 def _encode(name: str) -> str:

@@ -19,6 +19,8 @@ from wtdiag.probes.errors import InputError, first_line
 
 _PATIENCE = 60.0
 """Seconds that a process waits for others to release an SQLite file."""
+_REFUSED = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY
+"""Result codes of SQLite when the disk refuses a write."""
 _SYNCHRONOUS = "NORMAL"
 """How often SQLite flushes: a killed process loses nothing, a power cut may on a file system without a journal."""
 
@@ -43,7 +45,7 @@ def open_storage(url: str) -> RDBStorage:
             if attempts_left:
                 time.sleep(0.2)  # another process may be creating the tables at this moment
                 continue
-            verb = "written" if _refused_by_disk(getattr(error, "orig", None)) else "opened"
+            verb = "written" if _code(getattr(error, "orig", None)) in _REFUSED else "opened"
             raise InputError(f"storage: {shown} cannot be {verb} ({first_line(error.__cause__ or error)})") from None
         except ImportError as error:
             raise InputError(
@@ -113,11 +115,12 @@ def _explain(engine: sqlalchemy.Engine, shown: str) -> None:
     @sqlalchemy.event.listens_for(engine, "handle_error")
     def failed(context: sqlalchemy.ExceptionContext) -> None:
         error = context.original_exception
-        if _refused_by_disk(error) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        if _code(error) in (*_REFUSED, sqlite3.SQLITE_CANTOPEN):
             raise InputError(f"storage: {shown} cannot be written ({first_line(error)})") from error
 
 
-def _refused_by_disk(error: object) -> bool:
-    """Return whether SQLite could not write, as on a full disk."""
-    codes = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in codes
+def _code(error: object) -> int:
+    """Return the primary result code of an SQLite error, or 0 for any other."""
+    return (
+        error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode") else 0
+    )

@@ -42,6 +42,11 @@ class Settings(DeclaredSettings):
         self._check_that_all_is_used()
         self.rule_at(0.0, 0.0)
 
+    @property
+    def has_scheduled_coefficients(self) -> bool:
+        """Whether a coefficient of the rule changes over time, so that the rule has to be built anew at each step."""
+        return any(isinstance(value, str) and ":" in value for value in self.coefficients.values())
+
     def rule_at(self, progress: float, epoch: float) -> Rule:
         """Return the rule with its coefficients at ``progress``, from 0 to 1, and ``epoch``, counted from 0."""
         values = {name: coefficient_schedule(name, value)(progress, epoch) for name, value in self.coefficients.items()}

@@ -19,8 +19,8 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import check_integrity, extract_archive
 
-from wtdiag.probes.errors import InputError
-from wtdiag.trainers.data.checks import one_line, reading, require
+from wtdiag.probes.errors import InputError, one_line
+from wtdiag.trainers.data.checks import reading, require
 from wtdiag.trainers.data.splits import Data, array_data
 
 __all__ = ["read_archive"]

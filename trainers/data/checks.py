@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, one_line
 
-__all__ = ["one_line", "reading", "require"]
+__all__ = ["reading", "require"]
 
 
 def require(condition: bool, path: Path, expected: str) -> None:
@@ -26,8 +26,3 @@ def reading(path: str | Path, expected: str) -> Iterator[None]:
         raise
     except Exception as error:  # damaged files raise anything from AssertionError to zipfile.BadZipFile
         raise InputError(f"{path}: cannot be read; expected {expected} ({one_line(error)})") from error
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of ``error`` on one line, or its type if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__

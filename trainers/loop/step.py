@@ -55,7 +55,7 @@ class Stepper:
 
     def __init__(self, model: nn.Module, learner: Learner, settings: Settings, device: torch.device) -> None:
         self._model, self._learner, self._settings, self._device = model, learner, settings, device
-        self._scheduled = any(isinstance(value, str) and ":" in value for value in settings.coefficients.values())
+        self._scheduled = settings.has_scheduled_coefficients  # asked once: the answer is needed at each step
 
     def place(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch moved to the device, in the precision of the weights."""

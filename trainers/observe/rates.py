@@ -52,8 +52,7 @@ class Rates:
     def rule(self, step: int) -> Rule | None:
         """Return the rule with its coefficients at this step; None if they never change or no epoch is known."""
         settings = self._settings
-        scheduled = any(isinstance(value, str) and ":" in value for value in settings.coefficients.values())
-        if not (scheduled and self._epoch):
+        if not (settings.has_scheduled_coefficients and self._epoch):
             return None
         return settings.rule_at(step / max(1, round(settings.epochs * self._epoch)), step / self._epoch)
 
