@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.chance import chance_band
 from wtdiag.diagnostics.analysis.layout import carrying, flag
 from wtdiag.diagnostics.analysis.reading import known, measure_of
 from wtdiag.probes.errors import check_one_of
@@ -69,10 +70,9 @@ class View:
         """Return whether a measure has a value anywhere."""
         return not bool(np.isnan(self[name]).all())
 
-    def band(self, name: str, deviations: float) -> tuple[Floats, Floats]:
+    def band(self, name: str) -> tuple[Floats, Floats]:
         """Return the lower and upper end of a measure's chance band."""
-        mean, sd = self[f"{name}_null"], self[f"{name}_null_sd"]
-        return mean - deviations * sd, mean + deviations * sd
+        return chance_band(self[f"{name}_null"], self[f"{name}_null_sd"])
 
     def metric(self, name: str) -> pd.Series[float]:
         """Return the numbers of a column of the metrics by step, in their order; empty if it was not logged."""

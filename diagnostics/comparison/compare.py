@@ -12,11 +12,11 @@ import pandas as pd
 from wtdiag.diagnostics.comparison import intervals
 from wtdiag.diagnostics.comparison.outcome import angles
 from wtdiag.diagnostics.comparison.pairing import ComparedRun, condition_names, key, method_names, pair
+from wtdiag.probes.records.evaluations import SETS, classes_of, evaluated_on, evaluations
 from wtdiag.probes.records.schema import ANALYSIS, METRICS, Run
 
 UNITS = {
-    "test_accuracy": "1",
-    "test_loss": "1",
+    **{f"{on}_{name}": "1" for on in SETS for name in ("accuracy", "loss")},
     "weight_angle": "degree",
     "error_angle": "degree",
     "depth_gap": "1",
@@ -47,10 +47,11 @@ def compare(runs: Iterable[Run], reference: str | None = None) -> pd.DataFrame:
     The rules' coefficients, the optimisers of their feedback, and the machines of the runs may differ.
 
     - ``test_accuracy``, ``test_loss``: values of the last evaluation, not of the best. A run that diverged answers at
-      chance: accuracy 1 / classes, loss log(classes). Leaving it out would flatter its rule.
+      chance: accuracy 1 / classes, loss log(classes). Leaving it out would flatter its rule. Runs that held out a part
+      of their training examples have ``validation_accuracy`` and ``validation_loss`` instead.
     - ``weight_angle``: mean over the layers that carry error; ``error_angle``: that of the first layer. Both are those
       of the last snapshot that has them, if the run is analysed.
-    - ``depth_gap``: test accuracy at the greatest depth minus that at the least, if paired runs differ in depth.
+    - ``depth_gap``: accuracy at the greatest depth minus that at the least, if paired runs differ in depth.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def compare(runs: Iterable[Run], reference: str | None = None) -> pd.DataFrame:
     for entry, other in paired.pairs:
         head = conditions[key(entry.conditions)], names[entry.method], names[other.method]
         for measure in values[entry.name]:
-            pair_values = values[entry.name][measure], values[other.name][measure]
+            pair_values = values[entry.name][measure], values[other.name].get(measure, math.nan)
             cases.append(_PairedMeasure(*head, measure, *pair_values, entry.diverged or other.diverged))
     cases += _over_depth(paired.pairs, values, names)
     rows: dict[tuple[str, ...], list[_PairedMeasure]] = {}
@@ -98,23 +99,23 @@ def compare(runs: Iterable[Run], reference: str | None = None) -> pd.DataFrame:
             rows.setdefault(case[:4], []).append(case)
     table = pd.DataFrame([_row(some) for some in rows.values()], columns=list(COLUMNS))
     empty = [name for name, measured in values.items() if not any(map(math.isfinite, measured.values()))]
-    table.attrs["unpaired"] = paired.unpaired | dict.fromkeys(empty, "has neither a test accuracy nor an analysis")
+    table.attrs["unpaired"] = paired.unpaired | dict.fromkeys(empty, "has neither an accuracy nor an analysis")
     return table
 
 
 def _measured(entry: ComparedRun) -> dict[str, float]:
     """Return the measures of a run that are compared, NaN for those that it lacks."""
     run = entry.run
-    values = dict.fromkeys(("test_accuracy", "test_loss", "weight_angle", "error_angle"), math.nan)
-    network = run.config.get("network")
-    classes = network.get("classes") if isinstance(network, dict) else None
+    metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
+    on = evaluated_on(metrics, run.config)
+    values = dict.fromkeys((f"{on}_accuracy", f"{on}_loss", "weight_angle", "error_angle"), math.nan)
     if entry.diverged:
-        if isinstance(classes, int) and classes > 0:
-            values |= {"test_accuracy": 1 / classes, "test_loss": math.log(classes)}
-    elif (run.path / METRICS).exists():
-        for name in ("test_accuracy", "test_loss"):
-            if name in run.metrics and len(logged := pd.to_numeric(run.metrics[name], errors="coerce").dropna()):
-                values[name] = float(logged.iloc[-1])
+        if classes := classes_of(run.config):
+            values |= {f"{on}_accuracy": 1 / classes, f"{on}_loss": math.log(classes)}
+    else:
+        for name in ("accuracy", "loss"):
+            if len(logged := evaluations(metrics, run.config, name)):
+                values[f"{on}_{name}"] = float(logged.iloc[-1])
     if (run.path / ANALYSIS).exists():
         values |= angles(run.path)
     return values
@@ -141,7 +142,7 @@ def _over_depth(
             shallow = by_depth.get((least, seed))
             if least < most == depth and shallow is not None:
                 gap, reference_gap = (
-                    values[after.name]["test_accuracy"] - values[before.name]["test_accuracy"]
+                    _accuracy(values[after.name]) - _accuracy(values[before.name])
                     for after, before in zip(deep, shallow, strict=True)
                 )
                 diverged = any(entry.diverged for entry in (*deep, *shallow))
@@ -149,6 +150,10 @@ def _over_depth(
                     _PairedMeasure(label, names[method], names[reference], "depth_gap", gap, reference_gap, diverged)
                 )
     return cases
+
+
+def _accuracy(values: Mapping[str, float]) -> float:
+    return next((values[name] for on in SETS if (name := f"{on}_accuracy") in values), math.nan)
 
 
 def _but_depth(entry: ComparedRun) -> dict[str, Any]:

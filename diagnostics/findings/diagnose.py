@@ -115,7 +115,7 @@ def _rank(
         SEVERITIES.index(severity),
         bool(causes) or sighting.first > broken,
         finding.first_step,
-        -finding.confidence,
+        -_or_even(finding.confidence),
         -_beyond(finding),
     )
     return key, finding
@@ -129,6 +129,11 @@ def _beyond(finding: Finding) -> float:
         return math.inf
     distance = _log(value) - _log(threshold)
     return distance if number.relation == ">" else -distance
+
+
+def _or_even(confidence: float) -> float:
+    """Return a confidence, 0.5 where none was measured, so that findings can be ranked."""
+    return 0.5 if math.isnan(confidence) else confidence
 
 
 def _log(value: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.files import read_json, write_json
 from wtdiag.probes.records.rows import from_row, to_row
 
-_FORMAT = 1
+_FORMAT = 2
+_PRIOR = 0.5  # findings of format 1 have it as the confidence of a kind that was never measured
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Finding:
     severity : str
         One of `SEVERITIES`.
     confidence : float
-        How likely it is to be right, from 0 to 1, judged by runs whose fault was known; see
-        `diagnostics.findings.thresholds.confidence`.
+        How likely it is to be right, from 0 to 1, judged by runs whose fault was known, NaN if that was not measured;
+        see `diagnostics.findings.thresholds.confidence`.
     summary : str
         The finding as a sentence with its numbers.
     evidence : tuple of Evidence
@@ -104,9 +107,14 @@ def read_findings(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
     """
     content = read_json(Path(path))
     match content:
-        case {"format": 1, "findings": [*rows]}:
-            return tuple(_finding(row, f"{path}: finding {number}") for number, row in enumerate(rows, start=1))
+        case {"format": 1 | 2 as version, "findings": [*rows]}:
+            found = tuple(_finding(row, f"{path}: finding {number}") for number, row in enumerate(rows, start=1))
+            return tuple(map(_without_prior, found)) if version == 1 else found
     raise InputError(f"{path}: expected findings of format {_FORMAT}; `wtdiag analyze` writes them")
+
+
+def _without_prior(finding: Finding) -> Finding:
+    return dataclasses.replace(finding, confidence=math.nan) if finding.confidence == _PRIOR else finding
 
 
 def _finding(row: Any, source: str) -> Finding:

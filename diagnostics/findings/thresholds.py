@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from wtdiag.diagnostics.analysis.chance import DEVIATIONS
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -85,7 +87,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "ceiling_margin": Threshold("angle-at-ceiling", 5.0, "degree", "tolerance around the predicted angle"),
     "settled": Threshold("noisy-feedback", 5.0, "1", "relaxation times since the start, after which B should rest"),
     "noise_angle": Threshold("noisy-feedback", 30.0, "degree", "angle that noise adds to B at rest"),
-    "chance_deviations": Threshold("not-aligning", 3.0, "1", "standard deviations from the mean that chance gives"),
+    "chance_deviations": Threshold("not-aligning", DEVIATIONS, "1", "standard deviations from the mean by chance"),
     "inherited_angle": Threshold("inherited-error", 60.0, "degree", "angle of the error sent on off exact backprop"),
     "inherited_margin": Threshold("inherited-error", 5.0, "degree", "excess of the inherited angle over the local one"),
     "flipped_angle": Threshold("sign-flip", 5.0, "degree", "excess of the weight angle over 90°"),
@@ -117,15 +119,15 @@ RECORDS: dict[str, Record] = {
 def confidence(kind: str) -> float:
     """Return how likely a finding of a kind is right: (right + 1) / (named + 2), Laplace's rule of succession.
 
-    It is 0.5 if the kind has not been measured, and near 1 only if it was right in many runs.
+    It is NaN if the kind has not been measured, and near 1 only if it was right in many runs.
 
     Examples
     --------
-    >>> confidence("inherited-error")
-    0.5
+    >>> confidence("nobody's")
+    nan
     """
-    record = RECORDS.get(kind, Record(0, 0, 0, 0))
-    return (record.right + 1) / (record.named + 2)
+    record = RECORDS.get(kind)
+    return (record.right + 1) / (record.named + 2) if record else math.nan
 
 
 def limit(name: str) -> float:

@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Normalize
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.chance import DEVIATIONS, chance_band
 from wtdiag.diagnostics.analysis.reading import about, meaningful
 from wtdiag.reports.figures.axes import (
     Event,
@@ -52,7 +53,7 @@ def layer_curves(
     log : bool
         Draw a logarithmic axis if the values span a factor of 30; values of 0 or less are then left out.
     chance : bool
-        Draw a band of two standard deviations around the null expectation, widened to cover all layers.
+        Draw the band of values that chance explains (`chance_band`), widened to cover all layers.
     predicted : str, optional
         A variable that holds where theory predicts that each curve comes to rest, drawn dashed.
     limit : float, optional
@@ -170,11 +171,11 @@ def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray
     if f"{measure}_null" not in analysis or f"{measure}_null_sd" not in analysis:
         return None
     null = analysis[f"{measure}_null"].broadcast_like(analysis[measure])
-    reach = 2 * analysis[f"{measure}_null_sd"].broadcast_like(analysis[measure])
+    sd = analysis[f"{measure}_null_sd"].broadcast_like(analysis[measure])
     shown = meaningful(analysis, measure)
     if shown.any():  # the band of feedback that carries no error would hide what the other layers have learned
-        null, reach = null.isel(layer=shown), reach.isel(layer=shown)
-    low, high = null - reach, null + reach
+        null, sd = null.isel(layer=shown), sd.isel(layer=shown)
+    low, high = chance_band(null, sd)
     known = about(analysis[measure])
     if known.scale == "log" and known.neutral is not None and known.bounds[0] >= 0:
         low = low.clip(min=1e-3)  # a ratio, drawn on a logarithmic axis
@@ -201,9 +202,9 @@ def _chance(axes: Axes, steps: NDArray[Any], low: NDArray[Any], high: NDArray[An
     if not len(known):
         return
     if len(known) > 1:
-        axes.fill_between(steps, low, high, color=BAND, lw=0, zorder=0.5, label="chance ± 2 sd")
+        axes.fill_between(steps, low, high, color=BAND, lw=0, zorder=0.5, label=f"chance ± {DEVIATIONS} sd")
     else:
-        axes.axhspan(low[known[0]], high[known[0]], color=BAND, lw=0, zorder=0.5, label="chance ± 2 sd")
+        axes.axhspan(low[known[0]], high[known[0]], color=BAND, lw=0, zorder=0.5, label=f"chance ± {DEVIATIONS} sd")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), borderaxespad=0, handlelength=1.2)
 
 

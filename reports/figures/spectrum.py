@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.chance import chance_band
 from wtdiag.diagnostics.analysis.layout import last_measured
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.reports.figures.axes import canvas, layer_name, log_axis, need, spread
@@ -26,8 +27,8 @@ def spectrum(
 ) -> Axes:
     """Draw the singular values of one layer's forward and feedback weights through training.
 
-    The last of the steps is a solid line over a band of the values by chance (the null expectation ± two standard
-    deviations), if the analysis holds them; the steps before are dotted, and fainter the earlier they are.
+    The last of the steps is a solid line over the band of values that chance explains
+    (`chance_band`), if the analysis holds it; the steps before are dotted, and fainter the earlier they are.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def spectrum(
                 if null in shown and f"{null}_sd" in shown:
                     at = every.index(step)
                     mean, sd = (_at(shown[each], at)[: len(row)] for each in (null, f"{null}_sd"))
-                    axes.fill_between(modes, mean - 2 * sd, mean + 2 * sd, color=color, alpha=0.2, lw=0)
+                    axes.fill_between(modes, *chance_band(mean, sd), color=color, alpha=0.2, lw=0)
         axes.legend(loc="upper right", handlelength=1.2, borderaxespad=0)
         axes.set_title(layer_name(analysis, index, 26), parse_math=False)
         axes.set_xlabel("mode")

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.chance import chance_band
 from wtdiag.diagnostics.analysis.layout import carrying, last_measured
 from wtdiag.reports.run.sources import Source
 
@@ -35,7 +36,7 @@ class Facts:
     chance, chance_sd : float
         Mean null expectation of these angles, and the largest of their standard deviations.
     aligned, measured : int
-        Layers whose angle lies more than two standard deviations below chance; layers with an angle.
+        Layers whose angle lies below what chance explains (`chance_band`); layers with an angle.
     norm_ratio : float
         Geometric mean over the layers that carry error.
     first_layer, error_angle : str, float
@@ -103,7 +104,7 @@ def facts(source: Source) -> Facts:
         weight_angle_median=float(np.median(angle[measured])) if measured.any() else NAN,
         chance=_mean(chance[measured]),
         chance_sd=float(chance_sd[measured].max()) if measured.any() else NAN,
-        aligned=int(np.sum(angle[measured] < chance[measured] - 2 * chance_sd[measured])),
+        aligned=int(np.sum(angle[measured] < chance_band(chance, chance_sd)[0][measured])),
         measured=int(measured.sum()),
         norm_ratio=float(np.exp(np.mean(np.log(ratio)))) if len(ratio) else NAN,
         first_layer=str(analysis.layer.values[0]),

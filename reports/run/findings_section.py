@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import xarray as xr
 
 from wtdiag.diagnostics.findings.finding import Evidence, Finding
@@ -92,6 +93,8 @@ def _number(evidence: Evidence, analysis: xr.Dataset) -> str:
 def _confidence(finding: Finding) -> str:
     if finding.severity == "none":
         return ""
+    if not np.isfinite(finding.confidence):
+        return "not measured: no test run with a known fault has called for a finding of this kind"
     share = fixed(100 * finding.confidence, 0, "\N{NO-BREAK SPACE}%")
     return f"{share} of such findings were right in test runs whose fault was known"
 

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure as Panel
 
+from wtdiag.diagnostics.analysis.chance import IN_WORDS
 from wtdiag.diagnostics.analysis.costs import COSTS
 from wtdiag.diagnostics.analysis.layout import carrying, last_measured
 from wtdiag.diagnostics.analysis.reading import about, predictions
@@ -96,8 +97,8 @@ def layers(source: Source, run: Facts) -> Section | None:
     dashed = " Dashed lines show where theory predicts that the feedback comes to rest." if predicted else ""
     caption = (
         f"Alignment of {source.name} over training, one curve per layer, coloured from the first layer (top of "
-        "the key) to the last. The grey band is what chance gives: the null expectation ± two standard "
-        f"deviations, widened to cover all layers.{dashed}{hidden}{events_said(source)} {UNUSED} The curves of "
+        f"the key) to the last. The grey band is what chance gives: the null expectation ± {IN_WORDS}, "
+        f"widened to cover all layers.{dashed}{hidden}{events_said(source)} {UNUSED} The curves of "
         "these layers are dotted for measures of the feedback."
     )
     panels = [
@@ -187,7 +188,7 @@ def _singular_values(analysis: xr.Dataset) -> Figure:
         panels=tuple(sized.spectrum(analysis, layer, steps=steps) for layer in chosen),
         caption=f"Singular values of {which}, in descending order: forward weights W are dark, feedback weights "
         f"B orange; the lines are solid at step {int(analysis.step[last])}{dotted}. The shaded bands are what Gaussian "
-        "matrices of the same shape and norm give (± two standard deviations). Values below 1e-4 of the "
+        f"matrices of the same shape and norm give (± {IN_WORDS}). Values below 1e-4 of the "
         "panel's largest are not drawn.",
         alt=sentence("; ".join(f"{layer} {matrix}: largest {largest}" for layer, matrix, largest, *_ in data.rows)),
         data=data,

@@ -17,6 +17,7 @@ from wtdiag.diagnostics.analysis.analyze import read_analysis
 from wtdiag.diagnostics.findings.finding import Finding, read_findings
 from wtdiag.diagnostics.findings.instability import stability
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records import evaluations
 from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, METRICS, open_run
 from wtdiag.reports.figures.axes import Event
 from wtdiag.reports.figures.style import printable
@@ -77,8 +78,7 @@ class Source:
     @property
     def tested_on(self) -> str:
         """What the network was evaluated on: the "test" set, or the "validation" set, held out of the training set."""
-        logged = [of for of in ("test", "validation") if {f"{of}_accuracy", f"{of}_loss"} & set(self.metrics)]
-        return logged[0] if logged else "test"
+        return evaluations.evaluated_on(self.metrics, self.config)
 
     def evaluation(self, name: str) -> pd.Series:
         """Return "accuracy" or "loss" of the evaluations, as `metric` does."""
@@ -86,10 +86,7 @@ class Source:
 
     def metric(self, name: str) -> pd.Series:
         """Return the finite values of a metric by step; empty if it was not logged."""
-        if name not in self.metrics or "step" not in self.metrics:
-            return pd.Series(dtype=float)
-        series = self.metrics.set_index("step")[name].astype(float)
-        return series[np.isfinite(series) & np.isfinite(series.index)]
+        return evaluations.column(self.metrics, name)
 
 
 def load(path: str | os.PathLike[str], name: str | None = None, analysed: Path | None = None) -> Source:

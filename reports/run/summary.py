@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.chance import DEVIATIONS, IN_WORDS
 from wtdiag.diagnostics.analysis.layout import last_measured
 from wtdiag.diagnostics.analysis.reading import meaningful
 from wtdiag.reports.document.content import Number, Numbers
@@ -128,8 +129,8 @@ def _weights(run: Facts) -> str:
     )
     if np.isfinite(run.chance_sd):
         text += (
-            f" By chance it would be {degrees(run.chance)} ± {degrees(2 * run.chance_sd)} (two standard "
-            f"deviations in the smallest layer); {run.aligned} of {run.measured} layers lie below their own band."
+            f" By chance it would be {degrees(run.chance)} ± {degrees(DEVIATIONS * run.chance_sd)} ({IN_WORDS} "
+            f"in the smallest layer); {run.aligned} of {run.measured} layers lie below their own band."
         )
     if np.isfinite(run.norm_ratio):
         ratio = number(run.norm_ratio)

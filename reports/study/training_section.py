@@ -15,6 +15,7 @@ from wtdiag.diagnostics.analysis.analyze import read_analysis
 from wtdiag.diagnostics.analysis.layout import carrying
 from wtdiag.diagnostics.analysis.reading import meaningful
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.evaluations import evaluated_on, evaluations
 from wtdiag.probes.records.schema import ANALYSIS, METRICS, open_run
 from wtdiag.reports.document.content import Block, Figure, Section, Table, Text
 from wtdiag.reports.figures import sized
@@ -31,9 +32,10 @@ _ANGLES = {"weight_angle": "weight angle", "error_angle": "error angle"}
 
 @dataclass(frozen=True)
 class _Trained:
-    """Accuracy and analysis that a cell recorded over training."""
+    """Accuracy, the set that it was measured on, and analysis that a cell recorded over training."""
 
     accuracy: pd.Series
+    tested_on: str
     analysis: xr.Dataset | None
 
     def angle(self, measure: str, layer: str) -> pd.Series:
@@ -92,20 +94,17 @@ def _read(folder: Path, grid: xr.Dataset, methods: Methods, errors: list[str]) -
 def _trained(path: Path) -> _Trained:
     run = open_run(path)
     metrics = run.metrics if (path / METRICS).exists() else pd.DataFrame()
-    accuracy = pd.Series(dtype=float)
-    if {"step", "test_accuracy"} <= set(metrics):
-        numbers = metrics[["step", "test_accuracy"]].apply(pd.to_numeric, errors="coerce").dropna()
-        accuracy = 100 * numbers.drop_duplicates("step", keep="last").set_index("step")["test_accuracy"]
     analysis = read_analysis(path / ANALYSIS) if (path / ANALYSIS).exists() else None
     if analysis is not None:
         analysis = analysis.assign_coords(layer=[printable(str(each)) for each in analysis["layer"].values])
-    return _Trained(accuracy, analysis)
+    return _Trained(100 * evaluations(metrics, run.config, "accuracy"), evaluated_on(metrics, run.config), analysis)
 
 
 def _drawn(cells: Mapping[str, list[_Trained]], place: str, methods: Methods) -> Figure | None:
     """Draw accuracy and angles over training at one combination of levels: of every layer, in small networks."""
     layers = _layers(cells)
-    series: dict[str, Callable[[_Trained], pd.Series]] = {"Test accuracy (%)": lambda cell: cell.accuracy}
+    on = "/".join(dict.fromkeys(cell.tested_on for runs in cells.values() for cell in runs)) or "test"
+    series: dict[str, Callable[[_Trained], pd.Series]] = {f"{capital(on)} accuracy (%)": lambda cell: cell.accuracy}
     if layers:
         series |= {
             f"{capital(said)} {short(layer, 10)} (°)": _of(measure, layer)
@@ -150,7 +149,7 @@ def _drawn(cells: Mapping[str, list[_Trained]], place: str, methods: Methods) ->
             labels=2,
         ),
         name=f"training{slug(place)}",
-        measures=("test_accuracy", *_ANGLES),
+        measures=(f"{on}_accuracy", *_ANGLES),
         subjects=methods.subjects,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from wtdiag.diagnostics.analysis.chance import IN_WORDS
 from wtdiag.diagnostics.analysis.view import Floats, View
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch
@@ -15,25 +16,32 @@ from wtdiag.diagnostics.findings.thresholds import limit
 
 @kind(
     "not-aligning",
-    meaning="B is no closer to W than unrelated weights would be by chance, so the errors that it sends down point in "
-    "no particular direction.",
+    meaning="B is no closer to W than unrelated weights would be by chance, so what this layer does to the errors that "
+    "pass it has nothing to do with what backprop would do to them.",
     advice="Fixed random feedback aligns from the top down and may need more --epochs or a smaller --depth; sign "
     "symmetry (--rule usf) needs no alignment. For learned feedback, raise --feedback-lr, let it align before training "
     "(--delay 1), or use batch norm (--batch-norm).",
-    equation="∠(W, B) within three standard deviations of 90° ± 57.3° / √n",
+    equation=f"∠(W, B) within {IN_WORDS} of 90°, each 57.3° / √n",
     reference="Refinetti et al. 2021, ICML, arXiv:2011.12428",
     needs=("weight_angle",),
     effects_below=("inherited-error", "not-aligning"),
 )
 def not_aligning(view: View) -> Iterator[Sighting]:
-    """Find an angle that never left its chance band in a run of at least three snapshots."""
-    angle = view["weight_angle"]
-    low, high = view.band("weight_angle", limit("chance_deviations"))
+    """Find an angle that never left its chance band in a run of at least three snapshots.
+
+    B may be aligned in the few directions that errors take and nowhere else, which the angle of all its entries hides:
+    the error that the layer sends then lies below its own chance band, and nothing is found.
+    """
+    angle, local = view["weight_angle"], view["error_angle_local"]
+    low, high = view.band("weight_angle")
+    useful = local < view.band("error_angle_local")[0]
     for layer in view.carrying:
         known = np.flatnonzero(np.isfinite(angle[:, layer]))
         if len(known) < 3 or not ((angle >= low) & (angle <= high))[known, layer].all():
             continue
         last = int(known[-1])
+        if useful[last, layer]:
+            continue
         yield Sighting(
             layer,
             int(known[0]),
@@ -58,7 +66,7 @@ def not_aligning(view: View) -> Iterator[Sighting]:
 )
 def sign_flip(view: View) -> Iterator[Sighting]:
     """Find an angle that exceeds 90° at the end by more than chance."""
-    by_chance = view.band("weight_angle", limit("chance_deviations"))[1]
+    by_chance = view.band("weight_angle")[1]
     flipped = view["weight_angle"] > np.fmax(by_chance, 90 + limit("flipped_angle"))
     for layer in view.carrying:
         seen = last_stretch(flipped[:, layer], np.isfinite(view["weight_angle"][:, layer]))

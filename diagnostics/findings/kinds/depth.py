@@ -35,7 +35,7 @@ def inherited_error(view: View) -> Iterator[Sighting]:
         return
     last = int(steps[-1])
     layers = np.flatnonzero(known[last])
-    aligned = ~(local >= view.band("error_angle_local", limit("chance_deviations"))[0])[last, layers]
+    aligned = ~(local >= view.band("error_angle_local")[0])[last, layers]
     dominated = inherited[last, layers] > local[last, layers] + limit("inherited_margin")
     count = len(layers) if dominated.all() else int(np.argmin(dominated))
     if not count or not aligned.any() or total[last, layers[0]] < limit("inherited_angle"):

@@ -51,6 +51,27 @@ def unpaired(table):
     return {run.rsplit("/", 1)[1]: reason for run, reason in table.attrs["unpaired"].items()}
 
 
+def validated(run):
+    """Return the run as one that held out a part of its training set."""
+    path = run.path / "metrics.jsonl"
+    path.write_text(path.read_text().replace("test_", "validation_"))
+    return open_run(run.path)
+
+
+def test_held_out_examples_are_compared_where_there_is_no_test(make):
+    runs = [
+        validated(make(*run, seed=1, depth=depth, holdout=0.2)) for depth in (4, 8) for run in (("fa", 0.8), ("bp",))
+    ]
+    runs.append(validated(make("kp", seed=1, depth=8, holdout=0.2, status="diverged")))
+    table = compare(runs)
+    assert not table.measure.str.startswith("test").any()
+    fa = table[(table.rule == "fa") & (table.measure == "validation_accuracy")]
+    np.testing.assert_allclose(fa.difference, -0.1)
+    (kp,) = table[(table.rule == "kp") & (table.measure == "validation_accuracy")].itertuples()
+    assert kp.mean == pytest.approx(0.1)
+    assert table[table.measure == "depth_gap"].rule.tolist() == ["fa"]
+
+
 def test_differences_of_pairs_by_seed(make):
     rule = {0: 0.8, 1: 0.75, 2: 0.9}
     bp = {0: 0.95, 1: 0.85, 2: 0.93}
@@ -136,7 +157,7 @@ def test_every_run_is_in_a_pair_or_told_of(make, tmp_path):
     (empty.path / "metrics.jsonl").write_text("")
     table = compare([make("bp", depth=9), open_run(empty.path)])
     assert table.empty
-    assert unpaired(table) == {"empty": "has neither a test accuracy nor an analysis"}
+    assert unpaired(table) == {"empty": "has neither an accuracy nor an analysis"}
 
 
 def test_the_reference(make):
@@ -235,6 +256,8 @@ def test_configs_of_strangers(make, damage):
         return
     assert table.measure.tolist() == ["test_accuracy", "test_loss"]
     assert table.difference.tolist() == [0, 0]
-    (runs[0].path / "metrics.jsonl").write_text('{"test_accuracy": "high", "test_loss": [1]}\n{"test_accuracy": 0.5}\n')
+    (runs[0].path / "metrics.jsonl").write_text(
+        '{"step": 1, "test_accuracy": "high", "test_loss": [1]}\n{"step": 2, "test_accuracy": 0.5}\n'
+    )
     (row,) = compare([open_run(run.path) for run in runs]).itertuples()
     assert (row.measure, row.reference_mean, row.difference) == ("test_accuracy", 0.5, pytest.approx(0.4))

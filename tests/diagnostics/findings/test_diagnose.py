@@ -1,6 +1,7 @@
 """Each kind is found where it is planted, named first, and not elsewhere; nothing else can break the diagnosis."""
 
 import dataclasses
+import json
 import re
 
 import click
@@ -78,7 +79,7 @@ def test_the_first_finding_names_what_was_planted(kind):
     findings = diagnose(*run_of(kind))
     first = findings[0]
     assert (first.kind, first.layer) == (kind, "fc4")
-    assert first.confidence == confidence(kind)
+    np.testing.assert_equal(first.confidence, confidence(kind))
     assert first.evidence
     assert "fc4" in first.summary
     numbers = [number for number in first.evidence if not np.isnan(number.value)]
@@ -455,6 +456,18 @@ def test_findings_survive_the_disk(tmp_path):
         ]
 
 
+def test_what_was_never_measured_has_no_confidence_in_old_files_either(tmp_path):
+    path = tmp_path / "findings.json"
+    first = diagnose(*run_of("not-aligning"))[0]
+    write_findings([first], path)
+    content = json.loads(path.read_text())
+    assert content["findings"][0]["confidence"] is None
+    content["format"], content["findings"][0]["confidence"] = 1, 0.5
+    content["findings"].append(content["findings"][0] | {"kind": "sign-flip", "confidence": 0.8})
+    path.write_text(json.dumps(content))
+    np.testing.assert_equal([each.confidence for each in read_findings(path)], [np.nan, 0.8])
+
+
 @pytest.mark.parametrize("snapshots", [1, 2])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("value", [None, np.nan, np.inf, -np.inf, 0.0, 1e300, -1.0])
@@ -463,7 +476,7 @@ def test_small_and_senseless_analyses(snapshots, layers, value):
     if value is not None:
         analysis = xr.full_like(analysis, value)
     findings = diagnose(analysis, {"rule": "sa", "status": "diverged"}, pd.DataFrame({"loss": ["a"], "step": [{}]}))
-    assert all(np.isfinite(finding.confidence) for finding in findings)
+    assert all(np.isnan(finding.confidence) == (finding.kind not in RECORDS) for finding in findings)
     if value is not None and np.isnan(value):
         assert [finding.kind for finding in findings if finding.severity == "high"] == ["divergence"]
 
@@ -513,7 +526,7 @@ def test_thresholds_and_kinds_belong_together():
         assert 0 <= record.right <= min(record.named, record.planted)
         assert max(record.named, record.planted) <= record.runs
         assert record.right / record.runs < confidence(name) < 1
-    assert confidence("of nobody's") == 0.5
+    assert np.isnan(confidence("of nobody's"))
 
 
 def test_advice_names_options_that_exist():

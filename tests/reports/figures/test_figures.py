@@ -180,7 +180,7 @@ def test_chance_is_shown_at_one_snapshot_too_or_not_named():
     (band,) = axes.patches
     low, high = null_band(one, "weight_angle")
     assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((low[0], high[0]))
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chance ± 2 sd"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chance ± 3 sd"]
     axes = sized.layer_curves(one * np.nan, "weight_angle", chance=True).axes[0]
     assert axes.get_legend() is None
     ended = analysis(3, 6)
@@ -221,15 +221,15 @@ def test_layer_curves_show_the_dataset_and_dot_what_carries_no_error():
     assert len({line.get_color() for line in lines}) == 3
 
 
-def test_null_band_spans_two_standard_deviations_of_every_layer_that_carries_error():
+def test_null_band_spans_what_chance_explains_in_every_layer_that_carries_error():
     data = analysis(3, 4)
     data["weight_angle_null_sd"] = "layer", [9.0, 4.0, 2.0]  # the first layer's feedback carries nothing
     low, high = null_band(data, "weight_angle")
-    np.testing.assert_allclose([low, high], [[82.0] * 4, [98.0] * 4])
+    np.testing.assert_allclose([low, high], [[78.0] * 4, [102.0] * 4])
     data["norm_ratio_null"] = "layer", [1.0, 1.0, 1.0]
     data["norm_ratio_null_sd"] = "layer", [0.1, 0.6, 0.1]
     low, high = null_band(data, "norm_ratio")
-    np.testing.assert_allclose([low, high], [[1e-3] * 4, [2.2] * 4])  # drawn on a logarithmic axis
+    np.testing.assert_allclose([low, high], [[1e-3] * 4, [2.8] * 4])  # drawn on a logarithmic axis
     assert null_band(data, "forward_norm") is None
 
 

@@ -213,6 +213,17 @@ def test_runs_are_drawn_over_training_layer_by_layer(tmp_path):
     np.testing.assert_allclose(drawn(figure.panels[2])["run-1"][1], mean)
 
 
+def test_accuracy_on_held_out_examples_is_drawn_where_there_is_no_test(tmp_path):
+    found = grid(("bp",), seeds=1)
+    put(found, tmp_path)
+    run = write_run(tmp_path / str(found["run"].item()), analysis(3, 4)[["weight_angle"]], last_step=400)
+    (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text().replace("test_", "validation_"))
+    section = next(each for each in study.report(tmp_path).sections if each.title == "Over training")
+    panel = section.blocks[0].panels[0]
+    assert panel.axes[0].get_title(loc="left") == "Validation accuracy (%)"
+    assert len(drawn(panel)["run-0"][1]) == 3
+
+
 def test_runs_outside_the_folder_are_not_read(tmp_path):
     found = grid(("bp",), seeds=1)
     write_run(tmp_path / "secret", analysis(3, 4)[["weight_angle"]])
