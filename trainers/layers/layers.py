@@ -205,9 +205,9 @@ class Synaptic(nn.Module):
     def _apply_synapse(self, x: Tensor, op: Operation) -> Tensor:
         place, compiling = self.place, torch.compiler.is_compiling()
         if torch.is_grad_enabled():
-            place.carries_error, place.used = x.requires_grad, True
+            place.carries_error = x.requires_grad
             if compiling:
-                place.order = traced_order(place.key)
+                place.used, place.order = True, traced_order(place.key)
         if not compiling and place.order is None:
             place.ran()
         batch_axis = self.axis_of_examples(x)

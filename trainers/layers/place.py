@@ -32,7 +32,8 @@ class Place:
     carries_error : bool
         Whether B sends the error to a layer below, as seen in the last forward pass with gradients.
     used : bool
-        Whether the layer has used its feedback in a pass with gradients.
+        Whether an error has reached the layer's output, and so passed through its feedback; in a compiled network,
+        whether the layer was traced in a pass with gradients.
     bypassed : bool
         Whether its weight has received a gradient although the feedback was not used.
     """
@@ -53,10 +54,15 @@ class Place:
         """Note that the layer made ``y`` from ``x``, in a pass with gradients."""
         if (node := y.grad_fn) is not None:
             node._wtdiag_place = self.key  # type: ignore[attr-defined]
+            if not self.used:
+                y.register_hook(self._reached)  # type: ignore[no-untyped-call]
         if not self.below and x.grad_fn is not None:
             self._searches += 1
             if not self._searches & (self._searches - 1):  # ever more rarely, because a first layer never finds any
                 self.below = _marked(x.grad_fn) - {self.key}
+
+    def _reached(self, error: Tensor) -> None:
+        self.used = True
 
     def for_a_copy(self) -> Place:
         """Return the place of a copy of the layer, which is in another network, whose layers have other keys."""

@@ -1,6 +1,7 @@
 """A warning about layers that are converted but keep backprop, because the model bypasses their feedback.
 
-That happens if ``forward`` is set on the instance, or if the model uses a weight without calling its layer.
+That happens if ``forward`` is set on the instance, if a hook replaces the layer's output, or if the model uses a weight
+without calling its layer.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def _warn(bypassed: list[str]) -> None:
     names, bypassed[:] = ", ".join(reversed(bypassed)), []
     warnings.warn(
         f"transport_free: {names}: converted, but still learning by backprop: the weights received gradients, and the "
-        "feedback was not used; perhaps forward is set on the layer, or the model uses a weight without calling it",
+        "feedback was not used; perhaps forward is set on the layer, a hook replaces its output, or the model uses a weight without "
+        "calling it",
         stacklevel=2,
     )

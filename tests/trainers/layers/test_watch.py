@@ -88,6 +88,26 @@ def test_a_forward_set_after_conversion_that_goes_past_the_feedback_is_named(kin
     step(net)
 
 
+@pytest.mark.parametrize("reentrant", [None, False, True])
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_a_hook_that_replaces_the_output_by_one_past_the_feedback_is_named(kind, reentrant):
+    net = transport_free(network(kind), "fa")
+    net[2].register_forward_hook(lambda layer, inputs, output: native(layer, inputs[0]))
+    run = net if reentrant is None else partial(checkpoint, net, use_reentrant=reentrant)
+    with pytest.warns(UserWarning, match=r"^transport_free: 2: converted, but still .* a hook replaces its output"):
+        step(run, X.clone().requires_grad_())
+    assert [row.name for row in summary(net).skipped] == ["2"]
+    assert [name for name, *_ in summary(net).converted] == ["0", "5"]
+
+
+def test_a_hook_that_changes_the_output_on_its_way_is_right():
+    net = transport_free(network(), "fa")
+    net[2].register_forward_hook(lambda layer, inputs, output: 2 * output)
+    step(net)
+    assert through_b(net)
+    assert not summary(net).skipped
+
+
 @pytest.mark.parametrize("how", THROUGH)
 @pytest.mark.parametrize("kind", ["linear", "conv"])
 def test_a_forward_set_after_conversion_that_uses_the_feedback_is_right(kind, how):
