@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -17,11 +16,11 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
-from torch.utils.hooks import RemovableHandle
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.operations import Convolution, Dense, Operation
 from wtdiag.trainers.layers.place import Place, traced_order
+from wtdiag.trainers.layers.same_update import watch_updates
 from wtdiag.trainers.layers.synapse import DirectSynapse, SharedWeight, Synapse
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
@@ -84,7 +83,7 @@ class Synaptic(nn.Module):
             self._init_feedback()
             self.refresh()
             if "weight_grad" in rule.shares:
-                self._watch_gradients()
+                watch_updates(self)
 
     def shared_weight(self) -> Tensor:
         """Return W for a use outside the layer, for instance in a penalty.
@@ -148,34 +147,6 @@ class Synaptic(nn.Module):
                 return hook.compute_weight(self, do_power_iteration=False)
         return getattr(self, name).detach()  # type: ignore[no-any-return]
 
-    def _watch_gradients(self) -> None:
-        """Warn after the first backward pass if the gradients of W and B differ by more than the rule's own term.
-
-        That term is parallel to W − B, however often the layer was used.
-        """
-        weight, feedback = self.weight, self.feedback
-        handles: list[RemovableHandle] = []
-
-        @torch.no_grad()
-        def compare(_: Tensor) -> None:
-            if weight.grad is None or feedback.grad is None:
-                return
-            for handle in handles:
-                handle.remove()
-            apart, difference = (weight - feedback).double(), (weight.grad - feedback.grad).double()
-            rest = difference - (difference * apart).sum() / apart.square().sum() * apart
-            rounding = torch.finfo(feedback.grad.dtype).eps ** 0.5
-            if rest.norm() > rounding * (weight.grad.norm() + feedback.grad.norm()):
-                warnings.warn(
-                    f"{self.rule.name}: {self}: the gradient of W has a part that B does not get (from a penalty on W, "
-                    "another use of it, or a hook), so W − B will not decay; use layer.shared_weight() there",
-                    stacklevel=2,
-                )
-
-        for parameter in (weight, feedback):
-            if parameter.is_leaf and parameter.requires_grad:
-                handles.append(parameter.register_post_accumulate_grad_hook(compare))  # type: ignore[no-untyped-call]
-
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rule={self.rule.name}"
 
@@ -207,7 +178,9 @@ class Synaptic(nn.Module):
         if torch.is_grad_enabled():
             place.carries_error = x.requires_grad
             if compiling:
-                place.used, place.order = True, traced_order(place.key)
+                place.order = traced_order(place.key)
+            if compiling or self.tracer is not None:  # otherwise the error will show it
+                place.used = True
         if not compiling and place.order is None:
             place.ran()
         batch_axis = self.axis_of_examples(x)
@@ -280,6 +253,8 @@ class Synaptic(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.place = self.place.for_a_copy()
+        if "weight_grad" in self.rule.shares:
+            watch_updates(self)
 
     def _keep_transport(self) -> None:
         # Loading with assign=True and to_empty() make new parameters, one for each name.

@@ -58,7 +58,7 @@ def _warn(bypassed: list[str]) -> None:
     names, bypassed[:] = ", ".join(reversed(bypassed)), []
     warnings.warn(
         f"transport_free: {names}: converted, but still learning by backprop: the weights received gradients, and the "
-        "feedback was not used; perhaps forward is set on the layer, a hook replaces its output, or the model uses a weight without "
-        "calling it",
+        "feedback was not used; perhaps forward is set on the layer, a hook replaces its output, or the model uses a "
+        "weight without calling it",
         stacklevel=2,
     )

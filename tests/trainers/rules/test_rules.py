@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.layers.convert import set_rule, synapses, transport_free
+from wtdiag.trainers.layers.convert import feedback_parameters, set_rule, synapses, transport_free
 from wtdiag.trainers.rules import RULES, Recipe, Rule, rule
 from wtdiag.trainers.rules.direct import Direct
 from wtdiag.trainers.rules.primitives import PRIMITIVES
@@ -617,12 +617,64 @@ def test_kolen_pollack_contracts_where_more_moves_the_weights_than_the_task(case
         assert torch.equal(layer.weight, before[key]) is (case == "frozen")
 
 
-def test_kolen_pollack_says_so_when_it_does_not_see_all_that_moves_the_weights():
+APART = {
+    "penalty": "moves W and B differently",
+    "penalty that begins later": "moves W and B differently",
+    "penalty in a pass of its own": "moves W and B differently",
+    "decay on W alone": "moves W and B differently",
+    "rate of its own": "moves W and B differently",
+    "W in no optimiser": "no optimiser moves the weight",
+    "B in no optimiser": "no optimiser moves the feedback",
+}
+
+
+@pytest.mark.parametrize("case", APART)
+def test_kolen_pollack_says_so_when_the_weights_do_not_move_together(case):
     net, x, target = network("dense", "kp")
-    with pytest.warns(UserWarning, match=r"^kp: Linear\(.*: the gradient of W has a part that B does not get") as seen:
-        (F.cross_entropy(net(x), target) + 0.1 * net[2].weight.abs().sum()).backward()
-    assert len(seen) == 1
-    step(net, x, target)  # said once
+    layer = net[2]
+    others = [p for p in net.parameters() if p is not layer.weight and p is not layer.feedback]
+    weight = {"params": [layer.weight], "weight_decay": 0.1 if case == "decay on W alone" else 0.0}
+    feedback = {"params": [layer.feedback], "lr": 0.1 if case == "rate of its own" else 0.2}
+    alone = {"W in no optimiser": [feedback], "B in no optimiser": [weight]}.get(case, [weight, feedback])
+    optimizer = torch.optim.SGD([{"params": others}, *alone], lr=0.2, momentum=0.9)
+
+    def train():
+        for t in range(9):
+            optimizer.zero_grad()
+            step(net, x, target, seed=t)
+            if case.startswith("penalty") and (t > 3 or case != "penalty that begins later"):
+                (0.1 * layer.weight.abs().sum()).backward()
+            optimizer.step()
+
+    with pytest.warns(UserWarning, match=rf"^kp: Linear\(.*: .*{APART[case]}") as seen:
+        train()
+    assert len(seen) == 1  # said once, and of this layer alone
+
+
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "how", ["one optimiser", "two optimisers", "a copy", "steps of zero", "frozen W", "decay on both"]
+)
+def test_kolen_pollack_is_silent_when_the_weights_move_together(how, precision):
+    net, x, target = network("dense", "kp")
+    net, x = net.to(precision), x.to(precision)
+    if how == "a copy":
+        net = copy.deepcopy(net)
+    for layer in net if how == "frozen W" else ():
+        getattr(layer, "weight", x).requires_grad_(False)
+    feedback = list(feedback_parameters(net).values())
+    forward = [p for p in net.parameters() if all(p is not each for each in feedback)]
+    groups = [forward, feedback] if how == "two optimisers" else [forward + feedback]
+    decay = 0.1 if how == "decay on both" else 0.0
+    optimizers = [torch.optim.SGD(each, lr=0.2, momentum=0.9, weight_decay=decay) for each in groups]
+    for t in range(16):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0 if how == "steps of zero" else 0.2 / 10 ** (t / 3)
+        step(net, x, target, seed=t)
+        for optimizer in optimizers:
+            optimizer.step()
 
 
 @pytest.mark.parametrize("other", [nn.Bilinear(3, 4, 5), nn.Embedding(5, 4, max_norm=1.0)])
