@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import warnings
 
 import pandas as pd
 import pytest
@@ -145,3 +146,17 @@ def test_a_nul_in_a_path_is_one_line(tmp_path):
     for call in (wtdiag.open_run, wtdiag.compare, wtdiag.diagnose, wtdiag.report):
         with pytest.raises(InputError, match=r"^run: .*a�b: embedded null byte"):
             call(tmp_path / "a\0b")
+
+
+def test_a_warning_is_one_line_that_says_nothing_of_the_code(tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert (
+            end_of(
+                "train", "--rule", "kp", "--optimizer", "adam", "--depth", 2, "--epochs", 0.1, "--out", tmp_path / "run"
+            )
+            == 0
+        )
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert lines
+    assert all(line.startswith("wtdiag: warning: kp: Linear(") and "decay" in line for line in lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
@@ -27,7 +28,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; unusable input ends in one line on standard error and exit code 2."""
     _open_streams()
     try:
-        code = cli.main(args, prog_name="wtdiag", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            code = cli.main(args, prog_name="wtdiag", standalone_mode=False)
     except (InputError, click.ClickException) as error:
         message, code = error.format_message() if isinstance(error, click.ClickException) else str(error), 2
     except (KeyboardInterrupt, click.Abort):
@@ -44,6 +47,11 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         _discard_rest(stream)
     sys.exit(code)
+
+
+def _show(message: Warning | str, *_: object) -> None:
+    """Show a warning as one line, without the place in the code that it comes from."""
+    complain(f"warning: {message}")
 
 
 def _open_streams() -> None:
