@@ -25,8 +25,8 @@ CONTRACT = {"probes.records", "probes.errors", "probes.discovery", "probes.floor
 ORDER = {
     "probes": ["errors", "discovery floor", "records", "measure", "registry", "kernels", "measures", ""],
     "trainers": [
-        "data models layers.operations", "rules.local", "rules", "layers.synapse layers.error_path layers.place",
-        "layers.layers",
+        "data models layers.operations", "rules.local", "rules",
+        "layers.synapse layers.error_path layers.place layers.same_update", "layers.layers",
         "layers.watch", "layers.convert", "config", "observe", "record", "loop", "",
     ],
     "diagnostics": ["analysis", "findings", "comparison", "claims", ""],

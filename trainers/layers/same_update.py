@@ -9,17 +9,23 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-if TYPE_CHECKING:
-    from wtdiag.trainers.layers.layers import Synaptic
+from wtdiag.trainers.rules import Rule
 
 _NAMES = ("weight", "feedback")
+
+
+class _Layer(Protocol):
+    @property
+    def rule(self) -> Rule: ...
+    def current(self, name: str) -> Tensor: ...
+    def parameters_of(self, name: str) -> list[nn.Parameter]: ...
 
 
 @dataclass
@@ -30,11 +36,11 @@ class _Moves:
     moved: dict[str, Tensor] = field(default_factory=dict)
 
 
-_watched: WeakKeyDictionary[Synaptic, _Moves] = WeakKeyDictionary()
+_watched: WeakKeyDictionary[_Layer, _Moves] = WeakKeyDictionary()
 _steps: WeakKeyDictionary[torch.optim.Optimizer, int] = WeakKeyDictionary()
 
 
-def watch_updates(layer: Synaptic) -> None:
+def watch_updates(layer: _Layer) -> None:
     """Compare the updates of W and B, and warn at the first that differ by more than the decay of W − B.
 
     That decay is parallel to W − B. An optimiser's steps 1, 2, 4, 8 and so on are compared, so that the comparison
@@ -91,7 +97,7 @@ def _differ(weight: Tensor, feedback: Tensor, weight_moved: Tensor, feedback_mov
     return bool(rest.norm() > allowed)
 
 
-def _say(layer: Synaptic, what: str) -> None:
+def _say(layer: _Layer, what: str) -> None:
     _watched.pop(layer, None)  # once is enough
     warnings.warn(
         f"{layer.rule.name}: {layer}: {what}, so W − B will not decay; give both to one optimiser with the same "

@@ -49,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _show(message: Warning | str, *_: object) -> None:
+def _show(message: Warning | str, *_: object, **__: object) -> None:
     """Show a warning as one line, without the place in the code that it comes from."""
     complain(f"warning: {message}")
 
