@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from torch import Tensor
 from wtdiag.trainers.config.device import RandomState
 from wtdiag.trainers.layers.operations import Convolution, Operation
 from wtdiag.trainers.rules import Rule
+from wtdiag.trainers.rules.curvature import Curvature
 from wtdiag.trainers.rules.local import Local
 
 Array = NDArray[Any]
@@ -100,6 +102,21 @@ class Use:
             total.add_(gradient, alpha=s.drawn / designs)
         return total
 
+    def curvature(self, feedback: Tensor) -> Curvature | None:
+        """Return H of the rule's gradient, the same mean, for a B of this shape and dtype; None if it is not known."""
+        if _definer(self.rule, "curvature") is not _definer(self.rule, "feedback_grad"):
+            return None
+        total = Curvature()
+        designs = math.prod(_periods(self.op, self.x, self.weight))
+        for first in range(0, designs, len(self.x)):
+            s = self._local(_Expected, self.x, feedback)
+            s.first = first
+            part = self.rule.curvature(s)
+            if part is None or not s.drawn:
+                return part
+            total += part * (s.drawn / designs)
+        return total
+
     def deviation(self, feedback: Tensor, draw: int, seed: int) -> Tensor:
         """Return a sample of (gradient of a batch of this size − its mean) at B.
 
@@ -161,6 +178,11 @@ class _Sampled(Local):
     def mirror(self, noise: str, std: float) -> Local:
         with _DRAWING, RandomState(self.x.device, self.seed).active():
             return super().mirror(noise, std)
+
+
+def _definer(rule: Rule, method: str) -> type:
+    """Return the class that defines a method of the rule."""
+    return next(cls for cls in type(rule).__mro__ if method in vars(cls))
 
 
 def _periods(op: Operation, x: Tensor, weight: Tensor) -> list[int]:
@@ -256,13 +278,38 @@ class Law:
     def gradient(self, feedback: Array) -> Array:
         """Return ∂B at B, in B's shape: the mean over the batch and, for a rule that learns from noise, over the noise.
 
-        It is computed in float64 if ``feedback`` is float64, else in the network's precision.
+        It is computed in float64 if ``feedback`` is float64, else in the network's precision. Of an affine gradient
+        H B − T, T is computed once, and H too if that is cheaper (see `trainers.rules.curvature`).
         """
         uses, b = self._ready(feedback)
+        if (curvature := self._curvature(uses, b)) is None:
+            return _array(self._direct(uses, b))
+        if b.dtype not in self._at_zero:
+            self._at_zero[b.dtype] = self._direct(uses, torch.zeros_like(b))
+        return _array(curvature(b) + self._at_zero[b.dtype] if b.any() else self._at_zero[b.dtype].clone())
+
+    def _direct(self, uses: Sequence[Use], b: Tensor) -> Tensor:
+        """Return ∂B at B as the rule itself computes it."""
         total = sum((use.gradient(b) for use in uses), torch.zeros_like(b))
         if self.weight_decay and "weight_grad" in uses[0].rule.shares:
             total = total - self.weight_decay * uses[0].weight  # the task's gradient balances the optimiser's decay too
-        return _array(total)
+        return total
+
+    def _curvature(self, uses: Sequence[Use], b: Tensor) -> Curvature | None:
+        """Return H summed over all uses; None if that of one is not known."""
+        if b.dtype not in self._curvatures:
+            parts = [use.curvature(b) for use in uses]
+            known = [part for part in parts if part is not None]
+            self._curvatures[b.dtype] = sum(known, Curvature()) if len(known) == len(parts) else None
+        return self._curvatures[b.dtype]
+
+    @cached_property
+    def _curvatures(self) -> dict[torch.dtype, Curvature | None]:
+        return {}
+
+    @cached_property
+    def _at_zero(self) -> dict[torch.dtype, Tensor]:
+        return {}
 
     @torch.no_grad()
     def noise(self, feedback: Array, draws: int) -> Array:

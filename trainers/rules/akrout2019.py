@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wtdiag.trainers.rules.base import RandomFeedback, Recipe, choice, register
+from wtdiag.trainers.rules.curvature import Curvature
 from wtdiag.trainers.rules.local import Local, add_scaled
 from wtdiag.trainers.rules.regularised import Regularised
 
@@ -54,6 +55,9 @@ class KolenPollack(RandomFeedback):
 
     def feedback_grad(self, s: Local) -> Tensor:
         return add_scaled(s.weight_grad, s.feedback, self.decay)
+
+    def curvature(self, s: Local) -> Curvature:
+        return Curvature(self.decay)
 
     def weight_grad(self, s: Local) -> Tensor:
         # In W's precision, like B's gradient: if it were rounded under autocast, W − B would no longer contract.

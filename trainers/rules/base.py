@@ -13,6 +13,7 @@ from wtdiag.probes.errors import InputError, check_one_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wtdiag.trainers.rules.curvature import Curvature
     from wtdiag.trainers.rules.local import Local
 
 RULES: dict[str, type[Rule]] = {}
@@ -73,6 +74,13 @@ class Rule:
     def feedback_grad(self, s: Local) -> Tensor:
         """Return B's local gradient, in B's shape."""
         raise TypeError(f"{self.name} has fixed feedback weights")
+
+    def curvature(self, s: Local) -> Curvature | None:
+        """Return H of the gradient ∂B = H B − T, if `feedback_grad` is affine and H is cheaper than its products.
+
+        A class that changes `feedback_grad` changes this method too; otherwise it is not asked.
+        """
+        return None
 
     def weight_grad(self, s: Local) -> Tensor:
         """Return W's gradient: that of the task, which may be changed in place, plus the rule's own term."""

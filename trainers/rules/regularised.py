@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wtdiag.trainers.rules.base import RandomFeedback, choice, positive
+from wtdiag.trainers.rules.curvature import Curvature, curvature
 from wtdiag.trainers.rules.primitives import PRIMITIVES, gradient
 
 if TYPE_CHECKING:
@@ -59,3 +60,10 @@ class Regularised(RandomFeedback):
         if self.inputs == "noise":
             s = s.mirror(self.noise, self.noise_std)
         return gradient(s, self.coefficients, reduction=self.reduction)
+
+    def curvature(self, s: Local) -> Curvature | None:
+        bending = {name: value for name, value in self.coefficients.items() if not PRIMITIVES[name].pulls}
+        products = [name for name, value in bending.items() if value and not PRIMITIVES[name].matrix]
+        if products and self.inputs == "noise":
+            s = s.mirror(self.noise, self.noise_std)
+        return curvature(s, bending, reduction=self.reduction)

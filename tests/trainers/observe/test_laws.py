@@ -14,7 +14,7 @@ from torch import nn
 from tests.trainers.layer_cases import CASES, seen
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.observe.tracer import error_signals
-from wtdiag.trainers.rules import RULES, rule
+from wtdiag.trainers.rules import RULES, curvature, rule
 
 LEARNED = [name for name in RULES if RULES[name].learned]
 ACTIVE = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}
@@ -335,3 +335,41 @@ def test_the_optimisers_decay_of_w_moves_no_fixed_point_of_kolen_pollack():
     decayed = replace(law, weight_decay=0.1)
     w = model.weight.detach().numpy()
     np.testing.assert_allclose(decayed.gradient(w) + decayed.weight_decay * w, np.zeros_like(w), atol=1e-12)
+
+
+# The curvature in closed form
+
+
+@pytest.mark.parametrize(("inputs", "held"), [("activations", 1), ("noise", 2**24)])
+@pytest.mark.parametrize("name", ["decay", "sparse", "null", "self"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_closed_form_is_the_rules_own_gradient(case, name, inputs, held, monkeypatch):
+    monkeypatch.setattr(curvature, "_PRODUCTS", 10**9)
+    monkeypatch.setattr(curvature, "_HELD", held)
+    law = layer_of(case, "sum", amp=0.3, inputs=inputs, **{name: 0.7})[2]["law"]
+    (use,) = law.uses
+    b = torch.randn(use.weight.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    start = use.gradient(torch.zeros_like(b))
+    known = use.curvature(b)
+    assert known is not None or case.endswith("unbatched") or name in ("sparse", "null")
+    if known is not None:
+        torch.testing.assert_close(known(b), use.gradient(b) - start, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(law.gradient(b.numpy()), use.gradient(b).numpy(), rtol=1e-10, atol=1e-12)
+
+
+def test_the_closed_form_is_taken_where_it_is_cheaper():
+    few, many = (dense("aa", examples=examples, shape=(30, 20))[2] for examples in (2, 400))
+    b = torch.zeros(30, 20, dtype=torch.float64)
+    assert few.uses[0].curvature(b) is None
+    assert many.uses[0].curvature(b).right.shape == (1, 20, 20)
+
+
+def test_a_rule_that_changes_its_gradient_is_asked_for_it():
+    class Doubled(type(rule("sa"))):
+        def feedback_grad(self, s):
+            return 2 * super().feedback_grad(s)
+
+    law = dense("sa", self=0.3, decay=0.5)[2]
+    doubled = replace(law, uses=tuple(replace(use, rule=Doubled(self=0.3, decay=0.5)) for use in law.uses))
+    b = np.random.default_rng(0).normal(size=law.uses[0].weight.shape)
+    np.testing.assert_allclose(doubled.gradient(b), 2 * law.gradient(b), rtol=1e-12)
