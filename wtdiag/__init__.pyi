@@ -7,6 +7,8 @@ from .trainers.config.settings import Settings as Settings
 from .trainers.layers.convert import feedback_parameters as feedback_parameters
 from .trainers.layers.convert import summary as summary
 from .trainers.layers.convert import transport_free as transport_free
+from .trainers.layers.optimizer_groups import parameter_groups as parameter_groups
+from .trainers.layers.revert import revert as revert
 from .trainers.loop.fit import Training as Training
 from .trainers.observe.open_run import open_run as open_run
 from .trainers.observe.tracer import error_signals as error_signals

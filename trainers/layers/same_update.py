@@ -21,7 +21,7 @@ from wtdiag.trainers.rules import Rule
 _NAMES = ("weight", "feedback")
 
 
-class _Layer(Protocol):
+class _Updated(Protocol):
     @property
     def rule(self) -> Rule: ...
     def current(self, name: str) -> Tensor: ...
@@ -36,11 +36,11 @@ class _Moves:
     moved: dict[str, Tensor] = field(default_factory=dict)
 
 
-_watched: WeakKeyDictionary[_Layer, _Moves] = WeakKeyDictionary()
+_watched: WeakKeyDictionary[_Updated, _Moves] = WeakKeyDictionary()
 _steps: WeakKeyDictionary[torch.optim.Optimizer, int] = WeakKeyDictionary()
 
 
-def watch_updates(layer: _Layer) -> None:
+def watch_updates(layer: _Updated) -> None:
     """Compare the updates of W and B, and warn at the first that differ by more than the decay of W − B.
 
     That decay is parallel to W − B. An optimiser's steps 1, 2, 4, 8 and so on are compared, so that the comparison
@@ -97,7 +97,7 @@ def _differ(weight: Tensor, feedback: Tensor, weight_moved: Tensor, feedback_mov
     return bool(rest.norm() > allowed)
 
 
-def _say(layer: _Layer, what: str) -> None:
+def _say(layer: _Updated, what: str) -> None:
     _watched.pop(layer, None)  # once is enough
     warnings.warn(
         f"{layer.rule.name}: {layer}: {what}, so W − B will not decay; give both to one optimiser with the same "

@@ -1,0 +1,70 @@
+"""The way back: a copy of a converted model with PyTorch's own layers."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from wtdiag.probes.errors import InputError
+from wtdiag.trainers.layers.convert import copied, synapses
+from wtdiag.trainers.layers.error_path import ErrorPath
+from wtdiag.trainers.layers.layers import SYNAPTIC, Synaptic, TiedEmbedding
+
+_NATIVE: dict[type[nn.Module], type[nn.Module]] = {ours: native for native, ours in SYNAPTIC.items()}
+_OURS = ("rule", "op", "place", "error_path", "batch_axis")
+
+
+def revert(model: nn.Module) -> nn.Module:
+    """Return a copy of a converted model whose layers are PyTorch's own again, without feedback weights.
+
+    It computes the same, learns by backprop and needs no wtdiag to be loaded. Forward weights, hooks of others and
+    state_dict keys stay as they are. Activations that conversion kept from working in place stay so.
+
+    Raises
+    ------
+    InputError
+        If the model is not converted, or if its feedback weights are pruned or parametrized.
+
+    Examples
+    --------
+    >>> from wtdiag.trainers.layers.convert import transport_free
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> revert(transport_free(net, "ia"))
+    Sequential(
+      (0): Linear(in_features=4, out_features=8, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=8, out_features=2, bias=True)
+    )
+    """
+    if not any(True for _ in synapses(model)):
+        raise InputError("revert: the model is not converted")
+    for name, layer in synapses(model):
+        if not layer.rule.transports and layer.is_computed("feedback"):
+            raise InputError(
+                f"revert: the feedback of {name} is computed from other tensors; remove its pruning or "
+                "parametrization first"
+            )
+    model = copied(model)
+    for module in model.modules():
+        if isinstance(module, TiedEmbedding):
+            object.__delattr__(module, "layer")
+            module.__class__ = nn.Embedding  # type: ignore[assignment]
+    for _, layer in list(synapses(model)):
+        _strip(layer)
+    for hooks in (model._forward_pre_hooks, model._forward_hooks):
+        for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), ErrorPath)]:
+            del hooks[key]
+    return model
+
+
+def _strip(layer: Synaptic) -> None:
+    del layer._parameters["feedback"]
+    for name in _OURS:
+        vars(layer).pop(name, None)
+    kind = type(layer)
+    if kind in _NATIVE:
+        layer.__class__ = _NATIVE[kind]  # type: ignore[assignment]
+    else:  # a parametrization has given the layer a class of its own, derived from ours
+        assert parametrize.is_parametrized(layer)
+        body = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+        layer.__class__ = type(kind.__name__, tuple(_NATIVE[base] for base in kind.__bases__), body)
