@@ -27,7 +27,8 @@ ORDER = {
     "trainers": [
         "data models layers.operations", "rules.local", "rules",
         "layers.synapse layers.error_path layers.place layers.same_update", "layers.layers",
-        "layers.watch", "layers.convert", "layers.optimizer_groups layers.revert", "config", "observe", "record", "loop", "",
+        "layers.watch", "layers.convert", "layers.optimizer_groups layers.revert",
+        "config", "observe", "record", "loop", "",
     ],
     "diagnostics": ["analysis", "findings", "comparison", "claims", ""],
     "reports": ["figures", "document", "run", "publish comparison", "study", "gallery", ""],
