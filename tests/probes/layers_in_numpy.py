@@ -23,6 +23,7 @@ class Convolution:
 
     shape: tuple
     padding: int = 1
+    stride: int = 1
 
     def apply(self, weight, x):
         p, (h, w) = self.padding, self.shape[1:]
@@ -31,10 +32,14 @@ class Convolution:
         y = np.zeros((len(x), len(weight), h + 2 * p - kh + 1, w + 2 * p - kw + 1), x.dtype)
         for i, j in itertools.product(range(kh), range(kw)):
             y += np.einsum("oi,nihw->nohw", weight[:, :, i, j], padded[:, :, i : i + y.shape[2], j : j + y.shape[3]])
-        return y
+        return y[:, :, :: self.stride, :: self.stride]
 
     def adjoint(self, weight, y):
         p, (h, w) = self.padding, self.shape[1:]
+        kh, kw = weight.shape[2:]
+        dense = np.zeros((len(y), len(weight), h + 2 * p - kh + 1, w + 2 * p - kw + 1), y.dtype)
+        dense[:, :, :: self.stride, :: self.stride] = y
+        y = dense
         padded = np.zeros((len(y), self.shape[0], h + 2 * p, w + 2 * p), y.dtype)
         for i, j in itertools.product(range(weight.shape[2]), range(weight.shape[3])):
             part = np.einsum("oi,nohw->nihw", weight[:, :, i, j], y)

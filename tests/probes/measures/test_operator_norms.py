@@ -27,6 +27,20 @@ def test_convolutions(kernel, map_, dtype):
     assert norms(w, b, operator) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "map_", "padding", "stride"),
+    [((1, 1, 3, 3), (1, 16, 16), 1, 1), ((3, 2, 3, 3), (2, 15, 12), 1, 2), ((4, 3, 5, 5), (3, 12, 9), 2, 2),
+     ((2, 2, 3, 3), (2, 14, 14), 0, 3), ((2, 3, 2, 3), (3, 11, 10), 2, 1)],
+)  # fmt: skip
+def test_dense_spectra_are_followed_to_their_end(kernel, map_, padding, stride):
+    operator = Convolution(map_, padding=padding, stride=stride)
+    w, b = (np.random.default_rng(seed).normal(size=kernel) for seed in (6, 7))
+    x, y = GENERATOR.normal(size=(1, *map_)), operator.apply(w, GENERATOR.normal(size=(1, *map_)))
+    assert np.vdot(y, operator.apply(w, x)) == pytest.approx(np.vdot(operator.adjoint(w, y), x))
+    expected = [np.linalg.norm(operator.matrix(weight), 2) for weight in (w, b)]
+    assert norms(w, b, operator) == pytest.approx(expected, rel=5e-4)
+
+
 def test_a_kernel_that_the_unfolded_matrix_misjudges():
     operator, w = Convolution((1, 16, 16)), np.ones((1, 1, 3, 3))  # a blur: 3 as a matrix, nearly 9 on a map
     measured = Quantities(forward=w, feedback=w, operator=operator)
