@@ -13,7 +13,7 @@ from wtdiag.probes import GIVEN, PROBES, Quantities, declare, probe, shared
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.registry import check_probes
 
-OTHERS = {"forward_lr", "law", "operator"}
+OTHERS = {"forward_lr", "forward_decay", "law", "operator"}
 ARRAYS = GIVEN.keys() - OTHERS
 # Norms of one of two arrays that are compared in one pass.
 FROBENIUS = {name for name, about in PROBES.items() if about.homogeneity == 1 and about.uses & {

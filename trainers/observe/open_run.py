@@ -110,9 +110,9 @@ def signals_of(
 ) -> Callable[[int], Signals] | None:
     """Return the signals of a run as a function of the step; None without a batch, snapshots or a known network.
 
-    In addition to the signals of `trainers.observe.tracer.error_signals`, each layer has ``forward_lr``, and its law
-    has the rates of the step that follows the snapshot, as far as the run records them (see
-    `trainers.observe.rates.Rates`).
+    In addition to the signals of `trainers.observe.tracer.error_signals`, each layer has ``forward_lr`` and
+    ``forward_decay``, and its law has the rates of the step that follows the snapshot, as far as the run records them
+    (see `trainers.observe.rates.Rates`).
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def signals_of(
         signals = error_signals(network, x, target, loss=loss)
         layers = dict(synapses(network))
         for name, of_layer in signals.items():
-            of_layer["forward_lr"] = rates.forward_lr(step)
+            of_layer |= {"forward_lr": rates.forward_lr(step), "forward_decay": rates.forward_decay}
             if "law" in of_layer:
                 of_layer["law"] = dataclasses.replace(of_layer["law"], **rates.feedback(step, layers[name].rule))
         return signals

@@ -63,6 +63,11 @@ class Rates:
             return math.nan
         return 0.0 if self._is_delayed(step) else _at(self._lr, step) / (1 - settings.momentum)
 
+    @property
+    def forward_decay(self) -> float:
+        """The weight decay that SGD adds to the gradient of the forward weights."""
+        return self._settings.weight_decay
+
     def feedback(self, step: int, rule: Rule) -> dict[str, Any]:
         """Return the fields of `trainers.observe.laws.Law` that describe the optimiser of B."""
         settings = self._settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from wtdiag.trainers.layers.convert import batch_axis_of, count_examples, synapses
 from wtdiag.trainers.layers.synapse import project
 from wtdiag.trainers.observe.laws import Law, LayerOperator, Use
+from wtdiag.trainers.rules.local import Local
 
 if TYPE_CHECKING:
     from wtdiag.trainers.layers.layers import Synaptic
@@ -40,6 +41,7 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
         - ``delta`` and ``delta_exact``, the error that arrives at the layer's output under the rule and under backprop;
         - ``weight_gradient`` = Σ delta xᵀ and ``weight_gradient_exact`` = Σ delta_exact xᵀ in W's shape: the task's
           gradient of W, summed over all layers that share it;
+        - ``forward_gradient``, the gradient that W descends: ``weight_gradient`` and the rule's own term;
         - if the layer sends the error down, ``sent`` = B(delta), ``sent_local`` = W(delta) and ``sent_exact`` =
           W(delta_exact), with the adjoints of W and B;
 
@@ -69,13 +71,15 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
             # If W is computed from other tensors, each use has a W of its own.
             shared = None if layer.is_computed("weight") else layer.weight
             together = [other for other in calls if other is layer or calls[other][0].weight is shared]
-            for kind, errors in (("weight_gradient", ruled), ("weight_gradient_exact", exact)):
-                parts = [part for each in together for part in _gradients(calls[each], errors[each])]
-                if parts:
-                    signals[names[layer]][kind] = _to_numpy(torch.stack(parts).sum(0))
+            found = signals[names[layer]]
+            if gradients := [part for each in together for part in _gradients(each, calls[each], exact[each])]:
+                found["weight_gradient_exact"] = _total(gradient for _, _, gradient in gradients)
+            if gradients := [part for each in together for part in _gradients(each, calls[each], ruled[each])]:
+                found["weight_gradient"] = _total(gradient for _, _, gradient in gradients)
+                found["forward_gradient"] = _total(_descended(*part) for part in gradients)
             if layer.rule.learned:
                 uses = tuple(_use(each, call) for each in together for call in calls[each])
-                signals[names[layer]]["law"] = Law(uses, examples=len(uses[0].x))
+                found["law"] = Law(uses, examples=len(uses[0].x))
     return signals
 
 
@@ -106,12 +110,25 @@ def _through_w(call: Call, error: Error) -> Tensor | None:
     return call.op.adjoint(error.delta, call.weight.to(error.delta.dtype), call.x)
 
 
-def _gradients(calls: list[Call], errors: list[Error]) -> list[Tensor]:
+def _gradients(layer: Synaptic, calls: list[Call], errors: list[Error]) -> list[tuple[Synaptic, Call, Tensor]]:
+    """Return the uses of a layer that an error reaches, each with the task's gradient of W there."""
     return [
-        call.op.outer(call.x.to(error.delta.dtype), error.delta, call.weight)
+        (layer, call, call.op.outer(call.x.to(error.delta.dtype), error.delta, call.weight))
         for call, error in zip(calls, errors, strict=True)
         if error.delta is not None
     ]
+
+
+def _descended(layer: Synaptic, call: Call, gradient: Tensor) -> Tensor:
+    """Return the gradient that W descends at one use; it may take the place of the task's gradient."""
+    if not layer.rule.learned:
+        return gradient
+    s = Local(call.op, call.x, layer.effective_feedback(), 1, weight=call.weight, weight_grad=gradient)
+    return layer.rule.weight_grad(s)
+
+
+def _total(gradients: Iterable[Tensor]) -> np.ndarray[Any, Any]:
+    return _to_numpy(torch.stack(list(gradients)).sum(0))
 
 
 def _use(layer: Synaptic, call: Call) -> Use:

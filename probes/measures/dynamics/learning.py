@@ -182,12 +182,13 @@ def rest_distance(feedback: Array, rest: Rest | None) -> float:
 @probe(
     units="1",
     long_name="relaxation time of the feedback, relative to the time in which the forward weights change",
-    equation="τ · η‖∂W‖ / ‖W‖",
+    equation="τ · η‖∂W‖ / ‖W‖ · (k − 1) / k if B alone learns in one of k steps, else without the last factor",
     reference="wtdiag: feedback that relaxes more slowly than W moves fails even at a small angle",
     subject="feedback",
     limit=1,
     scale="log",
 )
-def tracking_lag(relaxation_time: float, relative_update: float) -> float:
+def tracking_lag(law: FeedbackLaw, relaxation_time: float, relative_update: float) -> float:
     """Relative change of W while the feedback relaxes; above 1 the feedback cannot follow."""
-    return relaxation_time * relative_update
+    moving = (law.interval - 1) / law.interval if law.interval > 1 else 1.0  # share of the steps in which W learns
+    return relaxation_time * moving * relative_update

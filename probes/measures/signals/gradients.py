@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from wtdiag.probes.kernels.comparison import Comparison, compare
@@ -20,7 +21,9 @@ Array = NDArray[Any]
 declare(
     weight_gradient="the task's gradient of W, from the error that reaches the layer under the rule",
     weight_gradient_exact="the task's gradient of W, from the error of exact backpropagation",
+    forward_gradient="the gradient that W descends: the task's, as in `weight_gradient`, and the rule's own term",
     forward_lr="learning rate of W in the step",
+    forward_decay="weight decay that the optimiser adds to the gradient of W",
 )
 
 
@@ -90,21 +93,25 @@ def radial_cosine(radial_comparison: Comparison) -> float:
 @probe(
     units="1",
     long_name="change of the forward weights in one step, relative to their norm",
-    equation="η‖∂W‖ / ‖W‖, with momentum η / (1 − μ)",
+    equation="η‖∂W + λW‖ / ‖W‖, with momentum η / (1 − μ); λ is the weight decay of the optimiser",
     reference="Kunin et al. 2020, arXiv:2012.04728",
     subject="forward",
     scale="log",
 )
-def relative_update(radial_comparison: Comparison, gradient_comparison: Comparison, forward_lr: float) -> float:
+def relative_update(forward: Array, forward_gradient: Array, forward_lr: float, forward_decay: float = 0.0) -> float:
     """Relative change of W in one step, in the long run of equal steps; NaN if the learning rate is not known.
+
+    ∂W is the whole gradient that W descends, with the decay that Kolen-Pollack adds to it, for example.
 
     Examples
     --------
     >>> import numpy as np
     >>> from wtdiag.probes import PROBES
-    >>> given = {"weight_gradient": np.array([[3.0]]), "weight_gradient_exact": np.array([[1.0]])}
-    >>> PROBES["relative_update"](forward=np.array([[6.0]]), forward_lr=0.5, **given)
-    0.25
+    >>> given = {"forward": np.array([[6.0]]), "forward_gradient": np.array([[3.0]]), "forward_lr": 0.5}
+    >>> PROBES["relative_update"](**given), PROBES["relative_update"](**given, forward_decay=0.5)
+    (0.25, 0.5)
     """
-    norm = radial_comparison.first_norm
-    return forward_lr * gradient_comparison.second_norm / norm if norm else math.nan
+    with np.errstate(all="ignore"):
+        step = forward_gradient + forward_decay * forward if forward_decay else forward_gradient
+        made = compare(forward, step)
+    return forward_lr * made.second_norm / made.first_norm if made.first_norm else math.nan

@@ -142,15 +142,15 @@ def test_no_noise_adds_no_angle():
     assert quantities(*law_of("ia"))["predicted_noise_angle"] == 0
 
 
-def test_tracking_lag_is_what_happens_while_it_relaxes():
-    w, b, law = law_of("sa", lr=0.5)
+@pytest.mark.parametrize(("interval", "moving"), [(1, 1), (2, 1 / 2), (4, 3 / 4)])  # in the others, B alone learns
+def test_tracking_lag_is_what_happens_while_it_relaxes(interval, moving):
+    w, b, law = law_of("sa", lr=0.5, interval=interval)
     gradient = GENERATOR.normal(size=w.shape)
-    rest = {"weight_gradient": gradient, "weight_gradient_exact": w, "forward_lr": 0.1}
-    measured = Quantities(forward=w, feedback=b, law=law, **rest)
+    measured = Quantities(forward=w, feedback=b, law=law, forward_gradient=gradient, forward_lr=0.1)
     update = 0.1 * np.linalg.norm(gradient) / np.linalg.norm(w)
     assert measured["relative_update"] == pytest.approx(update)
-    assert measured["relaxation_time"] == pytest.approx(10)
-    assert measured["tracking_lag"] == pytest.approx(10 * update)
+    assert measured["relaxation_time"] == pytest.approx(10 * interval)
+    assert measured["tracking_lag"] == pytest.approx(10 * interval * moving * update)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -187,7 +187,7 @@ def test_float32(rule):
     w, b, law = law_of(rule, lr=0.2, samples=GENERATOR.normal(size=(4, 6, 9)))
     for name in OF_LAWS:
         single = quantities(w.astype(np.float32), b.astype(np.float32), law)[name]
-        assert single == pytest.approx(quantities(w, b, law)[name], rel=1e-3, abs=1e-3), name
+        assert single == pytest.approx(quantities(w, b, law)[name], rel=1e-3, abs=1e-3, nan_ok=True), name
 
 
 def test_a_kernel_is_asked_for_in_its_own_precision():

@@ -143,7 +143,7 @@ def test_signals_of_the_loss_that_was_trained(tmp_path):
         signals_of(run, net)
     found = signals_of(run, net, F.mse_loss)(0)
     for layer, arrays in error_signals(net, x, y, loss=F.mse_loss).items():
-        assert set(found[layer]) == {*arrays, "forward_lr"}
+        assert set(found[layer]) == {*arrays, "forward_lr", "forward_decay"}
         for name, array in arrays.items():
             if isinstance(array, np.ndarray):
                 np.testing.assert_array_equal(found[layer][name], array)

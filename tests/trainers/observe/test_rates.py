@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from wtdiag.diagnostics.analysis.analyze import analyze
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import write_json
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.layers.convert import transport_free
+from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.observe.open_run import attribution_of, open_run, signals_of
 from wtdiag.trainers.record.recorder import Recorder
+from wtdiag.trainers.rules import RULES
 from wtdiag.trainers.rules import rule as build_rule
 
 
@@ -171,3 +173,40 @@ def test_a_run_without_metrics_has_signals(tmp_path):
     net = own_run(tmp_path / "run", "fa")
     (tmp_path / "run" / "metrics.jsonl").unlink()
     assert math.isnan(signals_of(open_run(tmp_path / "run"), net)(0)["model"]["forward_lr"])
+
+
+# The step of W, with all that moves it
+
+
+class Shared(nn.Module):
+    """Two layers with the same weights, before a head of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.twin, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 4)
+        self.twin.weight = self.first.weight
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.twin(torch.tanh(self.first(x)))))
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.2])
+@pytest.mark.parametrize("name", sorted(RULES.keys() - {"brsf"}))  # which draws B anew in each step
+def test_the_relative_update_is_the_step_that_the_optimiser_takes(name, weight_decay, tmp_path):
+    torch.manual_seed(0)
+    x, y = torch.randn(10, 6, dtype=torch.float64), torch.arange(10) % 4
+    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)).double()
+    net = transport_free(Shared().double() if name == "kp" else net, name, sample=x)
+    with Recorder(net, tmp_path / "run", probe_batch=(x, y)) as recorder:
+        recorder.snapshot(0)
+    write_json(tmp_path / "run" / "config.json", {"settings": {"weight_decay": weight_decay}})
+    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps({"step": 1, "lr": 0.3, "feedback_lr": 0.3}) + "\n")
+    run = open_run(tmp_path / "run")
+    measured = analyze(run, ["relative_update"], signals_of(run, net)).relative_update.isel(step=0)
+    before = {layer: each.weight.detach().clone() for layer, each in synapses(net)}
+    optimizer = torch.optim.SGD([each.weight for _, each in synapses(net)][-2:], lr=0.3, weight_decay=weight_decay)
+    nn.functional.cross_entropy(net(x), y).backward()
+    optimizer.step()
+    for layer, each in synapses(net):
+        moved = (each.weight.detach() - before[layer]).norm() / before[layer].norm()
+        assert float(measured.sel(layer=layer)) == pytest.approx(float(moved), rel=1e-6), layer
