@@ -39,6 +39,8 @@ def healthy(steps=STEPS, layers=LAYERS):
         "predicted_angle": 1 + 0 * fade,
         "predicted_noise_angle": 1 + 0 * fade,
         "rest_distance": 0.02 + 1.4 * fade,
+        "relative_step": 0.1 * wobble,
+        "travel_time": 0.2 + 14 * fade,
         "relative_update": 0.01 * wobble,
         "tracking_lag": 0.05 * wobble,
         "log_norm_ratio_sum": 0 * fade[:, 0],

@@ -48,6 +48,10 @@ def run_of(kind):
             plant(analysis, "fc4", since=0, weight_angle=90.2)
         case "noisy-feedback":
             plant(analysis, "fc4", rest_distance=1.5, weight_angle=60.0)
+        case "adam-step-too-large":
+            plant(analysis, "fc4", since=0, relative_step=3.0, rest_distance=1.5, relaxation_time=np.nan)
+        case "adam-step-too-small":
+            plant(analysis, "fc4", since=0, travel_time=500.0, rest_distance=1.4, relaxation_time=np.nan)
         case "angle-at-ceiling":
             plant(analysis, "fc4", predicted_angle=50.0, weight_angle=51.0)
         case "not-aligning":
