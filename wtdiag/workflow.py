@@ -115,11 +115,14 @@ def diagnose(run: str | os.PathLike[str] | ModelRun, analysis: xr.Dataset | None
 
     from wtdiag.diagnostics.analysis.analyze import read_analysis
     from wtdiag.diagnostics.findings.diagnose import diagnose as find
-    from wtdiag.probes.records.schema import ANALYSIS, METRICS, open_run
+    from wtdiag.probes.records.schema import ANALYSIS, METRICS
+    from wtdiag.trainers.loop.changes import accepts_of
+    from wtdiag.trainers.observe.open_run import open_run
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     metrics = opened.metrics if (opened.path / METRICS).exists() else pd.DataFrame()
-    return find(read_analysis(opened.path / ANALYSIS) if analysis is None else analysis, opened.config, metrics)
+    analysis = read_analysis(opened.path / ANALYSIS) if analysis is None else analysis
+    return find(analysis, opened.config, metrics, accepts_of(opened))
 
 
 def report(

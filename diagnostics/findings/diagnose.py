@@ -12,6 +12,7 @@ import xarray as xr
 
 from wtdiag.diagnostics.analysis.reading import known
 from wtdiag.diagnostics.analysis.view import View
+from wtdiag.diagnostics.findings.advice import Accepts, Case, advise
 from wtdiag.diagnostics.findings.finding import Finding
 from wtdiag.diagnostics.findings.kinds import KINDS, Kind, Sighting
 from wtdiag.diagnostics.findings.severity import SEVERITIES, no_more_than
@@ -20,7 +21,9 @@ from wtdiag.diagnostics.findings.thresholds import confidence
 _Seen = tuple[Kind, Sighting]
 
 
-def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame) -> tuple[Finding, ...]:
+def diagnose(
+    analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame, accepts: Accepts | None = None
+) -> tuple[Finding, ...]:
     """Return the findings on a run, of every kind that the analysis has the measures for.
 
     Parameters
@@ -29,6 +32,9 @@ def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFr
         As `diagnostics.analysis.analyze.analyze` returns it; any variable may be missing.
     config, metrics
         Those of the run, as `probes.records.schema.open_run` returns them.
+    accepts
+        Says which changed settings ``wtdiag train`` could make the run again with; None if it did not make the run, so
+        that advice is about the user's own loop.
 
     Returns
     -------
@@ -51,7 +57,9 @@ def diagnose(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFr
         seen = [(each, sighting) for each in searched for sighting in each.detect(view)]
     causes = {id(each): _causes(each, seen) for each in seen}
     breaks = [sighting.first for each, sighting in seen if "divergence" in each.effects and sighting.severity == "high"]
-    ranked = sorted((_rank(view, each, causes, min(breaks, default=len(view.steps))) for each in seen), key=_first)
+    ranked = sorted(
+        (_rank(view, each, causes, min(breaks, default=len(view.steps)), accepts) for each in seen), key=_first
+    )
     findings = [finding for _, finding in ranked]
     if not any(finding.severity in ("high", "medium") for finding in findings):
         findings.append(_nothing_wrong(view, searched))
@@ -81,7 +89,7 @@ def _first(row: tuple[tuple[float, ...], Finding]) -> tuple[float, ...]:
 
 
 def _rank(
-    view: View, each: _Seen, causes_of: Mapping[int, Sequence[_Seen]], broken: int
+    view: View, each: _Seen, causes_of: Mapping[int, Sequence[_Seen]], broken: int, accepts: Accepts | None
 ) -> tuple[tuple[float, ...], Finding]:
     """Return the finding of a sighting, after its sort key; a finding with a cause is no more severe than the cause.
 
@@ -97,6 +105,7 @@ def _rank(
         for cause, at in before[:1]:
             where = "" if at.layer is None else f" in {view.layers[at.layer]}"
             summary = f"{summary} It follows from {cause.name}{where}."
+    advice, changes = advise(Case(view, sighting.layer, accepts), sighting.remedies + kind.remedies)
     finding = Finding(
         kind=kind.name,
         layer=None if sighting.layer is None else view.layers[sighting.layer],
@@ -107,9 +116,10 @@ def _rank(
         summary=summary,
         evidence=sighting.evidence,
         meaning=kind.meaning,
-        advice=sighting.advice + kind.advice,
+        advice=advice,
         equation=kind.equation,
         reference=kind.reference,
+        changes=changes,
     )
     key = (
         SEVERITIES.index(severity),
@@ -162,8 +172,10 @@ def _nothing_wrong(view: View, searched: Sequence[Kind]) -> Finding:
         summary=summary,
         evidence=(),
         meaning="No measure lies beyond the threshold of a finding of high or medium severity.",
-        advice="Nothing needs to be done. To look further, train with --rule bp and the same settings, and compare the "
-        "two runs.",
+        advice=(
+            "Nothing needs to be done. To look further, train with --rule bp and the same settings, and compare the "
+            "two runs.",
+        ),
         equation="",
         reference="",
     )

@@ -6,16 +6,17 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wtdiag.diagnostics.findings.severity import SEVERITIES
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records.config import Changes, DeclaredSettings
 from wtdiag.probes.records.files import read_json, write_json
 from wtdiag.probes.records.rows import from_row, to_row
 
-_FORMAT = 2
+_FORMAT = 3
 _PRIOR = 0.5  # findings of format 1 have it as the confidence of a kind that was never measured
 
 
@@ -68,8 +69,13 @@ class Finding:
         The finding as a sentence with its numbers.
     evidence : tuple of Evidence
         The numbers that triggered it, the most telling first.
-    meaning, advice, equation, reference : str
-        What it means for learning, what to try, and the equation and the source that both rest on.
+    meaning, equation, reference : str
+        What it means for learning, and the equation and the source that it rests on.
+    advice : tuple of str
+        What to try, the best first.
+    changes : mapping
+        The settings of ``wtdiag train`` that the first advice changes, with their new values; coefficients of the rule
+        are a mapping of their own. Empty if there are none, as for runs of the user's own loop.
     """
 
     kind: str
@@ -81,9 +87,10 @@ class Finding:
     summary: str
     evidence: tuple[Evidence, ...]
     meaning: str
-    advice: str
+    advice: tuple[str, ...]
     equation: str
     reference: str
+    changes: Changes = field(default_factory=dict)
 
 
 def write_findings(findings: Iterable[Finding], path: str | os.PathLike[str]) -> None:
@@ -107,7 +114,7 @@ def read_findings(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
     """
     content = read_json(Path(path))
     match content:
-        case {"format": 1 | 2 as version, "findings": [*rows]}:
+        case {"format": 1 | 2 | 3 as version, "findings": [*rows]}:
             found = tuple(_finding(row, f"{path}: finding {number}") for number, row in enumerate(rows, start=1))
             return tuple(map(_without_prior, found)) if version == 1 else found
     raise InputError(f"{path}: expected findings of format {_FORMAT}; `wtdiag analyze` writes them")
@@ -119,9 +126,33 @@ def _without_prior(finding: Finding) -> Finding:
 
 def _finding(row: Any, source: str) -> Finding:
     match row:
-        case {"evidence": [*numbers]}:
+        case {"evidence": [*numbers], **others}:
             evidence = tuple(from_row(Evidence, number, f"{source}: evidence") for number in numbers)
-            finding = from_row(Finding, row, source, evidence=evidence)
+            changes = _changes(others.setdefault("changes", {}), f"{source}: changes")
+            built = {"evidence": evidence, "advice": _advice(others.get("advice"), source), "changes": changes}
+            finding = from_row(Finding, {"evidence": numbers, **others}, source, **built)
             if finding.severity in SEVERITIES:
                 return finding
     raise InputError(f"{source}: expected evidence in a list and a severity of {', '.join(SEVERITIES)}")
+
+
+def _advice(advice: Any, source: str) -> tuple[str, ...]:
+    texts = [advice] if isinstance(advice, str) else advice
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{source}: advice is {advice!r:.60}; expected a list of texts")
+    return tuple(filter(None, texts))
+
+
+def _changes(changes: Any, source: str) -> Changes:
+    """Return changed settings after a check: a command is built from them."""
+    try:
+        if not isinstance(changes, dict):
+            raise InputError(f"expected settings by name, got {changes!r:.60}")
+        for name in changes:
+            check_one_of("setting", name, [field.name for field in dataclasses.fields(DeclaredSettings)])
+        for name, value in DeclaredSettings(**changes).coefficients.items():
+            if not name.isidentifier() or not isinstance(value, str | int | float):
+                raise InputError(f"coefficients: expected names with numbers or words, got {name!r:.60}: {value!r:.60}")
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    return changes

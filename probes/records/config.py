@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType, UnionType
@@ -19,6 +20,8 @@ from wtdiag.probes.errors import InputError, check_one_of
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "constant", "step")
 Coefficient = float | str
+Changes = Mapping[str, Any]
+"""Some settings by name, with new values; coefficients are a mapping of those that change."""
 ROLES = MappingProxyType(
     {
         "method": "the rule that carries the errors, with its coefficients",
@@ -178,6 +181,27 @@ def settings_with_role(*roles: str) -> tuple[str, ...]:
         check_one_of("role", role, ROLES)
     fields = dataclasses.fields(DeclaredSettings)
     return tuple(field.name for field in fields if not set(roles).isdisjoint(field.metadata["roles"]))
+
+
+def command_options(settings: Changes) -> list[str]:
+    """Return the words by which ``wtdiag train`` is given some settings, in the order of their declaration.
+
+    Examples
+    --------
+    >>> command_options({"lr": 0.1, "coefficients": {"decay": 0.01}, "batch_norm": False})
+    ['-c', 'decay=0.01', '--no-batch-norm', '--lr', '0.1']
+    """
+    words: list[str] = []
+    for field in dataclasses.fields(DeclaredSettings):
+        value, option = settings.get(field.name), field.name.replace("_", "-")
+        if field.name == "coefficients":
+            for name, coefficient in (value or {}).items():
+                words += ["-c", f"{name}={coefficient}"]
+        elif isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            words += [f"--{option}", str(value)]
+    return words
 
 
 @cache

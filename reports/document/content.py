@@ -80,6 +80,8 @@ class Entry:
         Its kind, its layer and steps, and the finding as a sentence.
     details : tuple of (label, text)
         The numbers it rests on, what it means, what to try, and the sources.
+    command : str
+        The command that makes the run again as advised; "" if there is none.
     figure : str
         Name of the figure that shows it; "" if none does.
     """
@@ -89,6 +91,7 @@ class Entry:
     where: str
     summary: str
     details: tuple[tuple[str, str], ...]
+    command: str = ""
     figure: str = ""
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import xarray as xr
 
+from wtdiag.diagnostics.findings.advice import command
 from wtdiag.diagnostics.findings.finding import Evidence, Finding
 from wtdiag.diagnostics.findings.severity import SEVERITIES
 from wtdiag.reports.document.content import Entry, Figure, Findings
-from wtdiag.reports.figures.style import capital, fixed, number
+from wtdiag.reports.figures.style import capital, fixed, number, printable
 from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.figure_tables import degrees
 from wtdiag.reports.run.sources import Source
@@ -31,29 +32,31 @@ def verdict(source: Source, run: Facts) -> str:
     return " ".join([*(_stop(finding.summary) for finding in worst[:1]), outcome(run)])
 
 
-def entries(findings: Sequence[Finding], figures: Sequence[Figure], analysis: xr.Dataset) -> Findings:
-    """Put findings into words, with the analysis' names for measures.
+def entries(findings: Sequence[Finding], figures: Sequence[Figure], source: Source) -> Findings:
+    """Put the findings on a run into words, with its analysis' names for measures.
 
     Findings of the same kind and severity become one entry, which states the first of them.
     """
     alike: dict[tuple[str, str], list[Finding]] = {}
     for finding in _ordered(findings):
         alike.setdefault((finding.severity, finding.kind), []).append(finding)
-    return Findings(tuple(_entry(group, figures, analysis) for group in alike.values()))
+    return Findings(tuple(_entry(group, figures, source) for group in alike.values()))
 
 
 def _ordered(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def _entry(group: Sequence[Finding], figures: Sequence[Figure], analysis: xr.Dataset) -> Entry:
+def _entry(group: Sequence[Finding], figures: Sequence[Figure], source: Source) -> Entry:
     first, *others = group
+    best, *remedies = first.advice or [""]
     shown = (figure.name for number in first.evidence for figure in figures if number.measure in figure.measures)
     details = (
         ("Also", _also(others)),
-        ("Evidence", "; ".join(_number(evidence, analysis) for evidence in first.evidence)),
+        ("Evidence", "; ".join(_number(evidence, source.analysis) for evidence in first.evidence)),
         ("Means", first.meaning),
-        ("Try", first.advice),
+        ("Try", best),
+        ("Or", " Or: ".join(remedies)),
         ("Confidence", _confidence(first)),
         ("Rests on", ". ".join(text.rstrip(".") for text in (first.equation, first.reference) if text)),
     )
@@ -63,6 +66,7 @@ def _entry(group: Sequence[Finding], figures: Sequence[Figure], analysis: xr.Dat
         where=_where(first),
         summary=_stop(first.summary),
         details=tuple((label, text) for label, text in details if text),
+        command="\n".join(map(printable, command(first.changes, source.path).splitlines())),
         figure=next(shown, ""),
     )
 

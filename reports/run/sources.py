@@ -140,7 +140,7 @@ def _printable(finding: Finding) -> Finding:
         )
         for number in finding.evidence
     )
-    return dataclasses.replace(finding, **texts, evidence=evidence)
+    return dataclasses.replace(finding, **texts, evidence=evidence, advice=tuple(map(printable, finding.advice)))
 
 
 def _events(metrics: pd.DataFrame, config: dict[str, Any]) -> tuple[Event, ...]:

@@ -100,7 +100,8 @@ def finding(kind="step-too-large", layer="fc3", severity="high", summary="S of f
     """A finding with one piece of evidence."""
     evidence = (Evidence("step_size_number", 3.2, 1.0, ">", step=40),)
     given = {"first_step": 40, "last_step": 200, "confidence": 0.95, "evidence": evidence}
-    given |= {"meaning": "The feedback grows.", "advice": "Lower the step.", "equation": "S = ηλ/2", "reference": "us"}
+    given |= {"meaning": "The feedback grows.", "advice": ("Lower the step.",)}
+    given |= {"equation": "S = ηλ/2", "reference": "us"}
     return Finding(kind=kind, layer=layer, severity=severity, summary=summary, **(given | fields))
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import warnings
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -83,11 +84,11 @@ def test_nothing_from_a_file_steers_the_terminal(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     finding = Finding(
         kind="sign-flip" + ESCAPE, severity="low", layer="fc1" + ESCAPE, first_step=0, last_step=0, summary=ESCAPE,
-        confidence=1.0, evidence=(), meaning="", advice="", equation="", reference="",
+        confidence=1.0, evidence=(), meaning="", advice=(ESCAPE,), equation="", reference="",
     )  # fmt: skip
     from wtdiag.cli.terminal import print_findings
 
-    print_findings([finding])
+    print_findings([finding], Path("run" + ESCAPE))
     print_comparison(table_of(ESCAPE))
     print_entry("name" + ESCAPE, "title" + ESCAPE, ESCAPE)
     complain(ESCAPE + "two\nlines")

@@ -71,7 +71,7 @@ class ModelRun(schema.Run):
                 raise InputError(
                     f"{self.path}: was recorded from a model of your own; give the converted network as model="
                 )
-            shape, classes = _sizes(self.config["network"], str(self.path / schema.CONFIG))
+            shape, classes = sizes(self.config["network"], str(self.path / schema.CONFIG))
             model = build_network(self.settings(), shape=shape, classes=classes)
         _check_network(model)
         state = {}
@@ -234,7 +234,7 @@ def open_run(path: str | os.PathLike[str]) -> ModelRun:
     return ModelRun(run.path, run.config)
 
 
-def _sizes(network: Any, source: str) -> tuple[tuple[int, int, int], int]:
+def sizes(network: Any, source: str) -> tuple[tuple[int, int, int], int]:
     """Return the shape of the inputs and the number of classes from a config."""
     match network:
         case {"shape": [int(c), int(h), int(w)], "classes": int(classes)} if min(c, h, w, classes) > 0:

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from wtdiag.probes.records.config import command_options
 from wtdiag.probes.records.schema import wtdiag_version
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import synapses
@@ -71,21 +72,12 @@ def command(settings: Settings) -> str:
     Examples
     --------
     >>> command(Settings(rule="kp", coefficients={"decay": 0.01}, batch_norm=False, lr=0.1))
-    'wtdiag train --rule kp --coefficient decay=0.01 --no-batch-norm --lr 0.1'
+    'wtdiag train --rule kp -c decay=0.01 --no-batch-norm --lr 0.1'
     """
-    words = ["wtdiag", "train", "--rule", settings.rule]
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        option = field.name.replace("_", "-")
-        if field.name == "coefficients":
-            for name, coefficient in value.items():
-                words += ["--coefficient", f"{name}={coefficient}"]
-        elif field.name != "rule" and value != field.default:
-            if isinstance(value, bool):
-                words.append(f"--{option}" if value else f"--no-{option}")
-            else:
-                words += [f"--{option}", str(value)]
-    return shlex.join(words)
+    given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    changed = {field.name for field in dataclasses.fields(settings) if given[field.name] != field.default}
+    words = command_options({name: value for name, value in given.items() if name in {*changed, "rule"}})
+    return shlex.join(["wtdiag", "train", *words])
 
 
 def _version(package: str) -> str | None:

@@ -71,7 +71,7 @@ def analyze(
         own = write_report(run, analysis, out=places[run.path], formats=formats)
         if len(opened) > 1:
             say("", lead=str(run.path))
-        print_findings(read_findings(places[run.path] / FINDINGS))
+        print_findings(read_findings(places[run.path] / FINDINGS), run.path)
         for path in (places[run.path] / ANALYSIS, places[run.path] / FINDINGS, *own):
             say(path)
     if len(opened) > 1:

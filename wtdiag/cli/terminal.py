@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -58,8 +59,10 @@ def complain(message: str) -> None:
     click.echo(f"wtdiag: {line if len(line) <= _LONGEST else f'{line[:half]} ... {line[-half:]}'}", file=sys.stderr)
 
 
-def print_findings(findings: Iterable[Finding]) -> None:
-    """Print the first finding of each kind and severity, and the other layers that have one."""
+def print_findings(findings: Iterable[Finding], run: Path) -> None:
+    """Print the first finding of each kind and severity with its advice, and the other layers that have one."""
+    from wtdiag.diagnostics.findings.advice import command
+
     kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         kinds.setdefault((finding.severity, finding.kind), []).append(finding)
@@ -70,7 +73,11 @@ def print_findings(findings: Iterable[Finding]) -> None:
         head = kind if severity == "none" else f"{severity}: {kind}"
         also = f" Also in {', '.join(other.layer or 'all layers' for other in others)}." if others else ""
         where = f"{first.layer or 'all layers'}, {when}"
-        print_entry(head, where, first.summary + also)
+        best, *remedies = first.advice or [""]
+        print_entry(head, where, first.summary + also, best and f"Try: {best}")
+        for line in command(first.changes, run).splitlines():
+            say(f"      {line}")
+        print_lines(*(f"Or: {remedy}" for remedy in remedies))
 
 
 def print_comparison(table: pd.DataFrame) -> None:
@@ -91,7 +98,13 @@ def print_entry(name: str, title: str, *lines: str) -> None:
     head = textwrap.fill(f"{name}  {title}", 80, subsequent_indent="      ", break_on_hyphens=False)
     title, *more = head[len(name) :].split("\n")
     say(title, lead=name)
-    for line in filter(None, lines):
-        more += textwrap.wrap(line, 80, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
     for line in more:
         say(line)
+    print_lines(*lines)
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines indented, as those below the name of an entry."""
+    for text in filter(None, lines):
+        for line in textwrap.wrap(text, 80, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False):
+            say(line)

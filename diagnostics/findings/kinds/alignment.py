@@ -8,6 +8,7 @@ import numpy as np
 
 from wtdiag.diagnostics.analysis.chance import IN_WORDS
 from wtdiag.diagnostics.analysis.view import Floats, View
+from wtdiag.diagnostics.findings import remedies
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch
 from wtdiag.diagnostics.findings.severity import of_hampered_learning
@@ -18,9 +19,15 @@ from wtdiag.diagnostics.findings.thresholds import limit
     "not-aligning",
     meaning="B is no closer to W than unrelated weights would be by chance, so what this layer does to the errors that "
     "pass it has nothing to do with what backprop would do to them.",
-    advice="Fixed random feedback aligns from the top down and may need more --epochs or a smaller --depth; sign "
-    "symmetry (--rule usf) needs no alignment. For learned feedback, raise --feedback-lr, let it align before training "
-    "(--delay 1), or use batch norm (--batch-norm).",
+    advice=(
+        remedies.batch_norm,
+        remedies.feedback_in_every_step,
+        remedies.white_inputs,
+        remedies.faster_feedback,
+        remedies.stronger_shared_decay,
+        remedies.sign_symmetry,
+        remedies.more_epochs,
+    ),
     equation=f"∠(W, B) within {IN_WORDS} of 90°, each 57.3° / √n",
     reference="Refinetti et al. 2021, ICML, arXiv:2011.12428",
     needs=("weight_angle",),
@@ -56,8 +63,7 @@ def not_aligning(view: View) -> Iterator[Sighting]:
 @kind(
     "sign-flip",
     meaning="B points against W, so the errors that it sends down make the layers below learn the opposite.",
-    advice="Check that the rule's coefficients amp and self are positive (-c amp=..., -c self=...), and that nothing "
-    "negates `feedback`.",
+    advice=(remedies.unit_gain, remedies.white_inputs, "Check that nothing negates the feedback weights."),
     equation="∠(W, B) > 90°",
     reference="Liao, Leibo & Poggio 2016, AAAI, arXiv:1510.05067",
     needs=("weight_angle",),
@@ -93,8 +99,7 @@ def sign_flip(view: View) -> Iterator[Sighting]:
     "rank-collapse",
     meaning="The matrix has collapsed onto few directions. It carries errors or activations of many units as one, "
     "so units that differ cannot be told apart.",
-    advice="For feedback, add decay or null (-c decay=..., -c null=...), which pull hardest where B is largest, and "
-    "check that its step is stable. For forward weights, lower --lr or --weight-decay.",
+    advice=(remedies.smaller_feedback_step, remedies.white_inputs, remedies.lower_rate),
     equation="(erank(B) − 1) / (erank(W) − 1), erank = exp of the entropy of σ / Σσ",
     reference="Roy & Vetterli 2007, EUSIPCO, for the effective rank; Refinetti et al. 2021, arXiv:2011.12428",
     needs=("feedback_effective_rank", "forward_effective_rank"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from wtdiag.diagnostics.analysis.view import Floats, Mask, View
+from wtdiag.diagnostics.findings.advice import Remedy
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.thresholds import THRESHOLDS, limit
 from wtdiag.probes.discovery import enter
@@ -17,8 +18,8 @@ from wtdiag.probes.discovery import enter
 class Sighting:
     """A fault that a detector saw: its layer, its first and last snapshot, its severity and the evidence.
 
-    ``layer``, ``first`` and ``last`` are indices, and ``layer`` is None for the whole network. ``advice`` comes before
-    the advice of the kind.
+    ``layer``, ``first`` and ``last`` are indices, and ``layer`` is None for the whole network. ``remedies`` come
+    before those of the kind.
     """
 
     layer: int | None
@@ -27,7 +28,7 @@ class Sighting:
     severity: str
     summary: str
     evidence: tuple[Evidence, ...]
-    advice: str = ""
+    remedies: tuple[Remedy | str, ...] = ()
 
 
 Detector = Callable[[View], Iterator[Sighting]]
@@ -41,8 +42,10 @@ class Kind:
     ----------
     name : str
         The name under which findings of this kind are written.
-    meaning, advice, equation, reference : str
-        What it means for learning, what to try, and the equation and the source that both rest on.
+    meaning, equation, reference : str
+        What it means for learning, and the equation and the source that it rests on.
+    remedies : tuple of Remedy or str
+        What to try, the best first; see `diagnostics.findings.advice`.
     detect : callable
         Function that yields a `Sighting` for each place where it sees the fault.
     needs : tuple of str
@@ -55,7 +58,7 @@ class Kind:
 
     name: str
     meaning: str
-    advice: str
+    remedies: tuple[Remedy | str, ...]
     equation: str
     reference: str
     detect: Detector
@@ -77,18 +80,22 @@ def kind(
     name: str,
     *,
     meaning: str,
-    advice: str,
+    advice: Sequence[Remedy | str],
     equation: str,
     reference: str,
     needs: tuple[str, ...] = (),
     effects: tuple[str, ...] = (),
     effects_below: tuple[str, ...] = (),
 ) -> Callable[[Detector], Detector]:
-    """Register a detector in `KINDS` under a name; the arguments are the attributes of `Kind`."""
+    """Register a detector in `KINDS` under a name; the arguments are the attributes of `Kind`, ``advice`` its remedies.
+
+    A remedy that is a text always fits, and says what no setting expresses.
+    """
 
     def register(detect: Detector) -> Detector:
         below = frozenset(effects_below)
-        entry = Kind(name, meaning, advice, equation, reference, detect, needs, frozenset(effects) | below, below)
+        remedies = (advice,) if isinstance(advice, str) else tuple(advice)
+        entry = Kind(name, meaning, remedies, equation, reference, detect, needs, frozenset(effects) | below, below)
         enter(KINDS, "kind", name, entry)
         return detect
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from wtdiag.diagnostics.analysis.view import Mask, View
+from wtdiag.diagnostics.findings import remedies
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch
 from wtdiag.diagnostics.findings.thresholds import limit
@@ -16,8 +17,16 @@ from wtdiag.diagnostics.findings.thresholds import limit
     "inherited-error",
     meaning="Below this layer, most of what is wrong with the error has arrived from above, so better feedback in the "
     "layers below would help little.",
-    advice="First improve the feedback above this layer, beginning with the layer whose own feedback adds the largest "
-    "angle to the error. A smaller --depth helps too.",
+    advice=(
+        remedies.batch_norm,
+        remedies.white_inputs,
+        remedies.feedback_in_every_step,
+        remedies.faster_feedback,
+        remedies.stronger_shared_decay,
+        remedies.sign_symmetry,
+        "First improve the feedback above this layer, beginning with the layer whose own feedback adds the largest "
+        "angle to the error.",
+    ),
     equation="∠(Wᵀδ, Wᵀδ*) > ∠(Bᵀδ, Wᵀδ) in all layers from here down",
     reference="wtdiag, for the local and the inherited angle; Akrout et al. 2019, arXiv:1904.05391, for the total",
     needs=("error_angle_inherited", "error_angle_local", "error_angle_total"),
@@ -71,9 +80,14 @@ def _costliest(view: View, step: int, top: int) -> str:
     "signal-below-floor",
     meaning="The error that reaches this layer is zero, or its size is so far from backprop's that rounding has taken "
     "its direction. This layer and all those below it do not learn from the task.",
-    advice="If units are dead, lower --lr, use --batch-norm or --warmup 1, or choose another initialisation. If errors "
-    "vanish or explode, look at the norm ratios of the layers above; --precision float64 shows whether rounding is the "
-    "cause.",
+    advice=(
+        remedies.batch_norm,
+        remedies.unit_gain,
+        remedies.unit_scale,
+        remedies.lower_rate,
+        "Choose another initialisation if units are dead from the start; if errors vanish or explode, look at the norm "
+        "ratios of the layers above.",
+    ),
     equation="δ* = 0 in all examples; or ‖δ‖ / ‖δ*‖ above 10⁶ or below 10⁻⁶",
     reference="He et al. 2015, arXiv:1502.01852, on signals that vanish with depth",
     effects=("not-aligning", "noisy-feedback", "feedback-too-slow"),

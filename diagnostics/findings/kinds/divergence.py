@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from wtdiag.diagnostics.analysis.view import View
+from wtdiag.diagnostics.findings import remedies
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.instability import of_view
 from wtdiag.diagnostics.findings.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
@@ -19,8 +20,7 @@ from wtdiag.diagnostics.findings.thresholds import limit
     "step-too-large",
     meaning="Along the direction in which the rule pulls hardest, each step on B overshoots the fixed point by more "
     "than the distance that it started from. B grows exponentially until the errors it carries destroy the weights.",
-    advice="Lower --feedback-lr, or all of the rule's coefficients by the same factor. If the limit falls during "
-    "training because activations grow, batch norm or a smaller --lr limits their growth.",
+    advice=(remedies.smaller_feedback_step, remedies.batch_norm, remedies.lower_rate),
     equation="S = η λmax(H) / (2 (1 + μ)) > 1, with ∂B = H B − target",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513; Polyak 1964, USSR "
     "Computational Mathematics and Mathematical Physics 4(5), for the limit with momentum",
@@ -43,13 +43,6 @@ def step_too_large(view: View) -> Iterator[Sighting]:
         worst = int(sound[np.argmax(number[sound, layer])]) if len(sound) else first
         broke = row.collapse_step if not math.isnan(row.collapse_step) else row.runaway_step
         lead = f", {broke - view.steps[first]:.0f} steps before it broke" if broke > view.steps[first] else ""
-        rate = row.largest_feedback_lr
-        if rate > 0:
-            advice = f"Use a feedback learning rate below {rate:.2g} (--feedback-lr {rate / 2:.2g}). "
-        elif row.largest_coefficient_scale < 1:
-            advice = f"Scale all of the rule's coefficients by less than {row.largest_coefficient_scale:.2g}. "
-        else:
-            advice = ""
         yield Sighting(
             layer,
             first,
@@ -61,7 +54,6 @@ def step_too_large(view: View) -> Iterator[Sighting]:
                 evidence(view, "step_size_number", worst, layer, ">", "step_size_number"),
                 evidence(view, "step_size_number", first, layer, ">", "step_size_number"),
             ),
-            advice,
         )
 
 
@@ -72,8 +64,12 @@ _NORM = re.compile(r"norm of the (weight|feedback) of (.+)", re.DOTALL)
     "divergence",
     meaning="The numbers blew up. Either one of them stopped being finite, and everything computed from it since is "
     "meaningless, or the loss ended far above where it began.",
-    advice="Look for the cause in the snapshots before that step. If no cause is named here, try --clip-norm 1 or a "
-    "lower --lr, or --precision float64 to see whether rounding is the cause.",
+    advice=(
+        remedies.smaller_feedback_step,
+        remedies.lower_rate,
+        remedies.clipped,
+        "Look for the cause in the snapshots before that step.",
+    ),
     equation=f"‖W‖, ‖B‖ or the loss is not finite; or L(t) > {limit('loss_growth'):g} L(0) from some t on",
     reference="IEEE 754",
     effects_below=("signal-below-floor", "not-aligning", "inherited-error", "feedback-too-small"),
@@ -115,13 +111,11 @@ def _risen(view: View) -> Iterator[Sighting]:
     since = float(loss.index[above[0]])
     weights = np.where(blind(view), math.nan, growth(view["forward_norm"]))
     highest = float(np.fmax.reduce(weights))
-    layer, grown, advice = None, "", ""
+    layer, grown = None, ""
     if highest > limit("norm_growth"):
         # Of the layers whose weights grew with the loss, the topmost: a fault there shows in all layers below.
         layer = int(np.flatnonzero(weights >= math.sqrt(highest))[-1])
         grown = f", and the weights of {view.layers[layer]} have grown by a factor of {weights[layer]:.3g}"
-        rate = view.metric("lr").max()
-        advice = f"Lower --lr{f', which reached {rate:.3g}' if rate > 0 else ''}. "
     yield Sighting(
         layer,
         max(0, int((view.steps < since).sum()) - 1),
@@ -130,7 +124,7 @@ def _risen(view: View) -> Iterator[Sighting]:
         f"The loss ended at {ended:.3g}, which is {ended / begun:.3g} times its first value; it has been above "
         f"{limit('loss_growth'):g} times that value since step {since:.0f}{grown}.",
         (Evidence("loss", ended, limit("loss_growth") * begun, ">", "1", int(loss.index[-1])),),
-        advice,
+        (remedies.lower_rate,) if layer is not None else (),
     )
 
 

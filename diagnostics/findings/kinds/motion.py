@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from wtdiag.diagnostics.analysis.view import Floats, View
+from wtdiag.diagnostics.findings import remedies
 from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch
 from wtdiag.diagnostics.findings.severity import of_hampered_learning
 from wtdiag.diagnostics.findings.thresholds import limit
@@ -16,9 +17,11 @@ from wtdiag.diagnostics.findings.thresholds import limit
     "frozen-feedback",
     meaning="The rule learns its feedback weights, yet in this layer they do not change at all while the forward "
     "weights do. The errors that the layer sends are at best those of fixed random feedback.",
-    advice="Check that the optimiser holds this layer's `feedback` parameter, that the parameter requires a gradient, "
-    "and that nothing resets it. `wtdiag train` takes care of all this; in a loop of your own, give the optimiser "
-    "every parameter named feedback.",
+    advice=(
+        "Check that the optimiser holds this layer's `feedback` parameter, that the parameter requires a gradient, "
+        "and that nothing resets it. `wtdiag train` takes care of all this; in a loop of your own, give the optimiser "
+        "every parameter named feedback.",
+    ),
     equation="B(t + 1) = B(t), bitwise",
     reference="Lillicrap et al. 2016, Nature Communications 7:13276, for what fixed feedback can do",
     needs=("feedback_norm", "forward_norm"),
@@ -53,9 +56,13 @@ def frozen_feedback(view: View) -> Iterator[Sighting]:
     "feedback-too-slow",
     meaning="W moves on before B has followed it. Feedback that lags fails even if its rule would take it to the right "
     "place.",
-    advice="Let B learn faster: raise --feedback-lr, or all of the rule's coefficients by one factor, up to a "
-    "step-size number of 0.4; for kp, raise its decay (-c decay=...). Or let W wait: lower --lr, align B first "
-    "(--delay 1), or train in alternation (--alternate 1).",
+    advice=(
+        remedies.feedback_in_every_step,
+        remedies.faster_feedback,
+        remedies.white_inputs,
+        remedies.stronger_shared_decay,
+        remedies.lower_rate,
+    ),
     equation="τ η_W ‖∂L/∂W‖ / ‖W‖, with τ = 1 / (η λ) the relaxation time of B",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
     needs=("rest_distance", "relaxation_time", "tracking_lag"),
@@ -93,9 +100,11 @@ def feedback_too_slow(view: View) -> Iterator[Sighting]:
     "noisy-feedback",
     meaning="B has had all the time that it needs, and yet it is not where its rule takes it. Something other than the "
     "rule moves it, and the errors that it carries are just as noisy.",
-    advice="Lower --update-noise, or take larger batches (--batch-size) if the rule averages over them; a lower "
-    "--feedback-lr averages over more steps. If the angle is far above what noise explains, look for code that "
-    "changes `feedback` outside the optimiser.",
+    advice=(
+        remedies.without_noise,
+        remedies.averaged_feedback,
+        "If the angle is far above what noise explains, look for code that changes `feedback` outside the optimiser.",
+    ),
     equation="‖B − B*‖ / ‖B*‖ at rest; variance per entry s² / (r (2 − r)), r = η λ",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
     needs=("rest_distance", "relaxation_time"),
@@ -137,9 +146,10 @@ def noisy_feedback(view: View) -> Iterator[Sighting]:
 @kind(
     "angle-at-ceiling",
     meaning="B is where its rule takes it, and that is far from W. Longer training cannot improve this angle.",
-    advice="Change the point that the rule aims at: for ia and wm-reg, raise null relative to amp, or raise decay "
-    "(-c null=...); let the rule learn from white inputs (-c inputs=noise); or choose a rule whose fixed point is W "
-    "(--rule sa, --rule aa, --rule kp, --rule wm).",
+    advice=(
+        remedies.white_inputs,
+        "Choose a rule whose fixed point is W, such as Kolen-Pollack (kp) or the weight mirror on noise (wm).",
+    ),
     equation="∠(B*, W), with B* the fixed point at this W",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
     needs=("predicted_angle", "weight_angle"),

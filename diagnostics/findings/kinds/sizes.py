@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from wtdiag.diagnostics.analysis.view import Floats, Mask, View
+from wtdiag.diagnostics.findings import remedies
+from wtdiag.diagnostics.findings.advice import Remedy
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.instability import runaway
 from wtdiag.diagnostics.findings.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
@@ -24,9 +26,7 @@ _TOO_LARGE = {  # by measure: a phrase for the summary, and the thresholds for t
     "feedback-too-large",
     meaning="B is many times as large as W, so errors grow on their way down, by the product of the norm ratios of all "
     "layers that they pass. The layers below take steps that are too large by this factor, whatever the angle.",
-    advice="Bring the fixed point back to B = W: for wm, wm-reg and ia, lower amp or raise decay (-c amp=..., "
-    "-c decay=...); for sa, set self = decay. For rules with fixed feedback, use -c scale=1. The gain of wm-reg grows "
-    "without bound with the scale of the activations; that of ia and wm does not.",
+    advice=(remedies.unit_gain, remedies.unit_scale, remedies.white_inputs, remedies.batch_norm),
     equation="‖B‖ / ‖W‖; at rest ⟨B*, W⟩ / ⟨W, W⟩; through all layers Σ log ‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     needs=("norm_ratio",),
@@ -62,7 +62,7 @@ def feedback_too_large(view: View) -> Iterator[Sighting]:
     "feedback-too-small",
     meaning="B is many times smaller than W, so errors shrink on their way down, by the product of the norm ratios of "
     "all layers that they pass. The layers below hardly learn, whatever the angle.",
-    advice="Rules with fixed feedback begin with a B of W's size if -c scale=1 is given.",
+    advice=(remedies.unit_gain, remedies.unit_scale, remedies.faster_feedback),
     equation="‖B‖ / ‖W‖; through all layers Σ log ‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     needs=("norm_ratio",),
@@ -96,8 +96,7 @@ def feedback_too_small(view: View) -> Iterator[Sighting]:
     "bn-runaway",
     meaning="Batch norm makes the loss blind to the size of this layer's weights, so nothing limits it. W grows, its "
     "effective learning rate falls with 1 / |W|², and feedback that follows W grows with it.",
-    advice="Give the forward weights decay (--weight-decay 1e-4), or lower --lr. The null term of ia and sign symmetry "
-    "keep the feedback from growing with W.",
+    advice=(remedies.lower_rate, remedies.weight_decay),
     equation="⟨W, ∂L/∂W⟩ = 0: ‖W‖² grows by η² ‖∂L/∂W‖² in each step",
     reference="van Laarhoven 2017, arXiv:1706.05350",
     needs=("radial_cosine", "forward_norm"),
@@ -132,21 +131,18 @@ def bn_runaway(view: View) -> Iterator[Sighting]:
             )
 
 
-def _shrunk(view: View, layers: list[int]) -> tuple[str, str, bool]:
+def _shrunk(view: View, layers: list[int]) -> tuple[str, tuple[Remedy, ...], bool]:
     """Return why the norm ratio is small, what to do, and whether W grew, in which case errors have not shrunk."""
     with np.errstate(divide="ignore"):
         w, b = (float(np.nansum(np.log(growth(view[f"{side}_norm"])[layers]))) for side in ("forward", "feedback"))
     if w > max(-b, math.log(limit("norm_growth"))):
         return (
             f": W has grown by a factor of {_times(w)}, while B has not shrunk",
-            "Limit the growth of the forward weights: lower --lr, or give them decay (--weight-decay 1e-4). ",
+            (remedies.lower_rate, remedies.weight_decay),
             True,
         )
-    advice = (
-        "Bring the fixed point back to B = W: raise amp or self, or lower decay or null (-c amp=..., -c decay=...). "
-    )
     why = f": B has shrunk to {_times(b)} of its first size" if -b > math.log(limit("norm_growth")) else ""
-    return why, advice, False
+    return why, (), False
 
 
 def _times(logarithm: float) -> str:
@@ -184,7 +180,7 @@ def _through_all(view: View, threshold: str, sign: int) -> Iterator[Sighting]:
         first, last = seen
         what = "grow" if sign > 0 else "shrink"
         layers = np.flatnonzero(view.compared[last]).tolist()
-        why, advice, grown = _shrunk(view, layers) if sign < 0 else ("", "", False)
+        why, advice, grown = _shrunk(view, layers) if sign < 0 else ("", (), False)
         yield Sighting(
             None,
             first,

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import re
 
-import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,9 +10,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import wtdiag
 from tests.diagnostics.synthetic import CONFIG, LAYERS, STEPS, healthy, metrics, plant
-from wtdiag.cli import cli
 from wtdiag.diagnostics.analysis.reading import known
 from wtdiag.diagnostics.analysis.view import View
 from wtdiag.diagnostics.findings.diagnose import diagnose
@@ -146,7 +142,7 @@ def test_the_cause_of_a_divergence_comes_before_it():
     first, second, *_ = diagnose(analysis, DIVERGED, log)
     assert (first.kind, second.kind) == ("step-too-large", "divergence")
     assert "7 steps before it broke" in first.summary
-    assert "below 0.4 (--feedback-lr 0.2)" in first.advice
+    assert first.advice[0].startswith("Lower the feedback learning rate from 1 to 0.16: the step-size number of fc4 ")
     assert "It follows from step-too-large in fc4." in second.summary
 
 
@@ -225,7 +221,7 @@ def test_the_weights_that_grew_with_the_loss_are_named_before_what_follows():
     first, second, *others = diagnose(analysis, CONFIG, risen(1e6, since=151))
     assert (first.kind, first.layer, first.first_step) == ("divergence", "fc5", 150)
     assert "the weights of fc5 have grown by a factor of 1e+06." in first.summary
-    assert first.advice.startswith("Lower --lr, which reached 40. ")
+    assert first.advice[0].startswith("Lower the learning rate of the forward weights from 40 to 4.")
     shrunk = next(each for each in (second, *others) if each.kind == "feedback-too-small")
     assert "It follows from divergence in fc5." in shrunk.summary
 
@@ -236,15 +232,13 @@ def test_a_norm_ratio_says_whether_weights_grew_or_feedback_shrank():
     finding = diagnose(grown, CONFIG, metrics())[0]
     assert (finding.kind, finding.layer, finding.severity) == ("feedback-too-small", "fc4", "medium")
     assert "W has grown by a factor of 100, while B has not shrunk" in finding.summary
-    assert "lower --lr" in finding.advice
-    assert "raise amp" not in finding.advice
+    assert "Lower the learning rate of the forward weights" in finding.advice[0]
     analysis = plant(healthy(), "fc4", norm_ratio=0.01)
     analysis["feedback_norm"][3:, 3] *= 0.01
     shrunk = diagnose(analysis, CONFIG, metrics())[0]
     assert (shrunk.kind, shrunk.severity) == ("feedback-too-small", "high")
     assert "B has shrunk to 0.01" in shrunk.summary
-    assert "raise amp" in shrunk.advice
-    assert "lower --lr" not in shrunk.advice
+    assert not any("learning rate of the forward weights" in text for text in shrunk.advice)
     analysis = plant(healthy(), "fc4", since=0, norm_ratio=0.1)
     analysis["feedback_norm"][:, 3] *= 0.1
     small = diagnose(analysis, CONFIG, metrics())[0]
@@ -531,15 +525,3 @@ def test_thresholds_and_kinds_belong_together():
         assert max(record.named, record.planted) <= record.runs
         assert record.right / record.runs < confidence(name) < 1
     assert np.isnan(confidence("of nobody's"))
-
-
-def test_advice_names_options_that_exist():
-    train = cli.get_command(click.Context(cli), "train")
-    options = {name for option in train.params for name in (*option.opts, *option.secondary_opts)}
-    fields = {field.name for rule in wtdiag.RULES.values() for field in dataclasses.fields(rule)}
-    every = " ".join(text for kind in KINDS for text in (KINDS[kind].advice, diagnose(*run_of(kind))[0].advice))
-    named = [set(re.findall(pattern, every)) for pattern in (r"--[a-z-]+", r"-c (\w+)=", r"--rule (\w+)")]
-    assert min(map(len, named)) >= 4
-    assert named[0] <= options
-    assert named[1] <= fields
-    assert named[2] <= wtdiag.RULES.keys()

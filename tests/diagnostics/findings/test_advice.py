@@ -1,0 +1,177 @@
+"""Advice fits the rule, the model, the optimiser and what is on already, and ends in a command that wtdiag accepts."""
+
+import json
+import shlex
+from functools import cache
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+
+import wtdiag
+from tests.diagnostics.findings.test_diagnose import run_of
+from tests.diagnostics.synthetic import CONFIG, healthy, metrics
+from wtdiag.cli import cli
+from wtdiag.cli.options import given
+from wtdiag.diagnostics.analysis.view import View
+from wtdiag.diagnostics.findings.advice import Case, Suggestion, advise, command
+from wtdiag.diagnostics.findings.diagnose import diagnose
+from wtdiag.diagnostics.findings.finding import read_findings, write_findings
+from wtdiag.diagnostics.findings.kinds import KINDS
+from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.config import settings_with_role
+from wtdiag.trainers.loop.changes import accepts_of
+from wtdiag.trainers.loop.launch import parse_coefficients, runs_to_train
+from wtdiag.trainers.observe.open_run import open_run
+from wtdiag.trainers.record.provenance import describe
+
+SHAPES = {"mlp": (1, 8, 8), "conv": (1, 16, 16), "resnet8": (1, 16, 16), "vgg11": (3, 32, 32)}
+ON = {"batch_norm": False, "update_noise": 0.1, "weight_decay": 0.0, "clip_norm": None}
+OFF = {"batch_norm": True, "update_noise": 0.0, "weight_decay": 1e-3, "clip_norm": 1.0}
+VARIANTS = [("mlp", "sgd", ON), ("conv", "adam", OFF), ("resnet8", "sgd", OFF), ("vgg11", "adam", ON)]
+TRAIN = cli.get_command(click.Context(cli), "train")
+
+
+def recorded(path, rule, **settings):
+    """Write a run directory that holds a config alone, and open it."""
+    settings = wtdiag.Settings(rule=rule, **settings)
+    path.mkdir(parents=True, exist_ok=True)
+    content = describe(settings, shape=SHAPES[settings.model], classes=10) | {"status": "finished"}
+    (path / "config.json").write_text(json.dumps(content))
+    return open_run(path)
+
+
+def wanted(text):
+    """Return the settings of the run that a command asks for, as ``wtdiag train`` reads it."""
+    name, subcommand, *words = shlex.split(text.replace("\\\n", " "))
+    assert (name, subcommand) == ("wtdiag", "train")
+    options = TRAIN.make_context("train", list(words)).params
+    rules, coefficients, config, out, *_ = (
+        options.pop(each) for each in ("rules", "coefficients", "config", "out", "resume", "force")
+    )
+    asked = given(options) | ({"coefficients": parse_coefficients(coefficients)} if coefficients else {})
+    ((path, settings),) = runs_to_train(rules, asked, config=config, out=out).items()
+    return path, settings
+
+
+@cache
+def measured(kind, learned):
+    """Return the analysis and metrics of a run with a fault of a kind in fc4, of feedback that learns or does not."""
+    analysis, _, log = run_of(kind)
+    analysis = analysis.assign_coords(fixed=("layer", np.full(6, not learned)))
+    if learned:
+        return analysis, log
+    laws = ["rest_distance", "relaxation_time", "step_size_number", "predicted_gain"]
+    return analysis.drop_vars(laws), log.drop(columns="feedback_lr")
+
+
+@pytest.mark.parametrize("rule", wtdiag.RULES)
+def test_every_command_is_accepted_and_changes_the_run(tmp_path, rule):
+    seen, learned = set(), wtdiag.RULES[rule].learned
+    for model, optimizer, others in VARIANTS:
+        run = recorded(
+            tmp_path / "a run", rule, model=model, optimizer=optimizer, **others | {"alternate": 2 * learned}
+        )
+        now, accepts = run.settings(), accepts_of(run)
+        for kind in KINDS:
+            analysis, log = measured(kind, learned)
+            case = Case(View(analysis, run.config, log), 3, accepts)
+            for remedy in KINDS[kind].remedies:
+                _, changes = advise(case, [remedy])
+                if not changes:
+                    continue
+                path, settings = wanted(command(changes, run.path))
+                assert path == tmp_path / "a run-2"
+                assert settings.rule_at(0, 0) != now.rule_at(0, 0) or settings != now
+                assert settings.as_dict() | changes | {"coefficients": {}} == settings.as_dict() | {"coefficients": {}}
+                if not wtdiag.RULES[settings.rule].learned:
+                    assert changes.keys().isdisjoint(settings_with_role("feedback"))
+                assert not (changes.get("batch_norm") and (others["batch_norm"] or model == "vgg11"))
+                assert "depth" not in changes or model in ("mlp", "conv")
+                seen.add(tuple(changes))
+    assert ("lr",) in seen
+    assert (("feedback_lr",) in seen) == (learned and wtdiag.RULES[rule].recipe.optimizer != "forward")
+
+
+def test_advice_names_the_layer_and_ends_in_one_command(tmp_path):
+    run = recorded(tmp_path / "sa", "sa")
+    finding = diagnose(*run_of("step-too-large")[:1], run.config, metrics(), accepts_of(run))[0]
+    assert finding.advice[0].startswith("Lower the feedback learning rate from 1 to 0.16: the step-size number of fc4")
+    assert finding.changes == {"feedback_lr": 0.16}
+    assert wanted(command(finding.changes, run.path))[1].feedback_lr == 0.16
+    assert "own" not in finding.advice[0]
+
+
+def test_a_loop_of_ones_own_is_told_in_python():
+    """Wtdiag did not train it, so there is no command; coefficients that the rule lacks are not spoken of."""
+    finding = diagnose(*run_of("step-too-large"))[0]
+    assert finding.changes == {}
+    assert finding.advice[0].endswith(
+        "In a training loop of your own, give the optimiser's group of feedback weights lr=0.16."
+    )
+    analysis, _, log = run_of("angle-at-ceiling")
+    ia = {"rule": {"name": "ia", "inputs": "activations", "amp": 0.04}}
+    first = diagnose(analysis, ia, log)[0].advice[0]
+    assert first.endswith("transport_free(model, wtdiag.rule(\"ia\", inputs='noise')).")
+    assert not any("noise in place" in text for text in diagnose(analysis, CONFIG, log)[0].advice)
+    layers = {"rule": {"name": "mixed", "layers": {"fc4": ia["rule"], "fc3": CONFIG["rule"]}}}
+    assert diagnose(analysis, layers, log)[0].advice[0] == first
+
+
+def test_coefficients_are_set_so_that_the_gain_becomes_one():
+    analysis, config, log = run_of("feedback-too-large")
+    analysis["predicted_gain"][:] = 10.0
+    assert "self from 0.2 to 0.02" in diagnose(analysis, config, log)[0].advice[0]
+    analysis["predicted_gain"][:] = -2.0
+    assert "self from 0.2 to -0.1" in diagnose(analysis, config, log)[0].advice[0]
+    still = {"rule": {"name": "sa", "self": 0.0, "decay": 0.2}}
+    assert "self=0.2" in diagnose(analysis, still, log)[0].advice[0]
+
+
+def test_feedback_learns_no_faster_than_its_stability_allows():
+    analysis, config, log = run_of("feedback-too-slow")
+    analysis["step_size_number"][:] = 0.05
+    assert "from 1 to 4, at which the step-size number reaches 0.2" in diagnose(analysis, config, log)[0].advice[0]
+    analysis["step_size_number"][2, 0] = 0.3  # in any layer, at any time
+    assert not any("learn faster" in text for text in diagnose(analysis, config, log)[0].advice)
+
+
+@pytest.mark.parametrize("name", [".", "runs/a b", "a;b$(c)", "-x"])
+def test_commands_quote_the_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command({"lr": 0.1}, Path(name)).replace("\\\n", " "))
+    assert words[:3] == ["wtdiag", "train", "--config"]
+    run = Path(words[3]).parent
+    assert run.absolute() == Path(name).absolute()
+    assert words[4:] == ["--lr", "0.1", "--out", f"{run.parent / run.name}-2"]
+    assert TRAIN.make_context("train", words[2:]).params["config"] == Path(words[3])
+
+
+def test_findings_keep_their_advice(tmp_path):
+    findings = diagnose(*run_of("step-too-large"), lambda changes: True)
+    write_findings(findings, tmp_path / "findings.json")
+    assert read_findings(tmp_path / "findings.json") == findings
+    content = json.loads((tmp_path / "findings.json").read_text())
+    for changes in ({"rm": 1}, {"lr": -1}, {"coefficients": {"a b": 1}}, {"coefficients": {"amp": [1]}}, [1]):
+        content["findings"][0]["changes"] = changes
+        (tmp_path / "findings.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match="finding 1: changes: "):
+            read_findings(tmp_path / "findings.json")
+    content["findings"][0] |= {"changes": {}, "advice": [1]}
+    (tmp_path / "findings.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="expected a list of texts"):
+        read_findings(tmp_path / "findings.json")
+    # Format 1 held one text, and no settings.
+    content["findings"][0]["advice"] = "Lower the step."
+    del content["findings"][0]["changes"]
+    (tmp_path / "findings.json").write_text(json.dumps(content | {"format": 1}))
+    assert read_findings(tmp_path / "findings.json")[0].advice == ("Lower the step.",)
+
+
+def test_commands_come_first_and_few():
+    case = Case(View(healthy(), {}, pd.DataFrame()), None, lambda changes: changes != {"lr": 1.0})
+    refused, good = Suggestion("no", {"lr": 1.0}), Suggestion("yes", {"lr": 2.0})
+    texts, changes = advise(case, ["check", lambda case: refused, lambda case: None, lambda case: good, "a", "b"])
+    assert (texts, changes) == (("yes", "check", "a"), {"lr": 2.0})
