@@ -55,11 +55,10 @@ def diagnose(
     searched = [each for each in KINDS.values() if all(map(view.has, each.needs))]
     with np.errstate(all="ignore"):  # infinities need no warning: what is computed from them is infinite or NaN
         seen = [(each, sighting) for each in searched for sighting in each.detect(view)]
-    causes = {id(each): _causes(each, seen) for each in seen}
-    breaks = [sighting.first for each, sighting in seen if "divergence" in each.effects and sighting.severity == "high"]
-    ranked = sorted(
-        (_rank(view, each, causes, min(breaks, default=len(view.steps)), accepts) for each in seen), key=_first
-    )
+        causes = {id(each): _causes(each, seen) for each in seen}
+        breaks = [at.first for each, at in seen if "divergence" in each.effects and at.severity == "high"]
+        broken = min(breaks, default=len(view.steps))
+        ranked = sorted((_rank(view, each, causes, broken, accepts) for each in seen), key=_first)
     findings = [finding for _, finding in ranked]
     if not any(finding.severity in ("high", "medium") for finding in findings):
         findings.append(_nothing_wrong(view, searched))
