@@ -264,7 +264,7 @@ def _brief(index: int, source: Source, run: Facts) -> Section:
     maps = alignment_maps(source, measures, layers_of(source.analysis, f"layers-{index}"))
     findings: Block = Text(f"{UNDIAGNOSED}: {NO_FINDINGS}")
     if source.findings:
-        findings = entries(source.findings, [maps] if maps else [], source)
+        findings = entries(source.findings, [maps] if maps else [], source.analysis, source.path)
     texts = tuple(Text(said) for said in sentences(run))
     rest = tuple(block for block in (maps, repeat(source)) if block is not None)
     return Section(f"Run {source.name}", (findings, *texts, *rest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -32,28 +33,28 @@ def verdict(source: Source, run: Facts) -> str:
     return " ".join([*(_stop(finding.summary) for finding in worst[:1]), outcome(run)])
 
 
-def entries(findings: Sequence[Finding], figures: Sequence[Figure], source: Source) -> Findings:
-    """Put the findings on a run into words, with its analysis' names for measures.
+def entries(findings: Sequence[Finding], figures: Sequence[Figure], analysis: xr.Dataset, run: Path) -> Findings:
+    """Put the findings on the run in the directory ``run`` into words, with its analysis' names for measures.
 
     Findings of the same kind and severity become one entry, which states the first of them.
     """
     alike: dict[tuple[str, str], list[Finding]] = {}
     for finding in _ordered(findings):
         alike.setdefault((finding.severity, finding.kind), []).append(finding)
-    return Findings(tuple(_entry(group, figures, source) for group in alike.values()))
+    return Findings(tuple(_entry(group, figures, analysis, run) for group in alike.values()))
 
 
 def _ordered(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def _entry(group: Sequence[Finding], figures: Sequence[Figure], source: Source) -> Entry:
+def _entry(group: Sequence[Finding], figures: Sequence[Figure], analysis: xr.Dataset, run: Path) -> Entry:
     first, *others = group
     best, *remedies = first.advice or [""]
     shown = (figure.name for number in first.evidence for figure in figures if number.measure in figure.measures)
     details = (
         ("Also", _also(others)),
-        ("Evidence", "; ".join(_number(evidence, source.analysis) for evidence in first.evidence)),
+        ("Evidence", "; ".join(_number(evidence, analysis) for evidence in first.evidence)),
         ("Means", first.meaning),
         ("Try", best),
         ("Or", " Or: ".join(remedies)),
@@ -66,7 +67,7 @@ def _entry(group: Sequence[Finding], figures: Sequence[Figure], source: Source) 
         where=_where(first),
         summary=_stop(first.summary),
         details=tuple((label, text) for label, text in details if text),
-        command="\n".join(map(printable, command(first.changes, source.path).splitlines())),
+        command="\n".join(map(printable, command(first.changes, run).splitlines())),
         figure=next(shown, ""),
     )
 

@@ -23,7 +23,7 @@ def single(source: Source) -> Report:
     figures = [block for section in body for block in section.blocks if isinstance(block, Figure)]
     result, findings = verdict(source, run), tuple[Block, ...]()
     if source.findings:
-        findings = (entries(source.findings, figures, source),)
+        findings = (entries(source.findings, figures, source.analysis, source.path),)
     else:
         result = f"{UNDIAGNOSED}: {NO_FINDINGS} {result}"
     texts = tuple(Text(sentence) for sentence in (*sentences(run), *_shown(source)))

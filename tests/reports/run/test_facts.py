@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_the_worst_finding_comes_first_and_stands_for_its_kind(tmp_path):
 
 
 def test_many_findings_of_a_kind_are_counted_not_listed():
-    entry = entries([finding(layer=f"fc{i}") for i in range(40)], (), analysis()).entries[0]
+    entry = entries([finding(layer=f"fc{i}") for i in range(40)], (), analysis(), Path("runs/ia")).entries[0]
     assert dict(entry.details)["Also"].endswith("; and 27 more")
 
 
@@ -183,3 +184,11 @@ def test_a_healthy_run_says_so_and_what_it_reached(tmp_path):
     source = load(write_run(tmp_path / "r", analysis(2)[["weight_angle"]], findings=found))
     assert single(source).headline == "Healthy"
     assert verdict(source, facts(source)) == outcome(facts(source))
+
+
+def test_advice_is_shown_with_the_command_that_follows_it():
+    advised = finding(advice=("Lower the rate.", "Clip.", "Check."), changes={"lr": 0.005})
+    entry = entries([advised], (), analysis(), Path("runs/ia")).entries[0]
+    assert [text for label, text in entry.details if label in ("Try", "Or")] == ["Lower the rate.", "Clip. Or: Check."]
+    assert entry.command == "wtdiag train --config runs/ia/config.json --lr 0.005 --out runs/ia-2"
+    assert entries([finding()], (), analysis(), Path("runs/ia")).entries[0].command == ""
