@@ -76,7 +76,7 @@ def test_what_analyze_writes_can_be_reported(tmp_path):
         (lambda run: (run / "analysis.nc").write_bytes(b"CDF"), r"nc: .*; `wtdiag analyze .*` writes it again$"),
         (lambda run: cut(run / "analysis.nc"), r"analysis.nc: is not an analysis file"),
         (lambda run: (run / "findings.json").write_text("{"), r"is not JSON .*; `wtdiag analyze .*` writes it again$"),
-        (lambda run: (run / "findings.json").write_text("{}"), r"format 2; `wtdiag analyze` writes them$"),
+        (lambda run: (run / "findings.json").write_text("{}"), r"format 3; `wtdiag analyze` writes them$"),
         (lambda run: replace(run, analysis().drop_vars("layer")), r"has no coordinate 'layer'"),
         (lambda run: replace(run, analysis().isel(step=[])), r"has no coordinate 'step' with values"),
         (lambda run: replace(run, analysis(1).assign(x=("layer", ["a"]))), r": x holds .* expected numbers"),
