@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from wtdiag.diagnostics.findings.advice import Case, Suggestion, rounded
+from wtdiag.diagnostics.findings.advice import Case, Remedy, Suggestion, rounded
 from wtdiag.diagnostics.findings.instability import of_view
 
 _SAFE = 0.4  # the step-size number that advice aims at: S grows in the course of training
@@ -34,6 +34,22 @@ def smaller_feedback_step(case: Case) -> Suggestion | None:
     if scale < 1:
         return Suggestion(f"Scale all of the rule's coefficients by {_SAFE * scale:.2g}.")
     return None
+
+
+def feedback_rate(new: float, effect: str) -> Remedy:
+    """Return the remedy that sets the feedback learning rate to a value, with its effect as a clause."""
+
+    def remedy(case: Case) -> Suggestion | None:
+        now = case.rate("feedback_lr")
+        if not (now > 0 and 0 < new < math.inf) or rounded(new) == now:
+            return None
+        verb = "Lower" if new < now else "Raise"
+        return Suggestion(
+            f"{verb} the learning rate of the feedback of {case.where} from {now:.2g} to {rounded(new):g}: {effect}.",
+            {"feedback_lr": rounded(new)},
+        )
+
+    return remedy
 
 
 def unit_gain(case: Case) -> Suggestion | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from wtdiag.diagnostics.analysis.view import View
+from wtdiag.diagnostics.findings import remedies
 from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch
 from wtdiag.diagnostics.findings.severity import of_hampered_learning
 from wtdiag.diagnostics.findings.thresholds import limit
@@ -19,8 +20,10 @@ _KINGMA = "docs/theory.md; Kingma and Ba 2015, arXiv:1412.6980, section 2.1, for
     "adam-step-too-large",
     meaning="Adam moves each entry of B by up to the learning rate in each step, however small the gradient is. Here "
     "one step is larger than all that B has to learn, and B jumps about its fixed point instead of settling there.",
-    advice="Lower --feedback-lr, or --lr if B takes the steps of W. Smaller coefficients of the rule do not help, "
-    "because Adam divides by the size of the gradient; larger batches do, because they make the gradient less noisy.",
+    advice=(
+        "Take larger batches, which make the gradient less noisy; smaller coefficients of the rule do not help, "
+        "because Adam divides by the size of the gradient.",
+    ),
     equation="η√n / ‖B*‖ > 1 for the n entries of B, and ‖B − B*‖ / ‖B*‖ stays large",
     reference=_KINGMA,
     needs=("relative_step", "travel_time", "rest_distance"),
@@ -61,7 +64,7 @@ def adam_step_too_large(view: View) -> Iterator[Sighting]:
                 evidence(view, "relative_step", worst, layer, ">", "relative_step"),
                 evidence(view, "rest_distance", last, layer, ">", "rest_distance"),
             ),
-            f"Take steps of a tenth of the fixed point (--feedback-lr {rate:.2g}). " if rate > 0 else "",
+            (remedies.feedback_rate(rate, "each of its steps is then a tenth of the fixed point"),),
         )
 
 
@@ -69,8 +72,10 @@ def adam_step_too_large(view: View) -> Iterator[Sighting]:
     "adam-step-too-small",
     meaning="Adam moves each entry of B by at most about the learning rate in each step. All steps of this run "
     "together are too short for the distance to the fixed point, so B stays near the random weights that it began as.",
-    advice="Raise --feedback-lr, or --lr if B takes the steps of W, or train for more --epochs. Larger coefficients of "
-    "the rule do not help, because Adam divides by the size of the gradient.",
+    advice=(
+        remedies.more_epochs,
+        "Larger coefficients of the rule do not help, because Adam divides by the size of the gradient.",
+    ),
     equation="rms(B* − B) / η > the number of steps",
     reference=_KINGMA,
     needs=("travel_time", "rest_distance"),
@@ -104,7 +109,7 @@ def adam_step_too_small(view: View) -> Iterator[Sighting]:
                 evidence(view, "travel_time", start, layer, ">", limit("travel_share") * steps, "step"),
                 evidence(view, "rest_distance", last, layer, ">", "rest_distance"),
             ),
-            f"Let B arrive within a tenth of the run (--feedback-lr {rate:.2g}). " if rate > 0 else "",
+            (remedies.feedback_rate(rate, "it can then arrive within a tenth of the run"),),
         )
 
 

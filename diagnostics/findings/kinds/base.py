@@ -94,7 +94,7 @@ def kind(
 
     def register(detect: Detector) -> Detector:
         below = frozenset(effects_below)
-        remedies = (advice,) if isinstance(advice, str) else tuple(advice)
+        remedies = (advice,) if isinstance(advice, str) else tuple(advice)  # a text is a sequence of texts too
         entry = Kind(name, meaning, remedies, equation, reference, detect, needs, frozenset(effects) | below, below)
         enter(KINDS, "kind", name, entry)
         return detect

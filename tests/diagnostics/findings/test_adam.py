@@ -54,6 +54,6 @@ def test_a_run_that_goes_on_is_judged_by_the_steps_that_it_will_take():
 
 def test_advice_gives_a_rate():
     (found, *_) = diagnose(planted(relative_step=4.0, rest_distance=1.5), CONFIG, metrics())
-    assert "--feedback-lr 0.025)" in found.advice
+    assert "from 1 to 0.025: " in found.advice[0]
     (found, *_) = diagnose(planted(travel_time=460.0, rest_distance=1.4), CONFIG, metrics())
-    assert "--feedback-lr 20)" in found.advice
+    assert "from 1 to 20: " in found.advice[0]
