@@ -27,9 +27,9 @@ from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.netcdf import read_dataset, write_dataset
 from wtdiag.probes.records.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path
 
-Attribution = Callable[[int], Mapping[str, tuple[float, float]]]
+Attribution = Callable[[int], Mapping[str, tuple[float, ...]]]
 """Function that returns for a step, by layer, what the feedback costs: an angle in degrees, and a share of the decrease
-of the loss under backprop."""
+of the loss under backprop, each with its standard error, in the order of `diagnostics.analysis.costs.COSTS`."""
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
@@ -226,7 +226,7 @@ def _dataset(
 
 
 def _attributed(
-    costs: Mapping[int, Mapping[str, tuple[float, float]]], steps: Sequence[int], layers: Iterable[str]
+    costs: Mapping[int, Mapping[str, tuple[float, ...]]], steps: Sequence[int], layers: Iterable[str]
 ) -> dict[str, xr.Variable]:
     """Return the variables of the attribution, with NaN at the steps where it was not measured."""
     table = [[dict(zip(COSTS, costs.get(step, {}).get(layer, ()), strict=False)) for layer in layers] for step in steps]

@@ -112,6 +112,8 @@ def attribution(
 ) -> Axes:
     """Draw the cost of each layer's feedback as bars.
 
+    Thin lines are one standard error to either side, if the analysis holds errors.
+
     Parameters
     ----------
     analysis : Dataset
@@ -145,6 +147,9 @@ def attribution(
     values = at_step(analysis, step)[measure]
     with canvas(ax) as axes:
         bars = axes.barh(np.arange(len(values)), values.values, color=FEEDBACK, height=0.7)
+        if (error := f"{measure}_se") in analysis:
+            ends = values.values, np.arange(len(values))
+            axes.errorbar(*ends, xerr=at_step(analysis, step)[error].values, fmt="none", ecolor=INK, elinewidth=0.8)
         for layer, bar in enumerate(bars):
             bar.set_gid(f"layer-{layer}")
         axes.axvline(0, color=MUTED, lw=0.8)

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure as Panel
 
 from wtdiag.diagnostics.analysis.chance import IN_WORDS
-from wtdiag.diagnostics.analysis.costs import COSTS
+from wtdiag.diagnostics.analysis.costs import COSTS, culprits
 from wtdiag.diagnostics.analysis.layout import carrying, last_measured
 from wtdiag.diagnostics.analysis.reading import about, predictions
 from wtdiag.reports.document.content import Block, Figure, Frames, Section, Subjects, Text
@@ -156,19 +156,27 @@ def error_signal(source: Source, run: Facts) -> Section | None:
     )
     names = [name for part in drawn for name in part]
     blocks: list[Block] = [Text(meaning), _figure(analysis, names, panels, caption, "errors", subjects, frames)]
-    costs = _present(analysis, tuple(COSTS))
-    if len(costs) == len(COSTS):
+    costs = _present(analysis, ("attribution_angle", "attribution_loss"))
+    if len(costs) == 2:
         blocks.append(_attribution(source, costs, subjects))
     return Section("Where the error signal turns", tuple(blocks))
 
 
 def _attribution(source: Source, names: list[str], subjects: Subjects) -> Figure:
     analysis, index = source.analysis, _last(source.analysis, names[0])
+    now = {name: analysis[name].isel(step=index).values for name in _present(analysis, tuple(COSTS))}
+    blamed = culprits(now)
     caption = (
-        f"Cost of the feedback of each layer of {source.name} at step {int(analysis.step[index])}, measured by "
-        "replacing B by W from the top down: the degrees that it adds to the error angle at the first layer, and the "
-        "share that it takes from the decrease of the loss in one step of exact backpropagation."
+        f"Cost of the feedback of each layer of {source.name} at step {int(analysis.step[index])}: the degrees that it "
+        "adds to the error angle at the first layer, and the share that it takes from the decrease of the loss in one "
+        "step of exact backpropagation. It is what putting B in the place of W changes, averaged over the orders in "
+        "which layers can be replaced (Shapley value), so the costs of all layers add up to those of the rule. A "
+        "negative cost means that the layer's feedback makes up for that of others, or lengthens a step that is too "
+        "short. Thin lines are one standard error to either side."
     )
+    if blamed is not None:
+        caption += " Counting both costs, the error at the first layer is due mainly to "
+        caption += f"{blamed.said(analysis.layer.values)}."
     panels = [sized.attribution(analysis, name, step=int(analysis.step[index])) for name in names]
     return _figure(analysis, names, panels, caption, "attribution", subjects)
 

@@ -1,10 +1,10 @@
-"""The cost of each layer's feedback: a step with exact errors in the layers above against one with them here too."""
+"""The cost of each layer's feedback: its share of what the rule's error loses against that of exact backprop."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,31 +13,52 @@ from torch.nn import functional as F
 
 from wtdiag.probes.floor import comparable
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses
-from wtdiag.trainers.observe.tracer import Error, Loss, SynapseTracer, attached, forked, tracing
+from wtdiag.trainers.observe.shapley import marginals, shapley
+from wtdiag.trainers.observe.tracer import Call, Error, Loss, SynapseTracer, attached, forked, tracing
 
 if TYPE_CHECKING:
     from wtdiag.trainers.layers.layers import Synaptic
 
 _RELATIVE_STEP = 1e-3
 _RESOLVED = 1e4  # a decrease of the loss counts if it exceeds this many roundings
+_RESOLUTION = 1.0, 0.01  # standard errors of a degree and of one hundredth of the decrease are small enough
 
 Gradient = Mapping[str, Tensor]
 
 
+class Cost(NamedTuple):
+    """What the feedback of a layer costs, in degrees and in learning, each with its standard error."""
+
+    angle: float
+    loss: float
+    angle_se: float = 0.0
+    loss_se: float = 0.0
+
+
 def attribution(
-    model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F.cross_entropy, lr: float = math.nan
-) -> dict[str, tuple[float, float]]:
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    *,
+    loss: Loss = F.cross_entropy,
+    lr: float = math.nan,
+    pairs: int = 2,
+) -> dict[str, Cost]:
     """Return the cost of each layer's feedback, in degrees and in learning, by layer in forward order.
 
-    For each k, B is replaced by W in the layers from k upwards, and the error is sent down again: δₖ is the error at
-    the first layer's output, gₖ the gradient of all parameters. With the loss L(θ) on the same batch, the feedback of
-    layer k costs
+    For a set R of layers, the error is sent down through B in the layers of R, and through W in the others: δ(R) is the
+    error at the first layer's output, g(R) the gradient of all parameters. With the loss L(θ) on the same batch,
 
-        ∠(δₖ₊₁, δ*) − ∠(δₖ, δ*)  degrees  and  (Dₖ − Dₖ₊₁) / D*,  Dₖ = L(θ) − L(θ − lr gₖ)  (a share of 1),
+        ∠(δ(R), δ(∅))  degrees  and  1 − D(R) / D(∅),  D(R) = L(θ) − L(θ − lr g(R)),
 
-    where * stands for exact backprop, with B replaced in all layers. Over all layers the costs add up to the rule's
-    angle, and to 1 minus its share of backprop's decrease. A cost may be negative, because errors can compensate each
-    other. L layers take at most L + 1 backward and L + 2 forward passes. The model is not changed.
+    are what the feedback of R costs together. A layer's cost is its Shapley value (`trainers.observe.shapley`): what
+    it adds to that of other layers, averaged over all orders of the layers. The costs of all layers add up to the
+    rule's angle, and to 1 minus its share of backprop's decrease. A cost is negative if the layer's feedback makes up
+    for that of others, or if it lengthens a step that is too short. L layers take at most max(64, 2 L · pairs) passes
+    forward and backward. The model is not changed.
+
+    A network with direct feedback, through which no error passes from layer to layer, is counted in one order, from
+    the bottom up: elsewhere W would have to send on an error that the rule never sends there.
 
     Parameters
     ----------
@@ -50,29 +71,34 @@ def attribution(
     lr
         Learning rate of a plain step. By default it is the rate at which backprop moves the parameters by 10⁻³ of their
         norm. Terms that a rule adds to the task's gradient of W (Kolen-Pollack's decay) are left out. If backprop
-        itself does not decrease the loss by more than 10⁴ roundings, Dₖ is that of an infinitesimal step, ⟨gₖ, g*⟩.
+        itself does not decrease the loss by more than 10⁴ roundings, D(R) is that of an infinitesimal step,
+        ⟨g(R), g(∅)⟩.
+    pairs
+        Pairs of orders of the layers that a deep network may take.
 
     Returns
     -------
     dict
-        (degrees, share) of each layer, which is (0, 0) for layers that send no error or are exact already. A value is
-        NaN if errors vanish, are not finite, or have norms that differ by more than a factor of 10¹², or if no gradient
-        reaches any parameter.
+        The cost of each layer; zero for layers that send no error or are exact already. A cost is NaN if errors
+        vanish, are not finite, or have norms that differ by more than a factor of 10¹², or if no gradient reaches any
+        parameter.
 
     Examples
     --------
     >>> from wtdiag.trainers.layers.convert import transport_free
     >>> net = transport_free(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), "fa")
     >>> costs = attribution(net, torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
-    >>> costs["0"], costs["2"][0] > 0
-    ((0.0, 0.0), True)
+    >>> costs["0"].angle, costs["2"].angle > 0
+    (0.0, True)
     """
     names = {layer: name for name, layer in synapses(model)}
     trained = _trained(model)
     with tracing(model) as tracer, torch.enable_grad():
+        tracer.remembers = True
         with forked(model):
             value = loss(model(x), target)
-        errors_exact, gradient_exact = _backward(tracer, value, trained, tracer.calls)
+        products: dict[int, _Products] = {}
+        errors_exact, gradient_exact = _backward(tracer, value, trained, tracer.calls, products)
 
         def moved(gradient: Gradient, step: float) -> float:
             # The buffers are copied too, because the graph of the first pass needs the model's own unchanged.
@@ -82,16 +108,29 @@ def attribution(
                 return value.item() - float(loss(functional_call(model, state, (x,)), target))
 
         decrease, total = _decrease(moved, value, trained, gradient_exact, lr)
-        angle, down, exact, costs = 0.0, total, set(tracer.calls), {}
-        for layer, errors in errors_exact.items():  # from the bottom up, each layer returns to its own feedback
-            exact.remove(layer)
-            costs[names[layer]] = 0.0, 0.0
-            if layer.rule.transports or all(error.sent is None for error in errors):
-                continue
-            ruled, gradient = _backward(tracer, value, trained, exact)
-            before, angle = angle, _angle(_at_first(ruled), _at_first(errors_exact))
-            earlier, down = down, decrease(gradient)
-            costs[names[layer]] = angle - before, (earlier - down) / total if total > 0 else math.nan
+        carrying = [
+            layer
+            for layer, errors in errors_exact.items()
+            if not layer.rule.transports and any(error.sent is not None for error in errors)
+        ]
+        exact_at_first = _at_first(errors_exact)
+
+        def cost(ruled: frozenset[int]) -> tuple[float, float]:
+            if not ruled:
+                return 0.0, 0.0
+            exact = set(tracer.calls) - {carrying[player] for player in ruled}
+            errors, gradient = _backward(tracer, value, trained, exact, products)
+            share = 1 - decrease(gradient) / total if total > 0 else math.nan
+            return _angle(_at_first(errors), exact_at_first), share
+
+        if any(layer.error_path is not None for layer in carrying):
+            shares = marginals(cost, range(len(carrying)))
+            deviations = 0 * shares
+        else:
+            shares, deviations = shapley(cost, len(carrying), _RESOLUTION, pairs)
+    costs = {names[layer]: Cost(0.0, 0.0) for layer in tracer.calls}
+    for layer, own, deviation in zip(carrying, shares.tolist(), deviations.tolist(), strict=True):
+        costs[names[layer]] = Cost(*own, *deviation)
     return costs
 
 
@@ -101,10 +140,17 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad and name not in feedback}
 
 
+_Products = tuple[Tensor, tuple[Tensor | None, ...]]  # the error at a use of a layer, and its products with the input
+
+
 def _backward(
-    tracer: SynapseTracer, value: Tensor, trained: Mapping[str, nn.Parameter], exact: Collection[Synaptic]
+    tracer: SynapseTracer,
+    value: Tensor,
+    trained: Mapping[str, nn.Parameter],
+    exact: Collection[Synaptic],
+    products: dict[int, _Products],
 ) -> tuple[dict[Synaptic, list[Error]], Gradient]:
-    """Return all errors, and the task's gradient of all trained parameters."""
+    """Return all errors, and the task's gradient of all trained parameters; ``products`` keeps those of last time."""
     errors, native = tracer.backward(value, exact, list(trained.values()))
     gradients = {id(p): torch.zeros_like(p) if g is None else g for p, g in zip(trained.values(), native, strict=True)}
     with torch.no_grad():
@@ -112,14 +158,19 @@ def _backward(
             for call, error in zip(calls, errors[layer], strict=True):
                 if error.delta is None:
                     continue
-                like = call.weight.to(error.delta.dtype)
-                wanted = (False, call.weight.requires_grad, layer.bias is not None and layer.bias.requires_grad)
-                products = call.op.backward(error.delta, call.x.to(error.delta.dtype), like, wanted)[1:]
-                for tensor, product in zip((call.weight, layer.bias), products, strict=True):
+                if id(call) not in products or not torch.equal(products[id(call)][0], error.delta):
+                    products[id(call)] = error.delta, _weight_gradients(layer, call, error.delta)
+                for tensor, product in zip((call.weight, layer.bias), products[id(call)][1], strict=True):
                     if product is not None:
                         for p, part in _down_to(tensor, product, trained.values()):
                             gradients[id(p)] = gradients[id(p)] + part
     return errors, {name: gradients[id(p)] for name, p in trained.items()}
+
+
+def _weight_gradients(layer: Synaptic, call: Call, delta: Tensor) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the weight and of the bias that are wanted."""
+    wanted = (False, call.weight.requires_grad, layer.bias is not None and layer.bias.requires_grad)
+    return call.op.backward(delta, call.x.to(delta.dtype), call.weight.to(delta.dtype), wanted)[1:]
 
 
 def _down_to(

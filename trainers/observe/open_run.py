@@ -19,7 +19,7 @@ from wtdiag.probes.records import schema
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.layers.convert import copied, set_rule, synapses
-from wtdiag.trainers.observe.attribution import attribution
+from wtdiag.trainers.observe.attribution import Cost, attribution
 from wtdiag.trainers.observe.rates import Rates
 from wtdiag.trainers.observe.tensors import from_numpy, is_recordable
 from wtdiag.trainers.observe.tracer import Loss, Signals, error_signals
@@ -145,7 +145,7 @@ def signals_of(
 
 def attribution_of(
     run: ModelRun, model: nn.Module | None = None, loss: Loss | None = None
-) -> Callable[[int], dict[str, tuple[float, float]]] | None:
+) -> Callable[[int], dict[str, Cost]] | None:
     """Return the cost of each layer's feedback as a function of the step; None if `signals_of` returns None.
 
     It is that of `trainers.observe.attribution.attribution`, at the forward learning rate of the step that follows the
@@ -162,10 +162,9 @@ def attribution_of(
         As `signals_of` does.
     """
 
-    def at(
-        network: nn.Module, x: Tensor, target: Tensor, loss: Loss, rates: Rates, step: int
-    ) -> dict[str, tuple[float, float]]:
-        return attribution(network, x, target, loss=loss, lr=rates.forward_lr(step))
+    def at(network: nn.Module, x: Tensor, target: Tensor, loss: Loss, rates: Rates, step: int) -> dict[str, Cost]:
+        pairs = 2 if step == run.steps[-1] else 1  # reports are about the last snapshot
+        return attribution(network, x, target, loss=loss, lr=rates.forward_lr(step), pairs=pairs)
 
     return _probed(run, model, loss, at)
 

@@ -171,6 +171,8 @@ class Call:
     weight: Tensor
     batch_axis: int | None
     error: Error = field(default_factory=Error)
+    sent: dict[bool, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """What the last error became, (error, sent), through W if True and through B if False."""
 
     def examples_first(self, signal: Tensor) -> Tensor:
         """Return a signal of this use with the axis of examples moved to the front, if it is known."""
@@ -184,9 +186,13 @@ class SynapseTracer:
     ----------
     calls : dict
         The uses of each layer in the forward pass, by layer in forward order.
+    remembers : bool
+        Whether a layer that receives the same error again sends the same on without computing it. It pays where many
+        backward passes differ in a few layers only, and holds up to four errors of each layer in memory.
     """
 
     def __init__(self) -> None:
+        self.remembers = False
         self.calls: dict[Synaptic, list[Call]] = {}
         self.exact: Collection[Synaptic] = ()
         self._anchors: list[Tensor] = []
@@ -268,8 +274,14 @@ class _TracedSynapse(torch.autograd.Function):
             sent = project(signal, layer.feedback, x, call.batch_axis)
         else:
             exact = layer in ctx.tracer.exact or layer.rule.transports
-            matrix = call.weight if exact else layer.effective_feedback()
-            sent = call.op.adjoint(dy, matrix.to(dy.dtype), x.to(dy.dtype))
+            before = call.sent.get(exact) if ctx.tracer.remembers else None
+            if before is not None and torch.equal(before[0], dy):
+                sent = before[1]
+            else:
+                matrix = call.weight if exact else layer.effective_feedback()
+                sent = call.op.adjoint(dy, matrix.to(dy.dtype), x.to(dy.dtype))
+            if ctx.tracer.remembers:
+                call.sent[exact] = dy, sent
         call.error.sent = sent = sent.to(dy.dtype)
         return None, sent, None, None, None, None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from wtdiag.diagnostics.analysis.costs import COSTS, culprits
 from wtdiag.diagnostics.analysis.view import Mask, View
 from wtdiag.diagnostics.findings import remedies
 from wtdiag.diagnostics.findings.finding import Evidence
@@ -67,13 +68,11 @@ def inherited_error(view: View) -> Iterator[Sighting]:
 
 
 def _costliest(view: View, step: int, top: int) -> str:
-    """Return a clause that names the costliest layer of the network, if it lies above ``top``; else an empty text."""
-    cost = np.fmax(view["attribution_angle"][step], 0)  # an unknown cost counts as 0
-    worst = int(np.argmax(np.nan_to_num(cost)))
-    if worst <= top or not cost[worst] > 0:
+    """Return a clause that names the layers to blame, if they lie above ``top``; else an empty text."""
+    blamed = culprits({name: view[name][step] for name in COSTS})
+    if blamed is None or not blamed.layers or min(blamed.layers) <= top:
         return ""
-    share = cost[worst] / np.nansum(cost[top + 1 :])
-    return f", and {'most' if share > 0.5 else 'the largest share'} of this is due to {view.layers[worst]}"
+    return f", and {'most' if blamed.share > 0.5 else 'the largest share'} of this is due to {blamed.said(view.layers)}"
 
 
 @kind(

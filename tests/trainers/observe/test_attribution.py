@@ -1,6 +1,7 @@
-"""The cost of each layer's feedback against twin networks whose upper layers carry error exactly."""
+"""The cost of each layer's feedback against twin networks of which some layers carry error exactly."""
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses, transport_free
-from wtdiag.trainers.observe.attribution import attribution
+from wtdiag.trainers.observe import shapley
+from wtdiag.trainers.observe.attribution import Cost, attribution
 from wtdiag.trainers.rules import RULES
 from wtdiag.trainers.rules.direct import Direct
 
@@ -35,6 +37,7 @@ def perceptron():
     ).double()  # fmt: skip
 
 
+NOTHING = Cost(0.0, 0.0)
 NETWORKS = {"mlp": perceptron, "residual": lambda: Residual().double()}
 
 
@@ -94,22 +97,58 @@ def test_costs_are_those_of_twin_networks(kind, lr, batch):
         step = 1e-3 * math.sqrt(sum(p.norm().item() ** 2 for p in trained) / sum(g.norm().item() ** 2 for g in exact))
     else:
         step = lr
-    results = [step_of_twin(model, names[k:], batch, step) for k in range(len(names) + 1)]
-    assert (results[0][2] < 0) == (lr == 1e4)  # then an infinitesimal step counts
-    angles = [degrees(errors, truth) for errors, _, _ in results]
-    slopes = [sum((g * e).sum().item() for g, e in zip(found, exact, strict=True)) for _, found, _ in results]
-    falls = slopes if lr == 1e4 else [decrease for _, _, decrease in results]
+    twins = {
+        exact: step_of_twin(model, exact, batch, step)
+        for size in range(len(names) + 1)
+        for exact in itertools.combinations(names, size)
+    }
+    assert (twins[tuple(names)][2] < 0) == (lr == 1e4)  # then an infinitesimal step counts
+
+    def fall(found):
+        slope = sum((g * e).sum().item() for g, e in zip(found[1], exact, strict=True))
+        return slope if lr == 1e4 else found[2]
+
+    whole = fall(twins[tuple(names)])
+    value = {twin: (degrees(found[0], truth), 1 - fall(found) / whole) for twin, found in twins.items()}
+    expected = dict.fromkeys(names, 0.0)
+    for order in itertools.permutations(names):
+        for place, name in enumerate(order):
+            with_it, without = (tuple(n for n in names if n in order[k:]) for k in (place + 1, place))
+            expected[name] += np.subtract(value[with_it], value[without]) / math.factorial(len(names))
     torch.manual_seed(2)
     costs = attribution(model, *batch, lr=lr)
     assert list(costs) == names
-    for k, name in enumerate(names):
-        expected = angles[k + 1] - angles[k], (falls[k] - falls[k + 1]) / falls[0]
-        np.testing.assert_allclose(costs[name], expected, rtol=1e-6, atol=1e-5)
-    assert costs[names[0]] == (0.0, 0.0)  # sends no error
-    angle, share = np.sum(list(costs.values()), axis=0)
-    assert angle == pytest.approx(angles[-1], abs=1e-6)
-    assert share == pytest.approx(1 - falls[-1] / falls[0], abs=1e-9)
+    for name in names:
+        np.testing.assert_allclose(costs[name], [*expected[name], 0, 0], rtol=1e-6, atol=1e-5)
+    assert costs[names[0]] == NOTHING  # sends no error
+    angle, share, *_ = np.sum(list(costs.values()), axis=0)
+    assert angle == pytest.approx(value[()][0], abs=1e-6)
+    assert share == pytest.approx(value[()][1], abs=1e-9)
     assert angle > 20
+
+
+def test_many_layers_are_sampled_within_the_error_and_add_up():
+    torch.manual_seed(0)
+    layers = [part for _ in range(8) for part in (nn.Linear(6, 6), nn.Tanh())]
+    model = transport_free(nn.Sequential(*layers, nn.Linear(6, 3)).double(), "fa")
+    batch = torch.randn(12, 6, dtype=torch.float64), torch.arange(12) % 3
+    found = np.array(list(attribution(model, *batch, lr=0.05).values()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapley, "EXACT", 8)
+        exact = np.array(list(attribution(model, *batch, lr=0.05).values()))
+    np.testing.assert_allclose(found.sum(0)[:2], exact.sum(0)[:2], rtol=1e-12)
+    assert (found[1:, 2:] > 0).all()
+    assert not exact[:, 2:].any()
+    assert (np.abs(found - exact)[1:, :2] < 3 * found[1:, 2:]).mean() > 0.9
+
+
+def test_passes_are_bounded():
+    for players in (3, 5, 6, 20):
+        asked = []
+        generator = np.random.default_rng(players)
+        shapley.shapley(lambda coalition: (asked.append(coalition), generator.normal())[1], players)  # noqa: B023
+        assert len(asked) == len(set(asked))
+        assert len(asked) <= max(64, 4 * players)
 
 
 @pytest.mark.parametrize("rule", [name for name in RULES if issubclass(RULES[name], Direct)])
@@ -144,7 +183,7 @@ def test_direct_feedback_is_replaced_layer_by_layer(rule, batch):
                 layer.weight -= 0.05 * delta.T @ seen
                 layer.bias -= 0.05 * delta.sum(0)
             falls.append((before - F.cross_entropy(twin(x), target)).item())
-    found = list(attribution(model, x, target, lr=0.05).values())
+    found = [cost[:2] for cost in attribution(model, x, target, lr=0.05).values()]
     assert len(found) == len(layers)
     angle = degrees(ruled[0].flatten(), exact1.flatten())
     expected = [
@@ -159,7 +198,7 @@ def test_direct_feedback_is_replaced_layer_by_layer(rule, batch):
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_backprop_costs_nothing(kind, batch):
     costs = attribution(convert(kind, "bp", batch), *batch, lr=0.05)
-    assert set(costs.values()) == {(0.0, 0.0)}
+    assert set(costs.values()) == {NOTHING}
 
 
 @pytest.mark.parametrize("rule", ["fa", *(name for name in RULES if RULES[name].learned)])
@@ -169,7 +208,7 @@ def test_feedback_that_is_the_forward_weights_costs_nothing(rule, batch):
         for _, layer in synapses(model):
             layer.feedback.copy_(layer.weight)
     costs = np.array(list(attribution(model, *batch, lr=0.05).values()))
-    assert costs.shape == (4, 2)
+    assert costs.shape == (4, 4)
     np.testing.assert_allclose(costs, 0.0, atol=1e-6)
 
 
@@ -194,14 +233,14 @@ def test_frozen_parameters_do_not_learn(batch):
         layer.weight.requires_grad_(False)
         layer.bias.requires_grad_(False)
     costs = attribution(model, *batch, lr=0.05)
-    assert [share for _, share in costs.values()] == [0.0] * 4  # the last layer's error is exact
-    assert sum(angle for angle, _ in costs.values()) > 20
+    assert [cost.loss for cost in costs.values()] == [0.0] * 4  # the last layer's error is exact
+    assert sum(cost.angle for cost in costs.values()) > 20
     for p in model.parameters():
         p.requires_grad_(False)
     costs = list(attribution(model, *batch).values())
     assert len(costs) == 4
-    assert costs[0] == (0.0, 0.0)
-    assert np.isnan([share for _, share in costs[1:]]).all()
+    assert costs[0] == NOTHING
+    assert np.isnan([cost.loss for cost in costs[1:]]).all()
 
 
 def test_a_rate_too_small_to_see_gives_the_slope(batch):
@@ -215,15 +254,15 @@ def test_a_rate_too_small_to_see_gives_the_slope(batch):
 
 @pytest.mark.parametrize("scale", [0.0, 1e-300, math.nan, math.inf])
 def test_errors_without_an_angle(scale, batch):
-    """They are NaN from the layer on that takes the angle away; below it, all above it is exact."""
+    """Whether a layer stands before or after the one that takes the angle away is up to the order."""
     model = convert("mlp", "fa", batch)
     with torch.no_grad():
         model[5].feedback.mul_(scale)
     costs = attribution(model, *batch, lr=0.05)
-    assert costs["1"] == (0.0, 0.0)
-    assert np.isfinite(costs["3"]).all()
-    assert [math.isnan(costs[name][0]) for name in ("5", "7")] == [True, True]
-    assert math.isfinite(costs["5"][1]) == (scale < 1)
+    assert costs["1"] == NOTHING
+    for name in ("3", "5", "7"):
+        assert math.isnan(costs[name].angle)
+        assert math.isfinite(costs[name].loss) == (scale < 1)
 
 
 def test_weights_that_are_not_finite(batch):

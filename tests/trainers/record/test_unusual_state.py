@@ -118,7 +118,7 @@ def test_costs_of_computed_weights_are_those_of_their_originals(how):
                 own[name] -= lr * step
             return (exact_value - F.cross_entropy(moved(x), Y)).item()
 
-    assert sum(share for _, share in costs.values()) == pytest.approx(1 - decrease(ruled) / decrease(exact), rel=1e-6)
+    assert sum(cost.loss for cost in costs.values()) == pytest.approx(1 - decrease(ruled) / decrease(exact), rel=1e-6)
 
 
 def gradients_with_w_for_b(model, x, trained):
