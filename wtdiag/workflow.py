@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from torch import Tensor, nn
 
+    from wtdiag.diagnostics.analysis.accuracy import Reference
     from wtdiag.diagnostics.findings.finding import Finding
+    from wtdiag.probes.records.schema import Run
     from wtdiag.trainers.observe.open_run import ModelRun
 
 
@@ -91,7 +93,11 @@ class _OfRun:
         return self._function(step)
 
 
-def diagnose(run: str | os.PathLike[str] | ModelRun, analysis: xr.Dataset | None = None) -> tuple[Finding, ...]:
+def diagnose(
+    run: str | os.PathLike[str] | ModelRun,
+    analysis: xr.Dataset | None = None,
+    against: str | os.PathLike[str] | Reference | None = None,
+) -> tuple[Finding, ...]:
     """Say what is wrong with a run: what, where, when, how sure, why, and what to try.
 
     Parameters
@@ -100,6 +106,8 @@ def diagnose(run: str | os.PathLike[str] | ModelRun, analysis: xr.Dataset | None
         A run directory, or an opened run.
     analysis
         What `analyze` returned for it. Default: the ``analysis.nc`` that ``wtdiag analyze`` left.
+    against
+        Directory of a finished run that its accuracy is held against, as a rule one by backprop.
 
     Returns
     -------
@@ -109,7 +117,8 @@ def diagnose(run: str | os.PathLike[str] | ModelRun, analysis: xr.Dataset | None
     Raises
     ------
     InputError
-        If the directory is not a run, or it is not analysed and ``analysis`` is not given.
+        If the directory is not a run, it is not analysed and ``analysis`` is not given, or the two runs cannot be
+        compared.
     """
     import pandas as pd
 
@@ -121,16 +130,18 @@ def diagnose(run: str | os.PathLike[str] | ModelRun, analysis: xr.Dataset | None
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     metrics = opened.metrics if (opened.path / METRICS).exists() else pd.DataFrame()
-    analysis = read_analysis(opened.path / ANALYSIS) if analysis is None else analysis
-    return find(analysis, opened.config, metrics, accepts_of(opened))
+    measured = read_analysis(opened.path / ANALYSIS) if analysis is None else analysis
+    return find(measured, opened.config, metrics, accepts_of(opened), _reference(opened, against))
 
 
 def report(
     run: str | os.PathLike[str] | ModelRun,
     analysis: xr.Dataset | None = None,
     *,
+    against: str | os.PathLike[str] | Reference | None = None,
     out: str | os.PathLike[str] | None = None,
     formats: Sequence[str] = ("html", "pdf"),
+    paper: str = "a4",
 ) -> list[Path]:
     """Write the report on a run, as ``wtdiag analyze`` does.
 
@@ -141,10 +152,15 @@ def report(
     analysis
         What `analyze` returned for it; it is written beside the report as ``analysis.nc``, with its findings. Default:
         the ``analysis.nc`` in the run's directory.
+    against
+        Directory of a finished run that its accuracy is held against, as a rule one by backprop; its findings are then
+        written again. Default: the run that its findings name, if they do.
     out
         Folder for everything that is written. Default: the run's directory.
     formats
         "html", "pdf", or both.
+    paper
+        Size of the PDF's pages, "a4" or "letter".
 
     Returns
     -------
@@ -156,12 +172,15 @@ def report(
     InputError
         If the directory is not a run, there is no analysis, or a file cannot be written.
     """
-    from wtdiag.diagnostics.analysis.analyze import write_analysis
+    from wtdiag.diagnostics.analysis.analyze import read_analysis, write_analysis
     from wtdiag.diagnostics.findings.finding import write_findings
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, open_run
     from wtdiag.reports import write
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+    held = _reference(opened, against)
+    if analysis is None and held is not None:
+        analysis = read_analysis(opened.path / ANALYSIS)
     if analysis is not None:
         # The analysis took long, so it is on the disk before the report is drawn.
         folder = opened.path if out is None else Path(out)
@@ -170,8 +189,34 @@ def report(
         except OSError as error:
             raise InputError(f"out: {folder} cannot be made ({error.strerror}); expected a folder") from None
         write_analysis(analysis, folder / ANALYSIS)
-        write_findings(diagnose(opened.path, analysis), folder / FINDINGS)
-    return write([opened.path], out=out, formats=formats, analysed=None if analysis is None else folder)
+        write_findings(diagnose(opened.path, analysis, held), folder / FINDINGS, held)
+    return write([opened.path], out=out, formats=formats, paper=paper, analysed=None if analysis is None else folder)
+
+
+def against_each(runs: Sequence[Run], against: str | os.PathLike[str] | None) -> dict[Path, Reference]:
+    """Return by path what each run is held against: the run ``against``, or else its pair by backprop among them.
+
+    Raises
+    ------
+    InputError
+        If a run cannot be held against the one that is given.
+    """
+    from wtdiag.diagnostics.comparison.reference import references
+
+    if against is None:
+        return references(runs)
+    held = {run.path: _reference(run, against) for run in runs}
+    return {path: reference for path, reference in held.items() if reference is not None}
+
+
+def _reference(run: Run, against: str | os.PathLike[str] | Reference | None) -> Reference | None:
+    """Return what a run is held against."""
+    from wtdiag.diagnostics.comparison.reference import reference
+    from wtdiag.probes.records.schema import open_run
+
+    if isinstance(against, (str, os.PathLike)):
+        return None if Path(against).resolve() == run.path.resolve() else reference(run, open_run(against))
+    return against
 
 
 def compare(

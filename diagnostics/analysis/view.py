@@ -12,10 +12,13 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.accuracy import Reference, accuracy
 from wtdiag.diagnostics.analysis.chance import chance_band
 from wtdiag.diagnostics.analysis.layout import carrying, flag
 from wtdiag.diagnostics.analysis.reading import known, measure_of
 from wtdiag.probes.errors import check_one_of
+from wtdiag.probes.records.config import rule_name
+from wtdiag.probes.records.evaluations import column, evaluations
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -34,6 +37,8 @@ class View:
         The layers whose feedback sends error to another layer; all of them if the analysis does not say.
     direct : array of bool
         The layers whose feedback comes straight from the output; none if the analysis does not say.
+    accuracy : Accuracy
+        The accuracy of the run, that of chance, and that of a reference run where one is known.
 
     Examples
     --------
@@ -44,8 +49,15 @@ class View:
     ([[90.0, 30.0]], False, ('fc1', 'fc2'))
     """
 
-    def __init__(self, analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame) -> None:
+    def __init__(
+        self,
+        analysis: xr.Dataset,
+        config: Mapping[str, Any],
+        metrics: pd.DataFrame,
+        reference: Reference | None = None,
+    ) -> None:
         self._analysis, self.config, self._metrics = analysis, config, metrics
+        self.accuracy = accuracy(metrics, config, reference)
         self._arrays: dict[str, Floats] = {}
         self.layers = tuple(map(str, analysis.layer.values))
         self.steps = np.asarray(analysis.step.values, dtype=np.int64)
@@ -82,6 +94,14 @@ class View:
         table = table[np.isfinite(table["step"])]
         return table.set_index("step")[name].sort_index(kind="stable")
 
+    def logged(self, name: str) -> pd.Series[float]:
+        """Return the finite numbers of a column of the metrics by step, one for each step; empty if there is none."""
+        return column(self._metrics, name)
+
+    def evaluations(self, name: str) -> pd.Series[float]:
+        """Return the "accuracy" or the "loss" of the evaluations by step; empty if there were none."""
+        return evaluations(self._metrics, self.config, name)
+
     def rates(self, name: str) -> Floats:
         """Return by snapshot the learning rate of the step that follows, or else the last one before; NaN if none."""
         rates = self.metric(name).dropna()
@@ -89,6 +109,11 @@ class View:
             return np.full(len(self.steps), np.nan)
         following = np.searchsorted(rates.index.to_numpy(), self.steps, side="right")
         return np.asarray(rates.to_numpy()[np.minimum(following, len(rates) - 1)], dtype=np.float64)
+
+    @cached_property
+    def rule(self) -> str:
+        """Name of the run's rule, "unknown" if its config does not say."""
+        return rule_name(self.config)
 
     @cached_property
     def compared(self) -> Mask:

@@ -95,6 +95,11 @@ def pair(runs: Iterable[Run], reference: str | None = None) -> PairedRuns:
     return PairedRuns(pairs, unpaired | dict.fromkeys(alone, "no other run has its settings and seed"))
 
 
+def compared_run(run: Run) -> ComparedRun | None:
+    """Return a run as `pair` sees it; None if its settings are not recorded with a seed, or it has not ended."""
+    return next(iter(_entries([run])[0]), None)
+
+
 def method_names(entries: Iterable[ComparedRun]) -> dict[str, str]:
     """Name each method by its rule, and where there are several variants of one, by what sets them apart."""
     names = {}

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from wtdiag.diagnostics.analysis.accuracy import Reference
 from wtdiag.diagnostics.analysis.reading import known
 from wtdiag.diagnostics.analysis.view import View
 from wtdiag.diagnostics.findings.advice import Accepts, Case, advise
 from wtdiag.diagnostics.findings.finding import Finding
 from wtdiag.diagnostics.findings.kinds import KINDS, Kind, Sighting
+from wtdiag.diagnostics.findings.kinds.base import RESULT
 from wtdiag.diagnostics.findings.severity import SEVERITIES, no_more_than
 from wtdiag.diagnostics.findings.thresholds import confidence
 
@@ -22,7 +24,11 @@ _Seen = tuple[Kind, Sighting]
 
 
 def diagnose(
-    analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame, accepts: Accepts | None = None
+    analysis: xr.Dataset,
+    config: Mapping[str, Any],
+    metrics: pd.DataFrame,
+    accepts: Accepts | None = None,
+    reference: Reference | None = None,
 ) -> tuple[Finding, ...]:
     """Return the findings on a run, of every kind that the analysis has the measures for.
 
@@ -35,26 +41,32 @@ def diagnose(
     accepts
         Says which changed settings ``wtdiag train`` could make the run again with; None if it did not make the run, so
         that advice is about the user's own loop.
+    reference
+        A run by backprop, or by another rule, that its accuracy is held against.
 
     Returns
     -------
     tuple of Finding
-        The most severe come first. Among equals, causes come before their effects, and then the earliest, the surest
-        and those furthest beyond their threshold. If none has severity high or medium, the last is "nothing-wrong".
+        The most severe come first. Among equals, faults come before what came of them, causes before their effects, and
+        then the earliest, the surest and those furthest beyond their threshold. That a network learned nothing, or less
+        than its reference, is a finding only where none of severity high or medium tells why. If none has severity
+        high or medium, the last is "nothing-wrong".
 
     Examples
     --------
     >>> angle = xr.DataArray([[150.0], [150.0]], dims=("step", "layer"))
-    >>> analysis = xr.Dataset({"weight_angle": angle}, {"step": [0, 10], "layer": ["fc"]})
+    >>> analysis = xr.Dataset({"weight_angle": angle}, {"step": [0, 100], "layer": ["fc"]})
     >>> [(finding.kind, finding.layer, finding.severity) for finding in diagnose(analysis, {}, pd.DataFrame())]
     [('sign-flip', 'fc', 'high')]
     >>> diagnose(analysis * 0, {}, pd.DataFrame())[-1].kind
     'nothing-wrong'
     """
-    view = View(analysis, config, metrics)
+    view = View(analysis, config, metrics, reference)
     searched = [each for each in KINDS.values() if all(map(view.has, each.needs))]
     with np.errstate(all="ignore"):  # infinities need no warning: what is computed from them is infinite or NaN
         seen = [(each, sighting) for each in searched for sighting in each.detect(view)]
+        if any(sighting.severity in ("high", "medium") for each, sighting in seen if each.order < RESULT):
+            seen = [(each, sighting) for each, sighting in seen if each.order < RESULT]
         causes = {id(each): _causes(each, seen) for each in seen}
         breaks = [at.first for each, at in seen if "divergence" in each.effects and at.severity == "high"]
         broken = min(breaks, default=len(view.steps))
@@ -122,6 +134,7 @@ def _rank(
     )
     key = (
         SEVERITIES.index(severity),
+        kind.order,
         bool(causes) or sighting.first > broken,
         finding.first_step,
         -_or_even(finding.confidence),
@@ -153,6 +166,7 @@ def _nothing_wrong(view: View, searched: Sequence[Kind]) -> Finding:
     needed = {need for kind in KINDS.values() for need in kind.needs}
     missing = sorted(known()[need].label for need in needed if not view.has(need))
     skipped = [kind.name for kind in KINDS.values() if kind not in searched]
+    compared = not math.isnan(view.accuracy.gap) or view.rule == "bp"
     summary = (
         f"Nothing wrong was found in {len(view.layers)} layers and {len(view.steps)} snapshots. "
         f"The diagnosis looked for {', '.join(kind.name for kind in searched)}."
@@ -172,8 +186,10 @@ def _nothing_wrong(view: View, searched: Sequence[Kind]) -> Finding:
         evidence=(),
         meaning="No measure lies beyond the threshold of a finding of high or medium severity.",
         advice=(
-            "Nothing needs to be done. To look further, train with --rule bp and the same settings, and compare the "
-            "two runs.",
+            "Nothing needs to be done."
+            if compared
+            else "To know what the rule costs, train with --rule bp and the same settings, and give that run to "
+            "`wtdiag analyze` with --against.",
         ),
         equation="",
         reference="",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wtdiag.diagnostics.analysis.accuracy import Reference
 from wtdiag.diagnostics.findings.severity import SEVERITIES
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.config import Changes, DeclaredSettings
@@ -93,15 +94,20 @@ class Finding:
     changes: Changes = field(default_factory=dict)
 
 
-def write_findings(findings: Iterable[Finding], path: str | os.PathLike[str]) -> None:
-    """Write findings as JSON, atomically; numbers that are not finite become null.
+def write_findings(
+    findings: Iterable[Finding], path: str | os.PathLike[str], reference: Reference | None = None
+) -> None:
+    """Write findings, and the run that they hold theirs against, as JSON, atomically.
+
+    Numbers that are not finite become null.
 
     Raises
     ------
     InputError
         If ``path`` cannot be written.
     """
-    write_json(Path(path), {"format": _FORMAT, "findings": [to_row(each) for each in findings]})
+    held = {} if reference is None else {"reference": to_row(reference)}
+    write_json(Path(path), {"format": _FORMAT, "findings": [to_row(each) for each in findings], **held})
 
 
 def read_findings(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
@@ -118,6 +124,19 @@ def read_findings(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
             found = tuple(_finding(row, f"{path}: finding {number}") for number, row in enumerate(rows, start=1))
             return tuple(map(_without_prior, found)) if version == 1 else found
     raise InputError(f"{path}: expected findings of format {_FORMAT}; `wtdiag analyze` writes them")
+
+
+def read_reference(path: str | os.PathLike[str]) -> Reference | None:
+    """Read the run that `write_findings` noted as the reference; None if there is none.
+
+    Raises
+    ------
+    InputError
+        As `read_findings` does.
+    """
+    content = read_json(Path(path))
+    row = content.get("reference") if isinstance(content, dict) else None
+    return None if row is None else from_row(Reference, row, f"{path}: reference")
 
 
 def _without_prior(finding: Finding) -> Finding:

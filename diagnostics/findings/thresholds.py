@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from wtdiag.diagnostics.analysis.accuracy import LEARNED
 from wtdiag.diagnostics.analysis.chance import DEVIATIONS
 
 
@@ -100,6 +101,13 @@ THRESHOLDS: dict[str, Threshold] = {
     "norm_growth": Threshold("bn-runaway", 3.0, "1", "growth of |W| since the start"),
     "dead_units": Threshold("signal-below-floor", 0.95, "1", "share of units that no error reaches"),
     "loss_growth": Threshold("divergence", 10.0, "1", "loss over its first value, from some step until the end"),
+    "learned": Threshold("learned-nothing", LEARNED, "1", "share of the way from chance to 1 that accuracy went"),
+    "behind": Threshold("behind-reference", 0.02, "1", "accuracy of the reference run minus that of the run"),
+    "behind_costly": Threshold("behind-reference", 0.05, "1", "the same, above which the severity is medium"),
+    "fewest_steps": Threshold("undertrained", 20.0, "step", "steps of training; below, nothing can be told"),
+    "gain": Threshold("undertrained", 0.03, "1", "accuracy that training twice as long is predicted to add"),
+    "gain_costly": Threshold("undertrained", 0.1, "1", "the same, above which the severity is medium"),
+    "loss_gain": Threshold("undertrained", 0.1, "1", "fall of the loss that this is predicted to bring"),
     "error_norm_ratio": Threshold("signal-below-floor", 1e6, "1", "norm of the error over backprop's, or the inverse"),
 }  # fmt: skip
 

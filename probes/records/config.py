@@ -38,6 +38,18 @@ ROLES = MappingProxyType(
 """The roles that a setting may have. Most settings have one role; some are also a number."""
 
 
+def rule_name(config: Mapping[str, Any]) -> str:
+    """Return the name of the rule in a run's config, "unknown" if it does not say.
+
+    Examples
+    --------
+    >>> rule_name({"rule": {"name": "fa"}}), rule_name({})
+    ('fa', 'unknown')
+    """
+    rule = config.get("rule")
+    return str((rule.get("name") if isinstance(rule, dict) else rule) or "unknown")
+
+
 def _setting(default: Any, description: str, **known: Any) -> Any:
     return dataclasses.field(default=default, metadata=_about(description, **known))
 

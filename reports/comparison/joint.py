@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from wtdiag.diagnostics.comparison.compare import compare
+from wtdiag.diagnostics.findings.headline import worst_severity
 from wtdiag.diagnostics.findings.severity import SEVERITIES
 from wtdiag.reports.comparison.groups import SeedGroup, average, depth, gaps, groups, mean_angle, opened, profile
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Subjects, Table, Text
@@ -17,7 +18,7 @@ from wtdiag.reports.figures.style import fixed, look, number, percent, sentence
 from wtdiag.reports.run.appendix import methods, repeat
 from wtdiag.reports.run.facts import Facts, facts
 from wtdiag.reports.run.figure_tables import degrees, layers_of
-from wtdiag.reports.run.findings_section import entries, health
+from wtdiag.reports.run.findings_section import entries
 from wtdiag.reports.run.sections import alignment_maps
 from wtdiag.reports.run.sources import NO_FINDINGS, UNDIAGNOSED, Source
 from wtdiag.reports.run.summary import sentences
@@ -89,7 +90,9 @@ def _reaching(tested: Sequence[tuple[Source, Facts]], one: tuple[Source, Facts])
 def _health(sources: Sequence[Source]) -> str:
     """State which runs have severe findings, which diverged and which were not diagnosed."""
     diverged = [source.name for source in sources if source.config.get("status") == "diverged"]
-    broken = [source.name for source in sources if health(source) == "high" and source.name not in diverged]
+    broken = [
+        source.name for source in sources if worst_severity(source.findings) == "high" and source.name not in diverged
+    ]
     said = [
         f"{what}: {', '.join(names)}"
         for what, names in (

@@ -209,16 +209,6 @@ class Section:
     blocks: tuple[Block, ...]
 
 
-HEALTH = {
-    "high": "Not healthy",
-    "medium": "It learns, but at a cost",
-    "low": "Healthy, with something worth knowing",
-    "none": "Healthy",
-    "": "",
-}
-"""Health of a run in words, by the severity of its worst finding; "" for a run that was not diagnosed."""
-
-
 @dataclass(frozen=True)
 class Report:
     """A whole report.
@@ -232,15 +222,13 @@ class Report:
     sections : tuple of Section
         Its content.
     health : str
-        A key of `HEALTH`, whose words stand before the verdict.
+        The severity of its worst finding, which colours the headline; "" for what was not diagnosed.
+    headline : str
+        How a run came out, in a few words that stand before the verdict.
     """
 
     title: str
     verdict: str
     sections: tuple[Section, ...]
     health: str = ""
-
-    @property
-    def headline(self) -> str:
-        """Health of the run in a few words; "" if it was not diagnosed."""
-        return HEALTH[self.health]
+    headline: str = ""

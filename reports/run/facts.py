@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.accuracy import Accuracy
 from wtdiag.diagnostics.analysis.chance import chance_band
 from wtdiag.diagnostics.analysis.layout import carrying, last_measured
 from wtdiag.reports.run.sources import Source
@@ -45,6 +46,10 @@ class Facts:
         The lowest layer that sends error down, and the three angles of the error that it sends.
     largest_s, largest_s_layer : float, str
         The largest step-size number over all snapshots, and its layer.
+    converted : float
+        Share of the entries of all weight matrices whose error goes through B.
+    compared : Accuracy
+        The accuracy, that of chance, and that of the reference run.
     """
 
     rule: str
@@ -71,6 +76,8 @@ class Facts:
     total: float
     largest_s: float
     largest_s_layer: str
+    converted: float
+    compared: Accuracy
 
 
 def facts(source: Source) -> Facts:
@@ -115,7 +122,13 @@ def facts(source: Source) -> Facts:
         total=float(_values(now, "error_angle_total")[sender]),
         largest_s=largest_s,
         largest_s_layer=largest_s_layer,
+        converted=_share(config.get("converted")),
+        compared=source.accuracy,
     )
+
+
+def _share(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else NAN
 
 
 def _largest(analysis: xr.Dataset, measure: str) -> tuple[float, str]:

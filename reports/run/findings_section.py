@@ -21,12 +21,6 @@ from wtdiag.reports.run.summary import outcome
 _MOST = 12  # the most layers that one finding lists
 
 
-def health(source: Source) -> str:
-    """Return the severity of a run's most severe finding, "" if it was not diagnosed."""
-    ranks = [SEVERITIES.index(finding.severity) for finding in source.findings or ()]
-    return SEVERITIES[min(ranks)] if ranks else ""
-
-
 def verdict(source: Source, run: Facts) -> str:
     """State the most severe finding, if there is one, and the result of the run."""
     worst = [finding for finding in _ordered(source.findings or ()) if finding.severity != "none"]

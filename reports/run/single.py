@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from wtdiag.diagnostics.findings.headline import headline, worst_severity
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Text
 from wtdiag.reports.run import sections
 from wtdiag.reports.run.appendix import methods, settings
 from wtdiag.reports.run.facts import facts
-from wtdiag.reports.run.findings_section import entries, health, verdict
+from wtdiag.reports.run.findings_section import entries, verdict
 from wtdiag.reports.run.sources import NO_FINDINGS, UNDIAGNOSED, Source
 from wtdiag.reports.run.stability_section import stability
 from wtdiag.reports.run.summary import glance, sentences
@@ -32,7 +33,8 @@ def single(source: Source) -> Report:
         title=source.name,
         verdict=result,
         sections=(summary, *body, settings(source), methods([source.analysis])),
-        health=health(source),
+        health=worst_severity(source.findings),
+        headline=headline(source.findings or None, source.accuracy, source.config),
     )
 
 

@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from wtdiag.diagnostics.analysis.accuracy import Accuracy, Reference, accuracy
 from wtdiag.diagnostics.analysis.analyze import read_analysis
-from wtdiag.diagnostics.findings.finding import Finding, read_findings
+from wtdiag.diagnostics.findings.finding import Finding, read_findings, read_reference
 from wtdiag.diagnostics.findings.instability import stability
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import evaluations
+from wtdiag.probes.records.config import rule_name
 from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, METRICS, open_run
 from wtdiag.reports.figures.axes import Event
 from wtdiag.reports.figures.style import printable
@@ -49,6 +51,8 @@ class Source:
         Events that the metrics note, such as jumps of the loss, and the step at which the run diverged.
     snapshots : int
         Number of snapshots in ``analysis.nc``.
+    reference : Reference or None
+        The run that its accuracy was held against when it was diagnosed.
     stability : DataFrame
         Predicted and observed stability of each layer, from `diagnostics.findings.instability.stability`.
     """
@@ -61,19 +65,24 @@ class Source:
     findings: tuple[Finding, ...] | None
     events: tuple[Event, ...]
     snapshots: int
+    reference: Reference | None
     stability: pd.DataFrame
 
     @property
     def rule(self) -> str:
         """Name of the rule, or "unknown" if the run does not say."""
-        rule = self.config.get("rule")
-        return str((rule.get("name") if isinstance(rule, dict) else rule) or "unknown")
+        return rule_name(self.config)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings; empty for a run that was recorded in the user's own training loop."""
         settings = self.config.get("settings")
         return settings if isinstance(settings, dict) else {}
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The accuracy, that of chance, and that of the reference."""
+        return accuracy(self.metrics, self.config, self.reference)
 
     @property
     def tested_on(self) -> str:
@@ -114,6 +123,7 @@ def load(path: str | os.PathLike[str], name: str | None = None, analysed: Path |
         findings=tuple(map(_printable, _read(read_findings, findings))) if findings.exists() else None,
         events=_events(metrics, config),
         snapshots=int(analysis.sizes["step"]),
+        reference=_printed(_read(read_reference, findings)) if findings.exists() else None,
         stability=stability(measured, run.config, metrics).set_axis(analysis.layer.values),
     )
 
@@ -141,6 +151,13 @@ def _printable(finding: Finding) -> Finding:
         for number in finding.evidence
     )
     return dataclasses.replace(finding, **texts, evidence=evidence, advice=tuple(map(printable, finding.advice)))
+
+
+def _printed(reference: Reference | None) -> Reference | None:
+    if reference is None:
+        return None
+    name, rule, on, differs = map(printable, (reference.name, reference.rule, reference.on, reference.differs))
+    return Reference(name, rule, reference.accuracy, on, differs)
 
 
 def _events(metrics: pd.DataFrame, config: dict[str, Any]) -> tuple[Event, ...]:

@@ -45,7 +45,7 @@ def glance(run: Facts) -> Numbers:
     """Return the few numbers that a reader sees first, without those that the run lacks."""
     at = f"at step {run.step}; " if _apart(run) else ""
     numbers = (
-        (run.test_accuracy, percent, f"{run.tested_on} accuracy", f"at step {run.test_step:.0f}"),
+        (run.compared.value, percent, f"{run.compared.on} accuracy", _accuracy_note(run)),
         (
             run.weight_angle,
             degrees,
@@ -55,9 +55,18 @@ def glance(run: Facts) -> Numbers:
         (run.error_angle, degrees, "error angle, first layer", f"{at}0° is backpropagation; 90° is chance"),
         (run.norm_ratio, number, "norm ratio ‖B‖/‖W‖", f"{at}geometric mean over the layers"),
         (run.largest_s, number, "largest step-size number S", f"in {short(run.largest_s_layer)}; unstable above 1"),
+        (run.converted, percent, "weights converted", "share of all weight entries; the rest keeps backprop"),
     )
     shown = [Number(label, show(value), note) for value, show, label, note in numbers if np.isfinite(value)]
     return Numbers(tuple(shown))
+
+
+def _accuracy_note(run: Facts) -> str:
+    here = run.compared
+    parts = [f"at step {here.step:.0f}", f"{percent(here.chance)} by chance" if np.isfinite(here.chance) else ""]
+    if here.reference is not None and here.reference.on == here.on:
+        parts.append(f"{percent(here.reference.accuracy)} by {here.reference.called}")
+    return "; ".join(filter(None, parts))
 
 
 def trend(analysis: xr.Dataset, measure: str) -> str:

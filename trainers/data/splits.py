@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wtdiag.probes.errors import InputError
 
-__all__ = ["ArraySplit", "Data", "Split", "array_data", "batch_count", "batches", "evaluation_batches"]
+__all__ = ["ArraySplit", "Data", "Split", "array_data", "batch_count", "batches", "evaluation_batches", "majority"]
 
 Batch = tuple[Tensor, Tensor]
 
@@ -131,6 +131,11 @@ def array_data(
         (channels, height, width),
         classes,
     )
+
+
+def majority(split: Split) -> float:
+    """Return the share of the most frequent class, which is the accuracy of always naming that class."""
+    return int(torch.bincount(split.targets).max()) / len(split) if len(split) else 0.0
 
 
 def batch_count(split: Split, batch_size: int) -> int:

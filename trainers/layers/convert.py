@@ -220,6 +220,31 @@ def summary(model: nn.Module) -> Conversion:
     return Conversion(", ".join(sorted(names)) or "nothing", converted, skipped)
 
 
+def converted_share(model: nn.Module) -> float:
+    """Return the share of the entries of all weight matrices and kernels whose layer sends its error through B.
+
+    Every parameter with two or more axes counts as one, and once if it is shared; feedback weights do not count. A
+    layer that keeps backprop, as `summary` lists it, does not send its error through B. Under ``bp``, B is the weight.
+
+    Examples
+    --------
+    >>> net = transport_free(nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 2)), "fa")
+    >>> converted_share(net)
+    0.25
+    """
+    layers = [layer for _, layer in synapses(model)]
+    weights = {
+        id(weight)
+        for layer in layers
+        if _reason_it_keeps_backprop(layer) is None
+        for weight in layer.parameters_of("weight")
+    }
+    feedback = {id(p) for p in feedback_parameters(model).values()}
+    sizes = {id(p): p.numel() for p in model.parameters() if not is_lazy(p) and p.dim() > 1 and id(p) not in feedback}
+    every = sum(sizes.values())
+    return sum(size for each, size in sizes.items() if each in weights) / every if every else 0.0
+
+
 def _has_matrix(module: nn.Module) -> bool:
     if isinstance(module, parametrize.ParametrizationList):  # it is listed with the module that it belongs to
         return False

@@ -117,7 +117,9 @@ class Training:
         if self._beginning == "resume":
             self.recorder = Recorder.resume(self.model, self.out, self.progress.step)
         else:
-            config = describe(self.settings, shape=self.dataset.shape, classes=self.dataset.classes)
+            shape, classes = self.dataset.shape, self.dataset.classes
+            majority = data.majority(self.dataset.test)
+            config = describe(self.settings, shape=shape, classes=classes, majority=majority)
             self.recorder = Recorder(
                 self.model,
                 self.out,

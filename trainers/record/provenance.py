@@ -19,13 +19,13 @@ from torch import nn
 from wtdiag.probes.records.config import command_options
 from wtdiag.probes.records.schema import wtdiag_version
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.layers.convert import converted_share, synapses
 from wtdiag.trainers.record.staging import plain_name
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "xarray", "h5py")
 
 
-def describe(settings: Settings, *, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+def describe(settings: Settings, *, shape: tuple[int, ...], classes: int, majority: float) -> dict[str, Any]:
     """Return the content of a new run's config.json; it holds no time, so the same command here gives it again."""
     rule = settings.rule_at(0.0, 0.0)
     return {
@@ -34,7 +34,7 @@ def describe(settings: Settings, *, shape: tuple[int, ...], classes: int) -> dic
         "status": "running",
         "settings": settings.as_dict(),
         "rule": {"name": rule.name, **dataclasses.asdict(rule), **settings.coefficients},
-        "network": {"shape": list(shape), "classes": classes},
+        "network": {"shape": list(shape), "classes": classes, "majority": majority},
     }
 
 
@@ -51,6 +51,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
         "settings": {},
         "rule": rule,
         "network": None,
+        "converted": converted_share(model),
     }
 
 

@@ -18,6 +18,7 @@ from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import CONFIG, open_run, snapshot_path, write_json
+from wtdiag.trainers.layers.convert import converted_share
 from wtdiag.trainers.layers.watch import watch
 from wtdiag.trainers.observe.tensors import to_numpy
 from wtdiag.trainers.record.arguments import checked_config, plain_value, two_tensors, whole
@@ -218,7 +219,8 @@ class Recorder:
                     self._note(status, instead_of="running", **facts)
             raise
         else:
-            self._note(status, instead_of="running", **facts)
+            # Only now is it known which layers the model bypassed.
+            self._note(status, instead_of="running", converted=converted_share(self._model), **facts)
         finally:
             self._release()
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from wtdiag.cli.options import format_option
+from wtdiag.cli.options import against_option, format_option
 from wtdiag.cli.terminal import complain, print_comparison, print_findings, say
+from wtdiag.workflow import against_each, run_directories
 from wtdiag.workflow import analyze as measure
 from wtdiag.workflow import report as write_report
-from wtdiag.workflow import run_directories
 
 
 @click.command("analyze")
@@ -24,6 +24,7 @@ from wtdiag.workflow import run_directories
     type=click.Path(path_type=Path),
     help="Folder for everything written about one run, or for the joint report on several.",
 )
+@against_option
 @click.option(
     "--scheduler", metavar="ADDRESS",
     help="Let a dask cluster measure, as tcp://host:8786. Its workers need wtdiag and the same file system; anyone who "
@@ -34,22 +35,28 @@ def analyze(
     probes: tuple[str, ...],
     formats: tuple[str, ...],
     out: Path | None,
+    against: Path | None,
     scheduler: str | None,
 ) -> None:
     """Measure recorded runs, say what is wrong with them, and write their reports.
 
-    Prints the findings of each run, most severe first, then the paths of the files written; for several runs also how
-    they compare. A folder that holds runs stands for all of them.
+    Prints how each run came out and its findings, most severe first, then the paths of the files written; for several
+    runs also how they compare. A folder that holds runs stands for all of them. A run's accuracy is held against that
+    of the run by backprop with the same settings and seed, if it is among them, or against the run that --against
+    names.
 
     \b
     wtdiag analyze runs/ia8
     wtdiag analyze runs/two
+    wtdiag analyze runs/ia8 --against runs/bp8
     wtdiag analyze --probe descent_eigenvalue runs/ia8
     wtdiag analyze --scheduler tcp://head:8786 runs/large
     """  # noqa: D301  (click wants the character itself)
     from wtdiag.cli.console import Screen, tracked
     from wtdiag.diagnostics.comparison.compare import compare as compare_runs
+    from wtdiag.diagnostics.comparison.reference import accuracy_of
     from wtdiag.diagnostics.findings.finding import read_findings
+    from wtdiag.diagnostics.findings.headline import headline
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS
     from wtdiag.reports import write
     from wtdiag.reports.publish import check_writable, destination
@@ -61,6 +68,7 @@ def analyze(
     places = {run.path: folder if len(opened) == 1 else run.path for run in opened}
     for place in dict.fromkeys([folder, *places.values()]):
         check_writable(place)
+    held = against_each(opened, against)
     for run in opened:
         steps = partial(tracked, name=str(run.path), screen=screen)
         more = measure(run, probes, progress=steps, scheduler=scheduler).data_vars if probes else {}
@@ -68,10 +76,11 @@ def analyze(
         analysis = analysis.assign({name: value for name, value in more.items() if name not in analysis})
         for step, reason in json.loads(analysis.attrs.get("failures", "{}")).items():
             complain(f"step {step} has no signals: {reason}")
-        own = write_report(run, analysis, out=places[run.path], formats=formats)
+        own = write_report(run, analysis, against=held.get(run.path), out=places[run.path], formats=formats)
         if len(opened) > 1:
             say("", lead=str(run.path))
-        print_findings(read_findings(places[run.path] / FINDINGS), run.path)
+        found = read_findings(places[run.path] / FINDINGS)
+        print_findings(found, run.path, headline(found, accuracy_of(run, held.get(run.path)), run.config))
         for path in (places[run.path] / ANALYSIS, places[run.path] / FINDINGS, *own):
             say(path)
     if len(opened) > 1:

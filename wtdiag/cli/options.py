@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import click
@@ -18,6 +19,11 @@ format_option = click.option(
     callback=lambda context, option, value: _FORMATS[value],
 )  # fmt: skip
 """The formats of a report; the command is given them as a tuple."""
+against_option = click.option(
+    "--against", type=click.Path(path_type=Path), metavar="RUN_DIR",
+    help="Finished run that the accuracy is held against, as a rule one by backprop.",
+)  # fmt: skip
+"""The reference run of an analysis or a report."""
 jobs_option = click.option(
     "--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one per GPU, or per core]"
 )

@@ -59,10 +59,12 @@ def complain(message: str) -> None:
     click.echo(f"wtdiag: {line if len(line) <= _LONGEST else f'{line[:half]} ... {line[-half:]}'}", file=sys.stderr)
 
 
-def print_findings(findings: Iterable[Finding], run: Path) -> None:
-    """Print the first finding of each kind and severity with its advice, and the other layers that have one."""
+def print_findings(findings: Iterable[Finding], run: Path, headline: str = "") -> None:
+    """Print a headline, then the first finding of each kind and severity with its advice, and the other layers."""
     from wtdiag.diagnostics.findings.advice import command
 
+    for line in textwrap.wrap(f"{headline}.", 80) if headline else ():
+        say("", lead=line)
     kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         kinds.setdefault((finding.severity, finding.kind), []).append(finding)

@@ -59,9 +59,15 @@ def train(
     if not runs:
         return
 
+    from wtdiag.trainers.layers.convert import converted_share
     from wtdiag.trainers.loop.fit import start
     from wtdiag.trainers.loop.progress import follow, table
 
     trainings = start(runs, resume=resume, force=force)
-    states = follow(trainings, Screen(stderr=True))
+    screen = Screen(stderr=True)
+    for name, training in trainings.items():
+        share = converted_share(training.model)
+        rest = "" if share == 1 else "; the rest keeps backprop"
+        screen.print(f"{name}: {training.settings.rule} carries the error of {share:.1%} of the weights{rest}")
+    states = follow(trainings, screen)
     Screen().print(table(states))

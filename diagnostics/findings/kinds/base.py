@@ -54,6 +54,8 @@ class Kind:
         Kinds that follow from it in the same layer.
     effects_below : frozenset of str
         Kinds that follow from it anywhere between the layer and the input, and in the network as a whole.
+    order : int
+        Its place among findings of one severity: `FAULT`, `TIME` or `RESULT`.
     """
 
     name: str
@@ -65,7 +67,12 @@ class Kind:
     needs: tuple[str, ...]
     effects: frozenset[str]
     effects_below: frozenset[str]
+    order: int
 
+
+FAULT, TIME, RESULT = range(3)
+"""What a kind says: what is wrong, that training was too short, or only what came of it, which needs no finding of its
+own where another kind says why."""
 
 KINDS: dict[str, Kind] = {}
 
@@ -86,6 +93,7 @@ def kind(
     needs: tuple[str, ...] = (),
     effects: tuple[str, ...] = (),
     effects_below: tuple[str, ...] = (),
+    order: int = FAULT,
 ) -> Callable[[Detector], Detector]:
     """Register a detector in `KINDS` under a name; the arguments are the attributes of `Kind`, ``advice`` its remedies.
 
@@ -95,7 +103,9 @@ def kind(
     def register(detect: Detector) -> Detector:
         below = frozenset(effects_below)
         remedies = (advice,) if isinstance(advice, str) else tuple(advice)  # a text is a sequence of texts too
-        entry = Kind(name, meaning, remedies, equation, reference, detect, needs, frozenset(effects) | below, below)
+        entry = Kind(
+            name, meaning, remedies, equation, reference, detect, needs, frozenset(effects) | below, below, order
+        )
         enter(KINDS, "kind", name, entry)
         return detect
 

@@ -7,8 +7,9 @@ import pytest
 from tests.reports.runs import analysis, finding, write_run
 from wtdiag.diagnostics.analysis.layout import last_measured
 from wtdiag.diagnostics.analysis.reading import meaningful
+from wtdiag.diagnostics.findings.headline import worst_severity
 from wtdiag.reports.run.facts import facts
-from wtdiag.reports.run.findings_section import entries, health, verdict
+from wtdiag.reports.run.findings_section import entries, verdict
 from wtdiag.reports.run.single import single
 from wtdiag.reports.run.sources import load
 from wtdiag.reports.run.summary import glance, outcome, sentences, trend
@@ -155,7 +156,7 @@ def test_many_findings_of_a_kind_are_counted_not_listed():
 def test_health_is_the_worst_severity(tmp_path, severities, worst):
     found = None if severities is None else [finding(severity=severity) for severity in severities]
     source = load(write_run(tmp_path / "r", analysis(2)[["weight_angle"]], findings=found))
-    assert health(source) == worst
+    assert worst_severity(source.findings) == worst
     report = single(source)
     assert report.health == worst
     assert bool(report.headline) == bool(worst)
@@ -182,7 +183,7 @@ def test_a_verdict_says_when_its_angles_are_of_another_step_than_its_accuracy(tm
 def test_a_healthy_run_says_so_and_what_it_reached(tmp_path):
     found = [finding("nothing-wrong", None, "none", "Nothing wrong was found", evidence=())]
     source = load(write_run(tmp_path / "r", analysis(2)[["weight_angle"]], findings=found))
-    assert single(source).headline == "Healthy"
+    assert single(source).headline == "No fault found; not compared with backprop"
     assert verdict(source, facts(source)) == outcome(facts(source))
 
 

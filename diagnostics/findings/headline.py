@@ -1,0 +1,70 @@
+"""The first words on a run: how it came out, and how that compares with backprop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wtdiag.diagnostics.analysis.accuracy import Accuracy
+from wtdiag.diagnostics.findings.finding import Finding
+from wtdiag.diagnostics.findings.severity import SEVERITIES
+from wtdiag.diagnostics.findings.thresholds import limit
+from wtdiag.probes.records.config import rule_name
+
+
+def worst_severity(findings: Sequence[Finding] | None) -> str:
+    """Return the severity of a run's most severe finding, "" if it was not diagnosed."""
+    ranks = [SEVERITIES.index(finding.severity) for finding in findings or ()]
+    return SEVERITIES[min(ranks)] if ranks else ""
+
+
+def headline(findings: Sequence[Finding] | None, accuracy: Accuracy, config: Mapping[str, Any]) -> str:
+    """Return a headline on a run, without a full stop; "" if it was not diagnosed.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from wtdiag.diagnostics.analysis.accuracy import Reference, accuracy
+    >>> here = accuracy(pd.DataFrame({"step": [1], "test_accuracy": [0.5]}), {}, Reference("bp", "bp", 0.75, "test"))
+    >>> headline([], here, {"status": "diverged"})
+    'Diverged; 25.0 points below backprop before that'
+    """
+    if findings is None:
+        return ""
+    diverged = config.get("status") == "diverged"
+    compared = _compared(accuracy, rule_name(config))
+    if diverged and compared and accuracy.gap > 0:
+        compared += " before that"
+    return "; ".join(filter(None, (_state(findings, accuracy, diverged=diverged), compared)))
+
+
+def _state(findings: Sequence[Finding], accuracy: Accuracy, *, diverged: bool) -> str:
+    kinds, worst = {finding.kind for finding in findings}, worst_severity(findings)
+    if diverged or "divergence" in kinds:
+        return "Diverged"
+    if accuracy.at_chance or "learned-nothing" in kinds:
+        return "Learned nothing"
+    if worst == "high":
+        return "Not healthy"
+    short = [finding for finding in findings if finding.kind == "undertrained"]
+    if short and worst == short[0].severity:
+        return "Trained too briefly" if worst == "medium" else "Not trained to its end"
+    if accuracy.gap > limit("behind_costly") or worst == "medium":
+        return "It learns, but not as well as it might"
+    if math.isnan(accuracy.value):
+        return "No fault found, but its accuracy is not known"
+    return "Healthy" if accuracy.gap <= limit("behind") else "No fault found"
+
+
+def _compared(accuracy: Accuracy, rule: str) -> str:
+    """Return how the accuracy compares with that of the reference run."""
+    reference, points = accuracy.reference, 100 * accuracy.gap
+    if math.isnan(points):
+        return "" if rule == "bp" else "not compared with backprop"
+    assert reference is not None
+    called = reference.called + (f" ({reference.name})" if reference.name != reference.rule else "")
+    differs = f", which differs in {reference.differs}" if reference.differs else ""
+    if abs(points) < 0.05:
+        return f"as accurate as {called}{differs}"
+    return f"{abs(points):.1f} points {'below' if points > 0 else 'above'} {called}{differs}"
