@@ -2,8 +2,8 @@
 
 ``theory``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well predictions
 and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same with the
-results of studies. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave into a
-table of docs/robustness.md.
+results of studies, ``undertrained [FOLDER]`` with runs of several lengths. ``kills [COUNT]`` and ``full_disk [SIZES]``
+stop the commands and write what they leave into a table of docs/robustness.md.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ if __name__ == "__main__":  # the processes that a benchmark starts import this 
     torch.manual_seed(0)
     if sys.argv[1:2] == ["claims"]:
         import_module("bench.evidence.claims").run(sys.argv[2:])
+        sys.exit()
+    if sys.argv[1:2] == ["undertrained"]:
+        import_module("bench.evidence.undertrained").run(*sys.argv[2:])
         sys.exit()
     if sys.argv[1:2] in (["kills"], ["full_disk"]):
         import_module(f"bench.evidence.{sys.argv[1]}").run(*map(int, sys.argv[2:]))

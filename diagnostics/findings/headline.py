@@ -47,9 +47,9 @@ def _state(findings: Sequence[Finding], accuracy: Accuracy, *, diverged: bool) -
         return "Learned nothing"
     if worst == "high":
         return "Not healthy"
-    short = [finding for finding in findings if finding.kind == "undertrained"]
-    if short and worst == short[0].severity:
-        return "Trained too briefly" if worst == "medium" else "Not trained to its end"
+    if short := [finding for finding in findings if finding.kind == "undertrained"]:
+        few = any(number.measure == "step" for number in short[0].evidence)
+        return "Too few steps to tell" if few else "Still learning when training ended"
     if accuracy.gap > limit("behind_costly") or worst == "medium":
         return "It learns, but not as well as it might"
     if math.isnan(accuracy.value):

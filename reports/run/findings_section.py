@@ -22,9 +22,10 @@ _MOST = 12  # the most layers that one finding lists
 
 
 def verdict(source: Source, run: Facts) -> str:
-    """State the most severe finding, if there is one, and the result of the run."""
+    """State the most severe finding, if there is one, whether training was too short, and the result of the run."""
     worst = [finding for finding in _ordered(source.findings or ()) if finding.severity != "none"]
-    return " ".join([*(_stop(finding.summary) for finding in worst[:1]), outcome(run)])
+    said = worst[:1] + [finding for finding in worst[1:] if finding.kind == "undertrained"]
+    return " ".join([*(_stop(finding.summary) for finding in said), outcome(run)])
 
 
 def entries(findings: Sequence[Finding], figures: Sequence[Figure], analysis: xr.Dataset, run: Path) -> Findings:
@@ -93,7 +94,7 @@ def _confidence(finding: Finding) -> str:
     if finding.severity == "none":
         return ""
     if not np.isfinite(finding.confidence):
-        return "not measured: no test run with a known fault has called for a finding of this kind"
+        return "not measured in test runs whose fault was known"
     share = fixed(100 * finding.confidence, 0, "\N{NO-BREAK SPACE}%")
     return f"{share} of such findings were right in test runs whose fault was known"
 

@@ -15,7 +15,8 @@ from wtdiag.diagnostics.findings.kinds.base import RESULT, TIME, Sighting, kind
 from wtdiag.diagnostics.findings.thresholds import limit
 
 _FEWEST = 6  # values to which a line is fitted
-_FACTORS = 0.0, 2.0  # what training twice as long brought, over what was predicted: see docs/findings.md
+_EARLY = 0.5  # accuracy below which curves still become steeper, so that a power law foretells too little
+_LEAST, _MOST = 0.5, 1.5  # of what is predicted: what training twice as long adds to an early and to a late accuracy
 
 
 class Doubling(NamedTuple):
@@ -48,7 +49,7 @@ def doubling(view: View) -> Doubling | None:
     makes any curve flat in time. With :math:`e` the share of errors (or the loss), a line is fitted to :math:`e` over
     :math:`\log_2 u` in the last doubling of :math:`u`, from :math:`u_T / 2` to :math:`u_T`. The next doubling is taken
     to shrink :math:`e` by the same factor :math:`e(u_T) / e(u_T / 2)`, a power law, which cannot promise more than
-    there is to gain.
+    there is to gain. Of young networks, whose curves still become steeper, this foretells too little.
     """
     measure = "accuracy" if len(view.logged("accuracy")) >= _FEWEST else "loss"
     values = view.logged(measure)
@@ -75,8 +76,8 @@ def doubling(view: View) -> Doubling | None:
 
 @kind(
     "undertrained",
-    meaning="The network was still learning when training ended, so its accuracy says little about its rule: by rules "
-    "that carry worse errors, networks learn more slowly.",
+    meaning="The network was still learning when training ended, so its accuracy says little about its rule: networks "
+    "learn more slowly by rules that carry worse errors.",
     advice="Train longer, with the schedule stretched over the whole training.",
     equation="e(2u) = e(u) · e(u) / e(u/2), with e the share of errors and u = Σ η",
     reference="Hestness et al. 2017, arXiv:1712.00409, for learning curves that are power laws; wtdiag, for u",
@@ -109,13 +110,12 @@ def undertrained(view: View) -> Iterator[Sighting]:
     if found.measure == "accuracy":
         if found.gain < limit("gain"):
             return
-        least, most = (100 * max(0.0, each) for each in _range(found))
         text = (
             f"Training was too short: over its last doubling, accuracy on training batches rose from "
             f"{100 * found.half:.0f} % to {100 * found.end:.0f} %. Training twice as long{twice} is predicted to add "
-            f"about {100 * found.gain:.0f} points ({least:.0f} to {most:.0f})"
+            f"{_foretold(found)}"
         )
-        numbers = Evidence("accuracy", found.gain, limit("gain"), ">", "1", steps)
+        gained = Evidence("predicted_accuracy_gain", found.gain, limit("gain"), ">", "1", steps)
     else:
         if found.gain < limit("loss_gain"):
             return
@@ -123,9 +123,11 @@ def undertrained(view: View) -> Iterator[Sighting]:
             f"Training was too short: over its last doubling, the loss on training batches fell from {found.half:.3g} "
             f"to {found.end:.3g}. Training twice as long{twice} is predicted to lower it by about {found.gain:.2g}"
         )
-        numbers = Evidence("loss", found.gain, limit("loss_gain"), ">", "1", steps)
-    costly = found.measure == "accuracy" and found.gain > limit("gain_costly")
-    yield Sighting(None, 0, last, "medium" if costly else "low", f"{text}{_turning(view)}.", (numbers,))
+        gained = Evidence("predicted_loss_gain", found.gain, limit("loss_gain"), ">", "1", steps)
+    relation = ">" if found.measure == "accuracy" else "<"
+    change = Evidence(found.measure, found.end, found.half, relation, "1", steps)
+    costly = found.measure == "accuracy" and (found.end < _EARLY or found.gain > limit("gain_costly"))
+    yield Sighting(None, 0, last, "medium" if costly else "low", f"{text}{_turning(view)}.", (gained, change))
 
 
 @kind(
@@ -198,10 +200,18 @@ def _column(on: str) -> str:
     return "accuracy" if on == "training" else f"{on}_accuracy"
 
 
-def _range(found: Doubling) -> tuple[float, float]:
-    low, high = (factor * (found.gain + side * 2 * found.error) for factor, side in zip(_FACTORS, (-1, 1), strict=True))
-    left = 1 - found.end
-    return min(low, left), min(high, left)
+def promise(found: Doubling) -> tuple[float, float]:
+    """Return the least and the most accuracy that training twice as long is said to add; infinity for no bound."""
+    if found.end < _EARLY:
+        return _LEAST * found.gain, math.inf
+    return 0.0, min(_MOST * (found.gain + 2 * found.error), 1 - found.end)
+
+
+def _foretold(found: Doubling) -> str:
+    least, most = (100 * each for each in promise(found))
+    if math.isinf(most):
+        return f"at least {least:.0f} points"
+    return f"about {100 * found.gain:.0f} points, and at most {most:.0f}"
 
 
 def _twice(view: View, steps: int) -> str:

@@ -81,7 +81,7 @@ def test_a_run_that_goes_on_or_broke_is_not_called_too_short(status):
 def test_without_accuracies_the_loss_tells():
     log = curve(power_law(0.02 * np.arange(230)))[["step", "loss"]]
     (found, *_) = diagnose(healthy(), CONFIG, log)
-    assert (found.kind, found.severity, found.evidence[0].measure) == ("undertrained", "low", "loss")
+    assert (found.kind, found.severity, found.evidence[1].measure) == ("undertrained", "low", "loss")
 
 
 def test_one_step_is_too_few_to_be_healthy():
@@ -90,7 +90,7 @@ def test_one_step_is_too_few_to_be_healthy():
     assert [finding.kind for finding in findings] == ["undertrained"]
     assert findings[0].summary == "Training took 1 step, too few to tell anything about its rule."
     said = headline(findings, View(healthy([0, 1]), TEN, log).accuracy, TEN)
-    assert said == "Trained too briefly; not compared with backprop"
+    assert said == "Too few steps to tell; not compared with backprop"
 
 
 @pytest.mark.parametrize(("tested", "found"), [(0.05, True), (0.125, True), (0.16, True), (0.18, False), (0.9, False)])
