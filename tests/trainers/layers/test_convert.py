@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.layers.convert import feedback_parameters, summary, synapses, transport_free
+from wtdiag.trainers.layers.convert import converted_share, feedback_parameters, summary, synapses, transport_free
 from wtdiag.trainers.layers.place import in_forward_order
 from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.direct import Direct
@@ -515,3 +515,25 @@ def test_layers_are_ordered_as_they_run(rule):
         assert model.head.feedback.shape == (3, 5)
     assert all(p.grad is None for p in model.parameters())
     assert all(module.training for module in model.modules())
+
+
+class Recurrent(nn.Module):
+    """A recurrent network, of which only the readout is converted."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.readout = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.readout(self.cell(x)[0][:, -1])
+
+
+def test_converted_share_counts_the_entries_of_matrices():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10))
+    for name in ("bp", "fa", "kp", "usf"):
+        assert converted_share(transport_free(net, name)) == 1.0
+    lstm = 4 * 16 * (8 + 16)
+    assert converted_share(transport_free(Recurrent(), "fa")) == pytest.approx(64 / (64 + lstm))
+    tied = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 6, bias=False))
+    tied[1].weight = tied[0].weight
+    assert converted_share(transport_free(tied, "fa")) == 1.0  # one matrix, counted once
