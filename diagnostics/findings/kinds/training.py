@@ -10,11 +10,13 @@ import numpy as np
 
 from wtdiag.diagnostics.analysis.chance import DEVIATIONS
 from wtdiag.diagnostics.analysis.view import View
+from wtdiag.diagnostics.findings.advice import Case, Suggestion
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.kinds.base import RESULT, TIME, Sighting, kind
 from wtdiag.diagnostics.findings.thresholds import limit
 
 _FEWEST = 6  # values to which a line is fitted
+_MOST_EPOCHS = 1e6  # that a config may name and be believed
 _EARLY = 0.5  # accuracy below which curves still become steeper, so that a power law foretells too little
 _LEAST, _MOST = 0.5, 1.5  # of what is predicted: what training twice as long adds to an early and to a late accuracy
 
@@ -74,11 +76,19 @@ def doubling(view: View) -> Doubling | None:
     )
 
 
+def twice_as_long(case: Case) -> Suggestion:
+    """Train twice as long, with the schedule stretched over it."""
+    epochs = case.setting("epochs")
+    if isinstance(epochs, bool) or not isinstance(epochs, int | float) or not 0 < epochs < _MOST_EPOCHS:
+        return Suggestion("Train for twice as many steps.")
+    return Suggestion(f"Train twice as long: {2 * epochs:g} epochs in place of {epochs:g}.", {"epochs": 2 * epochs})
+
+
 @kind(
     "undertrained",
     meaning="The network was still learning when training ended, so its accuracy says little about its rule: networks "
     "learn more slowly by rules that carry worse errors.",
-    advice="Train longer, with the schedule stretched over the whole training.",
+    advice=(twice_as_long,),
     equation="e(2u) = e(u) · e(u) / e(u/2), with e the share of errors and u = Σ η",
     reference="Hestness et al. 2017, arXiv:1712.00409, for learning curves that are power laws; wtdiag, for u",
     order=TIME,
@@ -134,8 +144,11 @@ def undertrained(view: View) -> Iterator[Sighting]:
     "learned-nothing",
     meaning="After training, the network does no better than one that was never trained. What was measured of its "
     "feedback describes a network that did not learn.",
-    advice="First train by --rule bp with the same settings: if that fails too, the cause is not the feedback, but the "
-    "learning rate, the data or the network. Otherwise train longer (--epochs), or look at the angles of the error.",
+    advice=(
+        "Train by --rule bp with the same settings: if that fails too, the cause is not the feedback, but the learning "
+        "rate, the data or the network.",
+        "Otherwise train longer, and look at the angles of the error.",
+    ),
     equation="(accuracy − chance) / (1 − chance), Cohen's κ",
     reference="Cohen 1960, Educational and Psychological Measurement 20(1)",
     order=RESULT,
@@ -174,8 +187,11 @@ def learned_nothing(view: View) -> Iterator[Sighting]:
     "behind-reference",
     meaning="With this rule the network reached less than with the other in the same training, and no fault of its "
     "feedback was found that explains it.",
-    advice="Look at where the error signal turns, layer by layer, and search the rule's own coefficients and rates "
-    "(`wtdiag sweep`); a rate that suits backprop need not suit the rule.",
+    advice=(
+        "Look at where the error signal turns, layer by layer.",
+        "Search the rule's own coefficients and rates by `wtdiag sweep`; a rate that suits backprop need not suit the "
+        "rule.",
+    ),
     equation="accuracy of the reference run − accuracy of the run",
     reference="Bartunov et al. 2018, arXiv:1807.04587, for the comparison of rules under their own best settings",
     order=RESULT,
@@ -217,7 +233,7 @@ def _foretold(found: Doubling) -> str:
 def _twice(view: View, steps: int) -> str:
     settings = view.config.get("settings")
     epochs = settings.get("epochs") if isinstance(settings, dict) else None
-    if isinstance(epochs, (int, float)) and not isinstance(epochs, bool) and 0 < epochs < 1e6:
+    if isinstance(epochs, int | float) and not isinstance(epochs, bool) and 0 < epochs < _MOST_EPOCHS:
         return f" (--epochs {2 * epochs:g})"
     return f" ({2 * steps} steps)"
 
