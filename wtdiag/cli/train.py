@@ -61,13 +61,14 @@ def train(
 
     from wtdiag.trainers.layers.convert import converted_share
     from wtdiag.trainers.loop.fit import start
-    from wtdiag.trainers.loop.progress import follow, table
+    from wtdiag.trainers.loop.progress import follow, table, tail
 
     trainings = start(runs, resume=resume, force=force)
     screen = Screen(stderr=True)
     for name, training in trainings.items():
         share = converted_share(training.model)
         rest = "" if share == 1 else "; the rest keeps backprop"
-        screen.print(f"{name}: {training.settings.rule} carries the error of {share:.1%} of the weights{rest}")
+        run = f"{tail(name, 24)}: " if len(trainings) > 1 else ""
+        screen.print(f"{run}{training.settings.rule} carries the error of {share:.1%} of the weights{rest}")
     states = follow(trainings, screen)
     Screen().print(table(states))

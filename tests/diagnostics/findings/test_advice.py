@@ -38,7 +38,7 @@ def recorded(path, rule, **settings):
     """Write a run directory that holds a config alone, and open it."""
     settings = wtdiag.Settings(rule=rule, **settings)
     path.mkdir(parents=True, exist_ok=True)
-    content = describe(settings, shape=SHAPES[settings.model], classes=10) | {"status": "finished"}
+    content = describe(settings, shape=SHAPES[settings.model], classes=10, majority=0.1) | {"status": "finished"}
     (path / "config.json").write_text(json.dumps(content))
     return open_run(path)
 

@@ -121,7 +121,7 @@ def test_a_loss_that_did_not_fall_is_a_finding_where_accuracy_is_not_known():
 )
 def test_the_gap_to_backprop_is_said_and_found(accuracy, severity, says):
     log = curve(np.full(230, 1 - accuracy))
-    findings = diagnose(healthy(), TEN, log, BP)
+    findings = diagnose(healthy(), TEN, log, reference=BP)
     behind = [each for each in findings if each.kind == "behind-reference"]
     assert [each.severity for each in behind] == ([] if severity is None else [severity])
     assert headline(findings, View(healthy(), TEN, log, BP).accuracy, TEN) == says
@@ -130,8 +130,8 @@ def test_the_gap_to_backprop_is_said_and_found(accuracy, severity, says):
 def test_results_are_silent_where_a_fault_explains_them():
     analysis = plant(healthy(), "fc4", weight_angle=100.0)
     log = curve(np.full(230, 0.9))
-    assert [each.kind for each in diagnose(analysis, TEN, log, BP)] == ["sign-flip"]
-    assert headline(diagnose(analysis, TEN, log, BP), View(analysis, TEN, log, BP).accuracy, TEN) == (
+    assert [each.kind for each in diagnose(analysis, TEN, log, reference=BP)] == ["sign-flip"]
+    assert headline(diagnose(analysis, TEN, log, reference=BP), View(analysis, TEN, log, BP).accuracy, TEN) == (
         "Learned nothing; 80.0 points below backprop (bp8)"
     )
 
