@@ -104,6 +104,51 @@ def largest(apply: Callable[[Vector], Vector], start: NDArray[Any], tolerance: f
     return value
 
 
+def modes(apply: Callable[[Vector], Vector], start: NDArray[Any], count: int) -> tuple[Vector, Vector, Vector]:
+    """Return Ritz values, ascending, and vectors of a symmetric H, and the weights of the start vector in them.
+
+    They replace the eigenvalues and eigenvectors in f(H) v ≈ Σ w f(θ) u, exactly for polynomials of lower degree than
+    their number.
+
+    Parameters
+    ----------
+    apply, start
+        The same as for `lanczos`.
+    count
+        Number of products, and of vectors in the shape of v that are held.
+
+    Returns
+    -------
+    values, weights, vectors : ndarray
+        θ, w, and u as the first axis of an array; values are infinite if products overflow.
+
+    Examples
+    --------
+    >>> values, weights, vectors = modes(lambda v: np.array([1.0, 2.0]) * v, np.array([3.0, 4.0]), 5)
+    >>> values.round(6), np.abs(weights).round(6), np.abs(vectors).round(6).tolist()
+    (array([1., 2.]), array([3., 4.]), [[1.0, 0.0], [0.0, 1.0]])
+    """
+    size = float(np.linalg.norm(start))
+    basis = [np.asarray(start, np.float64) / size]
+    diagonal: list[float] = []
+    beside: list[float] = []
+    while True:
+        with np.errstate(all="ignore"):
+            product = apply(basis[-1])
+            diagonal.append(float(np.vdot(basis[-1], product)))
+            for vector in basis:  # all of them, because rounding would bring back copies of the earliest
+                product = product - np.vdot(vector, product) * vector
+            left = float(np.linalg.norm(product))
+        if not np.isfinite([left, diagonal[-1]]).all():
+            return np.full(1, np.inf), np.full(1, size), basis[0][None]
+        if len(basis) == min(count, start.size) or left <= _ROUNDING * np.max(np.abs(diagonal)):
+            break
+        beside.append(left)
+        basis.append(product / left)
+    values, vectors = eigh_tridiagonal(diagonal, beside)
+    return values, size * vectors[0], np.tensordot(vectors.T, np.array(basis), axes=1)
+
+
 def _ritz(
     apply: Callable[[Vector], Vector], start: NDArray[Any], most: int
 ) -> Iterator[tuple[Vector, NDArray[np.float64], float]]:

@@ -1,7 +1,8 @@
 """The learning of B while W stands still: whether it is stable, how fast it is, and where it comes to rest.
 
 All these measures follow from the recursion in `probes.measures.dynamics.recursion`. The steps of Adam do not scale
-with the gradient, so for Adam every measure that depends on the step, and not on the fixed point alone, is NaN.
+with the gradient, so for Adam the step-size number and the relaxation time are NaN; see
+`probes.measures.dynamics.step_sizes` for what it has instead.
 
 Examples
 --------
@@ -28,12 +29,14 @@ from numpy.typing import NDArray
 
 from wtdiag.probes.kernels.comparison import Comparison, compare
 from wtdiag.probes.kernels.lanczos import lanczos
+from wtdiag.probes.measures.dynamics.adam_noise import adam_variance
 from wtdiag.probes.measures.dynamics.recursion import Drift, FeedbackLaw, Rest, resting_variance
 from wtdiag.probes.registry import probe, shared
 
 Array = NDArray[Any]
 
 _DRAWS = 4
+_ADAM_DRAWS = 8  # Adam needs the variance of each entry
 _SLOWEST = 1e-6  # of the largest curvature: slower modes are lost in float32, and do not come to rest in any run
 _DERIVED = "wtdiag: the linear recursion ∂B = H B − T of the rule at fixed W"
 
@@ -132,9 +135,16 @@ def predicted_noise_angle(law: FeedbackLaw, drift: Drift | None, rest: Rest | No
     """Angle between the fixed point and a B that noise of minibatches, noise inputs and updates keeps moving.
 
     The noise is taken to be independent of B*, so that in many dimensions it is at right angles to it. The angle is
-    NaN if learning is unstable.
+    NaN if learning is unstable. Under Adam it is also NaN for noise of updates, and where `adam_variance` is.
     """
-    if drift is None or rest is None or not 0 < step_size_number < 1 or not rest.point.any():
+    if drift is None or rest is None or not rest.point.any():
+        return math.nan
+    size = float(np.linalg.norm(rest.point))
+    if law.optimizer != "sgd" and law.lr > 0 and not law.update_noise:
+        with np.errstate(all="ignore"):
+            variance = adam_variance(drift.product, drift.noise(rest.point, _ADAM_DRAWS), law.lr)
+        return math.degrees(math.atan(math.sqrt(variance) / size)) if 0 <= variance < math.inf else math.nan
+    if not 0 < step_size_number < 1:
         return math.nan
     rate = law.lr
 
@@ -155,7 +165,7 @@ def predicted_noise_angle(law: FeedbackLaw, drift: Drift | None, rest: Rest | No
             variance += law.update_noise**2 * signs.size * lanczos(drift.product, signs, of_update)
     if not 0 <= variance < math.inf:  # near the limit of stability, which S knows only to its accuracy
         return math.nan
-    return math.degrees(math.atan(math.sqrt(variance / _DRAWS) / float(np.linalg.norm(rest.point))))
+    return math.degrees(math.atan(math.sqrt(variance / _DRAWS) / size))
 
 
 def _floored(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -202,7 +202,7 @@ def test_a_kernel_is_asked_for_in_its_own_precision():
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_adam_has_a_fixed_point_but_no_step(optimizer):
     measured = quantities(*law_of("ia", optimizer=optimizer))
-    of_steps = {"step_size_number", "relaxation_time", "predicted_noise_angle"}
+    of_steps = {"step_size_number", "relaxation_time", "predicted_noise_angle"}  # its noise is zero
     assert {name for name in OF_LAWS if math.isnan(measured[name])} == of_steps
 
 
