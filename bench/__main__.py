@@ -1,9 +1,9 @@
 """Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] [studies]``.
 
-``theory``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well predictions
-and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same with the
-results of studies, ``undertrained [FOLDER]`` with runs of several lengths. ``kills [COUNT]`` and ``full_disk [SIZES]``
-stop the commands and write what they leave into a table of docs/robustness.md.
+``theory``, ``adam``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well
+predictions and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same
+with the results of studies, ``undertrained [FOLDER]`` with runs of several lengths. ``kills [COUNT]`` and ``full_disk
+[SIZES]`` stop the commands and write what they leave into a table of docs/robustness.md.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SPEED = {
 }
 EVIDENCE = {
     "theory": ("bench.evidence.theory", "run"),
+    "adam": ("bench.evidence.adam_steps", "run"),
     "faults": ("bench.evidence.faults", "run"),
     "sizes": ("bench.evidence.faults", "run_sizes"),
     "early_warning": ("bench.evidence.early_warning", "run"),

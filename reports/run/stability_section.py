@@ -9,12 +9,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wtdiag.diagnostics.analysis.layout import last_measured
-from wtdiag.diagnostics.analysis.reading import predictions
+from wtdiag.diagnostics.analysis.reading import about, predictions
 from wtdiag.reports.document.content import Figure, Section, Table, Text
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.style import fixed, look, number, short
 from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.figure_tables import degrees, history, layers_of
+from wtdiag.reports.run.relative_steps import steps_of_adam, takes_adam
 from wtdiag.reports.run.sections import events_said
 from wtdiag.reports.run.sources import Source
 from wtdiag.reports.run.summary import trend
@@ -27,6 +28,8 @@ _EXPLAINED = {
     "exceeded 1 in some snapshot before training broke.",
     "ran away at step": "A layer ran away at the first step at which its feedback was ten times its initial size.",
     "relaxation time": "The relaxation time is in steps.",
+    "relative step": "The relative step is the size of a step of the feedback over that of its fixed point.",
+    "travel time": "The travel time is the number of steps that Adam needs at least to reach the fixed point.",
 }
 
 
@@ -49,6 +52,15 @@ def _figure(source: Source) -> Figure | None:
         )
         results.append(trend(analysis, "step_size_number"))
         measures.append("step_size_number")
+    elif takes_adam(analysis):
+        limit = about(analysis.relative_step).limit
+        panels.append(sized.layer_curves(analysis, "relative_step", log=True, limit=limit, events=source.events))
+        captions.append(
+            f"Relative step of every layer of {source.name}: the size of a step of Adam on the feedback over that of "
+            "the fixed point. Above the line at 1, one step is larger than all that the feedback has to learn."
+        )
+        results.append(trend(analysis, "relative_step"))
+        measures.append("relative_step")
     if "log_norm_ratio_sum" in analysis and np.isfinite(analysis.log_norm_ratio_sum).any():
         sums = analysis.log_norm_ratio_sum.values
         line = sized.Curve("sum of log norm ratios", look(source.rule), analysis.step.values, sums, gid="sum")
@@ -102,14 +114,16 @@ def _gains(source: Source, run: Facts) -> Figure | None:
 def _summary(source: Source, run: Facts) -> str:
     """Say in which layer S first passes 1, which layer first runs away, and what became of the run."""
     table = source.stability
-    known = table.step_size_number.dropna()
-    if not len(known) and table.unstable_step.isna().all():
+    known, of_adam = table.step_size_number.dropna(), steps_of_adam(source.analysis)
+    if not of_adam and not len(known) and table.unstable_step.isna().all():
         return (
             "No layer has a step-size number S: it is defined if the feedback learns by a rule with a linear theory, "
             "by gradient descent with or without momentum."
         )
     unstable, ran_away = table.unstable_step.dropna(), table.runaway_step.dropna()
-    if len(unstable):
+    if of_adam:
+        predicted = of_adam
+    elif len(unstable):
         predicted = (
             f"Predicted: unstable from step {unstable.min():.0f}, first in {short(unstable.idxmin(), 40)}; "
             f"S passes 1 in {len(unstable)} of {len(table)} layers."
@@ -145,7 +159,8 @@ def _table(source: Source) -> Table | None:
     }
     if np.isnan(observed.largest_feedback_lr).all():
         columns["safe coefficients ×"] = number, observed.largest_coefficient_scale.to_numpy()
-    for name in ("relaxation_time", "tracking_lag"):
+    adams = ("relative_step", "travel_time") if takes_adam(analysis) else ()
+    for name in ("relaxation_time", "tracking_lag", *adams):
         columns |= _column(analysis, name, name.replace("_", " "), index)
     for measure, predicted in predictions(analysis).items():
         columns |= _column(analysis, predicted, f"predicted {_brief(measure)}", index)

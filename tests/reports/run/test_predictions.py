@@ -65,6 +65,23 @@ def test_a_rule_without_theory_says_so(tmp_path):
     assert table.caption.endswith(f"by layer, at step {int(data.step[-1])}.")
 
 
+@pytest.mark.parametrize(("largest", "meaning"), [(0.4, "Below 1 the feedback"), (2.5, "One step is")])
+def test_adam_has_a_relative_step_in_place_of_the_step_size_number(largest, meaning, tmp_path):
+    data = analysis(3)
+    data["step_size_number"][:] = data["relaxation_time"][:] = np.nan
+    data["relative_step"], data["travel_time"] = 0.01 + 0 * data.norm_ratio, 7 + 0 * data.norm_ratio
+    data["relative_step"][2, 1] = largest
+    data["relative_step"][2, 0] = 100.0  # of a layer that sends no error on
+    data.coords["carries_error"] = "layer", [False, True, True]
+    text, figure, _, table = section(write_run(tmp_path / "r", data)).blocks
+    assert text.text.startswith("Predicted: Adam trains the feedback.")
+    assert f"the largest step is {largest:#.3g}, in fc2 at step {int(data.step[2])}. {meaning}" in text.text
+    assert text.text.endswith("Observed: the run did not diverge.")
+    assert figure.measures == ("relative_step", "log_norm_ratio_sum")
+    assert {"relative step", "travel time"} <= set(table.columns)
+    assert "largest S" not in table.columns
+
+
 def test_a_run_without_dynamics_has_no_such_section(light):
     assert section(light) is None
 
