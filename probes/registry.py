@@ -72,6 +72,12 @@ class Probe(Measure):
         return self.uses & GIVEN.keys()
 
     @property
+    def room(self) -> str:
+        """Room of `probes.measures` that defines it, such as "weights"; empty for a probe from elsewhere."""
+        package, _, rest = self.function.__module__.partition(".measures.")
+        return rest.partition(".")[0] if package == "wtdiag.probes" else ""
+
+    @property
     def uses(self) -> frozenset[str]:
         """Names of all its required sources, direct and indirect."""
         return frozenset(_sources(self.function, self.side))

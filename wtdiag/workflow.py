@@ -30,8 +30,13 @@ def analyze(
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Callable[[Sequence[int]], Iterable[int]] | None = None,
     scheduler: str | None = None,
+    also: Sequence[str] = (),
+    fast: bool = False,
 ) -> xr.Dataset:
     """Measure a recorded run: every probe on every layer and snapshot, and the variables derived from them.
+
+    Snapshots that the run's ``analysis.nc`` measured from the same weights, batch, settings and version of wtdiag are
+    not measured again.
 
     Parameters
     ----------
@@ -49,6 +54,10 @@ def analyze(
     scheduler
         Address of a dask cluster that does the work, such as ``tcp://host:8786``; its workers need wtdiag and the same
         file system. Default: threads.
+    also
+        Names of slow probes to measure besides the default.
+    fast
+        Measure weights, signals and the step-size number only; spectra, fixed points and the attribution are left out.
 
     Returns
     -------
@@ -61,7 +70,7 @@ def analyze(
         If the directory is not a run, a snapshot is not whole, a probe is unknown, or the cluster cannot be used.
     """
     from wtdiag.diagnostics.analysis.analyze import analyze as measure
-    from wtdiag.trainers.observe.open_run import attribution_of, fixed_feedback, open_run, signals_of
+    from wtdiag.trainers.observe.open_run import attribution_of, context_of, fixed_feedback, open_run, signals_of
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
 
@@ -69,8 +78,28 @@ def analyze(
         function = make(opened, model, loss)
         return function if scheduler is None or function is None else _OfRun(make, opened.path.resolve(), model, loss)
 
-    costs = of_run(attribution_of)
-    return measure(opened, probes, of_run(signals_of), costs, progress, scheduler, fixed_feedback(opened))
+    return measure(
+        opened, probes, of_run(signals_of), None if fast else of_run(attribution_of), progress, scheduler,
+        fixed_feedback(opened), also, fast, context_of(opened, model, loss), _earlier(opened.path),
+    )  # fmt: skip
+
+
+def _earlier(folder: Path) -> xr.Dataset | None:
+    """Return the analysis in a folder; None if there is none that can be read."""
+    from wtdiag.diagnostics.analysis.analyze import read_analysis
+    from wtdiag.probes.records.schema import ANALYSIS
+
+    try:
+        return read_analysis(folder / ANALYSIS) if (folder / ANALYSIS).exists() else None
+    except InputError:
+        return None  # it is written anew
+
+
+def enrich(analysis: xr.Dataset, folder: Path) -> tuple[xr.Dataset, list[str]]:
+    """Return an analysis with what only the one in a folder has of the same snapshots, and the names of that."""
+    from wtdiag.diagnostics.analysis.provenance import enriched
+
+    return enriched(analysis, _earlier(folder))
 
 
 @dataclasses.dataclass
@@ -150,8 +179,9 @@ def report(
     run
         A run directory, or an opened run.
     analysis
-        What `analyze` returned for it; it is written beside the report as ``analysis.nc``, with its findings. Default:
-        the ``analysis.nc`` in the run's directory.
+        What `analyze` returned for it; it is written beside the report as ``analysis.nc``, with its findings. Variables
+        that only an earlier ``analysis.nc`` of the same snapshots holds are kept. Default: the ``analysis.nc`` in the
+        run's directory.
     against
         Directory of a finished run that its accuracy is held against, as a rule one by backprop; its findings are then
         written again. Default: the run that its findings name, if they do.
@@ -188,6 +218,7 @@ def report(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"out: {folder} cannot be made ({error.strerror}); expected a folder") from None
+        analysis, _ = enrich(analysis, folder)
         write_analysis(analysis, folder / ANALYSIS)
         write_findings(diagnose(opened.path, analysis, held), folder / FINDINGS, held)
     return write([opened.path], out=out, formats=formats, paper=paper, analysed=None if analysis is None else folder)

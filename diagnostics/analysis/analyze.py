@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from wtdiag.diagnostics.analysis.cluster import cluster
 from wtdiag.diagnostics.analysis.costs import COSTS
 from wtdiag.diagnostics.analysis.derive import derive
 from wtdiag.diagnostics.analysis.layout import NULLS
+from wtdiag.diagnostics.analysis.provenance import Context, attrs, origins, unchanged
 from wtdiag.diagnostics.analysis.reading import complete
 from wtdiag.diagnostics.analysis.survey import Row, Signals, Survey, Values
 from wtdiag.probes import PROBES, Probe
@@ -34,6 +36,8 @@ of the loss under backprop, each with its standard error, in the order of `diagn
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
 _WEIGHTS = frozenset({"forward", "feedback"})
+_FAST = frozenset({"weights", "signals", "step_size_number"})  # rooms of probes, and a probe
+_NORMS = "forward_norm", "feedback_norm"  # not finite if a weight is not
 
 
 def analyze(
@@ -44,6 +48,10 @@ def analyze(
     progress: Progress | None = None,
     scheduler: str | None = None,
     fixed: Callable[[str], bool] = lambda layer: False,
+    also: Iterable[str] = (),
+    fast: bool = False,
+    context: Context | None = None,
+    earlier: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Measure every layer of every snapshot of a run.
 
@@ -72,6 +80,17 @@ def analyze(
         ``signals`` and ``attribution`` are pickled for them.
     fixed
         Function that says of a layer whether its feedback does not learn, if the snapshots do not say so themselves.
+    also
+        Names of probes that are measured besides those of the default.
+    fast
+        Whether to measure only weights, signals and the step-size number, without spectra, fixed points and the
+        attribution.
+    context
+        Function that returns for a step what signals depend on besides the snapshot and the probe batch; None if that
+        cannot be told, and the step is then measured in any case. It goes with ``signals``.
+    earlier
+        An earlier analysis of the run. Its values are used for the snapshots of which it measured all that is asked
+        for, and from the same (see `diagnostics.analysis.provenance`).
 
     Returns
     -------
@@ -99,7 +118,7 @@ def analyze(
     45.0...
     """
     names = None if probes is None else tuple(probes)
-    chosen = _choose(names, with_signals=signals is not None)
+    chosen = _choose(names, tuple(also), fast=fast, with_signals=signals is not None)
     steps = [int(step) for step in run.steps]
     if not steps:
         raise InputError(f"{run.path}: holds no snapshots; expected at least one")
@@ -107,16 +126,27 @@ def analyze(
     layers = _facts(snapshot_path(run.path, steps[-1]))
     used = None if all(probe.needs <= _WEIGHTS for probe in chosen) else signals
     survey = Survey(run.path.resolve(), tuple(probe.name for probe in chosen), tuple(layers), used)
+    measured = [probe.name for probe in chosen]
+    attributed = names is None and not fast and attribution is not None
+    of_costs = [*COSTS] if attributed else []
+    sources = origins(run, steps, chosen, context if signals is not None else None)
     with cluster(scheduler) if scheduler is not None else nullcontext(map) as each:
-        rows = [row for _, row in zip(progress(steps) if progress else steps, each(survey, steps), strict=False)]
-        analysis = _dataset(run, chosen, steps, layers, rows, fixed)
+        kept = _earlier_rows(earlier, unchanged(earlier, [*measured, *of_costs], sources), chosen, layers)
+        due = [step for step in steps if step not in kept]
+        shown = progress(due) if progress else due
+        rows = kept | {step: row for step, row in zip(shown, each(survey, due), strict=False)}  # noqa: C416  (progress)
+        failed = [step for step in steps if rows[step].failure]
+        analysis = _dataset(run, chosen, steps, layers, [rows[step] for step in steps], fixed)
+        analysis = analysis.assign_attrs(attrs([*measured, *of_costs], sources, failed))
         if names is not None:
             return analysis
-        if attribution is not None:
-            finite = [step for step, row in zip(steps, rows, strict=True) if row.finite and not row.failure]
+        if attributed and attribution is not None:
+            finite = [step for step in steps if rows[step].finite and not rows[step].failure]
             some = sorted({finite[0], finite[(len(finite) - 1) // 2], finite[-1]}) if finite else []
-            costs = dict(zip(some, each(attribution, some), strict=True))
-            analysis = analysis.assign(_attributed(costs, steps, layers))
+            costs = {step: known for step in kept if (known := _earlier_costs(earlier, step, steps)) is not None}
+            due = [step for step in some if step not in costs]
+            costs |= dict(zip(due, each(attribution, due), strict=True))
+            analysis = analysis.assign(_attributed({step: costs[step] for step in some}, steps, layers))
     return derive(analysis)
 
 
@@ -162,17 +192,55 @@ def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
     return complete(analysis)
 
 
-def _choose(names: Sequence[str] | None, with_signals: bool) -> list[Probe]:
-    if names is None:
-        return [probe for probe in PROBES.values() if not probe.slow and (with_signals or probe.needs <= _WEIGHTS)]
-    for name in names:
+def _choose(names: Sequence[str] | None, also: Sequence[str], *, fast: bool, with_signals: bool) -> list[Probe]:
+    asked = also if names is None else names
+    for name in asked:
         check_one_of("probe", name, PROBES)
         if not with_signals and (missing := sorted(PROBES[name].needs - _WEIGHTS)):
             raise InputError(
                 f"probe: {name!r} needs {', '.join(missing)}, from the network and a probe batch; "
                 "the run lacks a batch, or its network is not known"
             )
-    return [PROBES[name] for name in dict.fromkeys(names)]
+    usual: list[str] = []
+    if names is None:
+        possible = [probe for probe in PROBES.values() if not probe.slow and (with_signals or probe.needs <= _WEIGHTS)]
+        usual = [probe.name for probe in possible if not fast or probe.room in _FAST or probe.name in _FAST]
+    return [PROBES[name] for name in dict.fromkeys([*usual, *asked])]
+
+
+def _earlier_rows(
+    earlier: xr.Dataset | None, steps: Iterable[int], chosen: Sequence[Probe], layers: Iterable[str]
+) -> dict[int, Row]:
+    """Return the measures of snapshots from an earlier analysis, by step: those whose weights are finite."""
+    if earlier is None or earlier["layer"].values.tolist() != list(layers):
+        return {}
+    names = [probe.name + end for probe in chosen for end in ("", *(NULLS if probe.null else ()))]
+    rows = {}
+    for step in steps:
+        now = {name: earlier[name].sel(step=step).transpose("layer", ...).values for name in names}
+        if not np.isfinite([now[name] for name in _NORMS if name in now]).all():
+            continue
+        values = [{name: _trimmed(of[layer]) for name, of in now.items()} for layer in range(earlier.sizes["layer"])]
+        rows[step] = Row(values, finite=True, failure="")
+    return rows
+
+
+def _trimmed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the modes of a layer without those that only other layers have."""
+    return values[: int(np.max(np.flatnonzero(~np.isnan(values)), initial=-1)) + 1] if values.ndim else values
+
+
+def _earlier_costs(
+    earlier: xr.Dataset | None, step: int, steps: Sequence[int]
+) -> Mapping[str, tuple[float, ...]] | None:
+    """Return the attribution of a snapshot from an earlier analysis, if it was measured as closely as now."""
+    if earlier is None or not COSTS.keys() <= set(earlier.data_vars):
+        return None
+    table = np.stack([earlier[name].sel(step=step).values for name in COSTS], axis=1)
+    was_last, is_last = int(earlier["step"].values[-1]) == step, steps[-1] == step  # the last one is sampled best
+    if not np.isfinite(table[:, 0]).any() or was_last != is_last:
+        return None
+    return {str(layer): tuple(row) for layer, row in zip(earlier["layer"].values, table.tolist(), strict=True)}
 
 
 def _facts(path: Path) -> dict[str, dict[str, Any]]:
@@ -213,7 +281,7 @@ def _dataset(
     }
     rule = run.config.get("rule")
     rule = rule if isinstance(rule, dict) else {}
-    attrs = {
+    about = {
         "run": run.path.resolve().name,
         "rule": str(rule.get("name", "unknown")),
         "rule_coefficients": json.dumps({key: value for key, value in rule.items() if key != "name"}),
@@ -221,8 +289,8 @@ def _dataset(
         "settings": json.dumps(run.config.get("settings", {})),
     }
     if failures:
-        attrs["failures"] = json.dumps(failures)
-    return xr.Dataset(variables, coordinates, attrs)
+        about["failures"] = json.dumps(failures)
+    return xr.Dataset(variables, coordinates, about)
 
 
 def _attributed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,7 @@ from wtdiag.trainers.observe.tracer import Loss, Signals, error_signals
 from wtdiag.trainers.rules import RULES
 
 _T = TypeVar("_T")
+_VERSIONED = {"wtdiag", "torch", "torchvision"}  # packages whose source or version an analysis keeps in mind
 
 
 class ModelRun(schema.Run):
@@ -167,6 +169,32 @@ def attribution_of(
         return attribution(network, x, target, loss=loss, lr=rates.forward_lr(step), pairs=pairs)
 
     return _probed(run, model, loss, at)
+
+
+def context_of(
+    run: ModelRun, model: nn.Module | None = None, loss: Loss | None = None
+) -> Callable[[int], str | None] | None:
+    """Return what signals depend on besides the snapshot and the batch, by step; None if `signals_of` returns None.
+
+    With a network, a rule or a loss from outside wtdiag it cannot be told, and the function returns None.
+
+    Parameters
+    ----------
+    run, model, loss
+        The same as for `signals_of`.
+    """
+    batch = run.probe_batch()
+    if batch is None or not run.steps.size or (model is None and not run.is_ours):
+        return None
+    if model is not None or loss is not None:
+        return lambda step: None
+    network = run.model(int(run.steps[0]))
+    parts = [*network.modules(), *(layer.rule for _, layer in synapses(network))]
+    if {type(part).__module__.partition(".")[0] for part in parts} - _VERSIONED:
+        return lambda step: None
+    rates = Rates(run, run.settings(), examples=len(batch[0]))
+    recorded = json.dumps([run.config.get(part) for part in ("settings", "network", "rule")], sort_keys=True)
+    return lambda step: recorded + rates.key(step)
 
 
 def fixed_feedback(run: schema.Run) -> Callable[[str], bool]:

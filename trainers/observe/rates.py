@@ -49,6 +49,10 @@ class Rates:
             steps = float(epochs.index[-1]) / float(epochs.iloc[-1])
             self._epoch = round(steps) if math.isfinite(steps) else 0.0  # a stranger's metrics may hold any number
 
+    def key(self, step: int) -> str:
+        """Return all that the metrics say about a step; whatever else is known of it follows from the settings."""
+        return repr((self._is_delayed(step), _at(self._lr, step), _at(self._feedback_lr, step), self.rule(step)))
+
     def rule(self, step: int) -> Rule | None:
         """Return the rule with its coefficients at this step; None if they never change or no epoch is known."""
         settings = self._settings

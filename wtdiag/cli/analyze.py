@@ -10,7 +10,7 @@ import click
 
 from wtdiag.cli.options import against_option, format_option
 from wtdiag.cli.terminal import complain, print_comparison, print_findings, say
-from wtdiag.workflow import against_each, run_directories
+from wtdiag.workflow import against_each, enrich, run_directories
 from wtdiag.workflow import analyze as measure
 from wtdiag.workflow import report as write_report
 
@@ -18,6 +18,7 @@ from wtdiag.workflow import report as write_report
 @click.command("analyze")
 @click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
 @click.option("--probe", "probes", multiple=True, help="Also measure this probe, one of the slow ones; repeatable.")
+@click.option("--fast", is_flag=True, help="Measure weights, signals and the step-size number only.")
 @format_option
 @click.option(
     "--out",
@@ -33,6 +34,7 @@ from wtdiag.workflow import report as write_report
 def analyze(
     run_dirs: tuple[Path, ...],
     probes: tuple[str, ...],
+    fast: bool,
     formats: tuple[str, ...],
     out: Path | None,
     against: Path | None,
@@ -43,16 +45,19 @@ def analyze(
     Prints how each run came out and its findings, most severe first, then the paths of the files written; for several
     runs also how they compare. A folder that holds runs stands for all of them. A run's accuracy is held against that
     of the run by backprop with the same settings and seed, if it is among them, or against the run that --against
-    names.
+    names. Snapshots that have not changed since the last analysis are not measured again, and what only that one holds
+    is kept.
 
     \b
     wtdiag analyze runs/ia8
     wtdiag analyze runs/two
     wtdiag analyze runs/ia8 --against runs/bp8
+    wtdiag analyze --fast runs/ia8
     wtdiag analyze --probe descent_eigenvalue runs/ia8
     wtdiag analyze --scheduler tcp://head:8786 runs/large
     """  # noqa: D301  (click wants the character itself)
     from wtdiag.cli.console import Screen, tracked
+    from wtdiag.diagnostics.analysis.provenance import measures_kept
     from wtdiag.diagnostics.comparison.compare import compare as compare_runs
     from wtdiag.diagnostics.comparison.reference import accuracy_of
     from wtdiag.diagnostics.findings.finding import read_findings
@@ -71,11 +76,13 @@ def analyze(
     held = against_each(opened, against)
     for run in opened:
         steps = partial(tracked, name=str(run.path), screen=screen)
-        more = measure(run, probes, progress=steps, scheduler=scheduler).data_vars if probes else {}
-        analysis = measure(run, progress=steps, scheduler=scheduler)
-        analysis = analysis.assign({name: value for name, value in more.items() if name not in analysis})
+        analysis = measure(run, progress=steps, scheduler=scheduler, also=probes, fast=fast)
         for step, reason in json.loads(analysis.attrs.get("failures", "{}")).items():
             complain(f"step {step} has no signals: {reason}")
+        analysis, kept = enrich(analysis, places[run.path])
+        if kept := measures_kept(kept):
+            named = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
+            complain(f"{places[run.path] / ANALYSIS}: kept from the earlier analysis of these snapshots: {named}")
         own = write_report(run, analysis, against=held.get(run.path), out=places[run.path], formats=formats)
         if len(opened) > 1:
             say("", lead=str(run.path))
