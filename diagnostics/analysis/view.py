@@ -35,6 +35,8 @@ class View:
         The steps of the snapshots.
     carries, carrying : array of bool, tuple of int
         The layers whose feedback sends error to another layer; all of them if the analysis does not say.
+    sending_down : tuple of int
+        The layers whose feedback sends error to the layer below, through a B that is compared with W.
     direct : array of bool
         The layers whose feedback comes straight from the output; none if the analysis does not say.
     accuracy : Accuracy
@@ -63,6 +65,7 @@ class View:
         self.steps = np.asarray(analysis.step.values, dtype=np.int64)
         self.carries, self.direct = carrying(analysis), flag(analysis, "direct")
         self.carrying: tuple[int, ...] = tuple(np.flatnonzero(self.carries).tolist())
+        self.sending_down: tuple[int, ...] = tuple(np.flatnonzero(self.carries & ~self.direct).tolist())
 
     def __getitem__(self, name: str) -> Floats:
         """Return a measure over (step, layer); a measure without layers is repeated in all of them.
@@ -161,7 +164,8 @@ class View:
     def collapse(self) -> float:
         """Step at which training broke for good; NaN if it did not.
 
-        At this step a number was not finite, or from this step on the loss stayed above its start by half of its size.
+        At this step a number was not finite, or from this step on the loss stayed above its start by half of its size
+        and the network did not end up right most of the time.
         """
         loss = self.metric("loss")
         steps = [self.broken_loss] if not math.isnan(self.broken_loss) else []
@@ -171,13 +175,23 @@ class View:
             smooth = finite.rolling(5, min_periods=1).median()
             start = float(smooth.iloc[4])
             fine = np.flatnonzero(smooth.to_numpy() <= start + abs(start) / 2)
-            if fine[-1] + 1 < len(smooth):
+            if fine[-1] + 1 < len(smooth) and not self.is_accurate:
                 steps.append(float(smooth.index[fine[-1] + 1]))
         return min(steps, default=math.nan)
 
+    @property
+    def is_accurate(self) -> bool:
+        """Whether the network ended up right most of the time; False if that is not known."""
+        return self.accuracy.skill > 0.5
+
     @cached_property
     def learned_the_task(self) -> bool:
-        """Whether the loss ended below half of where it began; true as well if it was not logged."""
+        """Whether the network ended up better than chance.
+
+        Where its accuracy is not known, its loss has to end below half of where it began; true if that was not logged.
+        """
+        if not math.isnan(self.accuracy.skill):
+            return not self.accuracy.at_chance
         loss = self.metric("loss").dropna()
         return len(loss) < 10 or bool(np.median(loss.iloc[-5:]) < 0.5 * np.median(loss.iloc[:3]))
 

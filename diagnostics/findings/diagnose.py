@@ -47,10 +47,10 @@ def diagnose(
     Returns
     -------
     tuple of Finding
-        The most severe come first. Among equals, faults come before what came of them, causes before their effects, and
-        then the earliest, the surest and those furthest beyond their threshold. That a network learned nothing, or less
-        than its reference, is a finding only where none of severity high or medium tells why. If none has severity
-        high or medium, the last is "nothing-wrong".
+        The most severe come first. Among equals, faults come before what came of them, causes before their effects, one
+        layer's fault before one of the whole network, and then the earliest, the surest and those furthest beyond their
+        threshold. That a network learned nothing, or less than its reference, is a finding only where none of severity
+        high or medium tells why. If none has severity high or medium, the last is "nothing-wrong".
 
     Examples
     --------
@@ -68,7 +68,12 @@ def diagnose(
         if any(sighting.severity in ("high", "medium") for each, sighting in seen if each.order < RESULT):
             seen = [(each, sighting) for each, sighting in seen if each.order < RESULT]
         causes = {id(each): _causes(each, seen) for each in seen}
-        breaks = [at.first for each, at in seen if "divergence" in each.effects and at.severity == "high"]
+        breaks = [
+            sighting.first
+            for each in seen
+            for kind, sighting in [each]
+            if "divergence" in kind.effects and sighting.severity == "high" and not causes[id(each)]
+        ]
         broken = min(breaks, default=len(view.steps))
         ranked = sorted((_rank(view, each, causes, broken, accepts) for each in seen), key=_first)
     findings = [finding for _, finding in ranked]
@@ -136,6 +141,7 @@ def _rank(
         SEVERITIES.index(severity),
         kind.order,
         bool(causes) or sighting.first > broken,
+        sighting.layer is None,
         finding.first_step,
         -_or_even(finding.confidence),
         -_beyond(finding),

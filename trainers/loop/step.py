@@ -105,11 +105,15 @@ class Stepper:
 
 
 def _first_non_finite(model: nn.Module) -> str:
-    for name, layer in synapses(model):
-        for kind in ("weight", "feedback"):
-            if not math.isfinite(_norm([getattr(layer, kind)])):
-                return f"norm of the {kind} of {name}"
-    return "norm of all weights"
+    """Return where the numbers that are not finite began: those of B spread down to the W of the layers below."""
+    broken = {
+        kind: [name for name, layer in synapses(model) if not math.isfinite(_norm([getattr(layer, kind)]))]
+        for kind in ("weight", "feedback")
+    }
+    if origins := [name for name in broken["feedback"] if name not in broken["weight"]]:
+        return f"norm of the feedback of {origins[-1]}"
+    kind = "weight" if broken["weight"] else "feedback"
+    return f"norm of the {kind} of {broken[kind][0]}" if broken[kind] else "norm of all weights"
 
 
 def _norm(tensors: list[Tensor]) -> float:

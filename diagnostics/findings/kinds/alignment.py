@@ -11,7 +11,7 @@ from wtdiag.diagnostics.analysis.view import Floats, View
 from wtdiag.diagnostics.findings import remedies
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch
-from wtdiag.diagnostics.findings.severity import of_hampered_learning
+from wtdiag.diagnostics.findings.severity import of_hampered_learning, unless_learned
 from wtdiag.diagnostics.findings.thresholds import limit
 
 
@@ -42,7 +42,7 @@ def not_aligning(view: View) -> Iterator[Sighting]:
     angle, local = view["weight_angle"], view["error_angle_local"]
     low, high = view.band("weight_angle")
     useful = local < view.band("error_angle_local")[0]
-    for layer in view.carrying:
+    for layer in view.sending_down:
         known = np.flatnonzero(np.isfinite(angle[:, layer]))
         if len(known) < 3 or not ((angle >= low) & (angle <= high))[known, layer].all():
             continue
@@ -74,7 +74,7 @@ def sign_flip(view: View) -> Iterator[Sighting]:
     """Find an angle that exceeds 90° at the end by more than chance."""
     by_chance = view.band("weight_angle")[1]
     flipped = view["weight_angle"] > np.fmax(by_chance, 90 + limit("flipped_angle"))
-    for layer in view.carrying:
+    for layer in view.sending_down:
         seen = last_stretch(flipped[:, layer], np.isfinite(view["weight_angle"][:, layer]))
         if seen:
             first, last = seen
@@ -88,7 +88,7 @@ def sign_flip(view: View) -> Iterator[Sighting]:
                 layer,
                 first,
                 last,
-                "high" if angle > limit("flipped_over") else "medium",
+                unless_learned(view) if angle > limit("flipped_over") else "medium",
                 f"The feedback of {view.layers[layer]} points against W: their angle is {angle:.0f}° at step "
                 f"{view.steps[last]}.",
                 tuple(numbers),
@@ -125,7 +125,7 @@ def rank_collapse(view: View) -> Iterator[Sighting]:
                     layer,
                     first,
                     last,
-                    "high" if name == "feedback" else "medium",
+                    unless_learned(view) if name == "feedback" else "medium",
                     f"The {name} of {view.layers[layer]} has collapsed to an effective rank of {rank:.2g}, while "
                     f"{'that of W is' if name == 'feedback' else 'it began at'} {reference:.3g}.",
                     (Evidence(measure, rank, threshold, "<", "1", int(view.steps[last])),),

@@ -78,7 +78,7 @@ KINDS: dict[str, Kind] = {}
 
 SPOILED = (
     "divergence", "feedback-too-large", "feedback-too-small", "bn-runaway", "feedback-too-slow", "noisy-feedback",
-    "not-aligning", "inherited-error", "signal-below-floor",
+    "not-aligning", "inherited-error", "signal-below-floor", "forward-step-too-large",
 )  # fmt: skip
 """Kinds that errors which blow up cause in the layers that they reach."""
 

@@ -99,10 +99,13 @@ def divergence(view: View) -> Iterator[Sighting]:
 
 
 def _risen(view: View) -> Iterator[Sighting]:
-    """Find a loss that stays far above its first value until the end, for at least three lines of the metrics."""
+    """Find a loss that stays far above its first value until the end, for at least three lines of the metrics.
+
+    A network that is right most of the time has not diverged: its loss is large because it is sure of its few errors.
+    """
     loss = view.metric("loss")
     loss = loss[np.isfinite(loss)]
-    if not len(loss) or not loss.iloc[0] > 0:
+    if not len(loss) or not loss.iloc[0] > 0 or view.is_accurate:
         return
     begun, ended = float(loss.iloc[0]), float(loss.iloc[-1])
     above = last_stretch((loss > limit("loss_growth") * begun).to_numpy(), np.ones(len(loss), dtype=bool))

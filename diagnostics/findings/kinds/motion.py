@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from wtdiag.diagnostics.analysis.view import Floats, View
+from wtdiag.diagnostics.analysis.view import Floats, Mask, View
 from wtdiag.diagnostics.findings import remedies
 from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch
 from wtdiag.diagnostics.findings.severity import of_hampered_learning
@@ -70,8 +71,13 @@ def frozen_feedback(view: View) -> Iterator[Sighting]:
     effects_below=("inherited-error",),
 )
 def feedback_too_slow(view: View) -> Iterator[Sighting]:
-    """Find B far from rest at the end, because it had no time, or because W moves too much within a relaxation time."""
+    """Find B far from rest at the end, because it had no time, or because W moves too much within a relaxation time.
+
+    Where that holds for half of the layers or more, it is the rule that is slow, which is one finding on the network; a
+    layer then stands out only if its own relaxation time does.
+    """
     rest, lag, elapsed = view["rest_distance"], view["tracking_lag"], relaxations(view)
+    found: list[tuple[int, int, int]] = []
     for layer in view.carrying:
         typical = _median_so_far(lag[:, layer])
         slow = (typical > limit("tracking_lag")) | (elapsed[:, layer] < limit("relaxations"))
@@ -79,7 +85,16 @@ def feedback_too_slow(view: View) -> Iterator[Sighting]:
         seen = last_stretch(away, np.isfinite(rest[:, layer]))
         if not seen or seen[1] == 0 or not (lag[:, layer] > limit("tracking_lag")).any():
             continue
-        first, last = seen
+        found.append((layer, *seen))
+    time = [_median(column) for column in view["relaxation_time"].T]
+    learning = [layer for layer in view.carrying if np.isfinite(rest[:, layer]).any()]
+    common = 1 < len(found) >= len(learning) / 2
+    all_over: list[tuple[int, int, int]] = []
+    for layer, first, last in found:
+        others = _median(np.array([time[other] for other in learning if other != layer]))
+        if common and not time[layer] > limit("slow_excess") * others:
+            all_over.append((layer, first, last))
+            continue
         worst = int(np.nanargmax(lag[:, layer]))
         fastest = np.fmin.reduce(view["relaxation_time"][:, layer])
         yield Sighting(
@@ -94,12 +109,24 @@ def feedback_too_slow(view: View) -> Iterator[Sighting]:
                 evidence(view, "tracking_lag", worst, layer, ">", "tracking_lag"),
             ),
         )
+    if all_over:
+        farthest, _, last = max(all_over, key=lambda each: rest[each[2], each[0]])
+        yield Sighting(
+            None,
+            min(first for _, first, _ in all_over),
+            last,
+            of_hampered_learning(view),
+            f"The feedback follows too slowly in {len(all_over)} of {len(learning)} layers: at step {view.steps[last]} "
+            f"that of {view.layers[farthest]} is still {100 * rest[last, farthest]:.0f} % away from its fixed point.",
+            (evidence(view, "rest_distance", last, farthest, ">", "rest_distance"),),
+        )
 
 
 @kind(
     "noisy-feedback",
-    meaning="B has had all the time that it needs, and yet it is not where its rule takes it. Something other than the "
-    "rule moves it, and the errors that it carries are just as noisy.",
+    meaning="B is not where its rule takes it, and not for lack of time: either it has had all the time that it needs, "
+    "or it is where the rule cannot have taken it. Something other than the rule moves it, and the errors that it "
+    "carries are just as noisy.",
     advice=(
         remedies.without_noise,
         remedies.averaged_feedback,
@@ -107,18 +134,34 @@ def feedback_too_slow(view: View) -> Iterator[Sighting]:
     ),
     equation="‖B − B*‖ / ‖B*‖ at rest; variance per entry s² / (r (2 − r)), r = η λ",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513",
-    needs=("rest_distance", "relaxation_time"),
-    effects=("not-aligning", "sign-flip", "feedback-too-large"),
+    needs=("rest_distance",),
+    effects=("not-aligning", "sign-flip", "feedback-too-large", "feedback-too-slow", "rank-collapse"),
     effects_below=("inherited-error",),
 )
 def noisy_feedback(view: View) -> Iterator[Sighting]:
-    """Find B far from rest although it relaxes fast, or noise that alone turns B far away from its rest."""
+    """Find B where its rule cannot take it, B far from rest although it relaxes fast, or noise that alone turns it far.
+
+    A rule that is stable takes B from where it began towards B*, so B never becomes much larger than both.
+    """
     rest, lag, elapsed = view["rest_distance"], view["tracking_lag"], relaxations(view)
-    noise = view["predicted_noise_angle"]
+    noise, astray = view["predicted_noise_angle"], driven(view)
     for layer in view.carrying:
         name = view.layers[layer]
+        if seen := last_stretch(astray[:, layer], np.isfinite(rest[:, layer])):
+            first, last = seen
+            yield Sighting(
+                layer,
+                first,
+                last,
+                of_hampered_learning(view),
+                f"The feedback of {name} is {100 * rest[last, layer]:.0f} % away from its fixed point at step "
+                f"{view.steps[last]}, which is further than its rule can have taken it: something disturbs it.",
+                (evidence(view, "rest_distance", last, layer, ">", "driven"),),
+            )
+            continue
         settled = (elapsed[:, layer] > limit("settled")) & ~(_median_so_far(lag[:, layer]) > limit("tracking_lag"))
-        away = (rest[:, layer] > limit("rest_distance")) & settled
+        expected = np.tan(np.radians(np.where(np.isfinite(noise[:, layer]), noise[:, layer], 0.0)))
+        away = (rest[:, layer] > limit("disturbance") + 2 * expected) & settled
         seen = last_stretch(away, np.isfinite(rest[:, layer]))
         if seen:
             first, last = seen
@@ -129,7 +172,7 @@ def noisy_feedback(view: View) -> Iterator[Sighting]:
                 of_hampered_learning(view),
                 f"The feedback of {name} is {100 * rest[last, layer]:.0f} % away from its fixed point at step "
                 f"{view.steps[last]}, after {elapsed[last, layer]:.0f} relaxation times: something disturbs it.",
-                (evidence(view, "rest_distance", last, layer, ">", "rest_distance"),),
+                (evidence(view, "rest_distance", last, layer, ">", "disturbance"),),
             )
         elif seen := last_stretch(noise[:, layer] > limit("noise_angle"), np.isfinite(noise[:, layer])):
             first, last = seen
@@ -179,6 +222,20 @@ def angle_at_ceiling(view: View) -> Iterator[Sighting]:
             )
 
 
+def driven(view: View) -> Mask:
+    """Return by step and layer whether B is larger than a stable rule can have made it.
+
+    The law is a contraction towards B*, so that ‖B‖ stays below the largest of ‖B(0)‖ and of all ‖B*‖ so far, up to a
+    factor for parts of B that move at different speeds. Not known without a law, and not asked where S > 1.
+    """
+    norm, angle = view["feedback_norm"], view["predicted_angle"]
+    point = np.abs(view["predicted_gain"]) * view["forward_norm"] / np.maximum(np.cos(np.radians(angle)), 1e-3)
+    reached = np.fmax.accumulate(np.fmax(point, norm[:1]), axis=0)
+    unstable = np.maximum.accumulate(view["step_size_number"] > limit("step_size_number"), axis=0)
+    far = (norm > limit("driven") * reached) & (view["rest_distance"] > limit("driven"))
+    return np.asarray(far & np.isfinite(point) & ~unstable)
+
+
 def relaxations(view: View) -> Floats:
     """Return by step and layer how many relaxation times have passed since the first snapshot, Σ Δt / τ."""
     time = view["relaxation_time"]
@@ -188,5 +245,10 @@ def relaxations(view: View) -> Floats:
 
 def _median_so_far(values: Floats) -> Floats:
     """Return at each step the median of all finite values up to it, NaN before the first."""
-    so_far = (values[: index + 1][np.isfinite(values[: index + 1])] for index in range(len(values)))
-    return np.array([np.median(each) if len(each) else np.nan for each in so_far])
+    return np.array([_median(values[: index + 1]) for index in range(len(values))])
+
+
+def _median(values: Floats) -> float:
+    """Return the median of all finite values, NaN if there is none."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else math.nan

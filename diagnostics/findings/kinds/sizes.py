@@ -13,7 +13,8 @@ from wtdiag.diagnostics.findings.advice import Remedy
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.instability import runaway
 from wtdiag.diagnostics.findings.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
-from wtdiag.diagnostics.findings.severity import of_hampered_learning
+from wtdiag.diagnostics.findings.kinds.motion import driven
+from wtdiag.diagnostics.findings.severity import of_hampered_learning, unless_learned
 from wtdiag.diagnostics.findings.thresholds import limit
 
 _TOO_LARGE = {  # by measure: a phrase for the summary, and the thresholds for the value and for its excess
@@ -40,6 +41,8 @@ def feedback_too_large(view: View) -> Iterator[Sighting]:
         size = of_compared(view, measure)
         excess = size / of_others(size)
         high = (size > limit(above)) & ((excess > limit(beyond)) | grown)
+        if measure == "norm_ratio":
+            high &= ~driven(view)  # B is not as large as its rule makes it, so its size is not what is wrong
         for layer, name in enumerate(view.layers):
             seen = np.flatnonzero(high[:, layer])
             if not len(seen) or layer in reported:  # a measured norm ratio makes the predicted gain redundant
@@ -50,7 +53,7 @@ def feedback_too_large(view: View) -> Iterator[Sighting]:
                 layer,
                 int(seen[0]),
                 int(seen[-1]),
-                "high" if last_stretch(high[:, layer], np.isfinite(size[:, layer])) else "medium",
+                unless_learned(view) if last_stretch(high[:, layer], np.isfinite(size[:, layer])) else "medium",
                 f"The feedback of {name} {phrase} of {size[worst, layer]:.3g} (step {view.steps[worst]}), "
                 f"{_against(excess[worst, layer])}{', and it has run away' if grown[worst, layer] else ''}.",
                 (evidence(view, measure, worst, layer, ">", above),),
@@ -83,7 +86,7 @@ def feedback_too_small(view: View) -> Iterator[Sighting]:
                 layer,
                 first,
                 last,
-                "medium" if grown else "high",
+                "medium" if grown else unless_learned(view),
                 f"The feedback of {name} has a norm ratio of {ratio[last, layer]:.3g} (step {view.steps[last]}), "
                 f"{_against(share[last, layer])}{why}.",
                 (evidence(view, "norm_ratio", last, layer, "<", "norm_ratio_low"),),
@@ -121,7 +124,7 @@ def bn_runaway(view: View) -> Iterator[Sighting]:
                 layer,
                 first,
                 last,
-                "high" if with_it else "medium",
+                unless_learned(view) if with_it else "medium",
                 f"The weights of {name} have grown by a factor of {grown[last]:.3g}, which batch norm hides from the "
                 f"loss{', and their feedback has grown with them' if with_it else ''}.",
                 (

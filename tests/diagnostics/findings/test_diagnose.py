@@ -34,6 +34,8 @@ def run_of(kind):
             plant(analysis, "fc4", step_size_number=2.5)
         case "divergence":
             config = DIVERGED
+        case "forward-step-too-large":
+            plant(analysis, "fc4", relative_update=1.5)
         case "feedback-too-large":
             plant(analysis, "fc4", norm_ratio=10.0, predicted_gain=10.0)
         case "feedback-too-small":
@@ -238,13 +240,14 @@ def test_a_norm_ratio_says_whether_weights_grew_or_feedback_shrank():
     assert "Lower the learning rate of the forward weights" in finding.advice[0]
     analysis = plant(healthy(), "fc4", norm_ratio=0.01)
     analysis["feedback_norm"][3:, 3] *= 0.01
-    shrunk = diagnose(analysis, CONFIG, metrics())[0]
+    shrunk = diagnose(analysis, CONFIG, metrics(2.2))[0]
     assert (shrunk.kind, shrunk.severity) == ("feedback-too-small", "high")
+    assert diagnose(analysis, CONFIG, metrics())[0].severity == "medium"  # the network learned all the same
     assert "B has shrunk to 0.01" in shrunk.summary
     assert not any("learning rate of the forward weights" in text for text in shrunk.advice)
     analysis = plant(healthy(), "fc4", since=0, norm_ratio=0.1)
     analysis["feedback_norm"][:, 3] *= 0.1
-    small = diagnose(analysis, CONFIG, metrics())[0]
+    small = diagnose(analysis, CONFIG, metrics(2.2))[0]
     assert (small.kind, small.severity) == ("feedback-too-small", "high")
     assert "grown" not in small.summary
     assert "shrunk" not in small.summary
@@ -353,9 +356,9 @@ def test_how_far_off_decides_how_bad_it_is():
     for angle, severity in ((50.0, "low"), (70.0, "medium")):
         analysis = plant(healthy(), "fc4", predicted_angle=angle, weight_angle=angle)
         assert diagnose(analysis, CONFIG, metrics())[0].severity == severity
-    for angle, severity in ((100.0, "medium"), (130.0, "high")):
+    for angle, end, severity in ((100.0, 2.2, "medium"), (130.0, 2.2, "high"), (130.0, 0.05, "medium")):
         analysis = plant(healthy(), "fc4", weight_angle=angle)
-        assert diagnose(analysis, CONFIG, metrics())[0].severity == severity
+        assert diagnose(analysis, CONFIG, metrics(end))[0].severity == severity
 
 
 def test_norm_ratios_that_multiply():
@@ -528,3 +531,63 @@ def test_thresholds_and_kinds_belong_together():
         assert max(record.named, record.planted) <= record.runs
         assert record.right / record.runs < confidence(name) < 1
     assert np.isnan(confidence("of nobody's"))
+
+
+def _slow_everywhere(analysis):
+    for layer in LAYERS:
+        plant(analysis, layer, since=0, relaxation_time=500.0, tracking_lag=2.0, rest_distance=0.8)
+    return analysis
+
+
+def test_a_rule_that_is_slow_everywhere_is_one_finding():
+    findings = diagnose(_slow_everywhere(healthy()), CONFIG, metrics())
+    slow = [finding for finding in findings if finding.kind == "feedback-too-slow"]
+    assert [finding.layer for finding in slow] == [None]
+    assert "in 5 of 5 layers" in slow[0].summary  # the first sends no error
+
+
+def test_a_slow_rule_does_not_hide_what_is_wrong_in_one_layer():
+    analysis = plant(
+        _slow_everywhere(healthy()), "fc4", feedback_norm=np.linspace(75, 85, 5), norm_ratio=10.0, rest_distance=9
+    )
+    findings = diagnose(analysis, CONFIG, metrics())
+    assert [(finding.kind, finding.layer) for finding in findings[:2]] == [
+        ("noisy-feedback", "fc4"),
+        ("feedback-too-slow", None),
+    ]
+    first = diagnose(plant(_slow_everywhere(healthy()), "fc4", since=0, relaxation_time=5e3), CONFIG, metrics())[0]
+    assert (first.kind, first.layer) == ("feedback-too-slow", "fc4")
+
+
+@pytest.mark.parametrize(("gain", "kind"), [(1.0, "noisy-feedback"), (10.0, "feedback-too-large")])
+def test_feedback_that_its_rule_did_not_enlarge_is_disturbed(gain, kind):
+    rest = 9.9 if gain == 1.0 else 0.1
+    analysis = plant(
+        healthy(), "fc4", feedback_norm=np.linspace(75, 85, 5), norm_ratio=10.0, predicted_gain=gain, rest_distance=rest
+    )
+    for missing in ([], ["relaxation_time", "step_size_number", "tracking_lag"]):  # as where Adam moves B
+        found = diagnose(analysis.drop_vars(missing), CONFIG, metrics())[0]
+        assert (found.kind, found.layer) == (kind, "fc4")
+
+
+def test_direct_feedback_is_not_held_against_weights():
+    for kind in ("not-aligning", "sign-flip"):
+        analysis = run_of(kind)[0].assign_coords(direct=("layer", [True] * len(LAYERS)))
+        assert [finding.kind for finding in diagnose(analysis, CONFIG, metrics())] == ["nothing-wrong"]
+
+
+@pytest.mark.parametrize(("accuracy", "kind"), [(0.88, "nothing-wrong"), (0.1, "divergence")])
+def test_a_network_that_is_right_has_not_diverged_however_large_its_loss(accuracy, kind):
+    log = metrics()
+    log["loss"] = np.where(log.step > 100, 50.0, log.loss)
+    log["accuracy"] = accuracy
+    config = CONFIG | {"network": {"classes": 10}}
+    assert diagnose(healthy(), config, log)[0].kind == kind
+    assert np.isnan(View(healthy(), config, log).collapse) == (kind == "nothing-wrong")
+
+
+@pytest.mark.parametrize(("accuracy", "severity"), [(0.3, "medium"), (0.11, "high")])
+def test_what_was_learned_is_told_by_the_accuracy_and_not_by_a_loss_that_halved(accuracy, severity):
+    log, config = metrics(1.9).assign(accuracy=accuracy), CONFIG | {"network": {"classes": 10}}
+    assert diagnose(run_of("not-aligning")[0], config, log)[0].severity == severity
+    assert diagnose(run_of("feedback-too-small")[0], config, log)[0].severity == severity

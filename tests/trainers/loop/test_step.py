@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.loop.learner import Learner
-from wtdiag.trainers.loop.step import Stepper
+from wtdiag.trainers.loop.step import Stepper, _first_non_finite
 
 
 @pytest.fixture
@@ -54,3 +55,15 @@ def test_a_loss_that_is_not_finite_moves_weights_only_where_that_is_asked_for(ma
     assert not math.isfinite(result.loss)
     assert result.non_finite.startswith("norm of the weight of" if always else "loss")
     assert all(map(torch.equal, before, weights(model))) != always
+
+
+def test_numbers_that_are_not_finite_are_traced_to_the_feedback_that_sent_them_down():
+    layers = [nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)]
+    model = transport_free(nn.Sequential(*layers), "sa")
+    with torch.no_grad():
+        model[1].feedback.fill_(math.nan)
+        model[0].weight.fill_(math.nan)
+    assert _first_non_finite(model) == "norm of the feedback of 1"
+    with torch.no_grad():
+        model[1].weight.fill_(math.nan)  # and what spread up in the step that followed
+    assert _first_non_finite(model) == "norm of the weight of 0"

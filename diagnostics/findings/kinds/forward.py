@@ -1,0 +1,45 @@
+"""Forward weights that move too far in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from wtdiag.diagnostics.analysis.view import View
+from wtdiag.diagnostics.findings import remedies
+from wtdiag.diagnostics.findings.kinds.base import SPOILED, Sighting, evidence, kind
+from wtdiag.diagnostics.findings.severity import unless_learned
+from wtdiag.diagnostics.findings.thresholds import limit
+
+
+@kind(
+    "forward-step-too-large",
+    meaning="A step changes the forward weights by as much as they are. Whatever the layer had learned is gone after "
+    "one step, and its feedback points at weights that no longer exist.",
+    advice=(remedies.lower_rate, remedies.clipped),
+    equation="η ‖∂L/∂W‖ / ((1 − μ) ‖W‖) > 1",
+    reference="You et al. 2017, arXiv:1708.03888, for the ratio of an update to the weights",
+    needs=("relative_update",),
+    effects=("rank-collapse",),
+    effects_below=SPOILED,
+)
+def forward_step_too_large(view: View) -> Iterator[Sighting]:
+    """Find an update of W as large as W; of all layers, name the one in which it was seen first, and was largest."""
+    size = view["relative_update"]
+    beyond = size > limit("relative_update")
+    if not beyond.any():
+        return
+    first, last = (int(np.flatnonzero(beyond.any(axis=1))[end]) for end in (0, -1))
+    layer = int(np.nanargmax(np.where(beyond[first], size[first], -np.inf)))
+    number = beyond.any(axis=0).sum()
+    others = f", and so do {number - 1} other layers later" if number > 1 else ""
+    yield Sighting(
+        layer,
+        first,
+        last,
+        unless_learned(view),
+        f"The steps of the forward weights are too large: at step {view.steps[first]}, the update of "
+        f"{view.layers[layer]} reaches {size[first, layer]:.3g} times the weights themselves{others}.",
+        (evidence(view, "relative_update", first, layer, ">", "relative_update"),),
+    )
