@@ -126,8 +126,9 @@ def layer_curves(
 def stability(analysis: xr.Dataset, *, events: Sequence[Event] = (), ax: Axes | None = None) -> Axes:
     """Draw the step-size number of every layer over training.
 
-    S = η·λmax(H)/2 with plain gradient descent, η·λmax(H)/(2(1+μ)) with momentum. Above 1, where the panel is shaded,
-    the feedback of that layer grows without bound; events can mark when that was observed.
+    S is the learning rate of the feedback over the largest stable one: η·λmax(H)/(2(1+μ)) with momentum μ, if H is
+    the same in all batches. Above 1, where the panel is shaded, the feedback of that layer grows without bound; events
+    can mark when that was observed.
 
     Parameters
     ----------

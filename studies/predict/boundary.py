@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from wtdiag.probes import PROBES
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.file.plan import joined
@@ -28,7 +29,7 @@ _ATTRS = {
     "step_size_number": {
         "units": "1",
         "long_name": "predicted step-size number, the largest of all layers; unstable above 1",
-        "equation": "S = η λmax(H) / (2(1 + μ)); Nesterov: η λmax(H) (1 + 2μ) / (2(1 + μ))",
+        "equation": PROBES["step_size_number"].equation,
         "reference": _DERIVED,
     },
     "log_gain": {
@@ -46,7 +47,7 @@ def predict(
     """Predict step-size number and gain for each pair of values of two parameters, without training.
 
     For each pair, the result equals `studies.predict.live_stability.stability` of a training with these settings before
-    its first step: S = η λmax(H) / (2(1 + μ)), where S = 1 is the predicted boundary of stability, and the log gain
+    its first step: S = η / η*, where S = 1 is the predicted boundary of stability, and the log gain
     Σ log |⟨B*, W⟩ / ⟨W, W⟩| of the feedback at its fixed point B* = H⁻¹ T. The learning rate is that of the first step;
     for a rule whose feedback takes the steps of the forward weights (``kp``), the first of the warm-up.
 

@@ -29,7 +29,7 @@ class Stability(NamedTuple):
     Attributes
     ----------
     step_size_number : float
-        The largest over the layers, S = η λmax(H) / (2(1 + μ)); unstable above 1.
+        The largest over the layers, S = η / η*, with η* the largest stable rate; unstable above 1.
     log_gain : float
         Σ log |⟨B*, W⟩ / ⟨W, W⟩| over the layers that carry error, with B* the fixed point of B.
     """
@@ -41,8 +41,9 @@ class Stability(NamedTuple):
 def stability(training: Training) -> Stability:
     """Return the stability of a training at its present step, on its probe batch; the training is left as it was.
 
-    S = η λmax(H) / (2(1 + μ)) is the learning rate of B over the largest stable one, where H is the curvature in the
-    gradient that B descends, ∂B = H B − T. The log gain is Σ log |⟨B*, W⟩ / ⟨W, W⟩|, where B* = H⁻¹ T is the fixed
+    S = η / η* is the learning rate of B over the largest at which its learning from random batches is stable; it is
+    η λmax(H) / (2(1 + μ)) where batches do not differ in H, the curvature in the gradient that B descends,
+    ∂B = H B − T. The log gain is Σ log |⟨B*, W⟩ / ⟨W, W⟩|, where B* = H⁻¹ T is the fixed
     point of B at these W; its exponential is the factor by which errors will grow on their way down. Both are pure
     numbers; for each layer they are the ``step_size_number`` and the ``predicted_gain`` of
     `probes.measures.dynamics.learning`.
@@ -85,13 +86,15 @@ def stability(training: Training) -> Stability:
 
 @dataclass(frozen=True)
 class Descent:
-    """Optimiser of B, which the step-size number depends on besides the rule; see `trainers.observe.laws.Law`."""
+    """Optimiser and batches of B, on which S depends besides the rule; see `trainers.observe.laws.Law`."""
 
     lr: float = math.nan
     optimizer: str = "sgd"
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    batch_size: int | None = None
+    epoch: int | None = None
 
     @classmethod
     def of(cls, learner: Learner, step: int) -> Descent:
@@ -104,7 +107,9 @@ class Descent:
                     assert lr is not None
                     kind = type(optimizer).__name__.lower()
                     weight_decay = 0.0 if kind == "adamw" else group["weight_decay"]  # decoupled
-                    return cls(lr, kind, group.get("momentum", 0.0), group.get("nesterov", False), weight_decay)
+                    momentum, nesterov = group.get("momentum", 0.0), group.get("nesterov", False)
+                    batch_size = learner.settings.batch_size
+                    return cls(lr, kind, momentum, nesterov, weight_decay, batch_size, learner.epoch)
         return cls()
 
 

@@ -20,13 +20,14 @@ LOG_GAIN = "log_gain"
 class StepSizePruner(BasePruner):
     """Pruner of trials whose feedback weights B take unstable steps, or move towards too large a gain.
 
-    A rule's mean update is linear in B, dB/dt = −(H B − target), so steps η are stable if and only if
+    A rule's update is linear in B, dB/dt = −(H B − target), so steps η are stable if and only if
 
-        S = η λmax(H) / 2 ≤ 1
+        S = η / η* ≤ 1
 
-    (with momentum μ: S = η λmax(H) / (2 (1 + μ))). A trial is pruned if S > 1 in any layer, or if the gain through all
-    layers at the fixed point B* of the feedback, the product of ⟨B*, W⟩ / ⟨W, W⟩, is above e⁷, which the diagnosis
-    calls a runaway gain: Σ log gain > 7. A number that is not known is NaN and never prunes.
+    (η* = 2 (1 + μ) / λmax(H) with momentum μ, if H is the same in all batches). A trial is pruned if S > 1 in any
+    layer, or if the gain through all layers at the fixed point B* of the feedback, the product of ⟨B*, W⟩ / ⟨W, W⟩, is
+    above e⁷, which the diagnosis calls a runaway gain: Σ log gain > 7. A number that is not known is NaN and never
+    prunes.
 
     Any Optuna study can use it: a trial sets its user attributes ``step_size_number`` (the largest over its layers) and
     ``log_gain`` (natural logarithm) before it calls ``trial.should_prune()``. ``docs/early-warning.md`` reports how

@@ -70,7 +70,14 @@ class SumLaw:
     weight_decay: float = 0.0
     update_noise: float = 0.0
     samples: np.ndarray | None = None
+    batch: int = 8
     calls: int = 0
+
+    def channel(self):
+        """All batches have the same H."""
+
+    def white(self):
+        """The inputs are no noise."""
 
     def gradient(self, feedback):
         self.calls += 1

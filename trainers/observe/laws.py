@@ -20,6 +20,7 @@ from torch import Tensor
 
 from wtdiag.trainers.config.device import RandomState
 from wtdiag.trainers.layers.operations import Convolution, Operation
+from wtdiag.trainers.observe.channels import Channel, White, channel, strongest_group, white
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules.curvature import Curvature
 from wtdiag.trainers.rules.local import Local
@@ -139,13 +140,19 @@ class Use:
     def _local(self, kind: type[_S], x: Tensor, feedback: Tensor) -> _S:
         s = kind(self.op, x, feedback, self.positions, weight=self.weight)
         if "output" in self.rule.shares:
-            s.y = self._y if x is self.x else self.op.apply(x, self.weight)
+            s.y = self.output if x is self.x else self.op.apply(x, self.weight)
         if "weight_grad" in self.rule.shares:
             s.weight_grad = self.rule.weight_grad_at_rest(s)
         return s
 
+    @property
+    def is_white(self) -> bool:
+        """Whether the rule learns from noise in place of activations."""
+        return getattr(self.rule, "inputs", "") == "noise"
+
     @cached_property
-    def _y(self) -> Tensor:
+    def output(self) -> Tensor:
+        """W x."""
         return self.op.apply(self.x, self.weight)
 
     @cached_property
@@ -238,6 +245,8 @@ class Law:
         Number of examples in that pass.
     batch_size : int or None
         Number of examples in a training step; None stands for that of the pass.
+    epoch : int or None
+        Number of steps in an epoch, in which each example is drawn once; None if it is not known.
     lr : float
         Learning rate of B in the step that follows; NaN if it is not known.
     optimizer : str
@@ -266,6 +275,7 @@ class Law:
     uses: tuple[Use, ...]
     examples: int
     batch_size: int | None = None
+    epoch: int | None = None
     lr: float = math.nan
     optimizer: str = "sgd"
     momentum: float = 0.0
@@ -315,12 +325,51 @@ class Law:
     def noise(self, feedback: Array, draws: int) -> Array:
         """Return samples of (∂B of a training batch − its mean) at B, (draw, *shape of B); they are always the same."""
         uses, b = self._ready(feedback)
-        scale = math.sqrt(self.examples / (self.batch_size or self.examples))
+        scale = math.sqrt(self.examples / self.batch) * self._drawn
         samples = torch.zeros(draws, *b.shape, dtype=b.dtype, device=b.device)
         for draw, sample in enumerate(samples):
             for index, use in enumerate(uses):
                 sample += scale * use.deviation(b, draw, seed=draw * len(uses) + index)
         return _array(samples)
+
+    @property
+    def batch(self) -> int:
+        """Number of examples in a training step."""
+        return self.batch_size or self.examples
+
+    @property
+    def _drawn(self) -> float:
+        """Deviation of a batch's mean, relative to that of a batch that is drawn with replacement."""
+        return 1.0 if self.uses[0].is_white or not self.epoch else math.sqrt(1 - 1 / self.epoch)
+
+    def channel(self) -> Channel | None:
+        """Return the curvature of one channel of B, from which that of batches follows.
+
+        None if H is the same for all batches, if it is not known which axis counts the examples, and for a rule that
+        has no channels, as `trainers.observe.channels.channel` says, or learns from noise.
+        """
+        usable = all(use.examples_known and len(use.x) == self.examples for use in self.uses)
+        if not usable or self.uses[0].is_white or self._drawn == 0:
+            return None
+        first = self.uses[0]
+        group = strongest_group(first.rule, first.op, first.x, first.output)
+        parts = [channel(use.rule, use.op, use.x, use.output, use.weight, use.positions, group) for use in self.uses]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        dtype = known[0].local.x.dtype
+        whole = self._curvature([use.to(dtype) for use in self.uses], first.weight.to(dtype))
+        return Channel(tuple(known), whole and whole.of_group(group), self.weight_decay, self._drawn)
+
+    def white(self) -> White | None:
+        """Return the size of the noise from which the rule learns.
+
+        None if it learns from activations, if H does not depend on the noise, or depends on it in two ways.
+        """
+        parts = [white(use.rule, use.op, use.x, use.output, use.weight, use.positions) for use in self.uses]
+        known = [part for part in parts if part is not None]
+        samples = self.batch * sum(part.samples for part in known)
+        return known[0]._replace(samples=samples) if len(known) == len(parts) else None
 
     def _ready(self, feedback: Array) -> tuple[list[Use], Tensor]:
         """Return the uses and B on one device and in one precision."""

@@ -95,6 +95,7 @@ class Rates:
             "weight_decay": settings.weight_decay if together and optimizer != "adamw" else 0.0,
             "update_noise": lr * settings.update_noise * math.sqrt(noises) if settings.update_noise else 0.0,
             "batch_size": settings.batch_size,
+            "epoch": int(self._epoch) or None,
         }
 
     def _is_delayed(self, step: int) -> bool:

@@ -50,6 +50,11 @@ class Curvature:
             total += product.transpose(2, 3).reshape(feedback.shape)
         return total
 
+    def of_group(self, group: int) -> Curvature:
+        """Return H of one group of channels."""
+        left, right = (None if part is None else part[group : group + 1] for part in (self.left, self.right))
+        return Curvature(self.decay, left, right)
+
     def __add__(self, other: Curvature) -> Curvature:
         return Curvature(self.decay + other.decay, _sum(self.left, other.left), _sum(self.right, other.right))
 

@@ -95,6 +95,17 @@ def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> 
     return _weighted_sum(matrices, onto=total)
 
 
+def squares(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> list[tuple[float, Tensor]]:
+    """Return pairs (c, t), examples first, with which an example's curvature along B is ⟨B, Hᵢ B⟩ = Σ c ‖tᵢ‖².
+
+    Only the terms that depend on the example are in it: those that are linear in B and enter an outer product.
+    """
+    divisor = s.positions if reduction == "mean" else 1
+    active = [(value / divisor, PRIMITIVES[name]) for name, value in coefficients.items() if value]
+    terms = [(value, p.input or p.output) for value, p in active if not p.pulls]
+    return [(value, term(s)) for value, term in terms if term is not None]
+
+
 def _weighted_sum(terms: list[tuple[float, Tensor]], onto: Tensor | None = None) -> Tensor:
     """Return the weighted sum, added to ``onto`` in place if it is given; at most one new tensor outlives the call."""
     total = onto

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from wtdiag.trainers.rules.base import RandomFeedback, choice, positive
 from wtdiag.trainers.rules.curvature import Curvature, curvature
-from wtdiag.trainers.rules.primitives import PRIMITIVES, gradient
+from wtdiag.trainers.rules.primitives import PRIMITIVES, gradient, squares
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +56,22 @@ class Regularised(RandomFeedback):
         """Whether a sum over positions is averaged over the examples."""
         products = [name for name, value in self.coefficients.items() if value and not PRIMITIVES[name].matrix]
         return self.reduction == "sum" and bool(products)
+
+    @property
+    def homogeneous(self) -> Self:
+        """The rule without the terms that do not depend on B: its gradient at B is H B."""
+        without: dict[str, Any] = {name: 0.0 for name in self.coefficients if PRIMITIVES[name].pulls}
+        return dataclasses.replace(self, **without)
+
+    @property
+    def curved(self) -> tuple[str, ...]:
+        """Names of the active primitives whose curvature depends on the inputs."""
+        named = ((name, PRIMITIVES[name]) for name, value in self.coefficients.items() if value)
+        return tuple(name for name, primitive in named if not (primitive.pulls or primitive.matrix))
+
+    def squares(self, s: Local) -> list[tuple[float, Tensor]]:
+        """Return the terms of an example's curvature along B; see `trainers.rules.primitives.squares`."""
+        return squares(s, self.coefficients, reduction=self.reduction)
 
     def feedback_grad(self, s: Local) -> Tensor:
         if self.inputs == "noise":

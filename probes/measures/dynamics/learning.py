@@ -1,4 +1,4 @@
-"""The learning of B while W stands still: whether it is stable, how fast it is, and where it comes to rest.
+"""The learning of B while W stands still: how fast it is, and where it comes to rest.
 
 All these measures follow from the recursion in `probes.measures.dynamics.recursion`. The steps of Adam do not scale
 with the gradient, so for Adam the step-size number and the relaxation time are NaN; see
@@ -14,9 +14,9 @@ A law that draws B towards 2 W:
 >>> sgd = {"optimizer": "sgd", "momentum": 0.0, "nesterov": False, "interval": 1, "weight_decay": 0.0}
 >>> law = SimpleNamespace(gradient=lambda b: 0.5 * (b - 2 * w), lr=0.4, **sgd)
 >>> layer = Quantities(forward=w, feedback=b, law=law)
->>> measures = "step_size_number", "relaxation_time", "predicted_gain", "predicted_angle", "rest_distance"
+>>> measures = "relaxation_time", "predicted_gain", "predicted_angle", "rest_distance"
 >>> [round(layer[name], 6) for name in measures]
-[0.1, 5.0, 2.0, 0.0, 0.8]
+[5.0, 2.0, 0.0, 0.8]
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 
 from wtdiag.probes.kernels.comparison import Comparison, compare
 from wtdiag.probes.kernels.lanczos import lanczos
+from wtdiag.probes.kernels.random_products import resting_variance
 from wtdiag.probes.measures.dynamics.adam_noise import adam_variance
-from wtdiag.probes.measures.dynamics.recursion import Drift, FeedbackLaw, Rest, resting_variance
+from wtdiag.probes.measures.dynamics.recursion import Drift, FeedbackLaw, Rest
 from wtdiag.probes.registry import probe, shared
 
 Array = NDArray[Any]
@@ -45,30 +46,6 @@ _DERIVED = "wtdiag: the linear recursion ∂B = H B − T of the rule at fixed W
 def rest_comparison(forward: Array, rest: Rest | None) -> Comparison:
     """Comparison of W with the point where B comes to rest."""
     return compare(forward, np.full(forward.shape, math.nan) if rest is None else rest.point)
-
-
-@probe(
-    units="1",
-    long_name="step-size number of the feedback's learning, which is unstable above 1",
-    equation="S = η λmax(H) / (2(1 + μ)); Nesterov: η λmax(H) (1 + 2μ) / (2(1 + μ))",
-    reference="Polyak 1964, doi:10.1016/0041-5553(64)90137-5; λmax by Lanczos iteration on the rule's own gradient",
-    subject="feedback",
-    limit=1,
-    scale="log",
-    label="step-size number S",
-)
-def step_size_number(law: FeedbackLaw, drift: Drift | None) -> float:
-    """Learning rate of the feedback over the largest one at which its learning is stable.
-
-    H comes from the rule and the layer's activations, and includes the optimiser's weight decay. The number is accurate
-    to about 1 %. It is infinite if H overflows, and NaN for optimisers other than SGD and for an unknown learning rate.
-    """
-    if drift is None or law.optimizer != "sgd" or math.isnan(law.lr):
-        return math.nan
-    start = np.random.default_rng(0).normal(size=drift.target.shape)
-    largest = lanczos(drift.product, start, lambda values, _: float(values[-1]), tolerance=1e-3)
-    overshoot = 1 + 2 * law.momentum if law.nesterov else 1.0
-    return law.lr * largest * overshoot / (2 * (1 + law.momentum)) if law.lr else 0.0
 
 
 @probe(
@@ -131,7 +108,9 @@ def predicted_angle(rest_comparison: Comparison) -> float:
     subject="feedback",
     bounds=(0, 90),
 )
-def predicted_noise_angle(law: FeedbackLaw, drift: Drift | None, rest: Rest | None, step_size_number: float) -> float:
+def predicted_noise_angle(
+    law: FeedbackLaw, drift: Drift | None, rest: Rest | None, mean_step_size_number: float
+) -> float:
     """Angle between the fixed point and a B that noise of minibatches, noise inputs and updates keeps moving.
 
     The noise is taken to be independent of B*, so that in many dimensions it is at right angles to it. The angle is
@@ -144,7 +123,7 @@ def predicted_noise_angle(law: FeedbackLaw, drift: Drift | None, rest: Rest | No
         with np.errstate(all="ignore"):
             variance = adam_variance(drift.product, drift.noise(rest.point, _ADAM_DRAWS), law.lr)
         return math.degrees(math.atan(math.sqrt(variance) / size)) if 0 <= variance < math.inf else math.nan
-    if not 0 < step_size_number < 1:
+    if not 0 < mean_step_size_number < 1:
         return math.nan
     rate = law.lr
 

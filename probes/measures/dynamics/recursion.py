@@ -28,6 +28,18 @@ _ROUNDING = 1e-3  # of the largest curvature: float32 may turn a curvature of ze
 declare(law="how the layer's feedback learns, a `FeedbackLaw`")
 
 
+class FeedbackChannel(Protocol):
+    """A part of B on which H acts in the same way as on all parts."""
+
+    shape: tuple[int, ...]
+
+    def product(self, v: Array) -> Array:
+        """Return H v, with the optimiser's weight decay as a part of H."""
+
+    def deviations(self, basis: Array) -> Array:
+        """Return the deviation of each example's H from their mean between the elements of a basis, (example, k, k)."""
+
+
 class FeedbackLaw(Protocol):
     """How a layer's feedback learns, at the weights and the activations of one step."""
 
@@ -43,12 +55,23 @@ class FeedbackLaw(Protocol):
     """Decay that the optimiser adds to the gradient of B."""
     update_noise: float
     """Standard deviation of the noise added to each entry of B, relative to W, in an update."""
+    batch: int
+    """Number of examples in a step."""
 
     def gradient(self, feedback: Array) -> Array:
         """Return the rule's gradient at B, averaged over the batch; it is affine in B."""
 
     def noise(self, feedback: Array, draws: int) -> Array:
         """Draw the noise of a minibatch's gradient at B, which is its deviation from the mean; (draw, *shape of B)."""
+
+    def channel(self) -> FeedbackChannel | None:
+        """Return the curvature of one channel of B for each example; None if it is the same for all, or not known."""
+
+    def white(self) -> tuple[float, int, float] | None:
+        """Return (d, m, decay) if H is decay · I plus the mean of m products of noise, each of which acts on d entries.
+
+        d includes the excess kurtosis of the noise.
+        """
 
 
 class Drift:
@@ -148,44 +171,3 @@ def rest(drift: Drift | None, feedback: Array) -> Rest | None:
             return None
         square = float(solution @ solution)
         return Rest(solution.reshape(shape), float(solution @ made) / square if square else math.nan)
-
-
-def resting_variance(rate: Matrix, momentum: float, nesterov: bool) -> tuple[Matrix, Matrix]:
-    """Return the variance of stochastic gradient descent on ½λB² at rest, per variance of its noise.
-
-    With r = lr·λ and momentum μ, B is the autoregressive process Bₜ₊₁ = φ₁Bₜ + φ₂Bₜ₋₁ + c₀nₜ + c₁nₜ₋₁ with
-    φ = (1 + μ − r, −μ), or (1 + μ)(1 − r), −μ(1 − r) in Nesterov's form. Its variance is
-    [(c₀² + c₁²)(1 − φ₂) + 2c₀c₁φ₁] / [(1 + φ₂)(1 − φ₁ − φ₂)(1 + φ₁ − φ₂)], which is 1 / (r(2 − r)) for μ = 0.
-
-    Parameters
-    ----------
-    rate
-        r, in the stable region.
-    momentum, nesterov
-        The parameters of `torch.optim.SGD`.
-
-    Returns
-    -------
-    of_gradient, of_update : ndarray
-        The variance for noise of variance 1 in lr·gradient, with c = (1, 0), or (1 + μ, −μ) in Nesterov's form, and the
-        variance for noise that is added to B after the step, with c = (1, −μ).
-
-    References
-    ----------
-    Box and Jenkins 1976, Time Series Analysis, section 3.4.
-
-    Examples
-    --------
-    >>> resting_variance(np.array([1.0]), 0.0, False)
-    (array([1.]), array([1.]))
-    """
-    first, second = ((1 + momentum) * (1 - rate), -momentum * (1 - rate)) if nesterov else (
-        1 + momentum - rate, -momentum
-    )  # fmt: skip
-    # 1 - first - second is the rate, in either form.
-    poles = (1 + second) * rate * (1 + first - second)
-
-    def variance(now: float, before: float) -> Matrix:
-        return np.asarray(((now**2 + before**2) * (1 - second) + 2 * now * before * first) / poles)
-
-    return variance(1 + momentum, -momentum) if nesterov else variance(1.0, 0.0), variance(1.0, -momentum)

@@ -10,8 +10,8 @@ from tests.probes.layers_in_numpy import SumLaw, law_of
 from tests.probes.measures.test_learning import fixed_point, quantities
 from tests.probes.measures.test_step_sizes import adam
 from wtdiag.probes.kernels.lanczos import modes
+from wtdiag.probes.kernels.random_products import resting_variance
 from wtdiag.probes.measures.dynamics.adam_noise import adam_variance
-from wtdiag.probes.measures.dynamics.recursion import resting_variance
 
 
 @dataclass

@@ -11,7 +11,7 @@ from tests.probes import brute_force
 from tests.probes.layers_in_numpy import RULES, SumLaw, law_of
 from wtdiag.probes import PROBES, Quantities
 from wtdiag.probes.kernels.lanczos import lanczos
-from wtdiag.probes.measures.dynamics.recursion import resting_variance
+from wtdiag.probes.kernels.random_products import resting_variance
 
 OF_LAWS = sorted(name for name, about in PROBES.items() if "law" in about.needs and name != "tracking_lag")
 GENERATOR = np.random.default_rng(5)
@@ -202,7 +202,8 @@ def test_a_kernel_is_asked_for_in_its_own_precision():
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_adam_has_a_fixed_point_but_no_step(optimizer):
     measured = quantities(*law_of("ia", optimizer=optimizer))
-    of_steps = {"step_size_number", "relaxation_time", "predicted_noise_angle"}  # its noise is zero
+    of_steps = {"step_size_number", "mean_step_size_number", "relaxation_time"}
+    of_steps |= {"predicted_noise_angle"}  # its noise is zero
     assert {name for name in OF_LAWS if math.isnan(measured[name])} == of_steps
 
 

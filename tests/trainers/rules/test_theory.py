@@ -37,3 +37,13 @@ def test_noise_angles(case, rule, source):
 
 def test_batches_are_stable_where_their_mean_is(case):
     assert held(critical_rate(case("mlp", "aa"), batch=BATCH, steps=300))
+
+
+@pytest.mark.parametrize(("fan_in", "momentum", "batch"), [(None, 0.9, 16), (32, 0.0, 64), (256, 0.0, 64)])
+def test_batches_that_differ_have_a_limit_of_their_own(case, fan_in, momentum, batch):
+    made = case("mlp", "ia") if fan_in is None else Case.alone(fan_in, "aa", inputs="noise")
+    law = {"momentum": momentum, "batch_size": batch, "epoch": None}
+    limit = 1 / made.predict("step_size_number", **law)
+    assert limit < 0.7 / made.predict("mean_step_size_number", **law)
+    assert not made.moves_apart(0.85 * limit, momentum, batch, steps=300)
+    assert made.moves_apart(1.2 * limit, momentum, batch, steps=300)
