@@ -47,7 +47,7 @@ def section(folder: Path) -> str:
 def claims_table(results: Sequence[Result]) -> str:
     """Return results as a Markdown table, with the sentence that explains each."""
     rows = [
-        (f"`{each.name}`", _cell(each.claim), *numbers(each), f"**{each.verdict}**", _cell(each.why))
+        (f"`{each.name}`{_cell(each.on)}", _cell(each.claim), *numbers(each), f"**{each.verdict}**", _cell(each.why))
         for each in results
     ]
     return table(["claim", "sentence", "points", "95 % interval", "n", "verdict", "why"], rows)

@@ -9,16 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wtdiag.diagnostics.claims.base import MARGIN, Measured, Statistic, claim, over_seeds, points
+from wtdiag.diagnostics.claims.base import MARGIN, NEAR, Measured, Statistic, claim, over_seeds, points
 from wtdiag.diagnostics.claims.pairs import compared, fa_tells, held
 from wtdiag.diagnostics.comparison import intervals
 from wtdiag.diagnostics.comparison.results import StudyResults
 
 PAPER = "Akrout et al. 2019, arXiv:1904.05391"
 SIGN_RULES = ("usf", "frsf", "brsf")
-NEAR = 0.05
-"""Difference in accuracy up to which a rule counts as near. In the authors' own runs on CIFAR-10 with one hidden layer,
-feedback alignment, which is not near, ends 5.2 points below backpropagation."""
 
 
 def _outperforms(rule: str, others: Sequence[str]) -> Statistic:
@@ -40,7 +37,7 @@ def _outperforms(rule: str, others: Sequence[str]) -> Statistic:
         other = max(present, key=lambda name: np.nan_to_num(present[name].mean(name), nan=-1))
         pairs = present[other]
         gap, room, blocked = pairs.gap(rule, other), pairs.mean("bp") - pairs.mean(other), pairs.at_floor("bp")
-        if not blocked and room < MARGIN and not intervals.of_mean(gap)[1] < 0:
+        if not blocked and room < MARGIN and not intervals.of_crossed_mean(gap)[1] < 0:
             blocked = f"there is no room, because bp itself is only {points(room)} points above {other}"
         return over_seeds(f"{rule} − {other}", gap, pairs.where, facts=pairs.facts, blocked=blocked)
 

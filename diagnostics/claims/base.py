@@ -17,6 +17,10 @@ from wtdiag.probes.discovery import enter
 MARGIN = 0.02
 """Difference in accuracy that matters: rules that are closer to each other match, rules further apart do not."""
 
+NEAR = 0.05
+"""Difference in accuracy up to which a rule counts as near backprop. In the runs of Akrout et al. on CIFAR-10 with one
+hidden layer, feedback alignment, which is not near, ends 5.2 points below backpropagation."""
+
 Direction = Literal["above", "below", "within"]
 
 
@@ -86,6 +90,8 @@ class Claim:
         Function that returns the statistic, or None where the evidence lacks what it needs.
     resampled : str
         Units over which the interval is taken.
+    rests_on : str
+        Part of a study from which it is measured; a claim that rests on a grid is decided on each of its networks.
     """
 
     name: str
@@ -97,7 +103,8 @@ class Claim:
     reason: str
     needs: str
     measure: Statistic
-    resampled: str = "seeds"
+    resampled: str = "seeds and test examples"
+    rests_on: Literal["grid", "sweep", "transfer"] = "grid"
 
     @property
     def decision(self) -> str:
@@ -127,12 +134,15 @@ def claim(
     threshold: float,
     reason: str,
     needs: str,
-    resampled: str = "seeds",
+    resampled: str = "seeds and test examples",
+    rests_on: Literal["grid", "sweep", "transfer"] = "grid",
 ) -> Callable[[Statistic], Statistic]:
     """Register the function that measures a claim in `CLAIMS`, by the claim's name; `Claim` defines the arguments."""
 
     def register(measure: Statistic) -> Statistic:
-        found = Claim(name, paper, sentence, statistic, direction, threshold, reason, needs, measure, resampled)
+        found = Claim(
+            name, paper, sentence, statistic, direction, threshold, reason, needs, measure, resampled, rests_on
+        )
         enter(CLAIMS, "claim", name, found)
         return measure
 
@@ -140,12 +150,14 @@ def claim(
 
 
 def over_seeds(
-    what: str, by_seed: ArrayLike, where: str, *, facts: str = "", blocked: str = "", doubt: str = ""
+    what: str, values: ArrayLike, where: str, *, facts: str = "", blocked: str = "", doubt: str = ""
 ) -> Measured:
-    """Return the mean over seeds of a statistic with its bootstrap interval."""
-    values = np.asarray(by_seed, dtype=float)
-    value = float(values.mean()) if len(values) else math.nan
-    return Measured(what, value, *intervals.of_mean(values), len(values), "seeds", where, facts, blocked, doubt)
+    """Return the mean of a statistic over (test example, seed), and its interval over seeds and test examples."""
+    table = np.asarray(values, dtype=float)
+    mean = float(table.mean()) if table.size else math.nan
+    return Measured(
+        what, mean, *intervals.of_crossed_mean(table), table.shape[1], "seeds", where, facts, blocked, doubt
+    )
 
 
 def floor(accuracies: Mapping[str, float], by_chance: float) -> str:

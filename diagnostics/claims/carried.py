@@ -15,9 +15,9 @@ from wtdiag.diagnostics.comparison import intervals
 from wtdiag.diagnostics.comparison.results import chance, settings_of
 from wtdiag.diagnostics.comparison.robustness import relative
 
-LEAST = 3
+LEAST = 5
 """Fewest configurations of a rule that decide anything, because configurations differ more than seeds do."""
-RESAMPLED = "configurations and seeds but not the search that found them"
+RESAMPLED = "configurations, seeds and test examples but not the search that found them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,9 @@ class Carried:
         Number of seeds with a run that failed, was interrupted or has not ended.
     chance : float
         Accuracy by chance, NaN if it is not known.
+    examples : mapping of str to array
+        By rule, the influence of each test example on its mean change; empty if some run does not tell what it had
+        right.
     """
 
     change: Mapping[str, NDArray[np.float64]]
@@ -44,6 +47,7 @@ class Carried:
     accuracy: Mapping[str, float]
     left_out: int
     chance: float
+    examples: Mapping[str, NDArray[np.float64]]
 
     @property
     def facts(self) -> str:
@@ -55,7 +59,11 @@ class Carried:
             for rule, change in self.change.items()
             if change.size
         )
-        return "; ".join(filter(None, (changes if means else "", means, left_out(self.left_out))))
+        count = len(next(iter(self.examples.values()), ()))
+        tested = f"with the sampling of {count} test examples" if count else "without the sampling of the test set"
+        return "; ".join(
+            filter(None, (changes, means, tested, left_out(self.left_out)) if means else (left_out(self.left_out),))
+        )
 
     @property
     def blocked(self) -> str:
@@ -80,7 +88,8 @@ def transferred(transfers: Mapping[str, xr.Dataset], rule: str, other: str | Non
     value = math.nan
     if change.size:
         value = float(change.mean() - (0 if less is None else less.mean()))
-    low, high = intervals.of_crossed_mean(change, less)
+    influence = moved.examples.get(rule, np.zeros(2)) - (0 if other is None else moved.examples.get(other, np.zeros(2)))
+    low, high = intervals.of_crossed_mean(change, less, variance=influence.var(ddof=1) / len(influence))
     return Measured(
         what, value, low, high, change.shape[1], "seeds", moved.where, facts=moved.facts, blocked=moved.blocked
     )
@@ -115,7 +124,41 @@ def carry(transfers: Mapping[str, xr.Dataset], rules: Sequence[str]) -> Carried 
         {name: float(values.isel(seed=whole).mean()) for name, values in arms.items()} if whole.any() else {},
         int((~whole).sum()),
         chance(transfer),
+        _influences(transfer, rules, targets, whole),
     )
+
+
+def _influences(
+    transfer: xr.Dataset, rules: Sequence[str], targets: Sequence[str], whole: NDArray[np.bool_]
+) -> dict[str, NDArray[np.float64]]:
+    r"""Return the influence of each test example on the mean change of each rule, {} if some run does not tell.
+
+    An accuracy relative to backprop, :math:`\rho = a / b`, changes by :math:`(c - \rho d) / b` with the weight of an
+    example, where c and d say whether the rule and backprop had it right. A run that diverged has it right by chance.
+    """
+    if "right" not in transfer or not whole.any():
+        return {}
+    kept = transfer[["right", "test_accuracy", "status"]].isel(seed=whole)
+    kept = kept.transpose("rule", "configuration", "architecture", "seed", "example")
+    told = kept["right"] >= 0
+    share = kept["right"].where(told, kept["test_accuracy"])
+    whole_runs = told.all("example") | (kept["status"].isin(["diverged", "absent"]))
+    bp = {"rule": "bp", "configuration": 0}
+    if not whole_runs.sel(rule=["bp", *rules]).all():
+        return {}
+    accuracy, reference = kept["test_accuracy"], kept["test_accuracy"].sel(bp, drop=True)
+    influence = (share - accuracy / reference * share.sel(bp, drop=True)) / reference
+    change = influence.sel(architecture=list(targets)).mean("architecture") - influence.sel(
+        architecture=transfer.attrs["source"]
+    )
+    planned = (transfer["status"] != "absent").any(["architecture", "seed"])
+    return {
+        rule: change.sel(rule=rule)
+        .isel(configuration=planned.sel(rule=rule).values)
+        .mean(["configuration", "seed"])
+        .values
+        for rule in rules
+    }
 
 
 def widest(results: Mapping[str, xr.Dataset], rules: Iterable[str]) -> xr.Dataset | None:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from wtdiag.diagnostics.comparison.results import chance, settings_of
 Arm = Mapping[str, Any]
 """Levels that some runs of a grid have in common: that of ``rule``, and those of other factors."""
 
+NOISES = ("relative_noise", "update_noise")
+"""Factors that are noise in the updates."""
 _NAMED_BY_DEPTH = re.compile(r"(?:resnet|wide_resnet|resnext|vgg|densenet)(\d+)(?:_.*)?")
 """Models whose names hold their number of weight layers, without shortcuts; other names may count something else."""
 
@@ -40,6 +43,9 @@ class Pairs:
         Least number of weight layers among their networks, NaN if it is not known.
     chance : float
         Accuracy by chance, NaN if it is not known.
+    right : mapping of str to array
+        By arm, over (test example, seed), the share of the runs that had the example right; empty if some run does not
+        tell. A run that diverged is right with the probability of chance.
     """
 
     accuracy: Mapping[str, NDArray[np.float64]]
@@ -48,6 +54,12 @@ class Pairs:
     where: str
     depth: float
     chance: float
+    right: Mapping[str, NDArray[np.float64]]
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds that all arms have."""
+        return len(next(iter(self.accuracy.values())))
 
     def mean(self, arm: str) -> float:
         """Return the mean accuracy of an arm, NaN if there are no seeds."""
@@ -55,8 +67,9 @@ class Pairs:
         return float(values.mean()) if len(values) else math.nan
 
     def gap(self, arm: str, other: str) -> NDArray[np.float64]:
-        """Return the accuracy of one arm minus that of another, by seed."""
-        difference: NDArray[np.float64] = self.accuracy[arm] - self.accuracy[other]
+        """Return the accuracy of one arm minus that of another, over (test example, seed); one row if no run tells."""
+        by_example = self.right or {name: values[None] for name, values in self.accuracy.items()}
+        difference: NDArray[np.float64] = by_example[arm] - by_example[other]
         return difference
 
     @property
@@ -64,7 +77,12 @@ class Pairs:
         """Mean accuracies of the arms, and the numbers of seeds left out and of diverged runs, as text."""
         means = [f"{arm} {points(self.mean(arm))} %" for arm in self.accuracy if len(self.accuracy[arm])]
         diverged = f"{self.diverged} diverged run{'s count' if self.diverged > 1 else ' counts'} as chance"
-        return "; ".join(filter(None, (", ".join(means), left_out(self.left_out), diverged if self.diverged else "")))
+        examples = len(next(iter(self.right.values()), ()))
+        tested = (
+            f"with the sampling of {examples} test examples" if examples else "without the sampling of the test set"
+        )
+        notes = tested if self.seeds else "", left_out(self.left_out), diverged if self.diverged else ""
+        return "; ".join(filter(None, (", ".join(means), *notes)))
 
     def at_floor(self, *arms: str) -> str:
         """State which of some arms has not learned, with a mean accuracy below twice chance; "" if all have."""
@@ -93,6 +111,11 @@ def paired(grid: xr.Dataset, arms: Mapping[str, Arm]) -> Pairs | None:
     named = {name: list(dict.fromkeys(arm[name] for arm in arms.values())) for name in next(iter(arms.values()))}
     levels = named | _kept_levels(grid, others, kept)
     means = accuracy[:, whole].mean(axis=2)
+    right: dict[str, NDArray[np.float64]] = {}
+    if "right" in grid:
+        flags = [grid["right"].sel(arm).transpose("seed", *others, "example").values for arm in arms.values()]
+        flags_of_runs = np.stack(flags).reshape(*shape, grid.sizes["example"])[:, whole][:, :, kept]
+        right = dict(zip(arms, _shares(flags_of_runs, accuracy[:, whole], status[:, whole]), strict=False))
     return Pairs(
         dict(zip(arms, means, strict=True)),
         int((planned.any(axis=(0, 2)) & ~whole).sum()),
@@ -100,7 +123,22 @@ def paired(grid: xr.Dataset, arms: Mapping[str, Arm]) -> Pairs | None:
         _where(grid, levels),
         _depth(grid, levels),
         chance(grid),
+        right,
     )
+
+
+def _shares(right: NDArray[Any], accuracy: NDArray[np.float64], status: NDArray[Any]) -> Sequence[NDArray[np.float64]]:
+    """Return the share of runs that had a test example right, over (example, seed) for each arm; none if not all tell.
+
+    All are over (arm, seed, run), and ``right`` over examples too, where −1 stands for one that a run does not tell.
+    """
+    right = right[..., (right >= 0).any(axis=(0, 1, 2))]  # the others belong to networks with larger test sets
+    told = right >= 0
+    shares = np.where(told, right, accuracy[..., None])
+    whole = told.all(axis=-1) | (status == "diverged")
+    if not (right.size and whole.all() and np.allclose(shares.mean(axis=-1), accuracy, atol=1e-6)):
+        return ()
+    return list(shares.mean(axis=2).transpose(0, 2, 1))
 
 
 def held(grid: xr.Dataset, rules: Iterable[str], **fixed: Any) -> dict[str, Any] | None:
@@ -112,7 +150,7 @@ def held(grid: xr.Dataset, rules: Iterable[str], **fixed: Any) -> dict[str, Any]
     rules = list(rules)
     if not set(rules) <= set(grid["rule"].values):
         return None
-    place = {"update_noise": 0.0} if varies(grid, "update_noise") else {}
+    place = {noise: 0.0 for noise in NOISES if varies(grid, noise)}
     place |= fixed
     for name in place:
         if place[name] not in planned_levels(grid, rules, name):
@@ -139,14 +177,32 @@ def fa_tells(grid: xr.Dataset, margin: float, place: Mapping[str, Any]) -> str:
     must not match.
     """
     pairs = compared(grid, ("bp", "fa"), place)
-    if pairs is None or not len(gap := pairs.gap("bp", "fa")):
+    if pairs is None or not pairs.seeds:
         return "feedback alignment, which would show whether this task tells rules apart, was not run beside it"
-    if gap.mean() <= margin:
+    gap = pairs.mean("bp") - pairs.mean("fa")
+    if gap <= margin:
         return (
-            "the task does not tell rules apart, because feedback alignment too is only "
-            f"{points(gap.mean())} points below bp"
+            f"the task does not tell rules apart, because feedback alignment too is only {points(gap)} points below bp"
         )
     return ""
+
+
+def networks(grid: xr.Dataset) -> dict[str, xr.Dataset]:
+    """Return the grid of each network by its name: of each combination of levels of factors that no claim varies.
+
+    A single such grid, or one of factors with one level, has the name "".
+    """
+    compared_over = {"rule", "seed", "depth", *NOISES}
+    dims = [str(dim) for dim in grid["status"].dims if dim not in compared_over]
+    several = [dim for dim in dims if grid.sizes[dim] > 1]
+    parts = {}
+    for levels in product(*(grid[dim].values.tolist() for dim in several)):
+        name = ", ".join(
+            _text(level) if dim == "network" else f"{dim} {_text(level)}"
+            for dim, level in zip(several, levels, strict=True)
+        )
+        parts[name] = grid.sel({dim: [level] for dim, level in zip(several, levels, strict=True)})
+    return parts
 
 
 def varies(grid: xr.Dataset, factor: str) -> bool:

@@ -23,7 +23,10 @@ def claims_table(results: Iterable[Result]) -> Table:
         shown.add_column(column, justify="right", no_wrap=True)
     shown.add_column("verdict", no_wrap=True)
     for each in results:
-        name, verdict = Text(printable(each.name), overflow="fold"), Text(each.verdict, _STYLES.get(each.verdict, ""))
+        name, verdict = (
+            Text(printable(each.name + each.on), overflow="fold"),
+            Text(each.verdict, _STYLES.get(each.verdict, "")),
+        )
         shown.add_row(name, *numbers(each), verdict)
     return shown
 

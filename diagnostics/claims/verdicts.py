@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.diagnostics.claims.base import CLAIMS, Claim, Measured, points
+from wtdiag.diagnostics.claims.pairs import networks
 from wtdiag.diagnostics.comparison.results import StudyResults
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.files import read_json, write_json
@@ -18,9 +20,11 @@ from wtdiag.probes.records.rows import from_row, to_row
 SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED = "seen", "not seen", "undecided at this scale", "not tested"
 VERDICTS = (SEEN, NOT_SEEN, UNDECIDED, NOT_TESTED)
 LEAST = {"seeds": 5, "trials": 20}
-"""Fewest seeds or trials that decide anything, because a bootstrap interval from few values is too narrow."""
+"""Fewest seeds or trials that decide anything, because few say little about how the others are distributed."""
 
-_FORMAT = 1
+_FORMAT = 2
+_FORMERLY = {1: {"network": ""}}
+"""By older formats that can be read, the fields that they lack."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Result:
         One of `VERDICTS`.
     why : str
         A sentence with numbers, seeds, network and data.
+    network : str
+        Network of the study that it is decided on; "" if the study has only one.
     """
 
     name: str
@@ -54,6 +60,12 @@ class Result:
     threshold: float
     verdict: str
     why: str
+    network: str = ""
+
+    @property
+    def on(self) -> str:
+        """The network in brackets, to be put behind the name of the claim; "" if the study has only one."""
+        return f" ({self.network})" if self.network else ""
 
 
 def decide(evidence: StudyResults, names: Iterable[str] | None = None) -> tuple[Result, ...]:
@@ -62,7 +74,7 @@ def decide(evidence: StudyResults, names: Iterable[str] | None = None) -> tuple[
     A claim is *seen* if the whole 95 % interval of its statistic lies where the claim says, *not seen* if it lies
     wholly on the other side of the threshold, and otherwise *undecided at this scale*. It is also undecided with fewer
     than 5 seeds or 20 trials, if backpropagation itself has not learned, or if the task does not tell rules apart. It
-    is *not tested* if the evidence lacks what it needs.
+    is *not tested* if the evidence lacks what it needs. A claim on a grid of several networks is decided on each.
 
     Parameters
     ----------
@@ -85,21 +97,27 @@ def decide(evidence: StudyResults, names: Iterable[str] | None = None) -> tuple[
     chosen = list(CLAIMS) if names is None else list(names)
     for name in chosen:
         check_one_of("claims", name, CLAIMS)
-    return tuple(_decided(CLAIMS[name], CLAIMS[name].measure(evidence)) for name in chosen)
+    return tuple(result for name in chosen for result in _decided(CLAIMS[name], evidence))
 
 
-def _decided(claim: Claim, measured: Measured | None) -> Result:
+def _decided(claim: Claim, evidence: StudyResults) -> list[Result]:
+    """Decide a claim on each network of the grid that tests it, or once if it does not rest on a grid."""
+    grids = networks(evidence.grid) if claim.rests_on == "grid" and evidence.grid is not None else {"": evidence.grid}
+    measured = {name: claim.measure(dataclasses.replace(evidence, grid=grid)) for name, grid in grids.items()}
+    found = [_result_on(name, claim, each) for name, each in measured.items() if each is not None]
+    head = claim.name, claim.paper, claim.sentence, claim.statistic, math.nan, math.nan, math.nan, 0, claim.threshold
+    return found or [Result(*head, NOT_TESTED, f"The claim needs {claim.needs}.")]
+
+
+def _result_on(network: str, claim: Claim, measured: Measured) -> Result:
     head = claim.name, claim.paper, claim.sentence, claim.statistic
-    if measured is None:
-        nothing = math.nan, math.nan, math.nan, 0
-        return Result(*head, *nothing, claim.threshold, NOT_TESTED, f"The claim needs {claim.needs}.")
     verdict, reason = _verdict(claim, measured)
     low, high = measured.low, measured.high
     why = f"Over {measured.n} {measured.of} of {measured.where}, {measured.what} is {points(measured.value)} points"
     interval = "" if math.isnan(low) else f"95 % interval {points(low)} to {points(high)}"
     facts = "; ".join(filter(None, (interval, measured.facts)))
     why += f" ({facts})" if facts else ""
-    return Result(*head, measured.value, low, high, measured.n, claim.threshold, verdict, f"{why}: {reason}.")
+    return Result(*head, measured.value, low, high, measured.n, claim.threshold, verdict, f"{why}: {reason}.", network)
 
 
 def _verdict(claim: Claim, measured: Measured) -> tuple[str, str]:
@@ -146,7 +164,9 @@ def read_claims(path: str | os.PathLike[str]) -> tuple[Result, ...]:
         If the file is missing, not JSON, of another format, or a field is of the wrong kind.
     """
     match read_json(path):
-        case {"format": 1, "claims": [*rows]}:
+        case {"format": int(form), "claims": [*rows]} if form in (_FORMAT, *_FORMERLY):
+            lacking = _FORMERLY.get(form, {})
+            rows = [lacking | row if isinstance(row, dict) else row for row in rows]
             return tuple(_result(row, f"{Path(path)}: claim {number}") for number, row in enumerate(rows, start=1))
     raise InputError(f"{path}: expected claims of format {_FORMAT}; `wtdiag study` writes them")
 

@@ -65,9 +65,9 @@ def compare(runs: Iterable[Run], reference: str | None = None) -> pd.DataFrame:
     DataFrame
         A row for each combination of conditions, rule and measure. Each row is taken over ``n`` pairs of runs, of which
         ``diverged`` hold a run that diverged. It holds the ``mean`` of the rule, the ``reference_mean``, their
-        ``difference``, and from ``low`` to ``high`` the 95 % bootstrap interval of the difference (percentiles of 9999
-        resamplings of the pairs, the same each time). A single pair has no interval, so NaN stands there; the interval
-        of few pairs is too narrow. ``.attrs["unpaired"]`` gives, for each run that is in no pair, the reason.
+        ``difference``, and from ``low`` to ``high`` the 95 % interval of the difference (`intervals.of_mean`). A single
+        pair has no interval, so NaN stands there. ``.attrs["unpaired"]`` gives, for each run that is in no pair, the
+        reason.
 
     Raises
     ------

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, t
 
 Interval = tuple[float, float]
 
-RESAMPLINGS = 9999
-
 
 def of_mean(values: ArrayLike) -> Interval:
-    r"""Return the bootstrap interval of the mean of ``values``, such as the differences of pairs.
+    r"""Return Student's interval of the mean of ``values``, such as the differences of pairs.
 
-    Its ends are the 2.5 % and 97.5 % percentiles of :math:`\frac 1 n \sum_i v_{k_i}` over 9999 resamplings, with
-    :math:`k_i` drawn with replacement. Pairs are subtracted first and then resampled, so that what both runs of a pair
-    share cancels. The order of the values does not matter. The interval from few values is too narrow: by simulation,
-    that of 5, 10 or 20 normal values holds the true mean in 85, 90 or 93 % of cases.
+    It is :math:`\bar v \pm t_{n-1} \, s / \sqrt n`, with the 97.5 % quantile of the t distribution. Pairs are
+    subtracted first, so that what both runs of a pair share cancels. It holds the true mean of normal values in 95 % of
+    cases, however few there are.
 
     Parameters
     ----------
@@ -36,36 +31,35 @@ def of_mean(values: ArrayLike) -> Interval:
 
     References
     ----------
-    Efron 1979, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7(1).
+    Student 1908, "The probable error of a mean", Biometrika 6(1).
 
     Examples
     --------
-    >>> of_mean([0.5, 0.5, 0.5])
-    (0.5, 0.5)
+    >>> [round(bound, 3) for bound in of_mean([0.1, 0.2, 0.3])]
+    [-0.048, 0.448]
     >>> of_mean([0.5])
     (nan, nan)
     """
-    numbers = np.sort(np.asarray(values, dtype=float))  # sorted, because the order of seeds has no meaning
-    if len(numbers) < 2:
-        return math.nan, math.nan
-    return _bootstrap((numbers,), np.mean)
+    return of_crossed_mean(np.asarray(values, dtype=float).reshape(1, -1))
 
 
-def of_crossed_mean(values: ArrayLike, less: ArrayLike | None = None) -> Interval:
-    r"""Return the bootstrap interval of the mean of a table whose rows and columns are both samples.
+def of_crossed_mean(values: ArrayLike, less: ArrayLike | None = None, *, variance: float = 0.0) -> Interval:
+    r"""Return the interval of the mean of a table whose rows and columns are both samples.
 
-    Its ends are the 2.5 % and 97.5 % percentiles of :math:`\frac 1 {mn} \sum_{ij} v_{k_i l_j}` over 9999 resamplings,
-    with rows :math:`k_i` and columns :math:`l_j` drawn independently and with replacement. If a second table is
-    subtracted, the columns of the two are pairs and drawn together, while rows are drawn for each table separately. A
-    single row is not resampled. The interval from few rows that differ much is too narrow: by simulation, that of 3, 5
-    or 10 normal rows holds the true mean in 74, 83 or 89 % of cases.
+    With R rows and C columns, the variance of the mean is estimated by :math:`s_r^2 / R + s_c^2 / C - s_e^2 / (RC)`
+    from the variances of the means of rows, of those of columns, and of what they leave over, which is in both; it is
+    never less than the larger of the first two. The interval is Student's, with Satterthwaite's degrees of freedom. If
+    a second table is subtracted, the columns of the two are pairs, while the rows of each are a sample of their own. A
+    single row is not a sample. By simulation, it holds the true mean of normal values in 93 to 99 % of cases.
 
     Parameters
     ----------
     values
-        A row for each configuration and a column for each seed, all finite.
+        A row for each configuration or test example and a column for each seed, all finite.
     less
         Table whose mean is subtracted: any number of rows, and the same columns.
+    variance
+        Variance of the mean from another source, which is known well.
 
     Returns
     -------
@@ -74,7 +68,7 @@ def of_crossed_mean(values: ArrayLike, less: ArrayLike | None = None) -> Interva
 
     References
     ----------
-    Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2).
+    Satterthwaite 1946, "An approximate distribution of estimates of variance components", Biometrics Bulletin 2(6).
 
     Examples
     --------
@@ -84,18 +78,23 @@ def of_crossed_mean(values: ArrayLike, less: ArrayLike | None = None) -> Interva
     tables = [np.asarray(table, dtype=float) for table in (values, less) if table is not None]
     if any(len(table) < 1 or table.shape[1] < 2 for table in tables):
         return math.nan, math.nan
-    rng, columns = np.random.default_rng(0), tables[0].shape[1]
-    # sorted, because the order of configurations and seeds has no meaning
-    order = np.argsort(sum(sign * table.mean(axis=0) for sign, table in zip((1, -1), tables, strict=False)))
-    drawn_columns = rng.multinomial(columns, np.full(columns, 1 / columns), RESAMPLINGS) / columns
-    means = np.zeros(RESAMPLINGS)
-    for sign, table in zip((1, -1), tables, strict=False):
-        rows = len(table)
-        drawn_rows = rng.multinomial(rows, np.full(rows, 1 / rows), RESAMPLINGS) / rows
-        sorted_table = table[np.argsort(table.mean(axis=1))][:, order]
-        means += sign * ((drawn_rows @ sorted_table) * drawn_columns).sum(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
+    columns = tables[0].shape[1]
+    by_column = sum(sign * table.mean(axis=0) for sign, table in zip((1, -1), tables, strict=False))
+    parts = [(np.var(by_column, ddof=1) / columns, columns - 1)]
+    shared = 0.0
+    for table in tables:
+        if (rows := len(table)) < 2:
+            continue
+        by_row = table.mean(axis=1)
+        parts.append((np.var(by_row, ddof=1) / rows, rows - 1))
+        rest = table - by_row[:, None] - table.mean(axis=0) + table.mean()
+        shared += (rest**2).sum() / ((rows - 1) * (columns - 1)) / (rows * columns)
+    summed = sum(part for part, _ in parts)
+    of_rows = summed - parts[0][0]
+    total = max(summed - shared, parts[0][0], of_rows) + variance
+    freedom = total**2 / max(sum(part**2 / count for part, count in parts), np.finfo(float).tiny)
+    mean, half = float(np.mean(by_column)), float(t.ppf(0.975, max(freedom, 1.0)) * math.sqrt(total))
+    return mean - half, mean + half
 
 
 @cache
@@ -126,10 +125,10 @@ def of_share(count: int, of: int) -> Interval:
 
 
 def of_share_difference(first: ArrayLike, second: ArrayLike) -> Interval:
-    r"""Return the bootstrap interval of the share of true values in ``first`` minus that in ``second``.
+    r"""Return the interval of the share of true values in ``first`` minus that in ``second``, two independent samples.
 
-    It is computed as in `of_mean`, but each sample is resampled separately, because trials of two searches are not
-    paired.
+    From the shares :math:`p` and their Wilson intervals :math:`(l, u)`, it reaches from the difference down by
+    :math:`\sqrt{(p_1 - l_1)^2 + (u_2 - p_2)^2}` and up by :math:`\sqrt{(u_1 - p_1)^2 + (p_2 - l_2)^2}`.
 
     Parameters
     ----------
@@ -143,27 +142,18 @@ def of_share_difference(first: ArrayLike, second: ArrayLike) -> Interval:
 
     References
     ----------
-    Efron 1979, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7(1).
+    Newcombe 1998, "Interval estimation for the difference between independent proportions", Statistics in Medicine
+    17(8), method 10.
 
     Examples
     --------
-    >>> of_share_difference([True, True, True], [False, False])
-    (1.0, 1.0)
+    >>> [round(bound, 2) for bound in of_share_difference([True] * 20, [False] * 20)]
+    [0.77, 1.0]
     """
-    samples = tuple(np.sort(np.asarray(each, dtype=bool)).astype(float) for each in (first, second))
+    samples = [np.asarray(each, dtype=bool) for each in (first, second)]
     if min(map(len, samples)) < 2:
         return math.nan, math.nan
-    return _bootstrap(samples, lambda one, other, axis: one.mean(axis=axis) - other.mean(axis=axis))
-
-
-def _bootstrap(samples: tuple[Any, ...], statistic: Callable[..., Any]) -> Interval:
-    # Percentiles are used because the bias-corrected method is undefined if all values are equal.
-    result = bootstrap(
-        samples,
-        statistic,
-        n_resamples=RESAMPLINGS,
-        vectorized=True,
-        method="percentile",
-        random_state=np.random.default_rng(0),
+    (p, low, high), (q, below, above) = (
+        (each.mean(), *binomtest(int(each.sum()), len(each)).proportion_ci(0.95, method="wilson")) for each in samples
     )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    return float(p - q - math.hypot(p - low, above - q)), float(p - q + math.hypot(high - p, q - below))

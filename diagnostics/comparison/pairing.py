@@ -167,8 +167,9 @@ def _entry(run: Run, settings: Mapping[str, Any]) -> ComparedRun:
     variant |= {setting: settings[setting] for setting in sorted(settings.keys() & settings_with_role("feedback"))}
     own = {"seed", *settings_with_role("method", "feedback", "location", "recording")}
     conditions = {setting: value for setting, value in settings.items() if setting not in own}
-    if settings.get("noise_on") == "feedback" and "update_noise" in conditions:
-        variant["update_noise"], conditions["update_noise"] = conditions["update_noise"], 0.0
+    for noise, none in (("update_noise", 0.0), ("relative_noise", None)):
+        if settings.get("noise_on") == "feedback" and noise in conditions:
+            variant[noise], conditions[noise] = conditions[noise], none
     return ComparedRun(run, name, variant, conditions, settings["seed"])
 
 

@@ -178,6 +178,11 @@ def check_results(results: xr.Dataset) -> None:
         if set(results[variable].dims) != set(_OPTIONAL[variable]):
             raise InputError(f"{variable}: expected a variable over {', '.join(_OPTIONAL[variable])}")
         _check_values(results, variable, text=False)
+    if "right" in results:
+        if set(results["right"].dims) != {*dims, "example"} or results["right"].dtype.kind != "i":
+            raise InputError(f"right: expected whole numbers over {', '.join(map(str, dims))}, example")
+        if ((results["right"].values < -1) | (results["right"].values > 1)).any():
+            raise InputError("right: expected −1, 0 or 1 for each test example")
     if unknown := set(results["status"].values.ravel().tolist()) - set(STATUSES):
         check_one_of("status", min(unknown), STATUSES)
     for variable in {"test_accuracy", "validation_accuracy"} & set(results.data_vars):

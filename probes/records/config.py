@@ -152,6 +152,13 @@ class DeclaredSettings:
         least=0,
         most=1e38,
     )
+    relative_noise: float | None = _setting(
+        None,
+        "Standard deviation of Gaussian noise on updates, of W and of B, in units of the root mean square of W's update.",
+        roles="training number",
+        least=0,
+        most=1e6,
+    )
     noise_on: str = _setting(
         "both", "Which weights' updates are noisy.", roles="feedback number", choices=("forward", "feedback", "both")
     )

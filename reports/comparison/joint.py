@@ -165,7 +165,7 @@ def _differences(sources: Sequence[Source]) -> Table | None:
     )
     return Table(
         caption="Differences between rules, over pairs of runs that share seed, model, data and all other settings: "
-        "the mean and the ends of its 95 % bootstrap interval, which a single pair does not have. A run that diverged "
+        "the mean and the ends of its 95 % interval, which a single pair does not have. A run that diverged "
         "counts as answering at chance. The depth gap is the accuracy at the greatest depth minus that at the least.",
         columns=("runs", "rules", "measure", "difference", "from", "to", "pairs"),
         rows=rows,

@@ -17,26 +17,30 @@ def blocks(results: Sequence[Result]) -> tuple[Block, ...]:
     """Tabulate claims with their statistics and verdicts, then explain each; return no block if there is no claim."""
     if not results:
         return ()
-    rows = tuple((printable(each.claim), f"{_MARKS[each.verdict]} {each.verdict}", *numbers(each)) for each in results)
+    rows = tuple(
+        (printable(each.claim + each.on), f"{_MARKS[each.verdict]} {each.verdict}", *numbers(each)) for each in results
+    )
     table = Table(
         "The claims of the papers, and what was seen here. Each claim is decided by one statistic, in percentage "
-        "points of accuracy or of configurations, with its 95 % interval over seeds, configurations or trials. A "
-        "verdict holds for this task and scale only.",
+        "points of accuracy or of configurations, with its 95 % interval over what was drawn: seeds and test examples, "
+        "configurations or trials. A verdict holds for this task and scale only.",
         ("claim", "verdict", "points", "95 % interval", "seeds or trials"),
         rows,
         labels=2,
     )
-    return table, Terms(tuple(Term(f"{_MARKS[each.verdict]} {printable(each.claim)}", _why(each)) for each in results))
+    return table, Terms(
+        tuple(Term(f"{_MARKS[each.verdict]} {printable(each.claim + each.on)}", _why(each)) for each in results)
+    )
 
 
 def decisions(results: Sequence[Result]) -> tuple[Section, ...]:
     """Tell for each claim how it is decided and which paper makes it; return no section if there is no claim."""
-    known = [(each, CLAIMS[each.name]) for each in results if each.name in CLAIMS]
+    known = [CLAIMS[name] for name in dict.fromkeys(each.name for each in results) if name in CLAIMS]
     if not known:
         return ()
     terms = tuple(
         Term(claim.sentence, (("decision", claim.decision), ("threshold", claim.reason), ("claimed by", claim.paper)))
-        for _, claim in known
+        for claim in known
     )
     return (Section("How claims are decided", (Terms(terms),)),)
 
@@ -47,7 +51,7 @@ def said(results: Sequence[Result]) -> str:
         return ""
     counts = {verdict: sum(each.verdict == verdict for each in results) for verdict in VERDICTS}
     parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
-    return f"Of {counted(len(results), 'claim')} from the papers, {listed(parts)}."
+    return f"Of {counted(len(results), 'verdict')} on the papers' claims, {listed(parts)}."
 
 
 def _why(result: Result) -> tuple[tuple[str, str], ...]:

@@ -17,7 +17,7 @@ from wtdiag.reports.study.shared import Estimate, Methods, estimate, level, list
 
 _MOST = 4  # the most combinations of the other factors' levels at which one factor is drawn
 _ONE = "one seed each: no interval"
-_SEVERAL = "means over seeds with their 95 % bootstrap interval"
+_SEVERAL = "means over seeds with their 95 % interval"
 _NOTED = 4  # the most methods that a sentence names
 
 
@@ -164,7 +164,7 @@ def _by_method(grid: xr.Dataset, methods: Methods) -> Iterator[Figure]:
         if not panels:
             continue
         many = max(int(row[-1]) for row in rows) > 1
-        marks = "large marks are means over seeds with their 95 % bootstrap interval, small marks are single seeds"
+        marks = "large marks are means over seeds with their 95 % interval, small marks are single seeds"
         titles = capital(listed([measure.said for measure in shown]))
         yield Figure(
             panels=tuple(panels),

@@ -63,7 +63,7 @@ def levels_table(grid: xr.Dataset, methods: Methods) -> Table:
             picks.append(name)
     heads = ("test accuracy (%)", "95 % interval", "gap to bp (points)", "95 % interval", "weight angle", "error angle")
     table = Table(
-        caption="Every method at every level, at the last step: means over seeds and their 95 % bootstrap intervals. "
+        caption="Every method at every level, at the last step: means over seeds and their 95 % intervals. "
         "The gap is paired by seed. A cell that diverged counts as answering at chance; a cell that has not finished "
         "is missing.",
         columns=("rule", *map(words, names), *heads, "seeds"),

@@ -131,7 +131,7 @@ class Estimate:
 
 
 def estimate(values: ArrayLike) -> Estimate:
-    """Return the mean of the finite values, and its bootstrap interval.
+    """Return the mean of the finite values, and its 95 % interval.
 
     Examples
     --------

@@ -149,7 +149,7 @@ def _matrix(results: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) 
         ),
         caption="Test accuracy relative to that of "
         f"{reference}'s best configuration on the same architecture with the same seed: the mean over configurations "
-        f"and seeds, and in brackets its 95 % bootstrap interval over both.{seeds} Grey cells have nothing to compare.",
+        f"and seeds, and in brackets its 95 % interval over both.{seeds} Grey cells have nothing to compare.",
         alt=_said(results, ratio),
         data=Table(
             "The numbers drawn.",

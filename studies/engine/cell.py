@@ -11,6 +11,7 @@ import pandas as pd
 
 from wtdiag.diagnostics.analysis.analyze import read_analysis
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.bits import from_text
 from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG, METRICS, Run, open_run
 from wtdiag.trainers.config.settings import Settings
@@ -81,6 +82,8 @@ class Outcome:
         at chance: accuracy 1 / classes, loss log(classes). NaN if it neither finished nor diverged.
     seconds : float
         Time spent in training steps.
+    right : bytes
+        For each example of the last evaluation, in order, 1 if it was right, else 0; empty if it is not known.
     """
 
     status: str
@@ -89,6 +92,7 @@ class Outcome:
     accuracy: float = math.nan
     loss: float = math.nan
     seconds: float = math.nan
+    right: bytes = b""
 
 
 def outcome_of(path: Path) -> Outcome | None:
@@ -112,7 +116,9 @@ def outcome_of(path: Path) -> Outcome | None:
     if status not in ENDED:
         return Outcome("interrupted", "not finished", step)
     accuracy, loss = _last(run, metrics)
-    return Outcome(str(status), _reason(run), step, accuracy, loss, _seconds(run, metrics))
+    tested = run.config.get("tested")
+    right = b"" if tested is None else from_text(tested, str(path / CONFIG))
+    return Outcome(str(status), _reason(run), step, accuracy, loss, _seconds(run, metrics), right)
 
 
 def is_done(cell: Cell) -> bool:

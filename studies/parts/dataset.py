@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import xarray as xr
 from wtdiag.diagnostics.comparison.results import RESULTS
 from wtdiag.probes.records.netcdf import write_dataset
 from wtdiag.probes.records.schema import CONFIG, read_json
+from wtdiag.studies.engine.cell import Outcome
 
 UNITS = {
     "test_accuracy": ("1", "test accuracy at the last step"),
@@ -43,6 +45,26 @@ def write(results: xr.Dataset, folder: Path) -> Path:
     path = folder / RESULTS
     write_dataset(path, results)
     return path
+
+
+def by_example(outcomes: Mapping[tuple[int, ...], Outcome], dims: Sequence[str], shape: tuple[int, ...]) -> Any:
+    """Return which test examples each run had right, as the variable ``right`` of results; {} if no run tells.
+
+    Parameters
+    ----------
+    outcomes
+        By its place in ``shape``, the outcome of a run.
+    dims
+        Names of the dims; the examples are a further one.
+    """
+    count = max((len(outcome.right) for outcome in outcomes.values()), default=0)
+    if not count:
+        return {}
+    values = np.full((*shape, count), -1, np.int8)
+    for at, outcome in outcomes.items():
+        values[at][: len(outcome.right)] = np.frombuffer(outcome.right, np.uint8)
+    about = {"long_name": "whether a test example was right at the last step; -1 if it is not known"}
+    return {"right": ((*dims, "example"), values, about)}
 
 
 def texts(shape: tuple[int, ...], text: str = "") -> np.ndarray[Any, Any]:

@@ -19,7 +19,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
 from wtdiag.studies.engine.cell import Cell, Outcome, outcome_of
 from wtdiag.studies.file.plan import GridPlan, Level, Plan, joined
-from wtdiag.studies.parts.dataset import UNITS, labels, texts, write
+from wtdiag.studies.parts.dataset import UNITS, by_example, labels, texts, write
 from wtdiag.studies.parts.planned import PlannedCells
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.loop.launch import stored
@@ -123,9 +123,10 @@ class Grid(PlannedCells):
             f"tuned_{name}": texts(shape) if name in of_text else np.full(shape, math.nan)
             for name in sorted({name for best in self.tuned.values() for name in best})
         }
+        outcomes = {}
         for key, cell in self.cells.items():
             at = tuple(place[level] for place, level in zip(places, key, strict=True))
-            outcome = self.outcomes.get(cell.path, Outcome("pending", "not begun"))
+            outcome = outcomes[at] = self.outcomes.get(cell.path, Outcome("pending", "not begun"))
             status[at], reason[at], run[at] = outcome.status, outcome.reason, cell.path.relative_to(self.out).as_posix()
             measured = {
                 "test_accuracy": outcome.accuracy,
@@ -149,7 +150,8 @@ class Grid(PlannedCells):
             "reference": "bp",
         }
         coords = {name: (name, labels(list(levels))) for name, levels in self.factors.items()}
-        return xr.Dataset({name: (names, values) for name, values in variables.items()}, coords, attrs)
+        named = {name: (names, values) for name, values in variables.items()} | by_example(outcomes, names, shape)
+        return xr.Dataset(named, coords, attrs)
 
     def tuning_key(self, key: tuple[Level, ...]) -> tuple[Level, ...]:
         """Return the method and the levels of the factors for which it is tuned separately."""

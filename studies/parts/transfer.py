@@ -18,7 +18,7 @@ from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.engine.cell import Cell, Outcome, is_done, outcome_of
 from wtdiag.studies.file.architectures import check_architectures, require_trainable
 from wtdiag.studies.file.plan import joined
-from wtdiag.studies.parts.dataset import texts
+from wtdiag.studies.parts.dataset import by_example, texts
 from wtdiag.studies.parts.finished_sweep import read_finished_sweep
 from wtdiag.studies.parts.folder import PartFolder
 from wtdiag.studies.parts.planned import PlannedCells
@@ -136,9 +136,11 @@ class Transfer(PlannedCells):
         shape = tuple(map(len, dims.values()))
         numbers = {name: np.full(shape, math.nan) for name in ("test_accuracy", "test_loss", "steps", "seconds")}
         status, reason = texts(shape, "absent"), texts(shape)
+        outcomes = {}
         for key, cell in self.cells.items():
             at = tuple(levels.index(level) for levels, level in zip(dims.values(), key, strict=True))
             outcome = self.outcomes.get(cell.path) or outcome_of(cell.path) or Outcome("pending", "not begun")
+            outcomes[at] = outcome
             status[at], reason[at] = outcome.status, outcome.reason
             values = (outcome.accuracy, outcome.loss, outcome.step, outcome.seconds)
             for name, value in zip(numbers, values, strict=True):
@@ -156,7 +158,9 @@ class Transfer(PlannedCells):
         }
         variables = numbers | {"status": status, "reason": reason}
         return xr.Dataset(
-            {name: (tuple(dims), values) for name, values in variables.items()} | self._parameters(shape[:2]),
+            {name: (tuple(dims), values) for name, values in variables.items()}
+            | by_example(outcomes, list(dims), shape)
+            | self._parameters(shape[:2]),
             coords,
             attrs,
         )

@@ -63,7 +63,7 @@ class Settings(DeclaredSettings):
                     raise InputError(
                         f"{name}: {self.rule} has no learned feedback weights, got {getattr(self, name)!r}"
                     )
-            if self.update_noise and self.noise_on == "feedback":
+            if (self.update_noise or self.relative_noise) and self.noise_on == "feedback":
                 raise InputError(f"noise_on: {self.rule} has no learned feedback weights, got 'feedback'")
         optimizer = self.feedback_optimizer or rule.recipe.optimizer
         if optimizer == "forward" and self.feedback_lr is not None:

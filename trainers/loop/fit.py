@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.bits import to_text
 from wtdiag.probes.records.schema import CONFIG
 from wtdiag.trainers import data
 from wtdiag.trainers.config.build import DTYPES, build_network
@@ -22,7 +23,7 @@ from wtdiag.trainers.config.device import RandomState, choose_device
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.learner import Learner
 from wtdiag.trainers.loop.resume import ResumableState, TrainingProgress, check_beginning
-from wtdiag.trainers.loop.step import Stepper, StepResult
+from wtdiag.trainers.loop.step import Evaluation, Stepper, StepResult
 from wtdiag.trainers.record.provenance import describe
 from wtdiag.trainers.record.recorder import Recorder
 from wtdiag.trainers.record.snapshot_plan import SnapshotPlan
@@ -96,6 +97,7 @@ class Training:
             snapshot_bytes=snapshot_bytes(self.model),
         )
         self.progress = TrainingProgress(0, self.total, tested_on="validation" if settings.holdout else "test")
+        self._tested: Evaluation | None = None
         self._trouble = Trouble(self.plan.reserve)
         self._random = RandomState(self.device, settings.seed)
         self._state = ResumableState(self.model, self.learner, self._trouble, self._random)
@@ -236,9 +238,9 @@ class Training:
             "throughput": round(progress.throughput, 1),
         }
         if step % self.epoch == 0 or step == self.total:
-            batches = data.evaluation_batches(self.dataset.test, max(256, self.settings.batch_size))
-            loss, progress.test_accuracy = self.stepper.evaluate(batches)
-            tested = {"loss": loss, "accuracy": progress.test_accuracy}
+            self._tested = self._evaluate()
+            progress.test_accuracy = self._tested.accuracy
+            tested = {"loss": self._tested.loss, "accuracy": self._tested.accuracy}
             metrics |= {f"{progress.tested_on}_{name}": value for name, value in tested.items()}
         self.recorder.log(step, **metrics)
 
@@ -249,9 +251,15 @@ class Training:
         if how == "finished":
             self._snapshot(self.total)
             self._checkpoint()
+            # If the run was killed after its last checkpoint, nothing has been evaluated since.
+            what = {"tested": to_text((self._tested or self._evaluate()).right)}
         elif how == "diverged":
             self.progress.reason = f"{what['diverged']['what']} not finite at step {what['diverged']['step']}"
         self.recorder.close(how, **what)
+
+    def _evaluate(self) -> Evaluation:
+        batches = data.evaluation_batches(self.dataset.test, max(256, self.settings.batch_size))
+        return self.stepper.evaluate(batches)
 
     def _snapshot(self, step: int) -> None:
         if step not in self.recorder.steps:

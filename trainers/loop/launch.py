@@ -134,7 +134,8 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
     """
     recorded, movable = read_config(path / CONFIG, follow=False), settings_with_role("location")
     for name, value in wanted.items():
-        if name not in movable and (name not in recorded or recorded[name] != value):
+        is_newer = name not in recorded and value is None  # than the run, which did without it
+        if name not in movable and not is_newer and (name not in recorded or recorded[name] != value):
             raise InputError(
                 f"resume: {path} was made with {name}={recorded.get(name)!r}, not {value!r}; "
                 f"leave {name} out, or start another run"

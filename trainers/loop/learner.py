@@ -36,6 +36,7 @@ class Learner:
         feedback = feedback_parameters(model)
         self.forward = [p for name, p in model.named_parameters() if name not in feedback and p.requires_grad]
         self.feedback = learned
+        self._feedback_of = {layer.weight: layer.feedback for layer in layers if layer.rule.learned}
         self._shared = {layer.feedback: layer.weight for layer in layers if "weight_grad" in layer.rule.shares}
         rule = layers[0].rule
         kind = settings.feedback_optimizer or rule.recipe.optimizer
@@ -93,6 +94,7 @@ class Learner:
                 parameter.grad = None  # an optimiser skips parameters without a gradient
         elif self.settings.clip_norm is not None:
             self._clip(self.settings.clip_norm)
+        before = [weight.detach().clone() for weight in self.weights] if self.settings.relative_noise else []
         for name, optimizer in self.optimizers.items():
             rate = lr if name == "forward" else feedback_lr
             for group in optimizer.param_groups:
@@ -100,6 +102,8 @@ class Learner:
             optimizer.step()
         if self.settings.update_noise:
             self._noise(phase, lr, feedback_lr)
+        if self.settings.relative_noise:
+            self._relative_noise(before, self.settings.relative_noise)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimisers, which is the whole state."""
@@ -114,6 +118,20 @@ class Learner:
         norm = nn.utils.get_total_norm([p.grad for p in self.forward if p.grad is not None])
         # Feedback under the forward weights' optimiser is scaled like them, or Kolen-Pollack would not contract.
         nn.utils.clip_grads_with_norm_(self.forward + self._together, most, norm)
+
+    @torch.no_grad()
+    def _relative_noise(self, before: list[Tensor], share: float) -> None:
+        """Add noise whose deviation is a share of the root mean square of the update that W of the layer has taken.
+
+        B gets noise of the same size as W, so it does not depend on how B's rate and its coefficients share the work.
+        """
+        for weight, old in zip(self.weights, before, strict=True):
+            size = share * (weight - old).square().mean().sqrt()
+            for parameter in (weight, self._feedback_of.get(weight)):
+                if parameter is not None and (
+                    self.settings.noise_on in ("both", "forward" if parameter is weight else "feedback")
+                ):
+                    parameter.add_(torch.randn_like(parameter).mul_(size))
 
     @torch.no_grad()
     def _noise(self, phase: Phase, lr: float, feedback_lr: float | None) -> None:

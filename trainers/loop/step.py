@@ -38,6 +38,14 @@ class StepResult(NamedTuple):
     non_finite: str = ""
 
 
+class Evaluation(NamedTuple):
+    """The result of an evaluation: mean loss, accuracy, and for each example whether it was right, on the CPU."""
+
+    loss: float
+    accuracy: float
+    right: Tensor
+
+
 class Stepper:
     """The steps of one run, on its network.
 
@@ -87,18 +95,18 @@ class Stepper:
         return StepResult(loss, accuracy, forward_norm, feedback_norm, "" if finite else _first_non_finite(model))
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-        """Return loss and accuracy over all examples of the batches."""
+    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+        """Evaluate the network on all examples of the batches."""
         self._model.eval()
-        loss, right, count = 0.0, 0, 0
+        loss, right = 0.0, []
         for batch in batches:
             x, y = self.place(*batch)
             with self._autocast():
                 output = self._model(x)
                 loss += F.cross_entropy(output, y, reduction="sum").item()
-            right += int((output.argmax(1) == y).sum())
-            count += len(y)
-        return loss / count, right / count
+            right.append((output.argmax(1) == y).cpu())
+        flags = torch.cat(right)
+        return Evaluation(loss / len(flags), int(flags.sum()) / len(flags), flags)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16")

@@ -93,10 +93,16 @@ class Rates:
             "nesterov": settings.nesterov and optimizer == "sgd" and momentum > 0,
             "interval": 1 if self._is_delayed(step) or "weight_grad" in rule.shares else settings.alternate + 1,
             "weight_decay": settings.weight_decay if together and optimizer != "adamw" else 0.0,
-            "update_noise": lr * settings.update_noise * math.sqrt(noises) if settings.update_noise else 0.0,
+            "update_noise": self._update_noise(lr) * math.sqrt(noises) if noises else 0.0,
             "batch_size": settings.batch_size,
             "epoch": int(self._epoch) or None,
         }
+
+    def _update_noise(self, lr: float) -> float:
+        """Return the deviation of noise on updates of B; NaN if it is relative to updates, whose size is not known."""
+        if self._settings.relative_noise:
+            return math.nan
+        return lr * self._settings.update_noise if self._settings.update_noise else 0.0
 
     def _is_delayed(self, step: int) -> bool:
         return step < round(self._settings.delay * self._epoch)

@@ -19,7 +19,7 @@ from wtdiag.workflow import run_directories
 def compare(run_dirs: tuple[Path, ...], reference: str | None, out: Path | None) -> None:
     """Compare runs, paired by seed, depth, model, data and all settings but the rule's own.
 
-    Shows means over the pairs and 95 % bootstrap intervals of their differences; n counts the pairs, * marks that some
+    Shows means over the pairs and 95 % intervals of their differences; n counts the pairs, * marks that some
     diverged, which counts as answering at chance. Runs that were analysed are compared by their angles too.
 
     \b

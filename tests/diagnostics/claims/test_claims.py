@@ -13,6 +13,7 @@ from rich.console import Console
 
 from bench.evidence import claims as bench_claims
 from wtdiag.diagnostics.claims import CLAIMS, VERDICTS, Result, claims_table, decide, read_claims, write_claims
+from wtdiag.diagnostics.claims.carried import carry
 from wtdiag.diagnostics.comparison import intervals
 from wtdiag.diagnostics.comparison.results import StudyResults, check_results
 from wtdiag.probes.errors import InputError
@@ -32,6 +33,7 @@ FAIL = {
     "brsf": (0.9, 0.8, 0.02), "wm": (0.9, 0.6, 0.2), "kp": (0.9, 0.6, 0.2), "sa": (0.9, 0.6, 0.2),
     "aa": (0.9, 0.6, 0.2), "ia": (0.8, 0.94, 0.02),
 }  # fmt: skip
+FALL_TO_NOISE = FAIL | dict.fromkeys(("sa", "aa", "kp"), (0.9, 0.93, 0.2))  # near backprop until there is noise
 
 
 def grid(table, seeds=5, settings=SETTINGS):
@@ -40,7 +42,7 @@ def grid(table, seeds=5, settings=SETTINGS):
     costs = np.array([[0, cost, cost + 0.2] for _, _, cost in table.values()])
     accuracy = np.array([ends[:2] for ends in table.values()])[:, :, None, None] - costs[:, None, :, None]
     accuracy = accuracy + rng.uniform(-0.02, 0.02, seeds) + rng.normal(0, 0.001, (*accuracy.shape[:3], seeds))
-    dims = {"rule": list(table), "depth": list(DEPTHS), "update_noise": list(NOISE), "seed": list(range(seeds))}
+    dims = {"rule": list(table), "depth": list(DEPTHS), "relative_noise": list(NOISE), "seed": list(range(seeds))}
     shape = tuple(map(len, dims.values()))
     names = "test_accuracy", "test_loss", "weight_angle", "error_angle", "steps", "seconds"
     variables = {
@@ -73,7 +75,7 @@ def sweep(ia, wm, trials=40, sampler="random"):
     return xr.Dataset(variables, dims, attrs)
 
 
-def transfer(ia, wm, seeds=5, configurations=3):
+def transfer(ia, wm, seeds=5, configurations=5):
     """Return a transfer from which two rules come with such accuracies on source and target; backprop's is 0.9."""
     rng = np.random.default_rng(1)
     mean = np.array([(0.9, 0.9), ia, wm])[:, None, :, None] + np.zeros((3, configurations, 2, seeds))
@@ -113,6 +115,7 @@ def failing():
 
 def the(name, evidence):
     (result,) = decide(evidence, [name])
+    assert result.network == ""
     return result
 
 
@@ -169,7 +172,8 @@ def test_it_is_not_tested_without_evidence(name, holding):
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_it_is_seen_where_it_holds_and_not_seen_where_it_fails(name, holding, failing):
-    seen, not_seen = the(name, holding), the(name, failing)
+    seen = the(name, holding)
+    not_seen = on(name, grid(FALL_TO_NOISE)) if name.endswith("stands-noise") else the(name, failing)
     assert (seen.verdict, not_seen.verdict) == ("seen", "not seen")
     for result in (seen, not_seen):
         assert result.low <= result.value <= result.high
@@ -253,10 +257,10 @@ def test_a_seed_that_lacks_a_run_is_left_out_and_counted(name, status):
 
 def test_a_value_by_hand(holding):
     result = the("sa-matches-bp-deep", holding)
-    accuracy = holding.grid.test_accuracy.sel(depth=16, update_noise=0)
+    accuracy = holding.grid.test_accuracy.sel(depth=16, relative_noise=0)
     gap = (accuracy.sel(rule="sa") - accuracy.sel(rule="bp")).values
     assert result.value == pytest.approx(gap.mean())
-    assert (result.low, result.high) == intervals.of_mean(gap)
+    assert (result.low, result.high) == pytest.approx(intervals.of_mean(gap))
     assert (result.n, result.threshold) == (5, 0.02)
     assert "mlp of depth 16 on digits" in result.why
     assert abs(result.value) < 0.002  # pairing took out what seeds share
@@ -264,11 +268,11 @@ def test_a_value_by_hand(holding):
 
 def test_widening_and_noise_by_hand(holding):
     accuracy = holding.grid.test_accuracy.mean("seed")
-    gap = accuracy.sel(rule="bp", update_noise=0) - accuracy.sel(rule="ia", update_noise=0)
+    gap = accuracy.sel(rule="bp", relative_noise=0) - accuracy.sel(rule="ia", relative_noise=0)
     assert the("ia-gap-widens", holding).value == pytest.approx(float(gap.sel(depth=16) - gap.sel(depth=2)))
-    cost = accuracy.sel(depth=16, update_noise=0) - accuracy.sel(depth=16, update_noise=0.01)
+    noisy = accuracy.sel(depth=16, relative_noise=0.01)
     result = the("sa-stands-noise", holding)
-    assert result.value == pytest.approx(float(cost.sel(rule="bp") - cost.sel(rule="sa")))
+    assert result.value == pytest.approx(float(noisy.sel(rule="sa") - noisy.sel(rule="bp")))
     assert "noise 0.01" in result.why  # 0.1 costs backprop 22 points
 
 
@@ -358,11 +362,15 @@ def test_deep_networks_are_deep(settings, deep, holding):
 
 
 @pytest.mark.parametrize("models", [["resnet18", "vit_b_16"], ["vit_b_16", "resnet18"]])
-def test_one_network_of_unknown_depth_makes_depth_unknown(models, holding):
+def test_a_network_of_unknown_depth_decides_nothing(models, holding):
     single = holding.grid.sel(depth=16, drop=True)
-    result = on("sa-matches-bp-deep", xr.concat([single, single], xr.DataArray(models, dims="model")))
-    assert result.verdict == "undecided at this scale"
-    assert "the depth of the network is not known" in result.why
+    both = StudyResults(xr.concat([single, single], xr.DataArray(models, dims="model")))
+    results = decide(both, ["sa-matches-bp-deep"])
+    assert [each.network for each in results] == [f"model {name}" for name in models]
+    verdicts = dict(zip(models, results, strict=True))
+    assert verdicts["resnet18"].verdict == "seen"
+    assert verdicts["vit_b_16"].verdict == "undecided at this scale"
+    assert "the depth of the network is not known" in verdicts["vit_b_16"].why
 
 
 def test_the_greatest_depth_is_one_that_both_have(holding):
@@ -385,34 +393,109 @@ def test_a_gap_cannot_widen_from_a_rule_that_never_learned():
 
 
 def test_noise_must_bite_and_not_kill():
-    weak = grid({rule: (*ends[:2], 0.001) for rule, ends in HOLD.items()}).sel(update_noise=[0, 0.01])
+    weak = grid({rule: (*ends[:2], 0.001) for rule, ends in HOLD.items()}).sel(relative_noise=[0, 0.01])
     assert "too weak to decide" in on("sa-stands-noise", weak).why
     assert on("sa-stands-noise", weak).verdict == "undecided at this scale"
-    strong = grid(HOLD).sel(update_noise=[0, 0.1])
+    strong = grid(HOLD).sel(relative_noise=[0, 0.1])
     assert "even this weakest noise costs bp" in on("sa-stands-noise", strong).why
-    assert on("sa-stands-noise", grid(HOLD).sel(update_noise=[0.01, 0.1])).verdict == "not tested"
+    assert on("sa-stands-noise", grid(HOLD).sel(relative_noise=[0.01, 0.1])).verdict == "not tested"
 
 
 def test_runs_that_diverged_count_as_chance(holding):
-    diverged = cell(holding.grid, "status", "diverged", rule="sa", depth=16, update_noise=0, seed=[0, 1])
-    diverged = cell(diverged, "test_accuracy", 0.1, rule="sa", depth=16, update_noise=0, seed=[0, 1])
+    diverged = cell(holding.grid, "status", "diverged", rule="sa", depth=16, relative_noise=0, seed=[0, 1])
+    diverged = cell(diverged, "test_accuracy", 0.1, rule="sa", depth=16, relative_noise=0, seed=[0, 1])
     result = on("sa-matches-bp-deep", diverged)
     assert result.n == 5
     assert result.value == pytest.approx(2 / 5 * -0.85, abs=0.02)
     assert "2 diverged runs count as chance" in result.why
 
 
-def test_other_factors_are_averaged_where_all_rules_have_them(holding):
+def test_a_rule_that_has_not_learned_has_nothing_to_lose_to_noise():
+    result = on("sa-stands-noise", grid(HOLD | {"sa": (0.95, 0.85, 0.0)}))
+    assert result.verdict == "undecided at this scale"
+    assert re.search(r"without noise, sa is (9\.9|10\.[01]) points below bp", result.why)
+
+
+def test_noise_that_depends_on_the_learning_rate_decides_nothing(holding):
+    assert on("sa-stands-noise", holding.grid.rename(relative_noise="update_noise")).verdict == "not tested"
+
+
+def test_each_network_is_decided_by_itself(holding):
     second = holding.grid.copy(deep=True)
-    second["test_accuracy"] -= 0.04 * (second["rule"] == "sa")
-    both = xr.concat([holding.grid, second, holding.grid], xr.DataArray(["mlp", "conv", "vit"], dims="model"))
-    both["status"].loc[{"model": "vit", "rule": "sa"}] = "absent"
-    result = on("sa-matches-bp-deep", both)
-    assert result.n == 5
-    assert result.value == pytest.approx(the("sa-matches-bp-deep", holding).value - 0.02)
-    assert "mlp/conv of depth 16 on digits" in result.why
-    named = both.rename(model="network").assign_attrs(settings="{}")
-    assert "Over 5 seeds of mlp/conv of depth 16, update_noise 0, sa" in on("sa-matches-bp-deep", named).why
+    second["test_accuracy"] -= 0.06 * (second["rule"] == "sa")
+    both = xr.concat([holding.grid, second, holding.grid], xr.DataArray(["mlp", "conv", "vit"], dims="network"))
+    both["status"].loc[{"network": "vit", "rule": "sa"}] = "absent"
+    mlp, conv = decide(StudyResults(both), ["sa-matches-bp-deep"])  # on vit it is not tested
+    alone = the("sa-matches-bp-deep", holding)
+    assert (mlp.network, mlp.verdict, mlp.value) == ("mlp", "seen", pytest.approx(alone.value))
+    assert (conv.network, conv.verdict, conv.value) == ("conv", "not seen", pytest.approx(alone.value - 0.06))
+    assert "network conv" in conv.why
+    assert (
+        len(decide(StudyResults(both, {}, {"all": transfer((0.88, 0.8), (0.88, 0.3))}), ["ia-transfers-better"])) == 1
+    )
+
+
+def with_examples(results, count=400):
+    """Return results whose runs tell which examples they had right, drawn independently, and accuracies of these."""
+    rng = np.random.default_rng(2)
+    right = (rng.random((*results["test_accuracy"].shape, count)) < results["test_accuracy"].values[..., None]) * 1
+    dims = (*results["test_accuracy"].dims, "example")
+    return results.assign(right=(dims, right.astype(np.int8)), test_accuracy=(dims[:-1], right.mean(-1)))
+
+
+def test_the_sampling_of_the_test_set_is_in_the_interval(holding):
+    results = with_examples(holding.grid)
+    check_results(results)
+    place = {"depth": 16, "relative_noise": 0}
+    right = results.right.sel(place).transpose("rule", "example", "seed")
+    result = on("sa-matches-bp-deep", results)
+    expected = intervals.of_crossed_mean((right.sel(rule="sa") - right.sel(rule="bp")).values)
+    assert (result.low, result.high) == pytest.approx(expected)
+    assert "with the sampling of 400 test examples" in result.why
+    # three runs of one network on one test set: no seed differs, and still the test set is a sample
+    same = results.isel(seed=[0] * 5).assign_coords(seed=range(5))
+    result = on("sa-matches-bp-deep", same)
+    gap = (same.right.sel(place).sel(rule="sa") - same.right.sel(place).sel(rule="bp")).isel(seed=0).values
+    assert result.high - result.value == pytest.approx(1.966 * gap.std(ddof=1) / 20, rel=1e-3)
+
+
+@pytest.mark.parametrize("spoil", ["unknown", "other"])
+def test_runs_that_do_not_tell_or_tell_wrongly_leave_it_out(spoil, holding):
+    results = with_examples(holding.grid)
+    at = {"rule": "sa", "depth": 16, "relative_noise": 0, "seed": 2}
+    results["right"].loc[at] = -1 if spoil == "unknown" else 0
+    assert "without the sampling of the test set" in on("sa-matches-bp-deep", results).why
+
+
+def test_a_larger_test_set_of_another_network_and_a_run_that_diverged_change_nothing(holding):
+    results = with_examples(holding.grid)
+    expected = on("sa-matches-bp-deep", results)
+    larger = results["right"].pad(example=(0, 100), constant_values=-1).astype(np.int8)
+    padded = results.drop_vars("right").assign(right=larger)
+    result = on("sa-matches-bp-deep", padded)
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high))
+    at = {"rule": "sa", "depth": 16, "relative_noise": 0, "seed": 2}
+    for name, value in (("right", -1), ("test_accuracy", 0.1), ("status", "diverged")):
+        padded[name].loc[at] = value
+    assert "with the sampling of 400 test examples" in on("sa-matches-bp-deep", padded).why
+
+
+def test_the_sampling_of_the_test_set_is_in_the_interval_of_transfers():
+    """Against resampling of the test examples."""
+    results = with_examples(transfer((0.88, 0.8), (0.88, 0.3)), 300)
+    measured = on_transfer = the("ia-transfers-better", StudyResults(None, {}, {"all": results}))
+    assert "with the sampling of 300 test examples" in on_transfer.why
+    without = the("ia-transfers-better", StudyResults(None, {}, {"all": results.drop_vars("right")}))
+    assert measured.high > without.high
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(300):
+        accuracy = results["right"].isel(example=rng.integers(0, 300, 300)).mean("example")
+        ratio = accuracy / accuracy.sel(rule="bp", configuration=0)
+        change = (ratio.sel(architecture="conv") - ratio.sel(architecture="mlp4")).mean(["configuration", "seed"])
+        drawn.append(float(change.sel(rule="ia") - change.sel(rule="wm-reg")))
+    influence = carry({"all": results}, ["ia", "wm-reg"]).examples
+    difference = influence["ia"] - influence["wm-reg"]
+    assert difference.std(ddof=1) / 300**0.5 == pytest.approx(np.std(drawn), rel=0.15)
 
 
 def test_trials_of_tpe_are_no_sample():
@@ -454,14 +537,14 @@ def test_the_largest_sweep_and_transfer_decide(holding):
 
 
 def test_configurations_that_differ_leave_it_open():
-    """One of three configurations breaks on the target: whatever the seeds, that is a matter of which were drawn."""
+    """One of five configurations breaks on the target: whatever the seeds, that is a matter of which were drawn."""
     moved = transfer((0.88, 0.88), (0.88, 0.78), seeds=10)
     assert the("ia-transfers-better", StudyResults(None, {}, {"all": moved})).verdict == "seen"
     broken = cell(moved, "test_accuracy", 0.3, rule="ia", configuration=2, architecture="conv")
     result = the("ia-transfers-better", StudyResults(None, {}, {"all": broken}))
     assert (result.verdict, result.n) == ("undecided at this scale", 10)
     assert result.value < 0 < result.high
-    assert re.search(r"by configuration ia \S+/\S+/−64\.\d, wm-reg ", result.why)
+    assert re.search(r"by configuration ia \S+/\S+/−64\.\d/\S+/\S+, wm-reg ", result.why)
 
 
 @pytest.mark.parametrize("name", ["ia-transfers-better", "wm-reg-does-not-transfer"])
@@ -470,8 +553,8 @@ def test_few_configurations_decide_nothing(name, holding):
         few = cell(holding.transfers["all"], "status", "absent", rule="wm-reg", **at)
         result = the(name, StudyResults(None, {}, {"all": few}))
         assert result.verdict == "undecided at this scale"
-        assert "fewer than 3 configurations of wm-reg decide nothing" in result.why
-        assert "configurations and seeds but not the search" in CLAIMS[name].decision
+        assert "fewer than 5 configurations of wm-reg decide nothing" in result.why
+        assert "configurations, seeds and test examples but not the search" in CLAIMS[name].decision
 
 
 def test_a_rule_that_failed_at_the_source_has_nothing_to_transfer():
@@ -520,15 +603,22 @@ GOOD = dataclasses.asdict(Result("a", "b", "c", "d", 0.1, 0.0, 0.2, 5, 0.02, "se
 )
 def test_strangers_files_are_checked(row, message, tmp_path):
     path = tmp_path / "claims.json"
-    path.write_text(json.dumps({"format": 1, "claims": [row]}))
+    path.write_text(json.dumps({"format": 2, "claims": [row]}))
     with pytest.raises(InputError, match=f"{path}: {message}"):
         read_claims(path)
 
 
 def test_another_format_is_refused(tmp_path):
-    (tmp_path / "claims.json").write_text('{"format": 2, "claims": []}')
-    with pytest.raises(InputError, match="expected claims of format 1"):
+    (tmp_path / "claims.json").write_text('{"format": 3, "claims": []}')
+    with pytest.raises(InputError, match="expected claims of format 2"):
         read_claims(tmp_path / "claims.json")
+
+
+def test_verdicts_of_the_first_format_are_read(holding, tmp_path):
+    results = decide(holding, ["fa-behind-bp"])
+    rows = [{name: value for name, value in dataclasses.asdict(each).items() if name != "network"} for each in results]
+    (tmp_path / "claims.json").write_text(json.dumps({"format": 1, "claims": rows}))
+    assert read_claims(tmp_path / "claims.json") == results
 
 
 def test_the_table_is_80_columns_wide(holding, failing):

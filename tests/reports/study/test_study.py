@@ -160,7 +160,7 @@ def test_a_study_says_claims_first_and_holds_its_sweeps_and_transfers(folder):
     assert "not tested" in claims.rows[2][1]
     assert isinstance(why, Terms)
     assert [dict(term.details)["why"] for term in why.terms] == [result.why for result in results]
-    assert report.verdict.startswith("Of 3 claims from the papers")
+    assert report.verdict.startswith("Of 3 verdicts on the papers' claims")
     assert blocks(report.sections, Code)[0].text == "wtdiag study two-routes"
     lost = next(section for section in report.sections if section.title == "Not finished").blocks[0]
     assert lost.rows == (("fa, depth 8, seed 1", "failed: killed by signal 9"),)
@@ -305,7 +305,7 @@ def test_many_cells_and_failures_make_whole_pages(tmp_path):
     [
         ({}, r"holds no results; expected results.nc"),
         ({"study.json": "[1]"}, r"study.json: holds a JSON list; expected an object"),
-        ({"claims.json": "{}"}, r"claims.json: expected claims of format 1"),
+        ({"claims.json": "{}"}, r"claims.json: expected claims of format 2"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, files, message):

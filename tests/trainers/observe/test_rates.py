@@ -50,6 +50,7 @@ PLAIN = {
         ({"feedback_optimizer": "adam", "batch_size": 60}, {"optimizer": "adam", "batch_size": 60, "epoch": 24}),
         ({"update_noise": 0.1}, {"update_noise": 0.1}),
         ({"update_noise": 0.1, "noise_on": "forward"}, {}),
+        ({"relative_noise": 0.1, "noise_on": "forward"}, {}),
         ({"alternate": 3}, {"interval": 4}),
         ({"weight_decay": 0.01}, {}),
     ],
@@ -59,6 +60,11 @@ def test_the_law_knows_how_its_feedback_was_optimised(settings, expected, tmp_pa
     for step in (5, int(run.steps[-1])):
         law = signals_of(run)(step)["fc1"]["law"]
         assert facts(law) == PLAIN | expected
+
+
+def test_noise_relative_to_updates_has_no_size_that_the_settings_tell(tmp_path):
+    law = signals_of(trained(tmp_path / "run", rule="sa", relative_noise=0.1))(5)["fc1"]["law"]
+    assert math.isnan(law.update_noise)
 
 
 def test_rates_are_those_of_the_step_that_leaves_the_snapshot(tmp_path):
