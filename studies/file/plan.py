@@ -15,7 +15,9 @@ from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.rules import RULES
 
 BUILT_IN = Path(__file__).parents[1]
-"""Folder of the studies that come with wtdiag, in ``small/`` and ``full/``."""
+"""Folder of the studies that come with wtdiag, in a folder for each of `SCALES`."""
+SCALES = ("small", "medium", "full")
+"""Scales of these studies: for minutes on two cores, a day on a GPU, and the papers' own training."""
 Level = str | int | float | bool
 _FIELDS = tuple(setting.name for setting in dataclasses.fields(Settings))
 
@@ -138,8 +140,8 @@ def built_in() -> dict[str, Path]:
     >>> "small/two-routes" in built_in()
     True
     """
-    files = sorted([*BUILT_IN.glob("small/*.toml"), *BUILT_IN.glob("full/*.toml")], key=lambda file: file.parent.name)
-    return {f"{file.parent.name}/{file.stem}": file for file in reversed(files)}
+    files = [file for scale in SCALES for file in sorted(BUILT_IN.glob(f"{scale}/*.toml"))]
+    return {f"{file.parent.name}/{file.stem}": file for file in files}
 
 
 def read_plan(name: str) -> Plan:
