@@ -2,8 +2,9 @@
 
 ``theory``, ``adam``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well
 predictions and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same
-with the results of studies, ``undertrained [FOLDER]`` with runs of several lengths. ``kills [COUNT]`` and ``full_disk
-[SIZES]`` stop the commands and write what they leave into a table of docs/robustness.md.
+with the results of studies, ``undertrained [FOLDER]`` with runs of several lengths, and ``recipes [TRIALS]`` with
+searches for settings. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave into a
+table of docs/robustness.md.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if __name__ == "__main__":  # the processes that a benchmark starts import this 
     if sys.argv[1:2] == ["undertrained"]:
         import_module("bench.evidence.undertrained").run(*sys.argv[2:])
         sys.exit()
-    if sys.argv[1:2] in (["kills"], ["full_disk"]):
+    if sys.argv[1:2] in (["kills"], ["full_disk"], ["recipes"]):
         import_module(f"bench.evidence.{sys.argv[1]}").run(*map(int, sys.argv[2:]))
         sys.exit()
     for name in sys.argv[1:] or SPEED:

@@ -4,5 +4,5 @@
 - ``parts``: the grid, the sweep and the transfer.
 - ``engine``: where the trainings run.
 - ``predict``: their stability, predicted before or during the training.
-- ``study`` runs a whole study, ``estimate`` estimates its cost; ``small/``, ``medium/`` and ``full/`` hold the built-in ones.
+- ``study`` runs a whole study, ``estimate`` estimates its cost; ``small/``, ``medium/``, ``full/`` are built in.
 """

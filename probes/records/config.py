@@ -111,7 +111,14 @@ class DeclaredSettings:
         0, "Seed of initial weights, data order and all noise.", roles="protocol number", least=0, most=2**63 - 1
     )
     optimizer: str = _setting("sgd", "Optimiser of the forward weights.", roles="training", choices=OPTIMIZERS)
-    lr: float = _setting(0.05, "Learning rate of the forward weights.", roles="training number", least=0, most=1e38)
+    lr: float | None = _setting(
+        None,
+        "Learning rate of the forward weights; default: 0.05, and 0.2 if most weights are those of convolutions with "
+        "batch norm.",
+        roles="training number",
+        least=0,
+        most=1e38,
+    )
     momentum: float = _setting(0.9, "Momentum of SGD.", roles="training number", least=0, below=1)
     nesterov: bool = _setting(False, "Nesterov's form of momentum.", roles="training number")
     weight_decay: float = _setting(
@@ -154,7 +161,7 @@ class DeclaredSettings:
     )
     relative_noise: float | None = _setting(
         None,
-        "Standard deviation of Gaussian noise on updates, of W and of B, in units of the root mean square of W's update.",
+        "Standard deviation of Gaussian noise on updates of W and B, in units of the root mean square of W's update.",
         roles="training number",
         least=0,
         most=1e6,

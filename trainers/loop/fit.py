@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -79,7 +80,7 @@ class Training:
         resume: bool = False,
         force: bool = False,
     ) -> None:
-        self.settings, self.out = settings, Path(out)
+        self.out = Path(out)
         self.device = choose_device(settings.device)
         whole = dataset or load_data(settings)
         self.dataset = data.hold_out(whole, settings.holdout) if settings.holdout else whole
@@ -88,6 +89,7 @@ class Training:
         self.total = round(settings.epochs * self.epoch)
         self.model = build_network(settings, shape=shape, classes=classes).to(self.device)
         self.learner = Learner(self.model, settings, total=self.total, epoch=self.epoch)
+        self.settings = settings = dataclasses.replace(settings, lr=self.learner.lr)  # recorded, should defaults change
         self.stepper = Stepper(self.model, self.learner, settings, self.device)
         self.plan = SnapshotPlan(
             self.total,

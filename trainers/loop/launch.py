@@ -10,6 +10,8 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import Coefficient, settings_with_role
 from wtdiag.probes.records.schema import CONFIG, read_json
 from wtdiag.trainers.config.settings import Settings, from_mapping, read_config
+from wtdiag.trainers.rules import RULES
+from wtdiag.trainers.rules.base import Recipe
 
 
 def check_modes(*, resume: bool, force: bool) -> None:
@@ -135,13 +137,22 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
     recorded, movable = read_config(path / CONFIG, follow=False), settings_with_role("location")
     for name, value in wanted.items():
         is_newer = name not in recorded and value is None  # than the run, which did without it
-        if name not in movable and not is_newer and (name not in recorded or recorded[name] != value):
+        is_default = name == "lr" and value is None and recorded.get(name) in _default_rates(recorded.get("rule"))
+        if name in movable or is_newer or is_default:
+            continue
+        if name not in recorded or recorded[name] != value:
             raise InputError(
                 f"resume: {path} was made with {name}={recorded.get(name)!r}, not {value!r}; "
                 f"leave {name} out, or start another run"
             )
     moved = {name: value for name, value in wanted.items() if name in movable}
     return from_mapping(recorded | moved, str(path / CONFIG))
+
+
+def _default_rates(rule: Any) -> tuple[float, ...]:
+    """Return the learning rates that a run without one may have."""
+    recipe = RULES[rule].recipe if isinstance(rule, str) and rule in RULES else Recipe()
+    return recipe.forward_lr, recipe.convolutional_lr
 
 
 def _joined(file: Mapping[str, Any], given: Mapping[str, Any], rule: str = "") -> dict[str, Any]:

@@ -39,6 +39,8 @@ class Learner:
         self._feedback_of = {layer.weight: layer.feedback for layer in layers if layer.rule.learned}
         self._shared = {layer.feedback: layer.weight for layer in layers if "weight_grad" in layer.rule.shares}
         rule = layers[0].rule
+        default = rule.recipe.convolutional_lr if _is_convolutional(model) else rule.recipe.forward_lr
+        self.lr = default if settings.lr is None else settings.lr
         kind = settings.feedback_optimizer or rule.recipe.optimizer
         self._together = together = learned if kind == "forward" else []
         self._delay = round(settings.delay * epoch)
@@ -67,7 +69,7 @@ class Learner:
         settings = self.settings
         warmup = round(settings.warmup * self.epoch)
         step, total = max(0, step - self._delay), self.total - self._delay
-        forward = settings.lr * learning_rate(settings.schedule, step, total=total, warmup=warmup)
+        forward = self.lr * learning_rate(settings.schedule, step, total=total, warmup=warmup)
         return forward, self.feedback_lr if "feedback" in self.optimizers else (forward if self.feedback else None)
 
     def rule_at(self, step: int) -> Rule:
@@ -142,6 +144,14 @@ class Learner:
             noisy += [(p, feedback_lr) for p in self.feedback]
         for parameter, rate in noisy:
             parameter.add_(torch.randn_like(parameter), alpha=rate * self.settings.update_noise)
+
+
+def _is_convolutional(model: nn.Module) -> bool:
+    """Return whether most weights are those of convolutions, and batch norm keeps their activations in range."""
+    sizes = {layer.weight: layer.weight.numel() for _, layer in synapses(model)}
+    convolved = sum(size for weight, size in sizes.items() if weight.dim() > 2)
+    normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    return normalised and 2 * convolved > sum(sizes.values())
 
 
 def _build(kind: str, groups: list[dict[str, Any]], settings: Settings, momentum: float) -> torch.optim.Optimizer:

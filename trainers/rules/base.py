@@ -21,13 +21,23 @@ RULES: dict[str, type[Rule]] = {}
 
 @dataclass(frozen=True)
 class Recipe:
-    """The default optimiser and learning rate of a rule's feedback weights.
+    """The default rates of a rule; docs/recipes.md compares them with the best that a search found.
 
-    ``optimizer`` "forward" means the optimiser and the learning rate of the forward weights.
+    Attributes
+    ----------
+    optimizer, lr : str, float
+        Optimiser and learning rate of learned feedback weights; "forward" means those of the forward weights.
+    forward_lr : float
+        Learning rate of the forward weights.
+    convolutional_lr : float
+        The same for networks whose weights are mostly those of convolutions with batch norm. Feedback alignment learns
+        slowly there. It is the same for all rules, so that runs with default rates can be compared.
     """
 
     optimizer: str = "sgd"
     lr: float = 1.0
+    forward_lr: float = 0.05
+    convolutional_lr: float = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)

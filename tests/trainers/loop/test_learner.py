@@ -1,12 +1,14 @@
 """The training step: who moves, by how much."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses, transport_free
 from wtdiag.trainers.loop.learner import Learner
@@ -181,3 +183,14 @@ def test_feedback_can_share_the_forward_optimiser():
     run(model, learner, 1)
     assert not torch.equal(model[0].feedback, before)
     assert learner.rates(0) == (0.05, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_norm", "lr"),
+    [("mlp", True, 0.05), ("conv", True, 0.2), ("conv", False, 0.05), ("resnet8", True, 0.2)],
+)
+def test_the_default_rate_depends_on_the_kind_of_network(model, batch_norm, lr):
+    settings = Settings(rule="fa", model=model, batch_norm=batch_norm, width=4)
+    network = build_network(settings, shape=(1, 8, 8), classes=3)
+    assert Learner(network, settings, total=10, epoch=5).lr == lr
+    assert Learner(network, dataclasses.replace(settings, lr=0.3), total=10, epoch=5).lr == 0.3

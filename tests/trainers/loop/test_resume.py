@@ -16,7 +16,7 @@ from wtdiag.probes.records.schema import open_run, write_json
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop import fit
 from wtdiag.trainers.loop.fit import Training, start
-from wtdiag.trainers.loop.launch import runs_to_train, status
+from wtdiag.trainers.loop.launch import runs_to_train, status, stored
 from wtdiag.trainers.record import checkpoint
 from wtdiag.trainers.record.recorder import Recorder
 
@@ -375,3 +375,17 @@ def test_optimizer_state_of_another_shape_is_named(tmp_path):
     checkpoint.save(out, saved)
     with pytest.raises(InputError, match=r"checkpoint\.pt: .*momentum_buffer has shape \(3,\)"):
         Training(settings, out, resume=True)
+
+
+def test_a_run_keeps_the_default_rate_that_it_began_with(tmp_path, monkeypatch):
+    for _ in Training(Settings(rule="fa", epochs=0.1, snapshots=2), tmp_path / "run"):
+        break
+    assert open_run(tmp_path / "run").config["settings"]["lr"] == 0.05
+    settings = stored(tmp_path / "run", Settings(rule="fa", epochs=0.1, snapshots=2).as_dict())
+    assert settings.lr == 0.05
+    with pytest.raises(InputError, match=r"was made with epochs=0\.1, not 10"):
+        stored(tmp_path / "run", Settings(rule="fa", snapshots=2).as_dict())
+    for _ in Training(Settings(rule="fa", epochs=0.1, snapshots=2, lr=0.3), tmp_path / "other"):
+        break
+    with pytest.raises(InputError, match=r"was made with lr=0\.3, not None"):
+        stored(tmp_path / "other", Settings(rule="fa", epochs=0.1, snapshots=2).as_dict())
