@@ -62,7 +62,7 @@ NETS = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class RecipeCell:
     """One rule on one network, with its trials in a storage."""
 
     rule: str
@@ -112,7 +112,7 @@ class Cell:
     def best_elsewhere(self) -> list[FrozenTrial]:
         """Return the best trials of this rule on the other networks that share weights, or share none, as this one."""
         like = [net for net in NETS if net != self.net and net.startswith("mlp") == self.net.startswith("mlp")]
-        return [best for net in like if (best := Cell(self.rule, net, self.storage).best)]
+        return [best for net in like if (best := RecipeCell(self.rule, net, self.storage).best)]
 
     def trial(self, trial: Trial) -> float:
         """Train at values that the sampler suggests; return the accuracy at the last step."""
@@ -200,7 +200,7 @@ def run(trials: int = 30) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     storage = open_storage(sqlite_url(FOLDER / "trials.db"))
     rules = sorted(RULES.keys() - {"sum"}, key=lambda name: (not RULES[name].learned, name))  # a sum has no defaults
-    cells = [Cell(rule, net, storage) for net in NETS for rule in rules]
+    cells = [RecipeCell(rule, net, storage) for net in NETS for rule in rules]
     for share in TURNS if trials else (0,):
         for cell in cells:
             if trials:
@@ -211,14 +211,14 @@ def run(trials: int = 30) -> None:
     print(verdict(cells))
 
 
-def write(cells: Sequence[Cell]) -> None:
+def write(cells: Sequence[RecipeCell]) -> None:
     """Write the tables of the page from the trials that there are."""
     heads = "rule", "network", "trials", "best found, %", "at", "default, %", "seeds", "ratio"
     fill(PAGE, "searches", f"{verdict(cells)}\n\n{table(heads, [row(cell) for cell in cells])}")
     fill(PAGE, "recipes", defaults_table(cell.rule for cell in cells))
 
 
-def verdict(cells: Sequence[Cell]) -> str:
+def verdict(cells: Sequence[RecipeCell]) -> str:
     """State in how many cells the default reaches enough, and name the others and those that have not been run."""
     ratios = {f"`{cell.rule}` on {cell.net}": cell.ratio for cell in cells}
     known = {name: ratio for name, ratio in ratios.items() if not math.isnan(ratio)}
@@ -230,7 +230,7 @@ def verdict(cells: Sequence[Cell]) -> str:
     return "; ".join(parts) + "."
 
 
-def row(cell: Cell) -> tuple[str, ...]:
+def row(cell: RecipeCell) -> tuple[str, ...]:
     """Return the row of a cell: the best that was found and where, the default, and their ratio."""
     best, found = cell.best, cell.defaults(run=False)
     trials = f"{len(cell.done)}, {sum(each.state == TrialState.PRUNED for each in cell.done)} pruned"

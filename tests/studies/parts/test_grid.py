@@ -126,7 +126,7 @@ def test_no_level_is_set_twice(tmp_path, change, message):
     def check():
         tunings(read_plan(str(tmp_path / "study.toml")))
 
-    (tmp_path / "study.toml").write_text(TWO.replace(*change))
+    (tmp_path / "study.toml").write_text(TWO.replace("[settings]", "[settings]\nlr = 0.05").replace(*change))
     with pytest.raises(InputError, match=message):
         check()
 
