@@ -1,7 +1,7 @@
 """Which runs are paired, and what is said of their differences."""
 
-import json
 import itertools
+import json
 import math
 
 import numpy as np
