@@ -50,7 +50,7 @@ def grid_table(results: xr.Dataset) -> Table:
         table.add_column(name)
     for name in ("mean", "95 % interval", "seeds", ""):
         table.add_column(name, justify="right" if name else "left")
-    cells = results.stack(cell=factors).transpose("cell", "seed")
+    cells = results[["status", "test_accuracy"]].stack(cell=factors).transpose("cell", "seed")
     for cell in (cells.isel(cell=i) for i in range(cells.sizes["cell"])):
         statuses = Counter(cell["status"].values.tolist())
         if statuses.keys() == {"absent"}:

@@ -28,7 +28,7 @@ _NAMES = ("title", "reference", "sampler", "source")  # attributes that pages sh
 
 
 def load(folder: str | os.PathLike[str], kind: str) -> xr.Dataset:
-    """Read the results in a folder, and make their texts printable.
+    """Read the results in a folder without those of single test examples, and make their texts printable.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def load(folder: str | os.PathLike[str], kind: str) -> xr.Dataset:
         If there are no results, or they are results of another kind.
     """
     path = Path(folder) / RESULTS
-    results = read_results(path)
+    results = read_results(path).drop_dims("example", errors="ignore")
     if results.attrs.get("kind") != kind:
         raise InputError(f"{path}: holds the results of a {results.attrs.get('kind')!r}; expected those of a {kind!r}")
     texts = {
