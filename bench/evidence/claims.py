@@ -1,7 +1,7 @@
 """Verdicts of studies on the papers' claims, for the tables of docs/claims.md.
 
-``python -m bench claims STUDY_DIR...`` decides each study's claims again from its results. Without a folder it writes
-only the decision rules.
+``python -m bench claims STUDY_DIR...`` decides each study's claims again from its results, and names the small studies
+whose folders are not given.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from wtdiag.diagnostics.claims.table import numbers
 from wtdiag.diagnostics.claims.verdicts import NOT_TESTED
 from wtdiag.diagnostics.comparison.results import STUDY, gather
 from wtdiag.probes.records.files import read_json
+from wtdiag.studies.file.plan import built_in
 
 PAGE = "claims.md"
 
@@ -24,8 +25,10 @@ def run(folders: Sequence[str] = ()) -> None:
     sections = [section(Path(folder)) for folder in folders]
     for text in sections:
         print(text, end="\n\n")
-    if sections:
-        fill(PAGE, "claims", "\n\n".join(sections))
+    ran = {word for folder in folders for word in str(read_json(Path(folder, STUDY)).get("command")).split()}
+    if missing := [f"`{name}`" for name in built_in() if name.startswith("small/") and name not in ran]:
+        sections.append(f"Not run with these decision rules: {', '.join(missing)}.")
+    fill(PAGE, "claims", "\n\n".join(sections))
     fill(PAGE, "rules", rules_table())
 
 

@@ -50,12 +50,17 @@ class Net:
     settings: dict[str, Any]
     share: float = 1.0
 
+    @property
+    def convolutional(self) -> bool:
+        """Whether it has convolutions, all with batch norm."""
+        return self.settings["model"] != "mlp"
+
 
 NETS = {
-    "conv": Net({"model": "conv", "data": "glyphs", "epochs": 3}, 0.5),
-    "resnet8": Net({"model": "resnet8", "data": "glyphs", "epochs": 3}, 0.4),
     "mlp 4": Net({"model": "mlp", "depth": 4}),
+    "conv": Net({"model": "conv", "data": "glyphs", "epochs": 3}, 0.5),
     "mlp 8": Net({"model": "mlp", "depth": 8}),
+    "resnet8": Net({"model": "resnet8", "data": "glyphs", "epochs": 3}, 0.4),
     "mlp 16": Net({"model": "mlp", "depth": 16}),
     "resnet20": Net({"model": "resnet20", "data": "glyphs", "epochs": 2}, 0.1),
 }
@@ -102,16 +107,32 @@ class RecipeCell:
         )
 
     def search(self, trials: float) -> None:
-        """Add trials until there are ``trials``, times the network's share; the first are the best of similar nets."""
+        """Add trials until there are ``trials``, times the network's share.
+
+        The first are the best of similar networks, and the default with a higher and a lower learning rate.
+        """
         missing = max(1, round(trials * NETS[self.net].share)) - len(self.done)
-        for found in self.best_elsewhere() if missing > 0 and not self.done else []:
-            self.study.enqueue_trial(found.params, skip_if_exists=True)
+        if missing > 0 and not self.study.get_trials(deepcopy=False):
+            for params in [each.params for each in self.best_elsewhere()] + self.neighbours():
+                self.study.enqueue_trial(params)
         for _ in range(missing):
             self.study.optimize(self.trial, n_trials=1)
 
+    def neighbours(self) -> list[dict[str, Any]]:
+        """Return the default with learning rates on either side of it."""
+        recipe, rule = RULES[self.rule].recipe, RULES[self.rule]()
+        lr = recipe.convolutional_lr if NETS[self.net].convolutional else recipe.forward_lr
+        rest = {
+            name: recipe.lr if name == "feedback_lr" else getattr(rule, name)
+            for name in space(self.rule)
+            if name != "lr"
+        }
+        return [{"lr": lr * factor, **rest} for factor in (2.5, 0.4)]
+
     def best_elsewhere(self) -> list[FrozenTrial]:
         """Return the best trials of this rule on the other networks that share weights, or share none, as this one."""
-        like = [net for net in NETS if net != self.net and net.startswith("mlp") == self.net.startswith("mlp")]
+        kind = NETS[self.net].convolutional
+        like = [net for net, other in NETS.items() if net != self.net and other.convolutional == kind]
         return [best for net in like if (best := RecipeCell(self.rule, net, self.storage).best)]
 
     def trial(self, trial: Trial) -> float:
