@@ -1,8 +1,9 @@
 """Theory of Adam on B, against simulations and against what becomes of trainings at many learning rates of B.
 
-``python -m bench adam`` takes about five minutes on one core and writes its tables to docs/theory.md. Expected result:
-the angles that noise adds within 15 %; at least nine of ten trainings that lose five points of accuracy to steps that
-are too large are named so by the diagnosis, and at most one of ten of those that lose less.
+``python -m bench adam`` takes about four minutes on one core and writes its tables to docs/theory.md. Expected result:
+the angles that noise adds within 20 %; at least nine of ten trainings of the `mlp` that lose five points of accuracy to
+steps that are too large are named so by the diagnosis, and at most one of ten of those that lose less. On the
+convolutional net it misses most of them.
 
 Thresholds were chosen on the seeds `CHOSEN`; ``python -m bench.evidence.adam_steps`` prints the table for them.
 """
@@ -36,7 +37,7 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
 DEFAULT = {"ia": 0.005, "aa": 0.02}
 FACTORS = {"ia": (0.02, 1.0, 4.0, 32.0, 64.0, 128.0), "aa": (0.02, 1.0, 8.0, 24.0, 32.0, 64.0)}
 """Learning rates of B, as multiples of the rule's default."""
-SEEDS = {"mlp": (0, 1, 2, 3, 4), "conv": (0, 1)}
+SEEDS = {"mlp": (0, 1, 2), "conv": (0,)}
 CHOSEN = {"mlp": (100, 101, 102), "conv": (100, 101)}
 DEGRADED = 5.0
 """Points of accuracy that a degraded training loses against the best rate of the same network, rule and seed."""
