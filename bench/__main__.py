@@ -1,4 +1,5 @@
-"""Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] [studies]``.
+"""Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] [studies]
+[analysis]``.
 
 ``theory``, ``adam``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well
 predictions and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same
@@ -20,6 +21,7 @@ SPEED = {
     "snapshots": ("bench.speed.snapshots", "run"),
     "probes": ("bench.speed.probes", "run"),
     "studies": ("bench.speed.studies", "run"),
+    "analysis": ("bench.speed.analysis", "run"),
 }
 EVIDENCE = {
     "theory": ("bench.evidence.theory", "run"),

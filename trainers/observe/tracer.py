@@ -120,15 +120,17 @@ def _gradients(layer: Synaptic, calls: list[Call], errors: list[Error]) -> list[
 
 
 def _descended(layer: Synaptic, call: Call, gradient: Tensor) -> Tensor:
-    """Return the gradient that W descends at one use; it may take the place of the task's gradient."""
+    """Return the gradient that W descends at one use; without a term of the rule it is the task's gradient itself."""
     if not layer.rule.learned:
         return gradient
-    s = Local(call.op, call.x, layer.effective_feedback(), 1, weight=call.weight, weight_grad=gradient)
+    # A copy, because a rule may change it in place.
+    s = Local(call.op, call.x, layer.effective_feedback(), 1, weight=call.weight, weight_grad=gradient.clone())
     return layer.rule.weight_grad(s)
 
 
 def _total(gradients: Iterable[Tensor]) -> np.ndarray[Any, Any]:
-    return _to_numpy(torch.stack(list(gradients)).sum(0))
+    first, *rest = gradients
+    return _to_numpy(sum(rest, first))  # one is not copied
 
 
 def _use(layer: Synaptic, call: Call) -> Use:
