@@ -1,5 +1,6 @@
-"""Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] [studies]
-[analysis]``.
+"""Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] ...``.
+
+Those of speed are ``steps``, ``compiled``, ``snapshots``, ``probes``, ``studies`` and ``analysis``.
 
 ``theory``, ``adam``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well
 predictions and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same

@@ -2,8 +2,8 @@
 
 ``python -m bench analysis [FOLDER]`` trains one short run for each rule, or takes those that a folder holds, and copies
 them. ``again`` is an analysis after which nothing has changed. All commands include the start of the interpreter, and
-``analyze`` the reports. Expected result: without start and report, ``--fast`` takes a quarter of the whole analysis, and
-a report takes less than 6 s.
+``analyze`` the reports. Expected result: without start and report, ``--fast`` takes a quarter of the whole; a report
+takes less than 6 s.
 """
 
 from __future__ import annotations

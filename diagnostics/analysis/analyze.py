@@ -70,8 +70,8 @@ def analyze(
         Function that returns for a step, by layer, what the parameters of probes name besides the weights. A layer may
         lack some of it.
     attribution
-        Function that returns for a step, by layer, what the feedback costs. It is called for the first, the middle and
-        the last of the snapshots whose weights are finite.
+        Function that returns for a step, by layer, what the feedback costs. It is called for the last of the snapshots
+        whose weights are finite, because it takes many passes over the batch.
     progress
         Wrapper of the steps that shows progress, such as `rich.progress.track`.
     scheduler
@@ -142,11 +142,11 @@ def analyze(
             return analysis
         if attributed and attribution is not None:
             finite = [step for step in steps if rows[step].finite and not rows[step].failure]
-            some = sorted({finite[0], finite[(len(finite) - 1) // 2], finite[-1]}) if finite else []
-            costs = {step: known for step in kept if (known := _earlier_costs(earlier, step, steps)) is not None}
-            due = [step for step in some if step not in costs]
-            costs |= dict(zip(due, each(attribution, due), strict=True))
-            analysis = analysis.assign(_attributed({step: costs[step] for step in some}, steps, layers))
+            costs = {}
+            if finite:
+                known = _earlier_costs(earlier, finite[-1]) if finite[-1] in kept else None
+                costs[finite[-1]] = known or next(iter(each(attribution, finite[-1:])))
+            analysis = analysis.assign(_attributed(costs, steps, layers))
     return derive(analysis)
 
 
@@ -230,15 +230,12 @@ def _trimmed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[: int(np.max(np.flatnonzero(~np.isnan(values)), initial=-1)) + 1] if values.ndim else values
 
 
-def _earlier_costs(
-    earlier: xr.Dataset | None, step: int, steps: Sequence[int]
-) -> Mapping[str, tuple[float, ...]] | None:
-    """Return the attribution of a snapshot from an earlier analysis, if it was measured as closely as now."""
+def _earlier_costs(earlier: xr.Dataset | None, step: int) -> Mapping[str, tuple[float, ...]] | None:
+    """Return the attribution of a snapshot from an earlier analysis, if it was measured there."""
     if earlier is None or not COSTS.keys() <= set(earlier.data_vars):
         return None
     table = np.stack([earlier[name].sel(step=step).values for name in COSTS], axis=1)
-    was_last, is_last = int(earlier["step"].values[-1]) == step, steps[-1] == step  # the last one is sampled best
-    if not np.isfinite(table[:, 0]).any() or was_last != is_last:
+    if np.isnan(table).all():
         return None
     return {str(layer): tuple(row) for layer, row in zip(earlier["layer"].values, table.tolist(), strict=True)}
 

@@ -50,8 +50,9 @@ def test_train_and_analyze(run, tmp_path):
         analysis.load()
     assert analysis.weight_angle.dims == ("step", "layer")
     assert analysis.weight_angle.attrs["units"] == "degree"
-    everywhere = {"error_angle", "error_angle_product", "log_norm_ratio_sum", "attribution_angle", "attribution_loss"}
+    everywhere = {"error_angle", "error_angle_product", "log_norm_ratio_sum"}
     assert all(analysis[name].notnull().all() for name in everywhere)
+    assert analysis[["attribution_angle", "attribution_loss"]].isel(step=-1).notnull().to_array().all()
     assert {"gain_elasticity", "step_size_number", "predicted_angle", "activation_spectrum"} <= set(analysis)
     findings = wtdiag.diagnose(out)
     assert findings == read_findings(out / "findings.json") == wtdiag.diagnose(wtdiag.open_run(out), analysis)

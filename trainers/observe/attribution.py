@@ -36,13 +36,7 @@ class Cost(NamedTuple):
 
 
 def attribution(
-    model: nn.Module,
-    x: Tensor,
-    target: Tensor,
-    *,
-    loss: Loss = F.cross_entropy,
-    lr: float = math.nan,
-    pairs: int = 2,
+    model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F.cross_entropy, lr: float = math.nan
 ) -> dict[str, Cost]:
     """Return the cost of each layer's feedback, in degrees and in learning, by layer in forward order.
 
@@ -54,7 +48,7 @@ def attribution(
     are what the feedback of R costs together. A layer's cost is its Shapley value (`trainers.observe.shapley`): what
     it adds to that of other layers, averaged over all orders of the layers. The costs of all layers add up to the
     rule's angle, and to 1 minus its share of backprop's decrease. A cost is negative if the layer's feedback makes up
-    for that of others, or if it lengthens a step that is too short. L layers take at most max(64, 2 L · pairs) passes
+    for that of others, or if it lengthens a step that is too short. L layers take at most max(64, 4 L) passes
     forward and backward. The model is not changed.
 
     A network with direct feedback, through which no error passes from layer to layer, is counted in one order, from
@@ -73,8 +67,6 @@ def attribution(
         norm. Terms that a rule adds to the task's gradient of W (Kolen-Pollack's decay) are left out. If backprop
         itself does not decrease the loss by more than 10⁴ roundings, D(R) is that of an infinitesimal step,
         ⟨g(R), g(∅)⟩.
-    pairs
-        Pairs of orders of the layers that a deep network may take.
 
     Returns
     -------
@@ -127,7 +119,7 @@ def attribution(
             shares = marginals(cost, range(len(carrying)))
             deviations = 0 * shares
         else:
-            shares, deviations = shapley(cost, len(carrying), _RESOLUTION, pairs)
+            shares, deviations = shapley(cost, len(carrying), _RESOLUTION)
     costs = {names[layer]: Cost(0.0, 0.0) for layer in tracer.calls}
     for layer, own, deviation in zip(carrying, shares.tolist(), deviations.tolist(), strict=True):
         costs[names[layer]] = Cost(*own, *deviation)

@@ -165,8 +165,7 @@ def attribution_of(
     """
 
     def at(network: nn.Module, x: Tensor, target: Tensor, loss: Loss, rates: Rates, step: int) -> dict[str, Cost]:
-        pairs = 2 if step == run.steps[-1] else 1  # reports are about the last snapshot
-        return attribution(network, x, target, loss=loss, lr=rates.forward_lr(step), pairs=pairs)
+        return attribution(network, x, target, loss=loss, lr=rates.forward_lr(step))
 
     return _probed(run, model, loss, at)
 

@@ -14,13 +14,11 @@ Array = NDArray[np.float64]
 
 EXACT = 6
 """Up to so many players all coalitions are evaluated, 2⁶ = 64 of them."""
-_EVALUATIONS = 64  # more players get as many orders as these allow, or the pairs that are asked for
+_EVALUATIONS = 64  # more players get as many orders as these allow, or two pairs
 _TOLERANCE = 0.1  # of the whole: once no standard error is larger, the orders suffice
 
 
-def shapley(
-    value: Callable[[frozenset[int]], Any], players: int, resolution: Any = 0.0, pairs: int = 2
-) -> tuple[Array, Array]:
+def shapley(value: Callable[[frozenset[int]], Any], players: int, resolution: Any = 0.0) -> tuple[Array, Array]:
     """Return the Shapley value of each player, and its standard error.
 
     A player's value is what it adds to the coalition of those before it, averaged over all orders of the players:
@@ -28,7 +26,7 @@ def shapley(
         φᵢ = Σ_S |S|! (n − |S| − 1)! / n! · (v(S ∪ i) − v(S)).
 
     The values add up to v(all) − v(∅). With more than `EXACT` players, random orders are drawn, always from the same
-    seed, until the errors are below a tenth of the whole, or with max(64, 2 n · pairs) evaluations. Each is followed by
+    seed, until the errors are below a tenth of the whole, or with max(64, 4 n) evaluations. Each is followed by
     its reverse, in which those who stood early stand late. The second pair is the first one rotated by half, so that
     each player stands in every quarter of an order. Orders that follow a network's depth are avoided: in them, the
     layers at its two ends stand first or last, where a player's value is largest or smallest.
@@ -41,8 +39,6 @@ def shapley(
         Their number n; the players are 0, 1, ...
     resolution
         Standard error that is small enough however small the whole is.
-    pairs
-        Pairs of orders that many players may take.
 
     Returns
     -------
@@ -73,7 +69,7 @@ def shapley(
             shares = _over_all(of, players) if players <= EXACT else np.full((players, len(whole)), math.nan)
             return shares, 0 * shares
         walks: list[Array] = []
-        pairs = max(pairs, _EVALUATIONS // (2 * players))
+        pairs = max(2, _EVALUATIONS // (2 * players))
         for order in itertools.islice(_orders(players), 2 * pairs):
             walks.append(marginals(of, order))
             shares, errors = np.mean(walks, axis=0), np.std(walks, axis=0) / math.sqrt(max(1, len(walks) - 1))

@@ -266,8 +266,8 @@ def test_where_signals_fail_the_weights_are_still_measured(tmp_path):
     assert analysis.error_angle.sel(layer="head").notnull().values.tolist() == [True, False, True]
     assert analysis.weight_angle.sel(layer="head").notnull().all()
     assert json.loads(analysis.attrs["failures"]) == {"10": "the loss cannot take the batch"}
-    assert analysis.attribution_angle.sel(layer="head").values.tolist()[::2] == [0.0, 20.0]
-    assert np.isnan(analysis.attribution_angle.sel(step=10)).all()
+    assert analysis.attribution_angle.sel(layer="head", step=20) == 20.0
+    assert np.isnan(analysis.attribution_angle.sel(step=[0, 10])).all()
 
 
 def test_signals_that_always_fail_are_an_error(tmp_path):
@@ -282,14 +282,12 @@ def test_signals_that_always_fail_are_an_error(tmp_path):
     ("steps", "broken", "expected"),
     [
         ([0], (), [0]),
-        ([0, 1], (), [0, 1]),
-        ([0, 1, 2], (), [0, 1, 2]),
-        (range(7), (), [0, 3, 6]),
-        (range(7), (5, 6), [0, 2, 4]),
+        ([0, 1], (), [1]),
+        (range(7), (5, 6), [4]),
         (range(3), (0, 1, 2), []),
     ],
 )
-def test_attribution_at_first_middle_and_last_finite_snapshot(tmp_path, steps, broken, expected):
+def test_attribution_at_the_last_finite_snapshot(tmp_path, steps, broken, expected):
     def layers(step):
         feedback = weights(0, 5, 4)
         feedback[1, 1] = np.nan if step in broken else 1
