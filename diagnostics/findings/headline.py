@@ -41,15 +41,17 @@ def headline(findings: Sequence[Finding] | None, accuracy: Accuracy, config: Map
 
 def _state(findings: Sequence[Finding], accuracy: Accuracy, *, diverged: bool) -> str:
     kinds, worst = {finding.kind for finding in findings}, worst_severity(findings)
-    if diverged or "divergence" in kinds:
+    short = [finding for finding in findings if finding.kind == "undertrained"]
+    if diverged:
         return "Diverged"
+    if short and short[0].evidence and short[0].evidence[0].measure == "step":
+        return "Too few steps to tell"
     if accuracy.at_chance or "learned-nothing" in kinds:
         return "Learned nothing"
     if worst == "high":
         return "Not healthy"
-    if short := [finding for finding in findings if finding.kind == "undertrained"]:
-        few = any(number.measure == "step" for number in short[0].evidence)
-        return "Too few steps to tell" if few else "Still learning when training ended"
+    if short:
+        return "Still learning when training ended"
     if accuracy.gap > limit("behind_costly") or worst == "medium":
         return "It learns, but not as well as it might"
     if math.isnan(accuracy.value):

@@ -76,19 +76,21 @@ def doubling(view: View) -> Doubling | None:
     )
 
 
-def twice_as_long(case: Case) -> Suggestion:
-    """Train twice as long, with the schedule stretched over it."""
+def longer(case: Case) -> Suggestion:
+    """Train twice as long, with the schedule stretched over it, or for so many steps that something can be told."""
+    times = max(2, math.ceil(limit("fewest_steps") / max(1, _steps(case.view))))
     epochs = case.setting("epochs")
     if isinstance(epochs, bool) or not isinstance(epochs, int | float) or not 0 < epochs < _MOST_EPOCHS:
-        return Suggestion("Train for twice as many steps.")
-    return Suggestion(f"Train twice as long: {2 * epochs:g} epochs in place of {epochs:g}.", {"epochs": 2 * epochs})
+        return Suggestion(f"Train for {times} times as many steps.")
+    more = round(times * epochs, 6)
+    return Suggestion(f"Train for {more:g} epochs in place of {epochs:g}.", {"epochs": more})
 
 
 @kind(
     "undertrained",
     meaning="The network was still learning when training ended, so its accuracy says little about its rule: networks "
     "learn more slowly by rules that carry worse errors.",
-    advice=(twice_as_long,),
+    advice=(longer,),
     equation="e(2u) = e(u) · e(u) / e(u/2), with e the share of errors and u = Σ η",
     reference="Hestness et al. 2017, arXiv:1712.00409, for learning curves that are power laws; wtdiag, for u",
     order=TIME,
@@ -101,8 +103,7 @@ def undertrained(view: View) -> Iterator[Sighting]:
     if view.config.get("status") in ("running", "diverged") or not math.isnan(view.collapse):
         return
     last = len(view.steps) - 1
-    logged = view.metric("loss").index
-    steps = int(max([*logged[-1:], view.steps[-1]]))
+    steps = _steps(view)
     twice = _twice(view, steps)
     if steps < limit("fewest_steps"):
         yield Sighting(
@@ -228,6 +229,11 @@ def _foretold(found: Doubling) -> str:
     if math.isinf(most):
         return f"at least {least:.0f} points"
     return f"about {100 * found.gain:.0f} points, and at most {most:.0f}"
+
+
+def _steps(view: View) -> int:
+    """Return the step at which training ended, as far as it was logged or recorded."""
+    return int(max([*view.metric("loss").index[-1:], view.steps[-1]]))
 
 
 def _twice(view: View, steps: int) -> str:

@@ -84,8 +84,9 @@ def test_without_accuracies_the_loss_tells():
     assert (found.kind, found.severity, found.evidence[1].measure) == ("undertrained", "low", "loss")
 
 
-def test_one_step_is_too_few_to_be_healthy():
-    log = curve([0.8])
+@pytest.mark.parametrize("errors", [0.8, 0.95])
+def test_one_step_is_too_few_to_be_healthy_or_to_have_failed(errors):
+    log = curve([errors])
     findings = diagnose(healthy([0, 1]), TEN, log)
     (short,) = (finding for finding in findings if finding.kind == "undertrained")
     assert "nothing-wrong" not in [finding.kind for finding in findings]
