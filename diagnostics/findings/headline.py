@@ -19,6 +19,12 @@ def worst_severity(findings: Sequence[Finding] | None) -> str:
     return SEVERITIES[min(ranks)] if ranks else ""
 
 
+def too_few_steps(findings: Sequence[Finding] | None) -> Finding | None:
+    """Return the finding that training took too few steps to tell anything, if there is one."""
+    short = (finding for finding in findings or () if finding.kind == "undertrained")
+    return next((finding for finding in short if any(each.measure == "step" for each in finding.evidence)), None)
+
+
 def headline(findings: Sequence[Finding] | None, accuracy: Accuracy, config: Mapping[str, Any]) -> str:
     """Return a headline on a run, without a full stop; "" if it was not diagnosed.
 
@@ -41,16 +47,15 @@ def headline(findings: Sequence[Finding] | None, accuracy: Accuracy, config: Map
 
 def _state(findings: Sequence[Finding], accuracy: Accuracy, *, diverged: bool) -> str:
     kinds, worst = {finding.kind for finding in findings}, worst_severity(findings)
-    short = [finding for finding in findings if finding.kind == "undertrained"]
     if diverged:
         return "Diverged"
-    if short and short[0].evidence and short[0].evidence[0].measure == "step":
+    if too_few_steps(findings):
         return "Too few steps to tell"
     if accuracy.at_chance or "learned-nothing" in kinds:
         return "Learned nothing"
     if worst == "high":
         return "Not healthy"
-    if short:
+    if "undertrained" in kinds:
         return "Still learning when training ended"
     if accuracy.gap > limit("behind_costly") or worst == "medium":
         return "It learns, but not as well as it might"

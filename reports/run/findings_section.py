@@ -10,6 +10,7 @@ import xarray as xr
 
 from wtdiag.diagnostics.findings.advice import command
 from wtdiag.diagnostics.findings.finding import Evidence, Finding
+from wtdiag.diagnostics.findings.headline import too_few_steps
 from wtdiag.diagnostics.findings.severity import SEVERITIES
 from wtdiag.reports.document.content import Entry, Figure, Findings
 from wtdiag.reports.figures.style import capital, fixed, number, printable
@@ -25,6 +26,8 @@ def verdict(source: Source, run: Facts) -> str:
     """State the most severe finding, if there is one, whether training was too short, and the result of the run."""
     worst = [finding for finding in _ordered(source.findings or ()) if finding.severity != "none"]
     said = worst[:1] + [finding for finding in worst[1:] if finding.kind == "undertrained"]
+    if few := too_few_steps(worst):
+        said = [few]
     return " ".join([*(_stop(finding.summary) for finding in said), outcome(run)])
 
 

@@ -44,6 +44,7 @@ def sentences(run: Facts) -> list[str]:
 def glance(run: Facts) -> Numbers:
     """Return the few numbers that a reader sees first, without those that the run lacks."""
     at = f"at step {run.step}; " if _apart(run) else ""
+    rest = "; the rest keeps backprop" if run.converted < 1 else ""
     numbers = (
         (run.compared.value, percent, f"{run.compared.on} accuracy", _accuracy_note(run)),
         (
@@ -55,7 +56,7 @@ def glance(run: Facts) -> Numbers:
         (run.error_angle, degrees, "error angle, first layer", f"{at}0° is backpropagation; 90° is chance"),
         (run.norm_ratio, number, "norm ratio ‖B‖/‖W‖", f"{at}geometric mean over the layers"),
         (run.largest_s, number, "largest step-size number S", f"in {short(run.largest_s_layer)}; unstable above 1"),
-        (run.converted, percent, "weights converted", "share of all weight entries; the rest keeps backprop"),
+        (run.converted, percent, "weights converted", f"share of all weight entries{rest}"),
     )
     shown = [Number(label, show(value), note) for value, show, label, note in numbers if np.isfinite(value)]
     return Numbers(tuple(shown))

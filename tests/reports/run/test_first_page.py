@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from tests.reports.runs import analysis, finding, write_run
 from wtdiag.cli import cli
 from wtdiag.diagnostics.analysis.accuracy import Reference
-from wtdiag.diagnostics.findings.finding import read_findings, read_reference, write_findings
+from wtdiag.diagnostics.findings.finding import Evidence, read_findings, read_reference, write_findings
 from wtdiag.reports.run.facts import facts
 from wtdiag.reports.run.findings_section import verdict
 from wtdiag.reports.run.single import single
@@ -47,6 +47,14 @@ def test_time_that_was_too_short_stands_beside_the_fault(tmp_path):
     source = load(run)
     assert single(source).headline.startswith("Still learning when training ended;")
     assert verdict(source, facts(source)).startswith("S of fc3 is 3.2. Training was too short. ia:")
+
+
+def test_nothing_else_is_said_of_too_few_steps(tmp_path):
+    few = Evidence("step", 1.0, 20.0, "<", "step", 1)
+    short = finding("undertrained", None, "medium", "Training took 1 step", evidence=(few,))
+    source = load(write_run(tmp_path / "r", LIGHT, findings=[finding(severity="medium"), short]))
+    assert single(source).headline.startswith("Too few steps to tell;")
+    assert verdict(source, facts(source)).startswith("Training took 1 step. ia:")
 
 
 def test_an_unmeasured_confidence_is_not_a_number(tmp_path):
