@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.evidence.undertrained import Judged, judged_table
 from tests.diagnostics.synthetic import CONFIG, healthy, plant
 from wtdiag.diagnostics.analysis.accuracy import Reference
 from wtdiag.diagnostics.analysis.view import View
@@ -140,3 +141,15 @@ def test_results_are_silent_where_a_fault_explains_them():
 def test_accuracies_on_different_sets_are_not_compared():
     held = Reference("bp8", "bp", 0.9, "validation")
     assert "behind-reference" not in kinds(TEN, curve(np.full(230, 0.7)), reference=held)
+
+
+def test_what_was_foretold_is_judged_by_what_came():
+    runs = [
+        Judged("conv", "fa", 2, 0, 0.1, (0.05, np.inf), 0.2),
+        Judged("conv", "fa", 4, 0, 0.6, (0.0, 0.1), 0.2),
+        Judged("conv", "bp", 4, 0, 0.9, None, 0.06),
+    ]
+    assert [each.kept for each in runs] == [True, False, False]
+    shown = judged_table(runs)
+    assert "true: 1 of 2 that were found, 0 of 1 others" in shown
+    assert "| conv | `fa` | 2 | 0 | 10 | ≥ 5 | 20 | yes |" in shown
