@@ -2,11 +2,11 @@
 
 Those of speed are ``steps``, ``compiled``, ``snapshots``, ``probes``, ``studies`` and ``analysis``.
 
-``theory``, ``adam``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure how well
-predictions and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does the same
-with the results of studies, ``undertrained [FOLDER]`` with runs of several lengths, and ``recipes [TRIALS]`` with
-searches for settings. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave into a
-table of docs/robustness.md.
+``theory``, ``guard``, ``adam``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure
+how well predictions and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does
+the same with the results of studies, ``undertrained [FOLDER]`` with runs of several lengths, and ``recipes [TRIALS]``
+with searches for settings. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave
+into a table of docs/robustness.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ SPEED = {
     "analysis": ("bench.speed.analysis", "run"),
 }
 EVIDENCE = {
+    "guard": ("bench.evidence.guard", "run"),
     "theory": ("bench.evidence.theory", "run"),
     "adam": ("bench.evidence.adam_steps", "run"),
     "faults": ("bench.evidence.faults", "run"),

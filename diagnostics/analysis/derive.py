@@ -138,6 +138,44 @@ def gain_elasticity(analysis: xr.Dataset) -> Array:
 
 
 @derived(
+    "step_size_number",
+    units="1",
+    long_name="growth of the step-size number since the first snapshot",
+    equation="S(t) / S(0)",
+    reference="wtdiag: activations and weights that grow bring a stable step to its limit",
+    subject="feedback",
+    neutral=1,
+    scale="log",
+)
+def step_size_growth(analysis: xr.Dataset) -> Array:
+    """Growth of the step-size number of each layer: S over its first finite and positive value.
+
+    Parameters
+    ----------
+    analysis
+        It holds ``step_size_number`` over (step, layer).
+
+    Returns
+    -------
+    DataArray
+        Over (step, layer); a pure number, NaN where there is no earlier value.
+
+    Examples
+    --------
+    >>> numbers = xr.DataArray([[0.0, 0.5], [0.2, 1.0], [0.6, 0.5]], dims=("step", "layer"))
+    >>> step_size_growth(xr.Dataset({"step_size_number": numbers})).values
+    array([[nan,  1.],
+           [ 1.,  2.],
+           [ 3.,  1.]])
+    """
+    number = _values(analysis, "step_size_number")
+    usable = np.isfinite(number) & (number > 0)
+    first = np.where(usable.any(axis=0), np.take_along_axis(number, usable.argmax(axis=0)[None], axis=0)[0], np.nan)
+    begun = np.maximum.accumulate(usable, axis=0)
+    return np.asarray(np.where(begun, number / first, np.nan))
+
+
+@derived(
     "norm_ratio",
     dims=("step",),
     units="1",

@@ -13,6 +13,9 @@ import xarray as xr
 from wtdiag.diagnostics.analysis.view import Floats, Mask, View
 from wtdiag.diagnostics.findings.thresholds import limit
 
+SAFE = 0.4
+"""The step-size number that a recommended rate leads to: S grows in the course of training."""
+
 
 def stability(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataFrame) -> pd.DataFrame:
     """Return a table that compares the predicted and the observed loss of stability of each layer.
@@ -36,6 +39,8 @@ def stability(analysis: xr.Dataset, config: Mapping[str, Any], metrics: pd.DataF
         - ``lead_time``: steps from the warning to the collapse.
         - ``largest_feedback_lr``: the smallest lr / S of the snapshots before the run broke; any larger rate makes
           S > 1 in one of them.
+        - ``recommended_feedback_lr``: 0.4 of that rate, because S grows in the course of training.
+        - ``growth``: the largest S over the first one, before the run broke.
         - ``largest_coefficient_scale``: 1 / S, the same limit as a factor on all of the rule's coefficients.
 
     Examples
@@ -69,10 +74,19 @@ def of_view(view: View) -> pd.DataFrame:
             "collapse_step": view.collapse,
             "lead_time": np.where(warning < view.collapse, view.collapse - warning, math.nan),
             "largest_feedback_lr": np.where(np.isfinite(safe), safe, math.nan),
+            "recommended_feedback_lr": np.where(np.isfinite(safe), SAFE * safe, math.nan),
+            "growth": _growth_of(known),
             "largest_coefficient_scale": 1 / worst,
         },
         index=pd.Index(view.layers, name="layer"),
     )
+
+
+def _growth_of(known: Floats) -> Floats:
+    """Return by layer the largest known S over the first that is positive."""
+    positive = np.isfinite(known) & (known > 0)
+    first = np.take_along_axis(known, positive.argmax(axis=0)[None], axis=0)[0]
+    return np.where(positive.any(axis=0), np.fmax.reduce(known, axis=0) / first, math.nan)
 
 
 def runaway(view: View) -> Mask:

@@ -11,9 +11,8 @@ import math
 import numpy as np
 
 from wtdiag.diagnostics.findings.advice import Case, Remedy, Suggestion, rounded
-from wtdiag.diagnostics.findings.instability import of_view
+from wtdiag.diagnostics.findings.instability import SAFE, of_view
 
-_SAFE = 0.4  # the step-size number that advice aims at: S grows in the course of training
 _TARGETS = ("amp", "self")  # coefficients in which a fixed point is linear
 _PULLS = ("decay", "null", "sparse")
 
@@ -23,16 +22,16 @@ def smaller_feedback_step(case: Case) -> Suggestion | None:
     table, rate = of_view(case.view), case.rate("feedback_lr")
     largest = float(np.nanmin([math.inf, *table.largest_feedback_lr]))
     scale = float(np.nanmin([math.inf, *table.largest_coefficient_scale]))
-    if math.isfinite(largest) and largest < rate / _SAFE:
-        new = rounded(_SAFE * largest)
+    if math.isfinite(largest) and largest < rate / SAFE:
+        new = rounded(SAFE * largest)
         layer = case.where if case.layer is not None else table.largest_feedback_lr.idxmin()
         return Suggestion(
             f"Lower the feedback learning rate from {rate:.2g} to {new:g}: the step-size number of {layer} then stays "
-            f"near {_SAFE:g}.",
+            f"near {SAFE:g}.",
             {"feedback_lr": new},
         )
     if scale < 1:
-        return Suggestion(f"Scale all of the rule's coefficients by {_SAFE * scale:.2g}.")
+        return Suggestion(f"Scale all of the rule's coefficients by {SAFE * scale:.2g}.")
     return None
 
 
@@ -96,7 +95,7 @@ def faster_feedback(case: Case) -> Suggestion | None:
     worst = float(np.nanmax([-math.inf, *case.view["step_size_number"].ravel()]))
     if not rate > 0 or not case.learns:
         return None
-    factor = min(_SAFE / 2 / worst, 10.0) if 0 < worst < math.inf else 3.0
+    factor = min(SAFE / 2 / worst, 10.0) if 0 < worst < math.inf else 3.0
     if factor < 1.5:
         return None
     new = rounded(rate * factor)

@@ -146,6 +146,9 @@ class DeclaredSettings:
     feedback_momentum: float = _setting(
         0.0, "Momentum of SGD on learned feedback weights.", roles="feedback number", least=0, below=1
     )
+    s_guard: bool = _setting(
+        False, "Shorten the steps of a layer's feedback whose step-size number exceeds 0.4.", roles="feedback"
+    )
     delay: float = _setting(
         0.0, "Epochs at the start in which only the feedback weights learn.", roles="feedback", least=0, most=10**6
     )

@@ -24,6 +24,9 @@ _EXPLAINED = {
     "largest S": "The largest S is taken over all snapshots before training broke, if it did.",
     "safe feedback lr": "With a learning rate of the feedback above the safe one, S would have exceeded 1 in some "
     "snapshot before training broke.",
+    "growth of S": "The growth of S is its largest value over its first.",
+    "recommended feedback lr": "The recommended learning rate is 0.4 of the safe one, because S grows as W learns, in "
+    "each run in another way.",
     "safe coefficients ×": "With all coefficients of the rule multiplied by more than the safe factor, S would have "
     "exceeded 1 in some snapshot before training broke.",
     "ran away at step": "A layer ran away at the first step at which its feedback was ten times its initial size.",
@@ -155,7 +158,9 @@ def _table(source: Source) -> Table | None:
         "largest S": (number, observed.step_size_number.to_numpy()),
         "S > 1 from step": (_step, observed.unstable_step.to_numpy()),
         "ran away at step": (_step, observed.runaway_step.to_numpy()),
+        "growth of S": (number, observed.growth.to_numpy()),
         "safe feedback lr": (number, observed.largest_feedback_lr.to_numpy()),
+        "recommended feedback lr": (number, observed.recommended_feedback_lr.to_numpy()),
     }
     if np.isnan(observed.largest_feedback_lr).all():
         columns["safe coefficients ×"] = number, observed.largest_coefficient_scale.to_numpy()

@@ -14,6 +14,7 @@ from wtdiag.probes.records.files import read_json, read_toml
 from wtdiag.trainers.config.schedules import coefficient_schedule
 from wtdiag.trainers.rules import RULES, Rule
 from wtdiag.trainers.rules import rule as build_rule
+from wtdiag.trainers.rules.regularised import Regularised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,11 @@ class Settings(DeclaredSettings):
         optimizer = self.feedback_optimizer or rule.recipe.optimizer
         if optimizer == "forward" and self.feedback_lr is not None:
             raise InputError(f"feedback_lr: {self.rule} takes the forward weights' steps; give feedback_optimizer too")
+        if self.s_guard and (optimizer != "sgd" or not issubclass(rule, Regularised)):
+            steps = f"{optimizer} steps" if optimizer != "sgd" else "other steps than those of a sum of primitives"
+            raise InputError(
+                f"s_guard: needs feedback weights that take sgd steps of their own; {self.rule} takes {steps}"
+            )
         if optimizer != "sgd" and self.feedback_momentum:
             raise InputError(f"feedback_momentum: only sgd has it, but the feedback weights take {optimizer} steps")
 

@@ -239,6 +239,8 @@ class Training:
             "feedback_norm": result.feedback_norm,
             "throughput": round(progress.throughput, 1),
         }
+        if self.learner.guard:
+            metrics["feedback_scale"] = self.learner.guard.scale
         if step % self.epoch == 0 or step == self.total:
             self._tested = self._evaluate()
             progress.test_accuracy = self._tested.accuracy

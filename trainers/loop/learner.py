@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wtdiag.trainers.config.schedules import learning_rate
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses
+from wtdiag.trainers.loop.guard import StepGuard
 from wtdiag.trainers.rules import Rule
 
 Phase = Literal["both", "task", "feedback"]
@@ -56,6 +57,10 @@ class Learner:
             group = [{"params": learned, "weight_decay": 0.0}]
             self.optimizers["feedback"] = _build(kind, group, settings, settings.feedback_momentum)
 
+        momentum = settings.feedback_momentum
+        nesterov = settings.nesterov and momentum > 0
+        self.guard = StepGuard(model, momentum, nesterov=nesterov) if settings.s_guard else None
+
     def phase(self, step: int) -> Phase:
         """Return which weights learn in the step from ``step`` to ``step + 1``."""
         if step < self._delay:
@@ -84,10 +89,14 @@ class Learner:
             for feedback in self.feedback:
                 # Feedback that shares the forward weights' steps takes part in all of them.
                 feedback.requires_grad_(self.phase(step) != "task" or feedback in self._shared)
+        if self.guard:
+            self.guard.begin(step)
 
     def step(self, step: int) -> None:
         """Move the weights after the backward pass."""
         phase, (lr, feedback_lr) = self.phase(step), self.rates(step)
+        if self.guard and feedback_lr is not None:
+            self.guard.shorten(feedback_lr)
         if phase == "feedback":
             for feedback, weight in self._shared.items():
                 if weight.grad is not None:  # W does not move, so of the shared update only the decay of W − B is left
@@ -108,13 +117,16 @@ class Learner:
             self._relative_noise(before, self.settings.relative_noise)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the optimisers, which is the whole state."""
-        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        """Return the state of the optimisers and of the guard, which is the whole state."""
+        state = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        return state | ({"guard": self.guard.state_dict()} if self.guard else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
+        if self.guard:
+            self.guard.load_state_dict(state["guard"])
 
     def _clip(self, most: float) -> None:
         norm = nn.utils.get_total_norm([p.grad for p in self.forward if p.grad is not None])

@@ -85,6 +85,8 @@ class Stepper:
             loss_tensor = F.cross_entropy(output, y, label_smoothing=self._settings.label_smoothing)
         loss = loss_tensor.item()
         if not (math.isfinite(loss) or always):
+            if learner.guard:
+                learner.guard.end()
             return StepResult(loss, non_finite="loss")
         loss_tensor.backward()  # type: ignore[no-untyped-call]
         learner.step(step)

@@ -43,13 +43,14 @@ def step_too_large(view: View) -> Iterator[Sighting]:
         worst = int(sound[np.argmax(number[sound, layer])]) if len(sound) else first
         broke = row.collapse_step if not math.isnan(row.collapse_step) else row.runaway_step
         lead = f", {broke - view.steps[first]:.0f} steps before it broke" if broke > view.steps[first] else ""
+        grown = f" It has grown by a factor of {row.growth:.2g} since the first snapshot." if row.growth > 1.5 else ""
         yield Sighting(
             layer,
             first,
             last,
             "high" if lasting else "medium",
             f"The feedback of {name} takes steps that are too large to be stable: its step-size number reaches "
-            f"{number[worst, layer]:.3g}, and exceeds 1 from step {view.steps[first]} on{lead}.",
+            f"{number[worst, layer]:.3g}, and exceeds 1 from step {view.steps[first]} on{lead}.{grown}",
             (
                 evidence(view, "step_size_number", worst, layer, ">", "step_size_number"),
                 evidence(view, "step_size_number", first, layer, ">", "step_size_number"),

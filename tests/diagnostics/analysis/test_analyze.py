@@ -66,7 +66,7 @@ def test_lays_out_every_probe(tmp_path):
     assert analysis.step.values.tolist() == [0, 10, 200]
     assert analysis.sizes["mode"] == 10
     measured = {name: probe for name, probe in PROBES.items() if not probe.slow}
-    derived = {"gain_elasticity", "log_norm_ratio_sum", "error_angle_product"}
+    derived = {"gain_elasticity", "log_norm_ratio_sum", "error_angle_product", "step_size_growth"}
     assert {name for name in analysis if not name.endswith(("_null", "_null_sd"))} == set(measured) | derived
     for name, probe in measured.items():
         variable = analysis[name]

@@ -42,6 +42,13 @@ def test_derives_what_it_has_the_sources_of():
         assert derived[name].dims == (("step",) if name == "log_norm_ratio_sum" else DIMS)
 
 
+def test_growth_of_s_begins_at_its_first_value():
+    number = np.array([[0.0, 0.2, np.inf], [np.nan, 0.4, 0.5], [3.0, 0.1, 2.0], [6.0, np.nan, 1.0]])
+    found = derive(dataset(step_size_number=number)).step_size_growth.values
+    expected = [[np.nan, 1, np.nan], [np.nan, 2, 1], [1, 0.5, 4], [2, np.nan, 2]]
+    np.testing.assert_allclose(found, expected)
+
+
 def test_elasticity_is_the_slope_of_a_fitted_line():
     norm, gain = np.exp(random(0, 8, 3)), random(1, 8, 3)
     found = gain_elasticity(dataset(forward_norm=norm, weight_gain=gain)).values

@@ -31,6 +31,13 @@ def test_predicted_against_observed():
     assert table.loc["fc2", ["unstable_step", "warning_step", "lead_time"]].fillna(-1).tolist() == [-1, 3, 60]
 
 
+def test_the_recommended_rate_leaves_room_for_growth():
+    analysis = plant(plant(healthy(), "fc4", since=0, step_size_number=0.5), "fc4", since=5, step_size_number=2.0)
+    row = stability(analysis, CONFIG, metrics()).loc["fc4"]
+    assert row.growth == pytest.approx(4)
+    assert row.recommended_feedback_lr == pytest.approx(0.4 * row.largest_feedback_lr)
+
+
 def test_the_limit_follows_the_learning_rate():
     analysis = plant(plant(healthy(), "fc4", since=0, step_size_number=0.5), "fc4", since=5, step_size_number=2.0)
     log = metrics()
