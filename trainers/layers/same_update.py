@@ -7,7 +7,6 @@ penalty on W, decay on W alone, a group with settings of its own and a weight th
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -28,15 +27,10 @@ class _Updated(Protocol):
     def parameters_of(self, name: str) -> list[nn.Parameter]: ...
 
 
-@dataclass
-class _Moves:
-    """The values of W and B before an optimiser's step, and how far it moved them; only the part that is known."""
-
-    before: dict[str, Tensor] = field(default_factory=dict)
-    moved: dict[str, Tensor] = field(default_factory=dict)
-
-
-_watched: WeakKeyDictionary[_Updated, _Moves] = WeakKeyDictionary()
+_watched: WeakKeyDictionary[_Updated, dict[str, tuple[Tensor, Tensor]]] = WeakKeyDictionary()
+"""Layers, with the value of W or B before an optimiser's step and its move, while that of the other is not known."""
+_moving: WeakKeyDictionary[_Updated, dict[str, Tensor]] = WeakKeyDictionary()
+"""Layers that the step which goes on moves, with the values of W and B before it."""
 _steps: WeakKeyDictionary[torch.optim.Optimizer, int] = WeakKeyDictionary()
 
 
@@ -47,7 +41,12 @@ def watch_updates(layer: _Updated) -> None:
     costs nothing in the long run. Updates that no optimiser of PyTorch makes are not seen.
     """
     _register()
-    _watched[layer] = _Moves()
+    _watched[layer] = {}
+
+
+def unwatch_updates(layer: _Updated) -> None:
+    """Compare the updates of a layer no more, because noise shall move its W and B apart."""
+    _watched.pop(layer, None)
 
 
 @cache  # once in a process, because PyTorch's hooks on all optimisers are global
@@ -57,38 +56,40 @@ def _register() -> None:
 
 
 def _before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    _moving.clear()
     if not _watched:
         return
     count = _steps[optimizer] = _steps.get(optimizer, 0) + 1
     if count & (count - 1):
         return
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    for layer, moves in list(_watched.items()):
-        for name in _NAMES:
-            if any(id(p) in held for p in layer.parameters_of(name)):
-                if name in moves.moved:  # it moved a second time, and the other has not moved
-                    _say(layer, "no optimiser moves the " + ("weight" if name == "feedback" else "feedback"))
-                    break
-                moves.before[name] = layer.current(name).clone()
+    for layer in list(_watched):
+        names = [name for name in _NAMES if any(id(p) in held for p in layer.parameters_of(name))]
+        if names:
+            _moving[layer] = {name: layer.current(name).clone() for name in names}
 
 
 def _after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    for layer, moves in list(_watched.items()):
-        if moves.before.keys() <= moves.moved.keys():
+    moving = dict(_moving)
+    _moving.clear()
+    for layer, before in moving.items():
+        moves = _watched.pop(layer, {})
+        if again := moves.keys() & before.keys():
+            _say(layer, f"no optimiser moves the {'weight' if 'feedback' in again else 'feedback'}")
             continue
-        for name in moves.before.keys() - moves.moved.keys():
-            moves.moved[name] = layer.current(name) - moves.before[name]
+        moves |= {name: (value, layer.current(name) - value) for name, value in before.items()}
         if not any(p.requires_grad for p in layer.parameters_of("weight")):  # W is frozen, on purpose
-            moves.before["weight"] = layer.current("weight")
-            moves.moved["weight"] = torch.zeros_like(moves.before["weight"])
-        if len(moves.moved) == len(_NAMES):
-            _watched[layer] = _Moves()
-            if _differ(*(moves.before[name] for name in _NAMES), *(moves.moved[name] for name in _NAMES)):
-                _say(layer, "an optimiser's step moves W and B differently")
+            weight = layer.current("weight")
+            moves["weight"] = weight, torch.zeros_like(weight)
+        complete = len(moves) == len(_NAMES)
+        if complete and _differ(*moves["weight"], *moves["feedback"]):
+            _say(layer, "an optimiser's step moves W and B differently")
+        else:
+            _watched[layer] = {} if complete else moves
 
 
 @torch.no_grad()
-def _differ(weight: Tensor, feedback: Tensor, weight_moved: Tensor, feedback_moved: Tensor) -> bool:
+def _differ(weight: Tensor, weight_moved: Tensor, feedback: Tensor, feedback_moved: Tensor) -> bool:
     """Return whether the moves of W and B differ by more than a multiple of W − B, and by more than rounding."""
     apart, difference = (weight - feedback).double(), (weight_moved - feedback_moved).double()
     rest = difference - (difference * apart).sum() / apart.square().sum().clamp_min(1e-300) * apart
@@ -98,7 +99,6 @@ def _differ(weight: Tensor, feedback: Tensor, weight_moved: Tensor, feedback_mov
 
 
 def _say(layer: _Updated, what: str) -> None:
-    _watched.pop(layer, None)  # once is enough
     warnings.warn(
         f"{layer.rule.name}: {layer}: {what}, so W − B will not decay; give both to one optimiser with the same "
         "settings, and use layer.shared_weight() where the loss uses W beside its layer",

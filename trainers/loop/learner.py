@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wtdiag.trainers.config.schedules import learning_rate
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses
+from wtdiag.trainers.layers.same_update import unwatch_updates
 from wtdiag.trainers.loop.guard import StepGuard
 from wtdiag.trainers.rules import Rule
 
@@ -42,6 +43,8 @@ class Learner:
         rule = layers[0].rule
         default = rule.recipe.convolutional_lr if _is_convolutional(model) else rule.recipe.forward_lr
         self.lr = default if settings.lr is None else settings.lr
+        for layer in layers if settings.update_noise or settings.relative_noise else ():
+            unwatch_updates(layer)
         kind = settings.feedback_optimizer or rule.recipe.optimizer
         self._together = together = learned if kind == "forward" else []
         self._delay = round(settings.delay * epoch)

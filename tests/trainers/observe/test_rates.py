@@ -89,6 +89,7 @@ def test_forward_weights_wait_in_the_delay(tmp_path):
     assert [signals(step)["fc1"]["law"].interval for step in (0, 20, 25)] == [1, 1, 2]
 
 
+@pytest.mark.filterwarnings("ignore:kp.* moves W and B differently")  # as Adam does
 def test_adam_has_no_forward_rate(tmp_path):
     run = trained(tmp_path / "run", rule="kp", optimizer="adamw", weight_decay=0.1)
     found = signals_of(run)(5)["fc1"]
