@@ -24,8 +24,8 @@ from wtdiag.diagnostics.analysis.view import View
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.finding import Finding
 from wtdiag.diagnostics.findings.kinds import KINDS
-from wtdiag.diagnostics.findings.kinds.base import FAULT
-from wtdiag.diagnostics.findings.kinds.sizes import of_compared, of_others
+from wtdiag.diagnostics.findings.kinds.base import FAULT, of_others
+from wtdiag.diagnostics.findings.kinds.sizes import of_compared
 from wtdiag.diagnostics.findings.thresholds import THRESHOLDS, Record
 
 SEEDS = (6, 7)

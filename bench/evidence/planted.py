@@ -109,11 +109,10 @@ def random(layer: Synaptic) -> None:
 
 
 def tilted(degrees: float) -> Plant:
-    """Return a fault that sets the feedback to W, turned by an angle in a direction that never changes."""
+    """Return a fault that sets the feedback to W, turned by an angle in a new direction each time."""
 
     def plant(layer: Synaptic) -> None:
-        generator = torch.Generator().manual_seed(layer.weight.numel())
-        away = torch.randn(layer.weight.shape, generator=generator) * layer.weight.std()
+        away = torch.randn_like(layer.weight) * layer.weight.std()
         layer.feedback.copy_(layer.weight + math.tan(math.radians(degrees)) * away)
 
     return plant
@@ -185,10 +184,8 @@ FAULTS = {
     "×3, fa": Fault("feedback-too-large", "fa", plant=scaled(3.0), half=True),
     "×0.3, fa": Fault("feedback-too-small", "fa", plant=scaled(0.3), half=True),
     # Kinds that no fault of one parameter causes.
-    "no null, ia": Fault(
-        "angle-at-ceiling", "ia", plant=coefficients(null=0.0, decay=4.0), settings={"feedback_lr": 0.02}
-    ),
-    "all layers 50° off": Fault("inherited-error", "fa", again=tilted(50.0), everywhere=True),
+    "a rule that rests far from W": Fault("angle-at-ceiling", "wm-reg", everywhere=True, networks=("mlp",)),
+    "all layers 50° off, in new directions": Fault("inherited-error", "fa", again=tilted(50.0), everywhere=True),
     "W left out of the optimiser, fa": Fault("not-aligning", "fa", frozen="weight"),
 }
 """Faults in one layer, by a name that says what was done."""

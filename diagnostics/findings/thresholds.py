@@ -101,7 +101,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "flipped_over": Threshold("sign-flip", 120.0, "degree", "weight angle above which the severity is high"),
     "rank_share": Threshold("rank-collapse", 0.1, "1", "erank − 1 of B over that of W, or of W over its start"),
     "radial_cosine": Threshold("bn-runaway", 1e-3, "1", "cosine of W and its gradient; below it, the loss ignores |W|"),
-    "norm_growth": Threshold("bn-runaway", 3.0, "1", "growth of |W| since the start"),
+    "norm_growth": Threshold("bn-runaway", 6.0, "1", "growth of |W| since the start"),
     "dead_units": Threshold("signal-below-floor", 0.95, "1", "share of units that no error reaches"),
     "relative_update": Threshold("forward-step-too-large", 1.0, "1", "change of W in one step over W, with momentum"),
     "loss_growth": Threshold("divergence", 10.0, "1", "loss over its first value, from some step until the end"),

@@ -29,7 +29,8 @@ _KINGMA = "docs/theory.md; Kingma and Ba 2015, arXiv:1412.6980, section 2.1, for
     needs=("relative_step", "travel_time", "rest_distance"),
     effects=("not-aligning", "sign-flip", "noisy-feedback", "rank-collapse", "feedback-too-large",
              "feedback-too-small"),
-    effects_below=("inherited-error", "signal-below-floor", "divergence"),
+    effects_below=("inherited-error", "signal-below-floor", "divergence", "forward-step-too-large", "bn-runaway",
+                   "feedback-too-large"),
 )  # fmt: skip
 def adam_step_too_large(view: View) -> Iterator[Sighting]:
     """Find B away from its fixed point at the end, although it had time and a step was at some time larger than B*.

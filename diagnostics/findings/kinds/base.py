@@ -158,3 +158,15 @@ def last_stretch(holds: Mask, known: Mask) -> tuple[int, int] | None:
         return None
     fails = np.flatnonzero(~holds[indices])
     return int(indices[fails[-1] + 1 if len(fails) else 0]), int(indices[-1])
+
+
+def of_others(sizes: Floats) -> Floats:
+    """Return by step and layer the median of the other layers' positive sizes; 1 where there are none."""
+    others = np.ones_like(sizes)
+    for step, row in enumerate(sizes):
+        for layer in range(len(row)):
+            rest = np.delete(row, layer)
+            rest = rest[rest > 0]
+            if len(rest):
+                others[step, layer] = np.median(rest)
+    return others

@@ -33,12 +33,14 @@ def forward_step_too_large(view: View) -> Iterator[Sighting]:
     first, last = (int(np.flatnonzero(beyond.any(axis=1))[end]) for end in (0, -1))
     layer = int(np.nanargmax(np.where(beyond[first], size[first], -np.inf)))
     number = beyond.any(axis=0).sum()
+    severity = unless_learned(view)
+    passed = last < len(view.steps) // 2  # a network that learned has recovered from it
     others = f", and so do {number - 1} other layers later" if number > 1 else ""
     yield Sighting(
         layer,
         first,
         last,
-        unless_learned(view),
+        "low" if passed and severity == "medium" else severity,
         f"The steps of the forward weights are too large: at step {view.steps[first]}, the update of "
         f"{view.layers[layer]} reaches {size[first, layer]:.3g} times the weights themselves{others}.",
         (evidence(view, "relative_update", first, layer, ">", "relative_update"),),

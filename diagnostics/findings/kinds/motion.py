@@ -9,7 +9,7 @@ import numpy as np
 
 from wtdiag.diagnostics.analysis.view import Floats, Mask, View
 from wtdiag.diagnostics.findings import remedies
-from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch
+from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch, of_others
 from wtdiag.diagnostics.findings.severity import of_hampered_learning
 from wtdiag.diagnostics.findings.thresholds import limit
 
@@ -226,14 +226,23 @@ def driven(view: View) -> Mask:
     """Return by step and layer whether B is larger than a stable rule can have made it.
 
     The law is a contraction towards B*, so that ‖B‖ stays below the largest of ‖B(0)‖ and of all ‖B*‖ so far, up to a
-    factor for parts of B that move at different speeds. Not known without a law, and not asked where S > 1.
+    factor for parts of B that move at different speeds. Where W shrank, that says little, and then B is held against
+    its own first distance and that of the other layers. Not known without a law, and not asked where S > 1.
     """
     norm, angle = view["feedback_norm"], view["predicted_angle"]
     point = np.abs(view["predicted_gain"]) * view["forward_norm"] / np.maximum(np.cos(np.radians(angle)), 1e-3)
     reached = np.fmax.accumulate(np.fmax(point, norm[:1]), axis=0)
     unstable = np.maximum.accumulate(view["step_size_number"] > limit("step_size_number"), axis=0)
-    far = (norm > limit("driven") * reached) & (view["rest_distance"] > limit("driven"))
-    return np.asarray(far & np.isfinite(point) & ~unstable)
+    rest = view["rest_distance"]
+    first = np.take_along_axis(rest, np.isfinite(rest).argmax(axis=0)[None], axis=0)
+    far = (norm > limit("driven") * reached) | (rest > limit("driven") * np.fmax(first, of_others(rest)))
+    return np.asarray(far & (rest > limit("driven")) & np.isfinite(point) & ~unstable)
+
+
+def jumping(view: View) -> Mask:
+    """Return by step and layer whether a step of Adam on B has been larger than B*; SGD has no travel time."""
+    large = (view["relative_step"] > limit("relative_step")) & np.isfinite(view["travel_time"])
+    return np.asarray(np.maximum.accumulate(large, axis=0))
 
 
 def relaxations(view: View) -> Floats:

@@ -12,8 +12,17 @@ from wtdiag.diagnostics.findings import remedies
 from wtdiag.diagnostics.findings.advice import Remedy
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.instability import runaway
-from wtdiag.diagnostics.findings.kinds.base import SPOILED, Sighting, blind, evidence, growth, kind, last_stretch
-from wtdiag.diagnostics.findings.kinds.motion import driven
+from wtdiag.diagnostics.findings.kinds.base import (
+    SPOILED,
+    Sighting,
+    blind,
+    evidence,
+    growth,
+    kind,
+    last_stretch,
+    of_others,
+)
+from wtdiag.diagnostics.findings.kinds.motion import driven, jumping
 from wtdiag.diagnostics.findings.severity import of_hampered_learning, unless_learned
 from wtdiag.diagnostics.findings.thresholds import limit
 
@@ -42,7 +51,8 @@ def feedback_too_large(view: View) -> Iterator[Sighting]:
         excess = size / of_others(size)
         high = (size > limit(above)) & ((excess > limit(beyond)) | grown)
         if measure == "norm_ratio":
-            high &= ~driven(view)  # B is not as large as its rule makes it, so its size is not what is wrong
+            # Where something else than its rule made B large, or Adam's steps do, its size is not what is wrong.
+            high &= ~(driven(view) | jumping(view))
         for layer, name in enumerate(view.layers):
             seen = np.flatnonzero(high[:, layer])
             if not len(seen) or layer in reported:  # a measured norm ratio makes the predicted gain redundant
@@ -156,18 +166,6 @@ def of_compared(view: View, measure: str) -> Floats:
     """Return a measure by step and layer, NaN where it is not finite or W and B cannot be compared."""
     values = np.where(view.compared, view[measure], np.nan)
     return np.where(np.isfinite(values), values, np.nan)
-
-
-def of_others(sizes: Floats) -> Floats:
-    """Return by step and layer the median of the other layers' positive sizes; 1 where there are none."""
-    others = np.ones_like(sizes)
-    for step, row in enumerate(sizes):
-        for layer in range(len(row)):
-            rest = np.delete(row, layer)
-            rest = rest[rest > 0]
-            if len(rest):
-                others[step, layer] = np.median(rest)
-    return others
 
 
 def _against(ratio: float) -> str:
