@@ -25,7 +25,7 @@ SPEED = {
     "analysis": ("bench.speed.analysis", "run"),
 }
 EVIDENCE = {
-    "guard": ("bench.evidence.guard", "run"),
+    "guard": ("bench.evidence.guarded_runs", "run"),
     "theory": ("bench.evidence.theory", "run"),
     "adam": ("bench.evidence.adam_steps", "run"),
     "faults": ("bench.evidence.faults", "run"),

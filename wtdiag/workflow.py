@@ -97,7 +97,7 @@ def _earlier(folder: Path) -> xr.Dataset | None:
 
 def enrich(analysis: xr.Dataset, folder: Path) -> tuple[xr.Dataset, list[str]]:
     """Return an analysis with what only the one in a folder has of the same snapshots, and the names of that."""
-    from wtdiag.diagnostics.analysis.provenance import enriched
+    from wtdiag.diagnostics.analysis.origins import enriched
 
     return enriched(analysis, _earlier(folder))
 

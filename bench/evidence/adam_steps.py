@@ -25,7 +25,7 @@ import torch
 
 import wtdiag
 from bench.evidence.page import fill, table
-from bench.evidence.theory import BATCH, Case, Prediction
+from bench.evidence.theory import BATCH, Prediction, SimulatedCase
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.probes import Quantities
 from wtdiag.trainers.config.settings import Settings
@@ -47,7 +47,7 @@ LARGE, SMALL = "adam-step-too-large", "adam-step-too-small"
 
 
 @dataclass(frozen=True)
-class Trained:
+class AdamRun:
     """One training: its settings, the relative step of B early on, its accuracy, and the kinds of finding on it."""
 
     network: str
@@ -59,7 +59,7 @@ class Trained:
     found: frozenset[str]
 
 
-def trained(network: str, rule: str, factor: float, seed: int) -> Trained:
+def trained(network: str, rule: str, factor: float, seed: int) -> AdamRun:
     """Train, analyse and diagnose one run."""
     rate = factor * DEFAULT[rule]
     settings = Settings(rule=rule, seed=seed, feedback_lr=rate, snapshots=6, device="cpu", **NETWORKS[network])
@@ -72,10 +72,10 @@ def trained(network: str, rule: str, factor: float, seed: int) -> Trained:
         found = frozenset(each.kind for each in diagnose(analysis, run.config, run.metrics))
     early = analysis.isel(step=int(np.argmax(analysis.step.values >= 3)), layer=analysis.carries_error.values)
     step = float(early.relative_step.max())
-    return Trained(network, rule, factor, seed, step, training.progress.test_accuracy, found)
+    return AdamRun(network, rule, factor, seed, step, training.progress.test_accuracy, found)
 
 
-def runs(seeds: Mapping[str, Collection[int]]) -> Iterator[Trained]:
+def runs(seeds: Mapping[str, Collection[int]]) -> Iterator[AdamRun]:
     """Train all runs, one after the other."""
     for network in NETWORKS:
         for seed, rule in itertools.product(seeds[network], DEFAULT):
@@ -83,13 +83,13 @@ def runs(seeds: Mapping[str, Collection[int]]) -> Iterator[Trained]:
                 yield trained(network, rule, factor, seed)
 
 
-def lost(one: Trained, made: Collection[Trained]) -> float:
+def lost(one: AdamRun, made: Collection[AdamRun]) -> float:
     """Return the points of accuracy that a training loses against the best rate of its network, rule and seed."""
     alike = [each for each in made if (each.network, each.rule, each.seed) == (one.network, one.rule, one.seed)]
     return 100 * (max(each.accuracy for each in alike) - one.accuracy)
 
 
-def by_rate(made: Collection[Trained]) -> str:
+def by_rate(made: Collection[AdamRun]) -> str:
     """Return a table with a row for each learning rate."""
     rows = []
     for network, rule in itertools.product(NETWORKS, DEFAULT):
@@ -103,7 +103,7 @@ def by_rate(made: Collection[Trained]) -> str:
     return table(heads, rows)
 
 
-def counts(made: Collection[Trained]) -> str:
+def counts(made: Collection[AdamRun]) -> str:
     """Return a table of how often each finding was right; rates below the default test small steps, others large."""
     rows = []
     for network, (kind, small) in itertools.product(NETWORKS, ((LARGE, False), (SMALL, True))):
@@ -116,7 +116,7 @@ def counts(made: Collection[Trained]) -> str:
     return table(heads, rows)
 
 
-def noise_angle(case: Case, lr: float, steps: int = 1000) -> Prediction:
+def noise_angle(case: SimulatedCase, lr: float, steps: int = 1000) -> Prediction:
     """Train the feedback from rest by PyTorch's Adam on random batches, and measure its angle to the rest."""
     given = {"lr": lr, "optimizer": "adam", "batch_size": BATCH}
     law = dataclasses.replace(case.signals["law"], **given)
@@ -142,7 +142,7 @@ def noise_table() -> str:
     """Return a table of the angles that noise adds under Adam, predicted and simulated."""
     rows = []
     for model, rule in itertools.product(("mlp", "conv"), NOISE):
-        case = Case(model, rule)
+        case = SimulatedCase(model, rule)
         for lr in NOISE[rule]:
             made = noise_angle(case, lr)
             known = not math.isnan(made.predicted)

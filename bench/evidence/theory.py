@@ -81,7 +81,7 @@ class Prediction:
         return self.quantity, self.rule, self.layer, self.conditions, *numbers
 
 
-class Case:
+class SimulatedCase:
     """One layer of a network, trained for an epoch by backprop, with feedback that learns by a rule.
 
     Parameters
@@ -111,7 +111,7 @@ class Case:
         self.weight = self.layer.weight.detach()
 
     @classmethod
-    def alone(cls, fan_in: int, rule: str, **coefficients: Any) -> Case:
+    def alone(cls, fan_in: int, rule: str, **coefficients: Any) -> SimulatedCase:
         """Return a dense layer of random weights by itself, for rules that learn from noise."""
         case = cls.__new__(cls)
         case.name, case.rule = f"{fan_in} inputs", " ".join([rule, *(f"{k}={v}" for k, v in coefficients.items())])
@@ -172,7 +172,7 @@ class Case:
 
 
 def critical_rate(
-    case: Case, momentum: float = 0.0, batch: int | None = None, steps: int = 400, halvings: int = 6
+    case: SimulatedCase, momentum: float = 0.0, batch: int | None = None, steps: int = 400, halvings: int = 6
 ) -> Prediction:
     """Search for the learning rate above which two B that see the same batches move apart, from the prediction on.
 
@@ -190,13 +190,13 @@ def critical_rate(
     return Prediction("critical rate", case.rule, case.name, conditions, predicted, math.sqrt(low * high))
 
 
-def _rest(case: Case, steps: int) -> Tensor:
+def _rest(case: SimulatedCase, steps: int) -> Tensor:
     """Return the feedback after training on the whole batch, with momentum and at half the critical rate."""
     lr = 0.5 / case.predict("step_size_number", momentum=0.9)
     return next(islice(case.train(lr, momentum=0.9), steps, None)).clone()
 
 
-def resting_angle(case: Case, steps: int) -> Prediction:
+def resting_angle(case: SimulatedCase, steps: int) -> Prediction:
     """Train until B rests."""
     simulated = _angle(_rest(case, steps), case.weight)
     return Prediction(
@@ -204,7 +204,7 @@ def resting_angle(case: Case, steps: int) -> Prediction:
     )
 
 
-def noise_angle(case: Case, source: str, steps: int, momentum: float = 0.0) -> Prediction:
+def noise_angle(case: SimulatedCase, source: str, steps: int, momentum: float = 0.0) -> Prediction:
     """Train from rest, and measure the average angle of B to its rest over the last steps."""
     lr = 0.3 / case.predict("step_size_number", momentum=momentum)
     update_noise = 0.03 * float(case.weight.std()) if source == "updates" else 0.0
@@ -228,7 +228,7 @@ def noise_angle(case: Case, source: str, steps: int, momentum: float = 0.0) -> P
 def rows(steps: int = 3000) -> Iterator[Prediction]:
     """Yield all predictions with their simulations, one after the other."""
     for model in LAYERS:
-        cases = {rule: Case(model, rule) for rule in (*REGULARISED, "wm")}
+        cases = {rule: SimulatedCase(model, rule) for rule in (*REGULARISED, "wm")}
         for rule in REGULARISED:
             yield critical_rate(cases[rule])
             yield critical_rate(cases[rule], momentum=0.9)
@@ -246,7 +246,7 @@ def rows(steps: int = 3000) -> Iterator[Prediction]:
 def noise_rows(steps: int = 1000) -> Iterator[Prediction]:
     """Yield the critical rates of layers whose feedback learns from noise."""
     for rule, inputs, momentum in NOISE_CASES:
-        yield critical_rate(Case.alone(inputs, rule, inputs="noise"), momentum, batch=NOISE_BATCH, steps=steps)
+        yield critical_rate(SimulatedCase.alone(inputs, rule, inputs="noise"), momentum, batch=NOISE_BATCH, steps=steps)
 
 
 def run() -> None:

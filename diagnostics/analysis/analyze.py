@@ -21,7 +21,7 @@ from wtdiag.diagnostics.analysis.cluster import cluster
 from wtdiag.diagnostics.analysis.costs import COSTS
 from wtdiag.diagnostics.analysis.derive import derive
 from wtdiag.diagnostics.analysis.layout import NULLS
-from wtdiag.diagnostics.analysis.provenance import Context, attrs, origins, unchanged
+from wtdiag.diagnostics.analysis.origins import Context, attrs, origins, unchanged
 from wtdiag.diagnostics.analysis.reading import complete
 from wtdiag.diagnostics.analysis.survey import Row, Signals, Survey, Values
 from wtdiag.probes import PROBES, Probe
@@ -90,7 +90,7 @@ def analyze(
         cannot be told, and the step is then measured in any case. It goes with ``signals``.
     earlier
         An earlier analysis of the run. Its values are used for the snapshots of which it measured all that is asked
-        for, and from the same (see `diagnostics.analysis.provenance`).
+        for, and from the same (see `diagnostics.analysis.origins`).
 
     Returns
     -------

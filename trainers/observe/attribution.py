@@ -26,7 +26,7 @@ _RESOLUTION = 1.0, 0.01  # standard errors of a degree and of one hundredth of t
 Gradient = Mapping[str, Tensor]
 
 
-class Cost(NamedTuple):
+class LayerCost(NamedTuple):
     """What the feedback of a layer costs, in degrees and in learning, each with its standard error."""
 
     angle: float
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
 
 def attribution(
     model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F.cross_entropy, lr: float = math.nan
-) -> dict[str, Cost]:
+) -> dict[str, LayerCost]:
     """Return the cost of each layer's feedback, in degrees and in learning, by layer in forward order.
 
     For a set R of layers, the error is sent down through B in the layers of R, and through W in the others: δ(R) is the
@@ -120,9 +120,9 @@ def attribution(
             deviations = 0 * shares
         else:
             shares, deviations = shapley(cost, len(carrying), _RESOLUTION)
-    costs = {names[layer]: Cost(0.0, 0.0) for layer in tracer.calls}
+    costs = {names[layer]: LayerCost(0.0, 0.0) for layer in tracer.calls}
     for layer, own, deviation in zip(carrying, shares.tolist(), deviations.tolist(), strict=True):
-        costs[names[layer]] = Cost(*own, *deviation)
+        costs[names[layer]] = LayerCost(*own, *deviation)
     return costs
 
 

@@ -37,7 +37,7 @@ class White(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Part:
+class ChannelUse:
     """One use of one channel of B, with the operation, the signals and a B of that channel alone."""
 
     rule: Regularised
@@ -55,7 +55,7 @@ class Channel:
 
     Attributes
     ----------
-    parts : tuple of Part
+    parts : tuple of ChannelUse
         All uses of the layer.
     curvature : Curvature or None
         H of the channel, if it is known as a matrix, without the optimiser's weight decay.
@@ -65,7 +65,7 @@ class Channel:
         Deviation of a batch's mean, relative to that of a batch that is drawn with replacement.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[ChannelUse, ...]
     curvature: Curvature | None
     weight_decay: float
     drawn: float
@@ -122,7 +122,7 @@ class Channel:
 
 def channel(
     rule: Rule, op: Operation, x: Tensor, y: Tensor, weight: Tensor, positions: int, group: int = 0
-) -> Part | None:
+) -> ChannelUse | None:
     """Return one channel of B, of a group of channels, in one use of its layer.
 
     None if H is the same for all examples, if it acts on the channels of both sides (``sum`` with null and sparse), and
@@ -144,7 +144,7 @@ def channel(
         y = y.narrow(axis, 0, 1)
     if not isinstance(op, Convolution):  # convolutions are slow in float64
         x, y, weight = x.double(), y.double(), weight.double()
-    return Part(rule.homogeneous, Local(op, x, weight, positions, y=y, weight=weight))
+    return ChannelUse(rule.homogeneous, Local(op, x, weight, positions, y=y, weight=weight))
 
 
 def strongest_group(rule: Rule, op: Operation, x: Tensor, y: Tensor) -> int:

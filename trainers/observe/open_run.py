@@ -20,7 +20,7 @@ from wtdiag.probes.records import schema
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.layers.convert import copied, set_rule, synapses
-from wtdiag.trainers.observe.attribution import Cost, attribution
+from wtdiag.trainers.observe.attribution import LayerCost, attribution
 from wtdiag.trainers.observe.rates import Rates
 from wtdiag.trainers.observe.tensors import from_numpy, is_recordable
 from wtdiag.trainers.observe.tracer import Loss, Signals, error_signals
@@ -147,7 +147,7 @@ def signals_of(
 
 def attribution_of(
     run: ModelRun, model: nn.Module | None = None, loss: Loss | None = None
-) -> Callable[[int], dict[str, Cost]] | None:
+) -> Callable[[int], dict[str, LayerCost]] | None:
     """Return the cost of each layer's feedback as a function of the step; None if `signals_of` returns None.
 
     It is that of `trainers.observe.attribution.attribution`, at the forward learning rate of the step that follows the
@@ -164,7 +164,7 @@ def attribution_of(
         As `signals_of` does.
     """
 
-    def at(network: nn.Module, x: Tensor, target: Tensor, loss: Loss, rates: Rates, step: int) -> dict[str, Cost]:
+    def at(network: nn.Module, x: Tensor, target: Tensor, loss: Loss, rates: Rates, step: int) -> dict[str, LayerCost]:
         return attribution(network, x, target, loss=loss, lr=rates.forward_lr(step))
 
     return _probed(run, model, loss, at)

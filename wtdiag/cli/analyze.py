@@ -57,7 +57,7 @@ def analyze(
     wtdiag analyze --scheduler tcp://head:8786 runs/large
     """  # noqa: D301  (click wants the character itself)
     from wtdiag.cli.console import Screen, tracked
-    from wtdiag.diagnostics.analysis.provenance import measures_kept
+    from wtdiag.diagnostics.analysis.origins import measures_kept
     from wtdiag.diagnostics.comparison.compare import compare as compare_runs
     from wtdiag.diagnostics.comparison.reference import accuracy_of
     from wtdiag.diagnostics.findings.finding import read_findings

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses, transport_free
 from wtdiag.trainers.observe import shapley
-from wtdiag.trainers.observe.attribution import Cost, attribution
+from wtdiag.trainers.observe.attribution import LayerCost, attribution
 from wtdiag.trainers.rules import RULES
 from wtdiag.trainers.rules.direct import Direct
 
@@ -37,7 +37,7 @@ def perceptron():
     ).double()  # fmt: skip
 
 
-NOTHING = Cost(0.0, 0.0)
+NOTHING = LayerCost(0.0, 0.0)
 NETWORKS = {"mlp": perceptron, "residual": lambda: Residual().double()}
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from bench.evidence.theory import BATCH, LIMITS, REGULARISED, Case, critical_rate, noise_angle, resting_angle
+from bench.evidence.theory import BATCH, LIMITS, REGULARISED, SimulatedCase, critical_rate, noise_angle, resting_angle
 
 
 @pytest.fixture(scope="module")
 def case():
     made = {}
-    return lambda model, rule: made.setdefault((model, rule), Case(model, rule))
+    return lambda model, rule: made.setdefault((model, rule), SimulatedCase(model, rule))
 
 
 def held(row):
@@ -41,7 +41,7 @@ def test_batches_are_stable_where_their_mean_is(case):
 
 @pytest.mark.parametrize(("fan_in", "momentum", "batch"), [(None, 0.9, 16), (32, 0.0, 64), (256, 0.0, 64)])
 def test_batches_that_differ_have_a_limit_of_their_own(case, fan_in, momentum, batch):
-    made = case("mlp", "ia") if fan_in is None else Case.alone(fan_in, "aa", inputs="noise")
+    made = case("mlp", "ia") if fan_in is None else SimulatedCase.alone(fan_in, "aa", inputs="noise")
     law = {"momentum": momentum, "batch_size": batch, "epoch": None}
     limit = 1 / made.predict("step_size_number", **law)
     assert limit < 0.7 / made.predict("mean_step_size_number", **law)
