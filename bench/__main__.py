@@ -5,7 +5,7 @@ Those of speed are ``steps``, ``compiled``, ``snapshots``, ``probes``, ``studies
 ``theory``, ``guard``, ``adam``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure
 how well predictions and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does
 the same with the results of studies, ``undertrained [FOLDER]`` with runs of several lengths, and ``recipes [TRIALS]``
-with searches for settings. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave
+with searches for settings. ``faults``, ``sizes`` and ``early_warning`` keep their runs in a FOLDER that follows. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave
 into a table of docs/robustness.md.
 """
 
@@ -41,6 +41,10 @@ if __name__ == "__main__":  # the processes that a benchmark starts import this 
         sys.exit()
     if sys.argv[1:2] == ["undertrained"]:
         import_module("bench.evidence.undertrained").run(*sys.argv[2:])
+        sys.exit()
+    if sys.argv[1:2] in (["faults"], ["sizes"], ["early_warning"]):
+        module, function = EVIDENCE[sys.argv[1]]
+        getattr(import_module(module), function)(*sys.argv[2:])
         sys.exit()
     if sys.argv[1:2] in (["kills"], ["full_disk"], ["recipes"]):
         import_module(f"bench.evidence.{sys.argv[1]}").run(*map(int, sys.argv[2:]))
