@@ -5,8 +5,9 @@ Those of speed are ``steps``, ``compiled``, ``snapshots``, ``probes``, ``studies
 ``theory``, ``guard``, ``adam``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure
 how well predictions and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does
 the same with the results of studies, ``undertrained [FOLDER]`` with runs of several lengths, and ``recipes [TRIALS]``
-with searches for settings. ``faults``, ``sizes`` and ``early_warning`` keep their runs in a FOLDER that follows. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave
-into a table of docs/robustness.md.
+with searches for settings. ``faults``, ``sizes`` and ``early_warning`` keep their runs in a FOLDER that follows.
+``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave into a table of
+docs/robustness.md.
 """
 
 from __future__ import annotations

@@ -76,12 +76,12 @@ def feedback_too_slow(view: View) -> Iterator[Sighting]:
     Where that holds for half of the layers or more, it is the rule that is slow, which is one finding on the network; a
     layer then stands out only if its own relaxation time does.
     """
-    rest, lag, elapsed = view["rest_distance"], view["tracking_lag"], relaxations(view)
+    rest, lag, elapsed, astray = view["rest_distance"], view["tracking_lag"], relaxations(view), driven(view)
     found: list[tuple[int, int, int]] = []
     for layer in view.carrying:
         typical = _median_so_far(lag[:, layer])
         slow = (typical > limit("tracking_lag")) | (elapsed[:, layer] < limit("relaxations"))
-        away = (rest[:, layer] > limit("rest_distance")) & slow
+        away = (rest[:, layer] > limit("rest_distance")) & slow & ~astray[:, layer]
         seen = last_stretch(away, np.isfinite(rest[:, layer]))
         if not seen or seen[1] == 0 or not (lag[:, layer] > limit("tracking_lag")).any():
             continue

@@ -555,6 +555,9 @@ def test_a_slow_rule_does_not_hide_what_is_wrong_in_one_layer():
         ("noisy-feedback", "fc4"),
         ("feedback-too-slow", None),
     ]
+    alone = plant(healthy(), "fc4", since=0, relaxation_time=500.0, tracking_lag=2.0, rest_distance=1.4)
+    alone = plant(alone, "fc4", feedback_norm=np.linspace(75, 85, 5), norm_ratio=10.0, rest_distance=9)
+    assert diagnose(alone, CONFIG, metrics())[0].kind == "noisy-feedback"
     first = diagnose(plant(_slow_everywhere(healthy()), "fc4", since=0, relaxation_time=5e3), CONFIG, metrics())[0]
     assert (first.kind, first.layer) == ("feedback-too-slow", "fc4")
 
