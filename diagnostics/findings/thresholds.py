@@ -74,6 +74,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "norm_ratio_excess": Threshold("feedback-too-large", 2.4, "1", "norm ratio over the median of the other layers"),
     "gain_high": Threshold("feedback-too-large", 2.4, "1", "predicted gain of a layer, with `gain_excess`"),
     "gain_excess": Threshold("feedback-too-large", 2.4, "1", "predicted gain over the median of the other layers"),
+    "size_severe": Threshold("feedback-too-large", 4.0, "1", "excess or its inverse; beyond, the severity is high"),
     "norm_ratio_sum": Threshold("feedback-too-large", 7.0, "1", "sum over layers of log |B| / |W|: errors blow up"),
     "gain_sum": Threshold("feedback-too-large", 7.0, "1", "sum over layers of log predicted gain: errors will blow up"),
     "norm_ratio_low": Threshold("feedback-too-small", 0.42, "1", "norm ratio of a layer, with `norm_ratio_deficit`"),

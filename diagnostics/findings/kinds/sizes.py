@@ -59,11 +59,13 @@ def feedback_too_large(view: View) -> Iterator[Sighting]:
                 continue
             reported.add(layer)
             worst = int(seen[np.argmax(size[seen, layer])])
+            lasting = last_stretch(high[:, layer], np.isfinite(size[:, layer])) is not None
+            far = excess[worst, layer] > limit("size_severe") or bool(grown[worst, layer])
             yield Sighting(
                 layer,
                 int(seen[0]),
                 int(seen[-1]),
-                unless_learned(view) if last_stretch(high[:, layer], np.isfinite(size[:, layer])) else "medium",
+                unless_learned(view) if lasting and far else "medium",
                 f"The feedback of {name} {phrase} of {size[worst, layer]:.3g} (step {view.steps[worst]}), "
                 f"{_against(excess[worst, layer])}{', and it has run away' if grown[worst, layer] else ''}.",
                 (evidence(view, measure, worst, layer, ">", above),),
@@ -92,11 +94,12 @@ def feedback_too_small(view: View) -> Iterator[Sighting]:
         if seen:
             first, last = seen
             why, advice, grown = _shrunk(view, [layer])
+            far = share[last, layer] < 1 / limit("size_severe")
             yield Sighting(
                 layer,
                 first,
                 last,
-                "medium" if grown else unless_learned(view),
+                unless_learned(view) if far and not grown else "medium",
                 f"The feedback of {name} has a norm ratio of {ratio[last, layer]:.3g} (step {view.steps[last]}), "
                 f"{_against(share[last, layer])}{why}.",
                 (evidence(view, "norm_ratio", last, layer, "<", "norm_ratio_low"),),
