@@ -4,10 +4,10 @@ Those of speed are ``steps``, ``compiled``, ``snapshots``, ``probes``, ``studies
 
 ``theory``, ``guard``, ``adam``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure
 how well predictions and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does
-the same with the results of studies, ``undertrained [FOLDER]`` with runs of several lengths, and ``recipes [TRIALS]``
-with searches for settings. ``faults``, ``sizes`` and ``early_warning`` keep their runs in a FOLDER that follows.
-``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave into a table of
-docs/robustness.md.
+the same with the results of studies, ``undertrained [FOLDER]`` with runs of several lengths, ``recipes [TRIALS]`` with
+searches for settings, and ``advice [FOLDER]`` with runs made again as advised. ``faults``, ``sizes`` and
+``early_warning`` keep their runs in a FOLDER that follows. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands
+and write what they leave into a table of docs/robustness.md.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ EVIDENCE = {
 if __name__ == "__main__":  # the processes that a benchmark starts import this module too
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    if sys.argv[1:2] == ["advice"]:
+        import_module("bench.evidence.advice").run(*sys.argv[2:3])
+        sys.exit()
     if sys.argv[1:2] == ["claims"]:
         import_module("bench.evidence.claims").run(sys.argv[2:])
         sys.exit()

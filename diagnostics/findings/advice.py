@@ -47,9 +47,8 @@ class Case:
 
     @property
     def learns(self) -> bool:
-        """Whether the feedback of the layer learns; of any layer, if the fault concerns all."""
-        learned = self.view.learned & self.view.carries
-        return bool(learned.any() if self.layer is None else learned[self.layer])
+        """Whether any feedback learns: settings of how it does are the same for all layers."""
+        return bool((self.view.learned & self.view.carries).any())
 
     @property
     def coefficients(self) -> Mapping[str, Any]:
@@ -70,7 +69,9 @@ class Case:
         return settings.get(name) if isinstance(settings, dict) else None
 
     def rate(self, name: str) -> float:
-        """Return the largest of the learning rates that were logged as "lr" or "feedback_lr"; NaN if there are none."""
+        """Return the largest learning rate "lr" or "feedback_lr" as set, or else as logged; NaN if it is not known."""
+        if (given := _number(self.setting(name))) > 0:
+            return given
         rates = self.view.metric(name)
         rates = rates[np.isfinite(rates) & (rates > 0)]
         return float(rates.max()) if len(rates) else math.nan

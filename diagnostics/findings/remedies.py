@@ -11,28 +11,44 @@ import math
 import numpy as np
 
 from wtdiag.diagnostics.findings.advice import Case, Remedy, Suggestion, rounded
-from wtdiag.diagnostics.findings.instability import SAFE, of_view
+from wtdiag.diagnostics.findings.instability import SAFE
+from wtdiag.diagnostics.findings.thresholds import limit
 
+_SMALL = 0.03  # a relative change of W in one step; the largest of a run that learns well is about 0.08
+_LEAST = 0.03  # the gain, or its inverse, beyond which no advice rests on it
 _TARGETS = ("amp", "self")  # coefficients in which a fixed point is linear
 _PULLS = ("decay", "null", "sparse")
 
 
 def smaller_feedback_step(case: Case) -> Suggestion | None:
-    """Lower the feedback learning rate so far that S would not have exceeded 0.4 before the run broke."""
-    table, rate = of_view(case.view), case.rate("feedback_lr")
-    largest = float(np.nanmin([math.inf, *table.largest_feedback_lr]))
-    scale = float(np.nanmin([math.inf, *table.largest_coefficient_scale]))
-    if math.isfinite(largest) and largest < rate / SAFE:
-        new = rounded(SAFE * largest)
-        layer = case.where if case.layer is not None else table.largest_feedback_lr.idxmin()
-        return Suggestion(
-            f"Lower the feedback learning rate from {rate:.2g} to {new:g}: the step-size number of {layer} then stays "
-            f"near {SAFE:g}.",
-            {"feedback_lr": new},
-        )
-    if scale < 1:
-        return Suggestion(f"Scale all of the rule's coefficients by {SAFE * scale:.2g}.")
-    return None
+    """Lower the feedback learning rate so far that S would have been 0.4 where it first exceeded 1.
+
+    Later values do not count: a step that is unstable makes B, the activations and S itself grow without bound.
+    """
+    number, rate = case.view["step_size_number"], case.rate("feedback_lr")
+    above = np.flatnonzero((number > limit("step_size_number")).any(axis=1))
+    if not len(above):
+        return None
+    layer = int(np.nanargmax(number[above[0]]))
+    worst = float(number[above[0], layer])
+    if not (rate > 0 and worst < math.inf):
+        return Suggestion(f"Scale all of the rule's coefficients by {SAFE / worst:.2g}.") if worst < math.inf else None
+    new = rounded(SAFE / worst * rate)
+    return Suggestion(
+        f"Lower the feedback learning rate from {rate:.2g} to {new:g}: the step-size number of "
+        f"{case.view.layers[layer]}, the largest when it first exceeded 1, is then {SAFE:g}.",
+        {"feedback_lr": new},
+    )
+
+
+def guarded(case: Case) -> Suggestion | None:
+    """Let the training itself shorten the steps of B that would be unstable."""
+    if case.setting("s_guard"):
+        return None
+    return Suggestion(
+        f"Let training shorten the feedback steps of each layer whose step-size number exceeds {SAFE:g}.",
+        {"s_guard": True},
+    )
 
 
 def feedback_rate(new: float, effect: str) -> Remedy:
@@ -56,8 +72,7 @@ def unit_gain(case: Case) -> Suggestion | None:
     gain = case.typical("predicted_gain")
     targets = {name: case.coefficient(name) for name in _TARGETS if case.coefficient(name)}
     targets = {name: value for name, value in targets.items() if math.isfinite(value)}
-    pulls = [case.coefficient(name) for name in _PULLS]
-    total = float(np.nansum([pull for pull in pulls if math.isfinite(pull)]))
+    total = float(np.nansum([case.coefficient(name) for name in _PULLS]))
     if not targets:
         absent = [name for name in _TARGETS if case.coefficient(name) == 0]
         if not absent or not total > 0:
@@ -66,15 +81,29 @@ def unit_gain(case: Case) -> Suggestion | None:
             f"Give the rule something to aim at: {absent[0]} is zero, so that B only shrinks.",
             {"coefficients": {absent[0]: rounded(total)}},
         )
-    if not math.isfinite(gain) or gain == 0 or 0.67 < gain < 1.5:
+    if not _LEAST < abs(gain) < 1 / _LEAST or 0.67 < gain < 1.5:  # of a run that broke, the gain says little
         return None
-    new = {name: rounded(value / gain) for name, value in targets.items()}
-    words = " and ".join(f"{name} from {targets[name]:.2g} to {value:g}" for name, value in new.items())
+    # A stronger pull makes B faster too, as far as its step remains stable.
+    pulled = {name: case.coefficient(name) for name in _PULLS if case.coefficient(name) > 0}
+    stronger = gain > 1 and pulled and worst_step(case) * gain <= SAFE
+    old, factor = (pulled, gain) if stronger else (targets, 1 / gain)
+    new = {name: rounded(value * factor) for name, value in old.items()}
+    words = " and ".join(f"{name} from {old[name]:.2g} to {value:g}" for name, value in new.items())
     return Suggestion(
         f"Change {words}, which brings the fixed point of B to the size of W: the gain that the present coefficients "
         f"lead to is {gain:.2g}.",
         {"coefficients": new},
     )
+
+
+def smaller_gain(case: Case) -> Suggestion | None:
+    """Bring the gain down to one, if it is above."""
+    return None if case.typical("predicted_gain") < 1 else unit_gain(case)
+
+
+def larger_gain(case: Case) -> Suggestion | None:
+    """Bring the gain up to one, if it is below."""
+    return None if case.typical("predicted_gain") > 1 else unit_gain(case)
 
 
 def unit_scale(case: Case) -> Suggestion | None:
@@ -90,21 +119,29 @@ def unit_scale(case: Case) -> Suggestion | None:
 
 
 def faster_feedback(case: Case) -> Suggestion | None:
-    """Raise the feedback learning rate, as far as a step-size number of 0.2 allows it, but at most tenfold."""
-    rate = case.rate("feedback_lr")
-    worst = float(np.nanmax([-math.inf, *case.view["step_size_number"].ravel()]))
+    """Raise the feedback learning rate so that B relaxes twenty times in a run, as far as S remains below 0.2.
+
+    Where S is not known, as under Adam, threefold.
+    """
+    rate, worst = case.rate("feedback_lr"), worst_step(case)
     if not rate > 0 or not case.learns:
         return None
-    factor = min(SAFE / 2 / worst, 10.0) if 0 < worst < math.inf else 3.0
-    if factor < 1.5:
+    time, steps = float(np.nanmax([0.0, *case.view["relaxation_time"][-1]])), float(case.view.steps[-1])
+    factor = min(SAFE / 2 / worst, max(3.0, 20 * time / steps) if steps else 3.0) if worst > 0 else 3.0
+    if not 1.5 <= factor < math.inf:
         return None
     new = rounded(rate * factor)
-    limit = f", at which the step-size number reaches {worst * new / rate:.2g}" if worst > 0 else ""
+    at = f", at which the step-size number reaches {worst * new / rate:.2g}" if worst > 0 else ""
     return Suggestion(
         f"Let the feedback of {case.where} learn faster: raise the feedback learning rate from {rate:.2g} to "
-        f"{new:g}{limit}.",
+        f"{new:g}{at}.",
         {"feedback_lr": new},
     )
+
+
+def worst_step(case: Case) -> float:
+    """Return the largest step-size number of any layer and snapshot; 0 if none is known."""
+    return float(np.nanmax([0.0, *case.view["step_size_number"].ravel()]))
 
 
 def stronger_shared_decay(case: Case) -> Suggestion | None:
@@ -131,7 +168,8 @@ def feedback_in_every_step(case: Case) -> Suggestion | None:
 
 def white_inputs(case: Case) -> Suggestion | None:
     """Let the rule learn from noise, which makes B* parallel to W, in place of the layer's own activations."""
-    if case.coefficients.get("inputs") != "activations":
+    reads = any(case.coefficient(name) for name in ("amp", "null", "sparse") if name in case.coefficients)
+    if case.coefficients.get("inputs") != "activations" or not reads:
         return None
     return Suggestion(
         "Let the feedback learn from white noise in place of the layer's activations, whose correlations turn its "
@@ -140,12 +178,32 @@ def white_inputs(case: Case) -> Suggestion | None:
     )
 
 
+def white_inputs_at_ceiling(case: Case) -> Suggestion | None:
+    """Let the rule learn from noise if its own fixed point is far from W, so that longer training cannot help B."""
+    return white_inputs(case) if case.typical("predicted_angle") > limit("ceiling_angle") else None
+
+
+def higher_rate(case: Case) -> Suggestion | None:
+    """Raise the learning rate of the forward weights where no step, not even the largest, changed them by much."""
+    rate, update = case.rate("lr"), case.view["relative_update"]
+    largest = float(np.nanmax([0.0, *np.nanmedian(update, axis=1)]))
+    if not (rate > 0 and 0 < largest < _SMALL):
+        return None
+    new = rounded(rate * min(2 * _SMALL / largest, 30))
+    return Suggestion(
+        f"Raise the learning rate of the forward weights from {rate:.2g} to {new:g}: in a typical layer, no measured "
+        f"step changed them by more than {100 * largest:.2g} %.",
+        {"lr": new},
+    )
+
+
 def lower_rate(case: Case) -> Suggestion | None:
-    """Lower the learning rate of the forward weights to a tenth."""
+    """Lower the learning rate of the forward weights to a tenth, or below the rate that it had reached in a warm-up."""
     rate = case.rate("lr")
     if not rate > 0:
         return None
-    new = rounded(rate / 10)
+    reached = float(case.view.metric("lr").max())
+    new = rounded(min(rate / 10, reached / 2) if reached > 0 else rate / 10)
     return Suggestion(f"Lower the learning rate of the forward weights from {rate:.2g} to {new:g}.", {"lr": new})
 
 

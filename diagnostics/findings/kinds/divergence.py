@@ -20,7 +20,7 @@ from wtdiag.diagnostics.findings.thresholds import limit
     "step-too-large",
     meaning="Along the direction in which the rule pulls hardest, each step on B overshoots the fixed point by more "
     "than the distance that it started from. B grows exponentially until the errors it carries destroy the weights.",
-    advice=(remedies.smaller_feedback_step, remedies.batch_norm, remedies.lower_rate),
+    advice=(remedies.smaller_feedback_step, remedies.guarded, remedies.batch_norm, remedies.lower_rate),
     equation="S = η λmax(H) / (2 (1 + μ)) > 1, with ∂B = H B − target",
     reference="docs/theory.md, for the regularisers of Kunin et al. 2020, arXiv:2003.01513; Polyak 1964, USSR "
     "Computational Mathematics and Mathematical Physics 4(5), for the limit with momentum",

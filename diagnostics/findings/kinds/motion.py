@@ -59,6 +59,7 @@ def frozen_feedback(view: View) -> Iterator[Sighting]:
     "place.",
     advice=(
         remedies.feedback_in_every_step,
+        remedies.unit_gain,
         remedies.faster_feedback,
         remedies.white_inputs,
         remedies.stronger_shared_decay,

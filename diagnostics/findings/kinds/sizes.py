@@ -36,7 +36,13 @@ _TOO_LARGE = {  # by measure: a phrase for the summary, and the thresholds for t
     "feedback-too-large",
     meaning="B is many times as large as W, so errors grow on their way down, by the product of the norm ratios of all "
     "layers that they pass. The layers below take steps that are too large by this factor, whatever the angle.",
-    advice=(remedies.unit_gain, remedies.unit_scale, remedies.white_inputs, remedies.batch_norm),
+    advice=(
+        remedies.smaller_gain,
+        remedies.unit_scale,
+        remedies.white_inputs,
+        remedies.averaged_feedback,
+        remedies.batch_norm,
+    ),
     equation="‖B‖ / ‖W‖; at rest ⟨B*, W⟩ / ⟨W, W⟩; through all layers Σ log ‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     needs=("norm_ratio",),
@@ -77,7 +83,7 @@ def feedback_too_large(view: View) -> Iterator[Sighting]:
     "feedback-too-small",
     meaning="B is many times smaller than W, so errors shrink on their way down, by the product of the norm ratios of "
     "all layers that they pass. The layers below hardly learn, whatever the angle.",
-    advice=(remedies.unit_gain, remedies.unit_scale, remedies.faster_feedback),
+    advice=(remedies.larger_gain, remedies.unit_scale, remedies.faster_feedback),
     equation="‖B‖ / ‖W‖; through all layers Σ log ‖B‖ / ‖W‖",
     reference="Kunin et al. 2020, arXiv:2003.01513",
     needs=("norm_ratio",),
@@ -112,7 +118,7 @@ def feedback_too_small(view: View) -> Iterator[Sighting]:
     "bn-runaway",
     meaning="Batch norm makes the loss blind to the size of this layer's weights, so nothing limits it. W grows, its "
     "effective learning rate falls with 1 / |W|², and feedback that follows W grows with it.",
-    advice=(remedies.lower_rate, remedies.weight_decay),
+    advice=(remedies.smaller_gain, remedies.white_inputs, remedies.lower_rate, remedies.weight_decay),
     equation="⟨W, ∂L/∂W⟩ = 0: ‖W‖² grows by η² ‖∂L/∂W‖² in each step",
     reference="van Laarhoven 2017, arXiv:1706.05350",
     needs=("radial_cosine", "forward_norm"),

@@ -10,6 +10,7 @@ import numpy as np
 
 from wtdiag.diagnostics.analysis.chance import DEVIATIONS
 from wtdiag.diagnostics.analysis.view import View
+from wtdiag.diagnostics.findings import remedies
 from wtdiag.diagnostics.findings.advice import Case, Suggestion
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.kinds.base import RESULT, TIME, Sighting, kind
@@ -90,7 +91,7 @@ def longer(case: Case) -> Suggestion:
     "undertrained",
     meaning="The network was still learning when training ended, so its accuracy says little about its rule: networks "
     "learn more slowly by rules that carry worse errors.",
-    advice=(longer,),
+    advice=(remedies.white_inputs_at_ceiling, remedies.higher_rate, longer),
     equation="e(2u) = e(u) · e(u) / e(u/2), with e the share of errors and u = Σ η",
     reference="Hestness et al. 2017, arXiv:1712.00409, for learning curves that are power laws; wtdiag, for u",
     order=TIME,

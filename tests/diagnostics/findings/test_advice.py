@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import click
@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import wtdiag
+from bench.evidence.advice import Advised, kinds_table
 from tests.diagnostics.findings.test_diagnose import run_of
 from tests.diagnostics.synthetic import CONFIG, healthy, metrics
 from wtdiag.cli import cli
@@ -175,3 +176,56 @@ def test_commands_come_first_and_few():
     refused, good = Suggestion("no", {"lr": 1.0}), Suggestion("yes", {"lr": 2.0})
     texts, changes = advise(case, ["check", lambda case: refused, lambda case: None, lambda case: good, "a", "b"])
     assert (texts, changes) == (("yes", "check", "a"), {"lr": 2.0})
+
+
+def said(kind, rule, **measures):
+    """What a finding of a kind advises first, in a run of a loop of one's own whose analysis has such values."""
+    analysis, _, log = run_of(kind)
+    for name, value in measures.items():
+        analysis[name][:] = value
+    return advise(Case(View(analysis, {"rule": rule}, log), 3), KINDS[kind].remedies)[0]
+
+
+def test_a_stronger_pull_makes_feedback_smaller_and_faster_as_far_as_it_is_stable():
+    rule = {"name": "wm", "inputs": "noise", "amp": 0.1, "decay": 0.01}
+    slow = said("feedback-too-slow", rule, predicted_gain=10.0, step_size_number=0.005)
+    assert slow[0].startswith("Change decay from 0.01 to 0.1, ")
+    fast = said("feedback-too-slow", rule, predicted_gain=10.0, step_size_number=0.05)
+    assert fast[0].startswith("Change amp from 0.1 to 0.01, ")
+    small = said("feedback-too-small", rule, predicted_gain=0.1)
+    assert small[0].startswith("Change amp from 0.1 to 1, ")
+    assert "gain" not in said("feedback-too-large", rule, predicted_gain=0.1)[0]
+    assert "gain" not in said("feedback-too-large", rule, predicted_gain=1e4)[0]  # of a run that broke
+
+
+def test_noise_in_place_of_activations_is_for_rules_that_read_them():
+    sa = {"name": "sum", "inputs": "activations", "amp": 0.0, "null": 0.0, "decay": 0.2, "sparse": 0.0, "self": 0.2}
+    assert not any("white noise" in text for text in said("angle-at-ceiling", sa))
+    assert "white noise" in said("angle-at-ceiling", sa | {"null": 0.1})[0]
+    assert not any("white noise" in text for text in said("angle-at-ceiling", sa | {"null": 0.1, "inputs": "noise"}))
+
+
+def test_undertrained_runs_are_told_the_way_that_costs_no_time_first():
+    ia = {"name": "ia", "inputs": "activations", "amp": 0.04}
+    case = run_of("undertrained")[0]
+    assert "white noise" in said("undertrained", ia, predicted_angle=50.0)[0]
+    assert "white noise" not in said("undertrained", ia, predicted_angle=10.0)[0]
+    slow = said("undertrained", {}, relative_update=0.002)
+    assert slow[0].startswith("Raise the learning rate of the forward weights from 0.05 to 1.5: ")
+    assert "no measured step changed them by more than 0.2 %" in slow[0]
+    assert float(case.relative_update.max()) < 0.03
+    assert not any("learning rate" in text for text in said("undertrained", {}, relative_update=0.05))
+
+
+def test_following_advice_is_judged_by_accuracy_and_divergence():
+    advised = partial(Advised, "mlp", "sa", "", 0, "sign-flip", "fc4", other="", others=None)
+    for before, after, helped, harmed in (
+        (0.3, 0.36, True, False), (0.3, 0.34, False, False), (0.36, 0.3, False, True), (None, 0.1, True, False),
+        (0.1, None, False, True), (None, None, False, False),
+    ):  # fmt: skip
+        run = advised("--lr 1", before, after)
+        assert (run.helped, run.harmed) == (helped, harmed)
+        assert not advised("", before, after).helped
+        assert not advised("", before, after).harmed
+    table = kinds_table([advised("--lr 1", 0.3, 0.9), advised("--lr 1", 0.9, 0.3), advised("", 0.3, None)])
+    assert "| sign-flip | 1 of 3 | 1 of 3 | – | – |" in table

@@ -147,7 +147,7 @@ def test_the_cause_of_a_divergence_comes_before_it():
     first, second, *_ = diagnose(analysis, DIVERGED, log)
     assert (first.kind, second.kind) == ("step-too-large", "divergence")
     assert "7 steps before it broke" in first.summary
-    assert first.advice[0].startswith("Lower the feedback learning rate from 1 to 0.16: the step-size number of fc4 ")
+    assert first.advice[0].startswith("Lower the feedback learning rate from 1 to 0.16: the step-size number of fc4, ")
     assert "It follows from step-too-large in fc4." in second.summary
 
 
