@@ -38,7 +38,7 @@ if __name__ == "__main__":  # the processes that a benchmark starts import this 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if sys.argv[1:2] == ["advice"]:
-        import_module("bench.evidence.advice").run(*sys.argv[2:3])
+        import_module("bench.evidence.followed").run(*sys.argv[2:3])
         sys.exit()
     if sys.argv[1:2] == ["claims"]:
         import_module("bench.evidence.claims").run(sys.argv[2:])

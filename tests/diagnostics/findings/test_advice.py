@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import wtdiag
-from bench.evidence.advice import Advised, kinds_table
+from bench.evidence.followed import Advised, kinds_table
 from tests.diagnostics.findings.test_diagnose import run_of
 from tests.diagnostics.synthetic import CONFIG, healthy, metrics
 from wtdiag.cli import cli
