@@ -2,12 +2,11 @@
 
 Those of speed are ``steps``, ``compiled``, ``snapshots``, ``probes``, ``studies`` and ``analysis``.
 
-``theory``, ``guard``, ``adam``, ``faults``, ``sizes`` and ``early_warning`` run only if they are named. They measure
-how well predictions and findings hold, and write their tables into the pages of docs/. ``claims STUDY_DIR...`` does
-the same with the results of studies, ``undertrained [FOLDER]`` with runs of several lengths, ``recipes [TRIALS]`` with
-searches for settings, and ``advice [FOLDER]`` with runs made again as advised. ``faults``, ``sizes`` and
-``early_warning`` keep their runs in a FOLDER that follows. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands
-and write what they leave into a table of docs/robustness.md.
+``theory``, ``guard``, ``adam``, ``faults``, ``sizes``, ``early_warning`` and ``advice`` run only if they are named. They
+measure how well predictions, findings and advice hold, and write their tables into the pages of docs/; the last four
+keep their runs in a FOLDER that follows. ``claims STUDY_DIR...`` does the same with the results of studies,
+``undertrained [FOLDER]`` with runs of several lengths, and ``recipes [TRIALS]`` with searches for settings. ``kills
+[COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave into a table of docs/robustness.md.
 """
 
 from __future__ import annotations
@@ -32,21 +31,19 @@ EVIDENCE = {
     "faults": ("bench.evidence.faults", "run"),
     "sizes": ("bench.evidence.faults", "run_sizes"),
     "early_warning": ("bench.evidence.early_warning", "run"),
+    "advice": ("bench.evidence.followed", "run"),
 }
 
 if __name__ == "__main__":  # the processes that a benchmark starts import this module too
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    if sys.argv[1:2] == ["advice"]:
-        import_module("bench.evidence.followed").run(*sys.argv[2:3])
-        sys.exit()
     if sys.argv[1:2] == ["claims"]:
         import_module("bench.evidence.claims").run(sys.argv[2:])
         sys.exit()
     if sys.argv[1:2] == ["undertrained"]:
         import_module("bench.evidence.undertrained").run(*sys.argv[2:])
         sys.exit()
-    if sys.argv[1:2] in (["faults"], ["sizes"], ["early_warning"]):
+    if sys.argv[1:2] in (["faults"], ["sizes"], ["early_warning"], ["advice"]):
         module, function = EVIDENCE[sys.argv[1]]
         getattr(import_module(module), function)(*sys.argv[2:])
         sys.exit()
