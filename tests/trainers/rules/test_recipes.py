@@ -1,0 +1,58 @@
+"""What a search for recipes varies, and what its table says."""
+
+import json
+import math
+
+import optuna
+import pytest
+
+from bench.evidence import recipes
+from wtdiag.trainers.rules import RULES
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+NAMES = sorted(RULES.keys() - {"sum"})
+
+
+@pytest.fixture
+def cell():
+    return recipes.RecipeCell("ia", "conv", optuna.storages.InMemoryStorage())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_search_goes_around_the_defaults(name):
+    space = recipes.space(name)
+    assert ("feedback_lr" in space) == (RULES[name].learned and name != "kp")
+    assert not {"amp", "self"} & set(space), "their scale is that of the others"
+    cell = recipes.RecipeCell(name, "mlp 4", optuna.storages.InMemoryStorage())
+    for point in cell.neighbours():
+        assert point.keys() == space.keys()
+        assert all(space[key].low <= value <= space[key].high for key, value in point.items())
+        assert cell.settings(0, **point).rule_at(0.0, 0.0).name == name
+
+
+def test_convolutional_networks_are_searched_around_their_own_rate(cell):
+    assert [point["lr"] for point in cell.neighbours()] == pytest.approx([0.5, 0.08])
+
+
+def test_a_cell_compares_its_default_with_the_best_found(cell):
+    space = {name: given for name, given in recipes.space("ia").items() if name == "lr"}
+    for value, lr in ((0.5, 0.1), (0.8, 0.3), (0.7, 0.2)):
+        ranges = {name: optuna.distributions.FloatDistribution(given.low, given.high) for name, given in space.items()}
+        cell.study.add_trial(optuna.trial.create_trial(value=value, params={"lr": lr}, distributions=ranges))
+    assert math.isnan(cell.ratio)
+    assert recipes.verdict([cell]).endswith("not run or not searched yet: `ia` on conv.")
+    kept = {json.dumps([seed, recipes.default_values("ia")]): 0.6 for seed in recipes.SEEDS}
+    cell.study.set_user_attr("defaults", kept)
+    assert recipes.row(cell) == ("`ia`", "conv", "3, 0 pruned", "80.0", "lr 0.3", "60.0", "2", "0.75")
+    assert recipes.verdict([cell]) == "0 of 1 defaults reach 90 % of the best found; short of it: `ia` on conv (0.75)."
+
+
+def test_defaults_that_have_changed_are_run_again(cell):
+    cell.study.set_user_attr("defaults", {json.dumps([1, {"forward_lr": 0.01}]): 0.6})
+    assert cell.defaults(run=False) == []
+
+
+def test_the_table_of_defaults_names_every_rule():
+    table = recipes.defaults_table(NAMES)
+    assert all(f"| `{name}` | 0.05 | 0.2 |" in table for name in NAMES)
+    assert "| `kp` | 0.05 | 0.2 | as the forward weights | scale 1, decay 0.05 |" in table
