@@ -153,9 +153,15 @@ class RecipeCell:
 
     @property
     def ratio(self) -> float:
-        """Accuracy of the default relative to the best found; NaN as long as one of them is not known."""
+        """Accuracy of the default relative to the best found; NaN if one is not known or no trial has learned."""
         best, found = self.best, self.defaults(run=False)
-        return fmean(found) / best.value if best and best.value and found else math.nan
+        return fmean(found) / (best.value or 0.0) if best and self.learned and found else math.nan
+
+    @property
+    def learned(self) -> bool:
+        """Whether a trial has learned: it is at least twice as often right as by chance."""
+        chance = 1 / dataset(self.settings(SEARCH_SEED).data).classes
+        return self.best is not None and (self.best.value or 0.0) >= 2 * chance
 
     def defaults(self, *, run: bool = True) -> list[float]:
         """Return the accuracies with the default recipe; they are kept in the storage, by the values that it had."""
@@ -246,7 +252,9 @@ def verdict(cells: Sequence[RecipeCell]) -> str:
     short = [f"{name} ({ratio:.2f})" for name, ratio in known.items() if ratio < ENOUGH]
     parts = [f"{len(known) - len(short)} of {len(known)} defaults reach {100 * ENOUGH:g} % of the best found"]
     parts += [f"short of it: {', '.join(short)}"] if short else []
-    missing = [name for name in ratios if name not in known]
+    failed = [f"`{cell.rule}` on {cell.net}" for cell in cells if cell.best and not cell.learned]
+    parts += [f"no trial has learned: {', '.join(failed)}"] if failed else []
+    missing = [name for name in ratios if name not in known and name not in failed]
     parts += [f"not run or not searched yet: {', '.join(missing)}"] if missing else []
     return "; ".join(parts) + "."
 

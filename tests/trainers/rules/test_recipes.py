@@ -47,6 +47,15 @@ def test_a_cell_compares_its_default_with_the_best_found(cell):
     assert recipes.verdict([cell]) == "0 of 1 defaults reach 90 % of the best found; short of it: `ia` on conv (0.75)."
 
 
+def test_where_nothing_learns_a_default_reaches_nothing(cell):
+    cell.study.add_trial(optuna.trial.create_trial(value=1 / 36))
+    cell.study.set_user_attr(
+        "defaults", {json.dumps([seed, recipes.default_values("ia")]): 1 / 36 for seed in recipes.SEEDS}
+    )
+    assert recipes.row(cell)[-1] == ""
+    assert recipes.verdict([cell]).endswith("no trial has learned: `ia` on conv.")
+
+
 def test_defaults_that_have_changed_are_run_again(cell):
     cell.study.set_user_attr("defaults", {json.dumps([1, {"forward_lr": 0.01}]): 0.6})
     assert cell.defaults(run=False) == []
