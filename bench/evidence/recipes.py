@@ -13,6 +13,7 @@ import dataclasses
 import json
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -217,7 +218,7 @@ def accuracies(settings: wtdiag.Settings) -> Iterator[tuple[int, float]]:
         for progress in training:
             epoch, within = divmod(progress.step, training.epoch)
             if progress.status == "diverged":
-                yield epoch, 1 / whole.classes
+                yield epoch + 1, 1 / whole.classes  # the epoch in which it diverged
             elif not within:
                 yield epoch, progress.test_accuracy
 
@@ -241,7 +242,7 @@ def run(trials: int = 30) -> None:
 def write(cells: Sequence[RecipeCell]) -> None:
     """Write the tables of the page from the trials that there are."""
     heads = "rule", "network", "trials", "best found, %", "at", "default, %", "seeds", "ratio"
-    fill(PAGE, "searches", f"{verdict(cells)}\n\n{table(heads, [row(cell) for cell in cells])}")
+    fill(PAGE, "searches", f"{verdict(cells)}\n\n{table(heads, [row(cell) for cell in cells if cell.best])}")
     fill(PAGE, "recipes", defaults_table(cell.rule for cell in cells))
 
 
@@ -254,8 +255,11 @@ def verdict(cells: Sequence[RecipeCell]) -> str:
     parts += [f"short of it: {', '.join(short)}"] if short else []
     failed = [f"`{cell.rule}` on {cell.net}" for cell in cells if cell.best and not cell.learned]
     parts += [f"no trial has learned: {', '.join(failed)}"] if failed else []
-    missing = [name for name in ratios if name not in known and name not in failed]
-    parts += [f"not run or not searched yet: {', '.join(missing)}"] if missing else []
+    missing = Counter(
+        cell.net for cell in cells if math.isnan(cell.ratio) and f"`{cell.rule}` on {cell.net}" not in failed
+    )
+    lacking = ", ".join(f"{count} of the rules on {net}" for net, count in missing.items())
+    parts += [f"not run or not searched yet: {lacking}"] if missing else []
     return "; ".join(parts) + "."
 
 

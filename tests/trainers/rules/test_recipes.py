@@ -40,7 +40,7 @@ def test_a_cell_compares_its_default_with_the_best_found(cell):
         ranges = {name: optuna.distributions.FloatDistribution(given.low, given.high) for name, given in space.items()}
         cell.study.add_trial(optuna.trial.create_trial(value=value, params={"lr": lr}, distributions=ranges))
     assert math.isnan(cell.ratio)
-    assert recipes.verdict([cell]).endswith("not run or not searched yet: `ia` on conv.")
+    assert recipes.verdict([cell]).endswith("not run or not searched yet: 1 of the rules on conv.")
     kept = {json.dumps([seed, recipes.default_values("ia")]): 0.6 for seed in recipes.SEEDS}
     cell.study.set_user_attr("defaults", kept)
     assert recipes.row(cell) == ("`ia`", "conv", "3, 0 pruned", "80.0", "lr 0.3", "60.0", "2", "0.75")
