@@ -38,6 +38,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:kp.* moves W and B differently")  # as Adam does
 @pytest.mark.parametrize("settings", RUNS.values(), ids=RUNS)
 def test_is_what_the_analysis_finds_at_each_snapshot(settings: dict[str, Any], tmp_path: Path) -> None:
     training = Training(Settings(**SMALL | settings), tmp_path / "run")
