@@ -36,11 +36,9 @@ TUNED_ON = (100,)
 """Seeds on which thresholds were chosen."""
 
 _SGD = {"feedback_optimizer": "sgd"}
-_MLP = {"model": "mlp", "epochs": 4, "snapshots": 8, "snapshot_every": 8}
 _GLYPHS = {"epochs": 0.75, "snapshots": 8, "snapshot_every": 8}
 NETS: Mapping[str, Mapping[str, Any]] = {
-    "mlp 4": {**_MLP, "depth": 4},
-    "mlp 16": {**_MLP, "depth": 16},
+    "mlp": {"model": "mlp", "depth": 8, "epochs": 4, "snapshots": 8, "snapshot_every": 8},
     "conv": {**NETWORKS["conv"].settings, **_GLYPHS},
     "resnet8": {**NETWORKS["resnet8"].settings, **_GLYPHS},
 }
@@ -81,7 +79,7 @@ def cases(seeds: Collection[int]) -> Iterator[WatchedCase]:
         for (rule, lr), stretch in product(ON_B_BY_ADAM.items(), STRETCHES):
             changed = {"feedback_optimizer": "adam", "feedback_lr": lr * stretch}
             yield WatchedCase("Adam on B", network, rule, seed, changed)
-        for rule, lr, batch_norm in product(FORWARD, FORWARD_RATES, (True, False) if "mlp" in network else (True,)):
+        for rule, lr, batch_norm in product(FORWARD, FORWARD_RATES, (True, False) if network == "mlp" else (True,)):
             yield WatchedCase("forward rate", network, rule, seed, {"lr": lr, "batch_norm": batch_norm})
 
 
