@@ -186,7 +186,8 @@ def white_inputs_at_ceiling(case: Case) -> Suggestion | None:
 def higher_rate(case: Case) -> Suggestion | None:
     """Raise the learning rate of the forward weights where no step, not even the largest, changed them by much."""
     rate, update = case.rate("lr"), case.view["relative_update"]
-    largest = float(np.nanmax([0.0, *np.nanmedian(update, axis=1)]))
+    known = update[~np.isnan(update).all(axis=1)]  # a run without steps has no updates
+    largest = float(np.nanmax([0.0, *np.nanmedian(known, axis=1)]))
     if not (rate > 0 and 0 < largest < _SMALL):
         return None
     new = rounded(rate * min(2 * _SMALL / largest, 30))

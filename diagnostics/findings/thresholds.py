@@ -117,17 +117,22 @@ THRESHOLDS: dict[str, Threshold] = {
 }  # fmt: skip
 
 RECORDS: dict[str, Record] = {
-    "feedback-too-large": Record(right=9, named=9, planted=9, runs=90),
-    "feedback-too-small": Record(right=12, named=12, planted=12, runs=90),
-    "sign-flip": Record(right=3, named=3, planted=3, runs=90),
-    "frozen-feedback": Record(right=6, named=6, planted=6, runs=90),
-    "rank-collapse": Record(right=3, named=3, planted=3, runs=90),
-    "step-too-large": Record(right=9, named=9, planted=9, runs=90),
-    "noisy-feedback": Record(right=6, named=6, planted=6, runs=90),
-    "feedback-too-slow": Record(right=3, named=3, planted=3, runs=90),
-    "signal-below-floor": Record(right=3, named=3, planted=3, runs=90),
-    "divergence": Record(right=3, named=3, planted=3, runs=90),
-    "bn-runaway": Record(right=3, named=3, planted=3, runs=90),
+    "feedback-too-large": Record(right=18, named=21, planted=22, runs=194),
+    "feedback-too-small": Record(right=22, named=23, planted=22, runs=194),
+    "sign-flip": Record(right=6, named=6, planted=9, runs=194),
+    "frozen-feedback": Record(right=10, named=10, planted=10, runs=194),
+    "rank-collapse": Record(right=3, named=3, planted=3, runs=194),
+    "step-too-large": Record(right=10, named=10, planted=10, runs=194),
+    "noisy-feedback": Record(right=18, named=19, planted=21, runs=194),
+    "feedback-too-slow": Record(right=3, named=8, planted=3, runs=194),
+    "signal-below-floor": Record(right=2, named=3, planted=2, runs=194),
+    "divergence": Record(right=3, named=3, planted=3, runs=194),
+    "bn-runaway": Record(right=3, named=7, planted=3, runs=194),
+    "adam-step-too-large": Record(right=1, named=1, planted=3, runs=194),
+    "adam-step-too-small": Record(right=3, named=6, planted=3, runs=194),
+    "angle-at-ceiling": Record(right=1, named=1, planted=1, runs=194),
+    "inherited-error": Record(right=3, named=3, planted=3, runs=194),
+    "not-aligning": Record(right=3, named=7, planted=3, runs=194),
 }
 """What ``python -m bench faults`` counted, by kind of finding."""
 

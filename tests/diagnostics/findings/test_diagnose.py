@@ -462,7 +462,7 @@ def test_findings_survive_the_disk(tmp_path):
 
 def test_what_was_never_measured_has_no_confidence_in_old_files_either(tmp_path):
     path = tmp_path / "findings.json"
-    first = diagnose(*run_of("not-aligning"))[0]
+    first = diagnose(*run_of("forward-step-too-large"))[0]
     write_findings([first], path)
     content = json.loads(path.read_text())
     assert content["findings"][0]["confidence"] is None

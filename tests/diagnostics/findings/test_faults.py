@@ -4,7 +4,10 @@ import pytest
 
 import wtdiag
 from bench.evidence.faults import (
+    SEEDS,
+    SEVERAL,
     Diagnosed,
+    cases,
     networks_table,
     outcome,
     records,
@@ -12,7 +15,7 @@ from bench.evidence.faults import (
     thresholds_table,
 )
 from bench.evidence.page import DOCS
-from bench.evidence.planted import FAULTS, FaultCase, trained
+from bench.evidence.planted import FAULTS, NETWORKS, FaultCase, trained
 from tests.diagnostics.synthetic import CONFIG, metrics, plant
 from tests.diagnostics.synthetic import healthy as fine
 from wtdiag.diagnostics.findings.diagnose import diagnose
@@ -88,6 +91,12 @@ def test_precision_and_recall_are_counted():
 def test_the_page_shows_what_was_measured():
     page = (DOCS / "findings.md").read_text(encoding="utf-8")
     assert thresholds_table(RECORDS) in page
+    runs = list(cases(NETWORKS, SEEDS))
+    assert {record.runs for record in RECORDS.values()} == {sum(len(each.faults) < 2 for each in runs)}
+    assert RECORDS.keys() == {fault.kind for fault in FAULTS.values()}
+    table = page.split("<!-- networks -->")[1].split("<!-- end")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines() if "strength" in row]
+    assert {row[1] for row in rows} >= set(SEVERAL)
 
 
 def test_the_table_of_sizes_tells_the_sound_from_the_faulty():
