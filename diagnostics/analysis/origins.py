@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -142,9 +143,15 @@ def _digest(*parts: str) -> str:
 
 
 def _of_file(path: Path) -> str:
-    """Return the digest of a file's content; empty if there is no such file, or none that can be read."""
+    """Return the digest of a file's content; empty if there is no such file, or none that can be read.
+
+    It is empty too if the file is mostly holes, which cost nothing to make and as long to read as what fills a disk.
+    """
     try:
         with open_regular(path) as file:
+            status = os.fstat(file.fileno())
+            if status.st_blocks * 512 < status.st_size // 2:
+                return ""
             digest = hashlib.blake2b(digest_size=16)
             while block := file.read(_BLOCK):
                 digest.update(block)

@@ -15,7 +15,7 @@ from torch import nn
 import wtdiag
 from tests.diagnostics.analysis.test_analyze import record
 from wtdiag.cli import main
-from wtdiag.diagnostics.analysis import provenance
+from wtdiag.diagnostics.analysis import origins
 from wtdiag.diagnostics.analysis.analyze import analyze, read_analysis, write_analysis
 from wtdiag.probes import PROBES
 from wtdiag.probes.records.schema import read_json, snapshot_path, write_json
@@ -114,13 +114,13 @@ def test_what_has_changed_is_measured_again(change, run):
 
 
 def test_all_source_that_values_depend_on_is_known():
-    root = Path(provenance.__file__).resolve().parents[2]
-    assert all(list((root / room).rglob("*.py")) for room in provenance._ROOMS)
-    assert provenance._of_source() == provenance._of_source.__wrapped__()
+    root = Path(origins.__file__).resolve().parents[2]
+    assert all(list((root / room).rglob("*.py")) for room in origins._ROOMS)
+    assert origins._of_source() == origins._of_source.__wrapped__()
 
 
 def test_another_version_measures_again(run, monkeypatch):
-    monkeypatch.setattr(provenance, "_of_source", lambda: "changed")
+    monkeypatch.setattr(origins, "_of_source", lambda: "changed")
     assert measured(run)[0] == wtdiag.open_run(run).steps.tolist()
 
 
@@ -147,7 +147,7 @@ def test_fast_measures_less_and_takes_nothing_away(run):
     assert not {"attribution_loss", "predicted_angle", "forward_stable_rank"} & set(fast)
     for name in fast:
         xr.testing.assert_identical(fast[name], before[name])
-    richer, kept = provenance.enriched(fast, before)
+    richer, kept = origins.enriched(fast, before)
     assert set(kept) == set(before) - set(fast)
     assert set(richer) == set(before)
     xr.testing.assert_identical(richer[sorted(richer)], before[sorted(before)].assign_attrs(fast.attrs))
@@ -183,5 +183,14 @@ def test_analyses_of_earlier_versions_say_nothing_of_their_snapshots(tmp_path):
     run = record(tmp_path, [0, 10])
     analysis = analyze(run)
     old = analysis.assign(own=analysis.weight_angle).drop_attrs()
-    assert provenance.enriched(analysis, old) == (analysis, [])
-    assert not provenance.unchanged(old, ["weight_angle"], provenance.origins(run, [0, 10], [], None))
+    assert origins.enriched(analysis, old) == (analysis, [])
+    assert not origins.unchanged(old, ["weight_angle"], origins.origins(run, [0, 10], [], None))
+
+
+def test_a_file_of_holes_is_not_read(tmp_path):
+    path = tmp_path / "holes.nc"
+    path.write_bytes(b"x" * 5000)
+    assert origins._of_file(path)
+    with path.open("r+b") as file:
+        file.truncate(2**36)
+    assert not origins._of_file(path)

@@ -52,7 +52,7 @@ def outcome(cell: Cell) -> Outcome:
     settings = cell.settings
     if float(settings.coefficients.get("amp", 0)) > 0.3:
         return Outcome("diverged", "loss not finite at step 3", 3, 0.1, math.log(10), 0.5)
-    return Outcome("finished", "", 20, 0.9 - 0.1 * abs(math.log10(settings.lr / 0.05)), 0.2, 1.5)
+    return Outcome("finished", "", 20, 0.9 - 0.1 * abs(math.log10((settings.lr or 0.05) / 0.05)), 0.2, 1.5)
 
 
 def drain(sweep: Sweep, train: Train = outcome, step_size_number: float = 0.5) -> list[Cell]:
