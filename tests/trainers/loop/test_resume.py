@@ -311,9 +311,9 @@ def test_resuming_what_is_not_there_needs_a_rule_or_a_config(tmp_path):
         runs_to_train([], {"seed": 12345}, resume=True)
     config = tmp_path / "my.toml"
     config.write_text("lr = 0.05")
-    for rules, source in ((["fa"], None), ([], config)):
+    for rules, source, lr in ((["fa"], None, None), ([], config, 0.05)):
         (settings,) = runs_to_train(rules, {}, config=source, out=tmp_path / "new", resume=True).values()
-        assert (settings.rule, settings.lr) == ("fa", None)
+        assert (settings.rule, settings.lr) == ("fa", lr)
 
 
 def test_a_run_killed_as_it_finished_still_knows_its_loss(tmp_path):
