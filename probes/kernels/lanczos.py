@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 
+from wtdiag.probes.kernels.krylov import krylov
+
 Vector = NDArray[np.float64]
 
 _ROUNDING = 1e-6  # of the largest value: a smaller remainder of a vector is rounding, even in float32
@@ -129,24 +131,11 @@ def modes(apply: Callable[[Vector], Vector], start: NDArray[Any], count: int) ->
     (array([1., 2.]), array([3., 4.]), [[1.0, 0.0], [0.0, 1.0]])
     """
     size = float(np.linalg.norm(start))
-    basis = [np.asarray(start, np.float64) / size]
-    diagonal: list[float] = []
-    beside: list[float] = []
-    while True:
-        with np.errstate(all="ignore"):
-            product = apply(basis[-1])
-            diagonal.append(float(np.vdot(basis[-1], product)))
-            for vector in basis:  # all of them, because rounding would bring back copies of the earliest
-                product = product - np.vdot(vector, product) * vector
-            left = float(np.linalg.norm(product))
-        if not np.isfinite([left, diagonal[-1]]).all():
-            return np.full(1, np.inf), np.full(1, size), basis[0][None]
-        if len(basis) == min(count, start.size) or left <= _ROUNDING * np.max(np.abs(diagonal)):
-            break
-        beside.append(left)
-        basis.append(product / left)
-    values, vectors = eigh_tridiagonal(diagonal, beside)
-    return values, size * vectors[0], np.tensordot(vectors.T, np.array(basis), axes=1)
+    basis, projected = krylov(apply, start, count)
+    if not np.isfinite(projected).all():
+        return np.full(1, np.inf), np.full(1, size), basis[:1]
+    values, vectors = np.linalg.eigh(projected)
+    return values, size * vectors[0], np.tensordot(vectors.T, basis, axes=1)
 
 
 def _ritz(
