@@ -18,7 +18,7 @@ from wtdiag.diagnostics.analysis.layout import carrying, flag
 from wtdiag.diagnostics.analysis.reading import known, measure_of
 from wtdiag.probes.errors import check_one_of
 from wtdiag.probes.records.config import rule_name
-from wtdiag.probes.records.evaluations import column, evaluations
+from wtdiag.probes.records.evaluations import column, evaluations, numbers
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -91,11 +91,7 @@ class View:
 
     def metric(self, name: str) -> pd.Series[float]:
         """Return the numbers of a column of the metrics by step, in their order; empty if it was not logged."""
-        if name not in self._metrics or "step" not in self._metrics:
-            return pd.Series(dtype=float)
-        table = self._metrics[["step", name]].apply(pd.to_numeric, errors="coerce").astype(float)
-        table = table[np.isfinite(table["step"])]
-        return table.set_index("step")[name].sort_index(kind="stable")
+        return numbers(self._metrics, name)
 
     def logged(self, name: str) -> pd.Series[float]:
         """Return the finite numbers of a column of the metrics by step, one for each step; empty if there is none."""

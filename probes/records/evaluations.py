@@ -29,6 +29,21 @@ def evaluated_on(metrics: pd.DataFrame, config: Mapping[str, Any]) -> str:
     return "validation" if isinstance(settings, dict) and settings.get("holdout") else "test"
 
 
+def numbers(metrics: pd.DataFrame, name: str) -> pd.Series[float]:
+    """Return the numbers of a column of the metrics by step, in their order; empty if it was not logged.
+
+    Examples
+    --------
+    >>> numbers(pd.DataFrame({"step": [2, 1], "loss": ["much", 3]}), "loss").to_dict()
+    {1.0: 3.0, 2.0: nan}
+    """
+    if name not in metrics or "step" not in metrics:
+        return pd.Series(dtype=float)
+    table = metrics[["step", name]].apply(pd.to_numeric, errors="coerce").astype(float)
+    table = table[np.isfinite(table["step"])]
+    return table.set_index("step")[name].sort_index(kind="stable")
+
+
 def column(metrics: pd.DataFrame, name: str) -> pd.Series[float]:
     """Return the finite numbers of a column of the metrics by step, in their order; empty if it was not logged.
 
@@ -39,11 +54,9 @@ def column(metrics: pd.DataFrame, name: str) -> pd.Series[float]:
     >>> column(pd.DataFrame({"step": [1, 2, 2], "loss": ["much", 3, 2]}), "loss").to_dict()
     {2.0: 2.0}
     """
-    if name not in metrics or "step" not in metrics:
-        return pd.Series(dtype=float)
-    table = metrics[["step", name]].apply(pd.to_numeric, errors="coerce").astype(float)
-    table = table[np.isfinite(table).all(axis=1)].drop_duplicates("step", keep="last")
-    return table.set_index("step")[name].sort_index(kind="stable")
+    logged = numbers(metrics, name)
+    logged = logged[np.isfinite(logged)]
+    return logged[~logged.index.duplicated(keep="last")]
 
 
 def evaluations(metrics: pd.DataFrame, config: Mapping[str, Any], name: str) -> pd.Series[float]:
