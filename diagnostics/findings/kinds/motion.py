@@ -148,32 +148,26 @@ def noisy_feedback(view: View) -> Iterator[Sighting]:
     noise, astray = view["predicted_noise_angle"], driven(view)
     for layer in view.carrying:
         name = view.layers[layer]
-        if seen := last_stretch(astray[:, layer], np.isfinite(rest[:, layer])):
-            first, last = seen
-            yield Sighting(
-                layer,
-                first,
-                last,
-                of_hampered_learning(view),
-                f"The feedback of {name} is {100 * rest[last, layer]:.0f} % away from its fixed point at step "
-                f"{view.steps[last]}, which is further than its rule can have taken it: something disturbs it.",
-                (evidence(view, "rest_distance", last, layer, ">", "driven"),),
-            )
-            continue
+        known = np.isfinite(rest[:, layer])
         settled = (elapsed[:, layer] > limit("settled")) & ~(_median_so_far(lag[:, layer]) > limit("tracking_lag"))
         expected = np.tan(np.radians(np.where(np.isfinite(noise[:, layer]), noise[:, layer], 0.0)))
         away = (rest[:, layer] > limit("disturbance") + 2 * expected) & settled
-        seen = last_stretch(away, np.isfinite(rest[:, layer]))
-        if seen:
+        beyond = last_stretch(astray[:, layer], known)
+        if seen := beyond or last_stretch(away, known):
             first, last = seen
+            why = (
+                "which is further than its rule can have taken it"
+                if beyond
+                else f"after {elapsed[last, layer]:.0f} relaxation times"
+            )
             yield Sighting(
                 layer,
                 first,
                 last,
                 of_hampered_learning(view),
                 f"The feedback of {name} is {100 * rest[last, layer]:.0f} % away from its fixed point at step "
-                f"{view.steps[last]}, after {elapsed[last, layer]:.0f} relaxation times: something disturbs it.",
-                (evidence(view, "rest_distance", last, layer, ">", "disturbance"),),
+                f"{view.steps[last]}, {why}: something disturbs it.",
+                (evidence(view, "rest_distance", last, layer, ">", "driven" if beyond else "disturbance"),),
             )
         elif seen := last_stretch(noise[:, layer] > limit("noise_angle"), np.isfinite(noise[:, layer])):
             first, last = seen
