@@ -28,29 +28,28 @@ EVIDENCE = {
     "guard": ("bench.evidence.guarded_runs", "run"),
     "theory": ("bench.evidence.theory", "run"),
     "adam": ("bench.evidence.adam_steps", "run"),
-    "faults": ("bench.evidence.faults", "run"),
-    "sizes": ("bench.evidence.faults", "run_sizes"),
-    "early_warning": ("bench.evidence.early_warning", "run"),
-    "advice": ("bench.evidence.followed", "run"),
+}
+WITH_ARGUMENTS: dict[str, tuple[str, str, type]] = {  # and the type of those that follow the name
+    "faults": ("bench.evidence.faults", "run", str),
+    "sizes": ("bench.evidence.faults", "run_sizes", str),
+    "early_warning": ("bench.evidence.early_warning", "run", str),
+    "advice": ("bench.evidence.followed", "run", str),
+    "claims": ("bench.evidence.claims", "run", str),
+    "undertrained": ("bench.evidence.undertrained", "run", str),
+    "recipes": ("bench.evidence.recipes", "run", int),
+    "kills": ("bench.evidence.kills", "run", int),
+    "full_disk": ("bench.evidence.full_disk", "run", int),
 }
 
 if __name__ == "__main__":  # the processes that a benchmark starts import this module too
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    if sys.argv[1:2] == ["claims"]:
-        import_module("bench.evidence.claims").run(sys.argv[2:])
+    names = sys.argv[1:] or list(SPEED)
+    if names[0] in WITH_ARGUMENTS:
+        module, function, kind = WITH_ARGUMENTS[names[0]]
+        getattr(import_module(module), function)(*map(kind, names[1:]))
         sys.exit()
-    if sys.argv[1:2] == ["undertrained"]:
-        import_module("bench.evidence.undertrained").run(*sys.argv[2:])
-        sys.exit()
-    if sys.argv[1:2] in (["faults"], ["sizes"], ["early_warning"], ["advice"]):
-        module, function = EVIDENCE[sys.argv[1]]
-        getattr(import_module(module), function)(*sys.argv[2:])
-        sys.exit()
-    if sys.argv[1:2] in (["kills"], ["full_disk"], ["recipes"]):
-        import_module(f"bench.evidence.{sys.argv[1]}").run(*map(int, sys.argv[2:]))
-        sys.exit()
-    for name in sys.argv[1:] or SPEED:
+    for name in names:
         module, function = (SPEED | EVIDENCE)[name]
         print(f"\n== {name}")
         getattr(import_module(module), function)()

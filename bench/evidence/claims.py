@@ -20,7 +20,7 @@ from wtdiag.studies.file.plan import built_in
 PAGE = "claims.md"
 
 
-def run(folders: Sequence[str] = ()) -> None:
+def run(*folders: str) -> None:
     """Decide the claims, and print and write the tables."""
     sections = [section(Path(folder)) for folder in folders]
     for text in sections:
