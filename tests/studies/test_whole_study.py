@@ -88,7 +88,7 @@ def test_a_study_leaves_results_claims_and_a_report(done):
         "sweeps/rates/results.nc",
         "transfers/wider/results.nc",
     }
-    assert dict(found["results.nc"].sizes) == {"rule": 3, "seed": 2}
+    assert dict(found["results.nc"].sizes) == {"rule": 3, "seed": 2, "example": 360}
     assert (found["results.nc"].status == "finished").all()
     (claim,) = read_claims(done / "claims.json")
     assert (claim.name, claim.verdict, claim.n) == ("kp-over-fa", "undecided at this scale", 2)

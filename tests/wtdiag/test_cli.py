@@ -199,11 +199,17 @@ def test_a_run_that_is_not_analysed_has_no_findings(three, tmp_path):
         wtdiag.diagnose(tmp_path / "run")
 
 
+def unmeasured(trained, place):
+    """Return a copy of a run without an analysis, whose values would be used again."""
+    return shutil.copytree(trained, place, ignore=shutil.ignore_patterns("analysis.nc"))
+
+
 def test_on_a_cluster_to_the_same_numbers(run, three, tmp_path):
     """The network is built again by the workers, from the path; a model of one's own travels."""
     import torch
     from distributed import LocalCluster
 
+    there, here = (unmeasured(three / "kp", tmp_path / name) for name in ("there", "here"))
     net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     net = wtdiag.transport_free(net, "sa")
     x, y = torch.randn(16, 6), torch.randint(3, (16,))
@@ -212,11 +218,11 @@ def test_on_a_cluster_to_the_same_numbers(run, three, tmp_path):
             recorder.snapshot(step)
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as workers:
         address = workers.scheduler_address
-        code, _, message = run("analyze", "--format", "html", "--scheduler", address, three / "kp")
+        code, _, message = run("analyze", "--format", "html", "--scheduler", address, there)
         assert (code, message) == (0, "")
         own = wtdiag.analyze(tmp_path / "own", model=net, scheduler=address)
-    remote = xr.load_dataset(three / "kp" / "analysis.nc")
-    local = wtdiag.analyze(three / "kp")
+    remote = xr.load_dataset(there / "analysis.nc")
+    local = wtdiag.analyze(here)
     assert local.attribution_loss.notnull().any()
     xr.testing.assert_allclose(remote, local, rtol=1e-12, atol=1e-12)
     xr.testing.assert_allclose(own, wtdiag.analyze(tmp_path / "own", model=net), rtol=1e-12, atol=1e-12)
@@ -249,7 +255,7 @@ def test_memory_does_not_grow_with_the_number_of_snapshots(tmp_path):
     assert peak(20) < peak(3) + 4 * snapshot  # not 17 more
 
 
-def test_signals_that_fail_at_a_step_are_told_of(run, three, monkeypatch):
+def test_signals_that_fail_at_a_step_are_told_of(run, three, tmp_path, monkeypatch):
     import wtdiag.trainers.observe.open_run
 
     signals_of = wtdiag.trainers.observe.open_run.signals_of
@@ -265,10 +271,11 @@ def test_signals_that_fail_at_a_step_are_told_of(run, three, monkeypatch):
         return at
 
     monkeypatch.setattr(wtdiag.trainers.observe.open_run, "signals_of", failing)
-    code, printed, message = run("analyze", "--format", "html", "--probe", "error_angle", three / "fa")
+    fa = unmeasured(three / "fa", tmp_path / "fa")
+    code, printed, message = run("analyze", "--format", "html", "--probe", "error_angle", fa)
     assert code == 0
     assert message == "wtdiag: step 0 has no signals: the loss cannot take the batch\n"
-    assert str(three / "fa" / "report.html") in printed
+    assert str(fa / "report.html") in printed
 
 
 def test_a_config_file_and_a_runs_own_config(run, tmp_path):
