@@ -211,7 +211,7 @@ def test_more_seeds_are_added_to_what_is_there(folder, done):
         (["nowhere.toml"], "neither a file nor a study that comes with wtdiag"),
         (["small/two-routes", "--jobs", "0"], "jobs"),
         (["{folder}/small.toml", "--out", "{folder}/taken"], "holds something other than a study"),
-        (["{folder}/small.toml", "--device", "tpu"], "device"),
+        (["{folder}/small.toml", "--out", "{folder}/nowhere", "--device", "tpu"], "device"),
     ],
 )
 def test_bad_input_is_one_line(folder, words, message, capsys):
