@@ -18,3 +18,4 @@ __all__ = ["GIVEN", "PROBES", "Measure", "Probe", "Quantities", "declare", "prob
 
 discover(__name__, __path__)
 check_probes()
+PROBES.open()

@@ -8,12 +8,12 @@ on, and `probe` one that is a measure. `Quantities` computes each at most once, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from wtdiag.probes.discovery import enter
+from wtdiag.probes.discovery import Registry, enter, entered
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.measure import Measure
 
@@ -99,7 +99,9 @@ class Probe(Measure):
         return Quantities(**given)[self.name]
 
 
-PROBES: dict[str, Probe] = {}
+PROBES: Registry[Probe] = Registry(
+    "probe", "wtdiag.probes", decorator="probe", source=lambda probe: probe.function, check=lambda probe: probe.check()
+)
 GIVEN: dict[str, str] = {}
 """Names of what a caller can give, each with its meaning."""
 _SHARED: dict[str, Callable[..., Any]] = {}
@@ -167,7 +169,7 @@ def check_probes() -> None:
     InputError
         If a parameter is neither a quantity nor something that can be given.
     """
-    for each in PROBES.values():
+    for each in entered(PROBES).values():
         each.check()
     for name, function in _SHARED.items():
         for parameter in _parameters(function, "").values():
@@ -231,9 +233,9 @@ def _names() -> set[str]:
     return {*GIVEN, *_SHARED, *PROBES}
 
 
-def _enter(registry: dict[str, Any], name: str, entry: Any) -> None:
+def _enter(registry: MutableMapping[str, Any], name: str, entry: Any) -> None:
     """Enter a quantity, whose name must be unique in all registries, because a parameter names just one quantity."""
-    enter({**GIVEN, **_SHARED, **PROBES}, "quantity", name, entry)
+    enter({**GIVEN, **_SHARED, **entered(PROBES)}, "quantity", name, entry)
     registry[name] = entry
 
 

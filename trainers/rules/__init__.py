@@ -8,9 +8,6 @@ from wtdiag.probes.discovery import discover
 from wtdiag.trainers.rules.base import RULES, Recipe, Rule, register, rule
 
 discover(__name__, __path__)
-
-# In the order of every list of rules: backprop, then fixed feedback, then learned feedback; within each by name.
-for _name in sorted(RULES, key=lambda name: (not RULES[name].transports, RULES[name].learned, name)):
-    RULES[_name] = RULES.pop(_name)
+RULES.open()
 
 __all__ = ["RULES", "Recipe", "Rule", "register", "rule"]

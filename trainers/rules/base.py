@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from wtdiag.probes.discovery import enter
+from wtdiag.probes.discovery import Registry, enter
 from wtdiag.probes.errors import InputError, check_one_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from wtdiag.trainers.rules.curvature import Curvature
     from wtdiag.trainers.rules.local import Local
 
-RULES: dict[str, type[Rule]] = {}
+RULES: Registry[type[Rule]] = Registry(
+    "rule",
+    "wtdiag.rules",
+    decorator="register",
+    # The order of every list of rules: backprop, then fixed feedback, then learned feedback; within each by name.
+    order=lambda rule: (not rule.transports, bool(rule.learned), rule.name),
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,19 @@ class RandomFeedback(Rule):
 
 
 def register(rule: type[Rule]) -> type[Rule]:
-    """Enter a rule class in `RULES` under its name, which makes the rule known everywhere."""
+    """Enter a rule class in `RULES` under its name, which makes the rule known everywhere.
+
+    Raises
+    ------
+    InputError
+        If it is not a rule, lacks one of the texts that describe it, or has a name that is taken.
+    """
+    if not isinstance(rule, type) or not issubclass(rule, Rule):
+        raise InputError(f"register: {rule!r:.80} is not a rule; expected a class that derives from Rule")
+    for text in ("name", "title", "equation", "reference"):
+        value = getattr(rule, text, None)
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"register: {rule.__name__}: {text} is {value!r:.40}; expected a text")
     enter(RULES, "rule", rule.name, rule)
     return rule
 

@@ -4,5 +4,6 @@ from wtdiag.diagnostics.findings.kinds.base import KINDS, Kind, Sighting
 from wtdiag.probes.discovery import discover
 
 discover(__name__, __path__)
+KINDS.open()
 
 __all__ = ["KINDS", "Kind", "Sighting"]

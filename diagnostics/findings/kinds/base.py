@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wtdiag.diagnostics.analysis.reading import known, measure_of
 from wtdiag.diagnostics.analysis.view import Floats, Mask, View
 from wtdiag.diagnostics.findings.advice import Remedy
 from wtdiag.diagnostics.findings.finding import Evidence
 from wtdiag.diagnostics.findings.thresholds import THRESHOLDS, limit
-from wtdiag.probes.discovery import enter
+from wtdiag.probes.discovery import Registry, enter
+from wtdiag.probes.errors import check_one_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,16 @@ FAULT, TIME, RESULT = range(3)
 """What a kind says: what is wrong, that training was too short, or only what came of it, which needs no finding of its
 own where another kind says why."""
 
-KINDS: dict[str, Kind] = {}
+
+def _check(kind: Kind) -> None:
+    """Require that the measures that a kind needs are known."""
+    for need in kind.needs:
+        check_one_of(f"{kind.name}: needs", measure_of(need), known())
+
+
+KINDS: Registry[Kind] = Registry(
+    "kind of finding", "wtdiag.findings", decorator="kind", source=lambda kind: kind.detect, check=_check
+)
 
 SPOILED = (
     "divergence", "feedback-too-large", "feedback-too-small", "bn-runaway", "feedback-too-slow", "noisy-feedback",
