@@ -118,7 +118,7 @@ def load(path: str | os.PathLike[str], name: str | None = None, analysed: Path |
         name=printable(name or run.path.resolve().name),
         path=run.path,
         config=config,
-        metrics=metrics.map(_number),
+        metrics=metrics.apply(_numbers),
         analysis=analysis,
         findings=tuple(map(_printable, _read(read_findings, findings))) if findings.exists() else None,
         events=_events(metrics, config),
@@ -163,7 +163,8 @@ def _printed(reference: Reference | None) -> Reference | None:
 def _events(metrics: pd.DataFrame, config: dict[str, Any]) -> tuple[Event, ...]:
     events: list[Event] = []
     if {"step", "event"} <= set(metrics):
-        for step, text in zip(metrics["step"].map(_number), metrics["event"], strict=True):
+        noted = metrics[metrics["event"].notna()]
+        for step, text in zip(_numbers(noted["step"]), noted["event"], strict=True):
             if isinstance(text, str) and np.isfinite(step):
                 events.append(Event(int(step), printable(text)))
     match config.get("diverged"):
@@ -178,8 +179,11 @@ def _clean_analysis(analysis: xr.Dataset) -> xr.Dataset:
     return analysis.assign_coords(layer=[printable(str(name)) for name in analysis.layer.values])
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else float("nan")
+def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
+    """Return a column of the metrics as numbers; what is none becomes NaN."""
+    if not pd.api.types.is_numeric_dtype(column):
+        column = column.map(lambda value: value if isinstance(value, int | float) else float("nan"))
+    return column.astype(float)
 
 
 def _clean(value: Any) -> Any:
