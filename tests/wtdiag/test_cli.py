@@ -15,6 +15,7 @@ import wtdiag
 from wtdiag.diagnostics.analysis.costs import COSTS
 from wtdiag.diagnostics.analysis.derive import DERIVED
 from wtdiag.diagnostics.findings.finding import read_findings
+from wtdiag.diagnostics.findings.kinds import KINDS
 from wtdiag.probes.errors import InputError
 
 
@@ -490,12 +491,36 @@ def test_a_full_disk_ends_several_runs_with_one_line(run, tmp_path, monkeypatch,
 
 
 def test_lists_fit_eighty_columns(run):
-    for words, names in ((("rules",), wtdiag.RULES), (("probes",), {**wtdiag.PROBES, **DERIVED, **COSTS})):
+    for words, names in (
+        (("rules",), wtdiag.RULES),
+        (("probes",), {**wtdiag.PROBES, **DERIVED, **COSTS}),
+        (("findings",), KINDS),
+    ):
         code, printed, _ = run(*words)
         assert code == 0
         assert max(map(len, printed.splitlines())) <= 80
         heads = [line.split()[0] for line in printed.splitlines() if not line.startswith(" ")]
         assert heads == list(names)
+
+
+def test_one_entry_is_shown_with_all_that_is_known(run):
+    code, printed, _ = run("rules", "wm", "kp")
+    assert (code, [line.split()[0] for line in printed.splitlines() if line[0] != " "]) == (0, ["wm", "kp"])
+    assert "coefficient inputs: by default noise; one of activations, noise" in printed
+    assert "optimiser of B: that of W" in printed
+    assert "learning rate of 1\n" in printed  # of wm
+    code, printed, _ = run("probes", "error_angle_product")
+    assert (code, printed.count("\n    neutral at 90\n")) == (0, 1)
+    code, printed, _ = run("findings", "angle-at-ceiling")
+    assert (code, "threshold 30 degree:" in printed, "measured: right in" in printed) == (0, True, True)
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("listed", ["rules", "probes", "findings"])
+def test_an_unknown_entry_is_named_with_the_choices(run, listed):
+    code, printed, message = run(listed, "nobody's")
+    assert (code, printed, message.count("\n")) == (2, "", 1)
+    assert '"nobody\'s" is not known. Choices: ' in message
 
 
 def test_derived_measures_are_listed_with_their_sources(run):

@@ -14,7 +14,7 @@ import click
 
 from wtdiag.cli.analyze import analyze
 from wtdiag.cli.compare import compare
-from wtdiag.cli.registries import probes, rules
+from wtdiag.cli.registries import findings, probes, rules
 from wtdiag.cli.report import report
 from wtdiag.cli.study import studies, study
 from wtdiag.cli.sweep import sweep
@@ -89,5 +89,5 @@ def cli() -> None:
     """  # noqa: D301  (click wants the character itself)
 
 
-for _command in (train, analyze, report, compare, rules, probes, study, studies, sweep, transfer):
+for _command in (train, analyze, report, compare, rules, probes, findings, study, studies, sweep, transfer):
     cli.add_command(_command)
