@@ -1,4 +1,4 @@
-"""The progress of several runs that train side by side, with a live line for each."""
+"""The progress of several runs that train side by side, with a line for each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.loop.bars import Bars
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.loop.resume import TrainingProgress
 
@@ -19,7 +20,7 @@ from wtdiag.trainers.loop.resume import TrainingProgress
 def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, TrainingProgress]:
     """Train all runs to their end, one step of each in turn, and return the progress of each at its end.
 
-    Bars are drawn only if ``console`` is a terminal.
+    Bars are drawn if ``console`` is a terminal; else a plain line is printed now and then.
 
     Parameters
     ----------
@@ -28,15 +29,13 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Tra
     console
         The console to draw on; it should be that of standard error.
     """
-    with Progress(
+    with Bars(
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[numbers]}"),
         TimeRemainingColumn(compact=True),
         console=console,
-        disable=not console.is_terminal,
-        refresh_per_second=4,
     ) as bars:
         tasks = {
             name: bars.add_task(tail(name, 24), total=training.total, completed=training.progress.step, numbers="")
@@ -58,7 +57,7 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Tra
     return {name: training.progress for name, training in trainings.items()}
 
 
-def _show(bars: Progress, task: TaskID, state: TrainingProgress) -> None:
+def _show(bars: Bars, task: TaskID, state: TrainingProgress) -> None:
     numbers = f"loss {state.loss:6.3f}  acc {state.accuracy:.2f}"
     if not math.isnan(state.test_accuracy):
         numbers += f"  {state.tested_on} {state.test_accuracy:.3f}"

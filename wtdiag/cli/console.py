@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
 from wtdiag.cli.terminal import writing
@@ -37,7 +37,9 @@ class Screen(Console):
 
 
 def tracked(steps: Sequence[int], name: str, screen: Screen) -> Iterator[int]:
-    """Yield from ``steps``, with a named progress bar if the screen is a terminal."""
+    """Yield from ``steps`` and show the progress under a name."""
+    from wtdiag.trainers.loop.bars import Bars
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, disable=not screen.is_terminal) as bars:
+    with Bars(*columns, console=screen) as bars:
         yield from bars.track(steps, description=name)
