@@ -1,6 +1,6 @@
 """Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] ...``.
 
-Those of speed are ``steps``, ``compiled``, ``snapshots``, ``probes``, ``studies`` and ``analysis``.
+Those of speed are ``steps``, ``compiled``, ``loop``, ``snapshots``, ``probes``, ``studies`` and ``analysis``.
 
 ``theory``, ``guard``, ``adam``, ``faults``, ``sizes``, ``early_warning`` and ``advice`` run only if they are named.
 They measure how well predictions, findings and advice hold, and write their tables into the pages of docs/; the last
@@ -19,6 +19,7 @@ import torch
 SPEED = {
     "steps": ("bench.speed.steps", "run"),
     "compiled": ("bench.speed.steps", "run_compiled"),
+    "loop": ("bench.speed.loop", "run"),
     "snapshots": ("bench.speed.snapshots", "run"),
     "probes": ("bench.speed.probes", "run"),
     "studies": ("bench.speed.studies", "run"),

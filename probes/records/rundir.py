@@ -151,8 +151,8 @@ def _leave_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_parent)
 
 
-def append_metrics(path: Path, line: dict[str, Any]) -> None:
-    """Append a line to the metrics of the run directory ``path``, as a whole or not at all.
+def append_metrics(path: Path, *lines: dict[str, Any]) -> None:
+    """Append lines to the metrics of the run directory ``path``, all of them or none.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def append_metrics(path: Path, line: dict[str, Any]) -> None:
         If it cannot be written.
     """
     path = path / METRICS
-    data = json_line(line)
+    data = b"".join(map(json_line, lines))
     try:
         with open_regular(path, writable=True) as file:
             size = os.lseek(file.fileno(), 0, os.SEEK_END)

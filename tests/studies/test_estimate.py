@@ -18,7 +18,8 @@ from wtdiag.trainers.data import batches
 from wtdiag.trainers.data.synthetic import synthetic
 from wtdiag.trainers.loop import cost
 from wtdiag.trainers.loop.fit import Training
-from wtdiag.trainers.loop.step import Stepper, StepResult
+from wtdiag.trainers.loop.metrics import StepResult
+from wtdiag.trainers.loop.step import Stepper
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +173,9 @@ def test_a_step_that_fails_or_is_not_finite_is_a_problem(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Stepper, "take", fail)
     assert dry_run(cells(tmp_path, {"rule": "bp"})).problems == ("bp, mlp: a training step fails (out of memory)",)
-    monkeypatch.setattr(Stepper, "take", lambda *args, **options: StepResult(math.nan))
+    monkeypatch.setattr(
+        Stepper, "take", lambda *args, **options: StepResult(torch.tensor(math.nan), torch.ones(()), (), ())
+    )
     assert "loss: nan at the first step" in dry_run(cells(tmp_path, {"rule": "bp"})).problems[0]
 
 
@@ -207,6 +210,6 @@ def test_the_step_that_is_timed_is_the_one_that_a_run_takes(tmp_path):
     run, tried = (Training(settings, tmp_path / name, dataset=noise) for name in ("run", "tried"))
     next(iter(run))
     batch = next(batches(noise.train, settings.batch_size, seed=settings.seed, epoch=0))
-    tried.stepper.take(0, *batch, always=True)
+    tried.stepper.take(0, *batch)
     theirs = tried.model.state_dict()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in run.model.state_dict().items())

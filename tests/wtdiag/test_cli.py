@@ -460,10 +460,10 @@ def test_where_one_run_fails_the_others_are_interrupted(run, tmp_path, monkeypat
 
     append = rundir.append_metrics
 
-    def full(path, line):
-        if path.name == "kp" and line["step"] == 5:
+    def full(path, *lines):
+        if path.name == "kp" and any(line["step"] == 5 for line in lines):
             raise InputError(f"{path}: cannot be written (No space left on device)")
-        append(path, line)
+        append(path, *lines)
 
     monkeypatch.setattr(rundir, "append_metrics", full)
     code, _, message = run("train", *(word for rule in ("fa", "kp", "bp") for word in ("--rule", rule)), *QUICK,

@@ -7,9 +7,20 @@ from pathlib import Path
 
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.trainers.data.holdout import hold_out
-from wtdiag.trainers.data.splits import Data, Split, batch_count, batches, evaluation_batches, majority
+from wtdiag.trainers.data.splits import Data, Split, array_data, batch_count, batches, evaluation_batches, majority
 
-__all__ = ["Data", "Split", "batch_count", "batches", "evaluation_batches", "hold_out", "load", "majority", "names"]
+__all__ = [
+    "Data",
+    "Split",
+    "array_data",
+    "batch_count",
+    "batches",
+    "evaluation_batches",
+    "hold_out",
+    "load",
+    "majority",
+    "names",
+]
 
 BUILT_IN = ("digits", "glyphs")
 DOWNLOADS = ("mnist", "fashion-mnist", "cifar10", "cifar100")

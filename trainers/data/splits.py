@@ -156,7 +156,14 @@ def batch_count(split: Split, batch_size: int) -> int:
 
 
 def batches(
-    split: Split, batch_size: int, *, seed: int, epoch: int, start: int = 0, augment: bool = True
+    split: Split,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    augment: bool = True,
+    shard: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Iterate over the training batches of one epoch, in random order, from batch ``start``.
 
@@ -176,6 +183,9 @@ def batches(
         Index of the first batch to yield.
     augment : bool
         Whether to augment, if the split has an augmentation.
+    shard : (int, int)
+        Rank r of this process among w: of each batch it takes the examples r, r + w, r + 2w ..., and those of all
+        processes together are the batch of one.
 
     Raises
     ------
@@ -199,17 +209,21 @@ def batches(
             raise InputError(f"{argument}: {value} is negative")
     if not 0 <= start <= count:
         raise InputError(f"start: {start} is not between 0 and the epoch's {count} batches")
+    rank, world = shard
     order = torch.randperm(len(split), generator=_generator(seed, epoch, 0))
 
     def make(index: int) -> Batch:
         indices = order[index * batch_size : (index + 1) * batch_size]
-        return split.batch(indices, _generator(seed, epoch, 1 + index) if augment else None)
+        x, y = split.batch(indices, _generator(seed, epoch, 1 + index) if augment else None)
+        return x[rank::world], y[rank::world]
 
     return _prefetched(make, range(start, count), background=split.reads_files)
 
 
-def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:
+def evaluation_batches(split: Split, batch_size: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
     """Iterate over every example once, in stored order and without augmentation.
+
+    With ``shard``, rank r of w processes takes the examples r, r + w, r + 2w ... of the split.
 
     Raises
     ------
@@ -218,12 +232,13 @@ def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:
     """
     if batch_size < 1:
         raise InputError(f"batch_size: {batch_size} is not a positive number of examples")
-    order = torch.arange(len(split))
+    rank, world = shard
+    order = torch.arange(rank, len(split), world)
 
     def make(start: int) -> Batch:
         return split.batch(order[start : start + batch_size])
 
-    return _prefetched(make, range(0, len(split), batch_size), background=split.reads_files)
+    return _prefetched(make, range(0, len(order), batch_size), background=split.reads_files)
 
 
 def _generator(*key: int) -> torch.Generator:

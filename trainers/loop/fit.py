@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
-from itertools import count, starmap
+from itertools import count, starmap, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,21 @@ from wtdiag.trainers.config.datasets import DataCache, load_data
 from wtdiag.trainers.config.device import RandomState, choose_device
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.learner import Learner
+from wtdiag.trainers.loop.metrics import StepMetrics, UnreadMetrics
 from wtdiag.trainers.loop.resume import ResumableState, TrainingProgress, check_beginning
-from wtdiag.trainers.loop.step import Evaluation, Stepper, StepResult
+from wtdiag.trainers.loop.step import Evaluation, Stepper
 from wtdiag.trainers.record.provenance import describe
 from wtdiag.trainers.record.recorder import Recorder
 from wtdiag.trainers.record.snapshot_plan import SnapshotPlan
 from wtdiag.trainers.record.spikes import Trouble
 from wtdiag.trainers.record.staging import snapshot_bytes
 
-STAGE = 10
-"""Steps between two copies of the weights in memory, of which the last is written if trouble follows."""
+INTERVAL = 10
+"""Steps between two readings of the metrics, after each of which the weights are copied in memory.
+
+Between readings no step waits for the device. Trouble and divergence are noticed at a reading, and then the copy that
+followed the reading before is written.
+"""
 CHECKPOINT_SECONDS = 20.0
 
 
@@ -100,6 +105,8 @@ class Training:
         )
         self.progress = TrainingProgress(0, self.total, tested_on="validation" if settings.holdout else "test")
         self._tested: Evaluation | None = None
+        self._unread = UnreadMetrics(self.model, self.learner)
+        self._examples, self._seconds = 0, 0.0  # of the steps that are not read yet
         self._trouble = Trouble(self.plan.reserve)
         self._random = RandomState(self.device, settings.seed)
         self._state = ResumableState(self.model, self.learner, self._trouble, self._random)
@@ -149,7 +156,10 @@ class Training:
             If a write failed.
         """
         if self._begun:
-            self.recorder.close("interrupted")
+            try:
+                self._read()
+            finally:
+                self.recorder.close("interrupted")
 
     def prune(self, reason: str) -> None:
         """End a run that has begun and is not worth continuing; it is kept, but cannot be resumed.
@@ -159,9 +169,10 @@ class Training:
         InputError
             If a write failed.
         """
-        self.progress.reason = reason
-        self._snapshot(self.progress.step)
-        self._end("pruned", pruned={"step": self.progress.step, "why": reason})
+        if self._read():
+            self.progress.reason = reason
+            self._snapshot(self.progress.step)
+            self._end("pruned", pruned={"step": self.progress.step, "why": reason})
 
     def __iter__(self) -> Iterator[TrainingProgress]:
         self.begin()
@@ -186,15 +197,17 @@ class Training:
         for step in range(self.progress.step, self.total):
             began = time.monotonic()
             x, y = next(stream)
-            result = self.stepper.take(step, x, y)
-            if result.non_finite:
-                self._diverge(step, result)
-                yield
-                return
-            self.progress.step, self.progress.loss, self.progress.accuracy = step + 1, result.loss, result.accuracy
-            self._log(result, len(y), began)
-            self._record(result)
-            if (step + 1) % STAGE == 0 and step + 1 < self.total:
+            self._unread.add(step + 1, self.stepper.take(step, x, y))
+            self.progress.step = step + 1
+            self._examples += len(y)
+            self._seconds += time.monotonic() - began
+            if self._is_read_at(step + 1):
+                if not self._read():
+                    yield
+                    return
+                if step + 1 in self.plan or self._trouble.wants(step + 1):
+                    self._snapshot(step + 1)
+            if (step + 1) % INTERVAL == 0 and step + 1 < self.total:
                 self.recorder.stage(step + 1)
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self._checkpoint()
@@ -204,49 +217,71 @@ class Training:
         self._end("finished")
         yield
 
-    def _diverge(self, step: int, result: StepResult) -> None:
-        """End a run in which the loss or a weight is no longer finite."""
-        self.progress.loss = result.loss
-        if result.non_finite == "loss":
-            self._snapshot(step)  # the weights themselves are finite, or the step before would have ended the run
-        else:
-            self.progress.accuracy = result.accuracy
-            self.recorder.keep()
-        self._end("diverged", diverged={"step": step + 1, "what": result.non_finite})
+    def _is_read_at(self, step: int) -> bool:
+        """Return whether the metrics are read after this step; snapshots and evaluations need to know that all is well.
 
-    def _record(self, result: StepResult) -> None:
-        """Take a snapshot if the plan or trouble asks for one."""
-        step = self.progress.step
-        event = self._trouble.update(step, loss=result.loss, feedback_norm=result.feedback_norm)
-        if event:
-            self.recorder.log(step, event=event)
-            self.recorder.keep()
-        if step in self.plan or self._trouble.wants(step):
-            self._snapshot(step)
+        The answer depends on nothing but the run, so that one that is resumed notices trouble at the same steps.
+        """
+        return (
+            step % INTERVAL == 0
+            or step % self.epoch == 0
+            or step == self.total
+            or step in self.plan
+            or self._trouble.wants(step)
+        )
 
-    def _log(self, result: StepResult, examples: int, began: float) -> None:
-        progress, step = self.progress, self.progress.step
-        rate = examples / max(1e-9, time.monotonic() - began)
-        progress.throughput = rate if math.isnan(progress.throughput) else 0.9 * progress.throughput + 0.1 * rate
-        lr, feedback_lr = self.learner.rates(step - 1)
-        metrics = {
-            "epoch": step / self.epoch,
-            "loss": result.loss,
-            "accuracy": result.accuracy,
+    def _read(self) -> bool:
+        """Read, check and log the steps since the last reading; return False if the run has diverged, and end it."""
+        began, progress = time.monotonic(), self.progress
+        steps = self._unread.read()
+        finite = list(takewhile(lambda each: not each.non_finite, steps))
+        rate = self._examples / max(1e-9, self._seconds + time.monotonic() - began)
+        self._examples, self._seconds = 0, 0.0
+        lines = []
+        for metrics in finite:
+            progress.loss, progress.accuracy = metrics.loss, metrics.accuracy
+            progress.throughput = rate if math.isnan(progress.throughput) else 0.9 * progress.throughput + 0.1 * rate
+            lines.append({"step": metrics.step, **self._numbers(metrics)})
+            event = self._trouble.update(progress.step, loss=metrics.loss, feedback_norm=metrics.feedback_norm)
+            if event:
+                lines.append({"step": metrics.step, "event": event})
+                self.recorder.keep()
+        if lines:
+            self.recorder.log_lines(lines)
+        if len(finite) < len(steps):
+            self._diverge(steps[len(finite)])
+        return progress.status == "running"
+
+    def _diverge(self, metrics: StepMetrics) -> None:
+        """End a run in which the loss or a weight is no longer finite; its weights are those of the last copy."""
+        progress = self.progress
+        progress.step, progress.loss = metrics.step - 1, metrics.loss
+        if metrics.non_finite != "loss":
+            progress.accuracy = metrics.accuracy
+        self.recorder.keep()
+        self._end("diverged", diverged={"step": metrics.step, "what": metrics.non_finite})
+
+    def _numbers(self, metrics: StepMetrics) -> dict[str, Any]:
+        """Return the columns of a step in the metrics."""
+        lr, feedback_lr = self.learner.rates(metrics.step - 1)
+        numbers = {
+            "epoch": metrics.step / self.epoch,
+            "loss": metrics.loss,
+            "accuracy": metrics.accuracy,
             "lr": lr,
             "feedback_lr": feedback_lr,
-            "forward_norm": result.forward_norm,
-            "feedback_norm": result.feedback_norm,
-            "throughput": round(progress.throughput, 1),
+            "forward_norm": metrics.forward_norm,
+            "feedback_norm": metrics.feedback_norm,
+            "throughput": round(self.progress.throughput, 1),
         }
-        if self.learner.guard:
-            metrics["feedback_scale"] = self.learner.guard.scale
-        if step % self.epoch == 0 or step == self.total:
-            self._tested = self._evaluate()
-            progress.test_accuracy = self._tested.accuracy
-            tested = {"loss": self._tested.loss, "accuracy": self._tested.accuracy}
-            metrics |= {f"{progress.tested_on}_{name}": value for name, value in tested.items()}
-        self.recorder.log(step, **metrics)
+        if metrics.feedback_scale is not None:
+            numbers["feedback_scale"] = metrics.feedback_scale
+        if metrics.step % self.epoch == 0 or metrics.step == self.total:
+            tested = self._tested = self._evaluate()
+            self.progress.test_accuracy = tested.accuracy
+            on = self.progress.tested_on
+            numbers |= {f"{on}_loss": tested.loss, f"{on}_accuracy": tested.accuracy}
+        return numbers
 
     def _end(self, how: str, **what: Any) -> None:
         # The status comes last: a run that is killed before takes its last steps again, with the same result. The

@@ -39,9 +39,9 @@ class StepGuard:
         self._layers = dict(synapses(model))
         self._limit = 2 * (1 + momentum) / (1 + 2 * momentum if nesterov else 1.0)
         self._vectors: dict[str, Tensor] = {}
-        self._curvatures: dict[str, float] = {}
+        self._curvatures: dict[str, Tensor] = {}  # float64, on the device, so that no step waits for them
         self._rules: dict[str, Any] = {}
-        self.scale = 1.0
+        self.scale = torch.ones((), dtype=torch.float64)
         """The smallest factor of the last step."""
 
     def begin(self, step: int) -> None:
@@ -52,7 +52,7 @@ class StepGuard:
         for name, layer in self._layers.items():
             if isinstance(layer.rule, Regularised) and layer.feedback.requires_grad:
                 self._rules[name] = layer.rule
-                self._curvatures[name] = 0.0
+                self._curvatures[name] = torch.zeros((), dtype=torch.float64, device=layer.feedback.device)
                 layer.rule = cast(Rule, _Watched(layer.rule, self._measure(name)))
 
     def end(self) -> None:
@@ -65,21 +65,24 @@ class StepGuard:
     def shorten(self, lr: float) -> None:
         """Multiply the gradients of all B by their factors."""
         self.end()
-        shared: dict[Tensor, float] = {}
+        shared: dict[Tensor, Tensor] = {}
         for name, curvature in self._curvatures.items():
             feedback = self._layers[name].feedback
-            shared[feedback] = shared.get(feedback, 0.0) + curvature
-        self.scale = 1.0
+            shared[feedback] = shared[feedback] + curvature if feedback in shared else curvature
+        factors = []
         for feedback, curvature in shared.items():
             number = lr * curvature / self._limit
-            factor = 1.0 if number <= LARGEST else LARGEST / number  # NaN, too, is above
-            self.scale = min(self.scale, factor)
-            if factor != 1 and feedback.grad is not None:
+            factor = torch.where(number <= LARGEST, 1.0, LARGEST / number)  # NaN, too, is above
+            factors.append(factor)
+            if feedback.grad is not None:
                 feedback.grad.mul_(factor)
+        if factors:
+            self.scale = torch.stack(factors).min()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next steps depend on."""
-        return {"vectors": dict(self._vectors), "curvatures": dict(self._curvatures)}
+        curvatures = {name: curvature.item() for name, curvature in self._curvatures.items()}
+        return {"vectors": dict(self._vectors), "curvatures": curvatures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state that `state_dict` returned.
@@ -94,7 +97,10 @@ class StepGuard:
             if vector.shape != feedback.shape:
                 raise ValueError(f"guard: {name} has shape {tuple(vector.shape)}, not {tuple(feedback.shape)}")
             self._vectors[name] = vector.to(feedback)
-        self._curvatures = {str(name): float(value) for name, value in state["curvatures"].items()}
+        self._curvatures = {
+            str(name): torch.tensor(float(value), dtype=torch.float64, device=self._layers[name].feedback.device)
+            for name, value in state["curvatures"].items()
+        }
 
     def _measure(self, name: str) -> Callable[[Regularised, Local], None]:
         def measure(rule: Regularised, s: Local) -> None:
@@ -103,15 +109,14 @@ class StepGuard:
                 drawn = torch.Generator().manual_seed(0)
                 vector = torch.randn(s.feedback.shape, generator=drawn, dtype=torch.float32).to(s.feedback)
                 vector = vector / vector.norm()
-            curvature = 0.0
             for _ in range(_ITERATIONS):
                 product = rule.homogeneous.feedback_grad(
                     Local(s.op, s.x, vector, s.positions, y=s.y, weight=s.weight, batch_axis=s.batch_axis)
                 )
-                curvature = float(product.norm())
-                if not 0 < curvature < float("inf"):
-                    break
-                vector = product / curvature
+                norm = product.norm()
+                curvature = norm.double()
+                # A zero or infinite curvature gives no direction.
+                vector = torch.where((norm > 0) & norm.isfinite(), product / norm, vector)
             self._vectors[name] = vector
             self._curvatures[name] += curvature
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -12,30 +11,9 @@ from torch.nn import functional as F
 
 from wtdiag.trainers.config.build import DTYPES
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.layers.convert import set_rule, synapses
+from wtdiag.trainers.layers.convert import set_rule
 from wtdiag.trainers.loop.learner import Learner
-
-
-class StepResult(NamedTuple):
-    """The result of a step.
-
-    Attributes
-    ----------
-    loss, accuracy : float
-        Loss and accuracy on the batch, before the step.
-    forward_norm : float
-        Norm of the weights of all converted layers, after the step.
-    feedback_norm : float or None
-        Norm of all learned feedback weights, after the step; None if no feedback is learned.
-    non_finite : str
-        The value that is no longer finite, "loss" or the name of a norm; "" if all are finite.
-    """
-
-    loss: float
-    accuracy: float = math.nan
-    forward_norm: float = math.nan
-    feedback_norm: float | None = None
-    non_finite: str = ""
+from wtdiag.trainers.loop.metrics import StepResult, norms
 
 
 class Evaluation(NamedTuple):
@@ -70,61 +48,39 @@ class Stepper:
         dtype = DTYPES[self._settings.precision]
         return x.to(self._device, dtype, non_blocking=True), y.to(self._device, non_blocking=True)
 
-    def take(self, step: int, x: Tensor, y: Tensor, *, always: bool = False) -> StepResult:
-        """Take the step from ``step`` to ``step + 1`` on a batch that `place` returned.
+    def take(self, step: int, x: Tensor, y: Tensor) -> StepResult:
+        """Take the step from ``step`` to ``step + 1`` on a batch that `place` returned, without waiting for the device.
 
-        If the loss is not finite, the weights do not move, except with ``always``, which is for measuring the cost.
+        The weights move even if the loss is not finite: that is known only when the result is read.
         """
         model, learner = self._model, self._learner
         if self._scheduled:
             set_rule(model, learner.rule_at(step))
-        model.train()
+        if not model.training:
+            model.train()
         learner.begin(step)
         with self._autocast():
             output = model(x)
-            loss_tensor = F.cross_entropy(output, y, label_smoothing=self._settings.label_smoothing)
-        loss = loss_tensor.item()
-        if not (math.isfinite(loss) or always):
-            if learner.guard:
-                learner.guard.end()
-            return StepResult(loss, non_finite="loss")
-        loss_tensor.backward()  # type: ignore[no-untyped-call]
+            loss = F.cross_entropy(output, y, label_smoothing=self._settings.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
         learner.step(step)
-        accuracy = (output.detach().argmax(1) == y).double().mean().item()
-        forward_norm = _norm(learner.weights)
-        feedback_norm = _norm(learner.feedback) if learner.feedback else None
-        finite = math.isfinite(forward_norm + (feedback_norm or 0.0))
-        return StepResult(loss, accuracy, forward_norm, feedback_norm, "" if finite else _first_non_finite(model))
+        accuracy = (output.detach().argmax(1) == y).double().mean()
+        scale = learner.guard.scale if learner.guard else None
+        return StepResult(loss.detach(), accuracy, norms(learner.weights), norms(learner.feedback), scale)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
         """Evaluate the network on all examples of the batches."""
         self._model.eval()
-        loss, right = 0.0, []
+        loss, right = torch.zeros((), dtype=torch.float64, device=self._device), []
         for batch in batches:
             x, y = self.place(*batch)
             with self._autocast():
                 output = self._model(x)
-                loss += F.cross_entropy(output, y, reduction="sum").item()
-            right.append((output.argmax(1) == y).cpu())
-        flags = torch.cat(right)
-        return Evaluation(loss / len(flags), int(flags.sum()) / len(flags), flags)
+                loss += F.cross_entropy(output, y, reduction="sum")
+            right.append(output.argmax(1) == y)
+        flags = torch.cat(right).cpu()
+        return Evaluation(loss.item() / len(flags), int(flags.sum()) / len(flags), flags)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16")
-
-
-def _first_non_finite(model: nn.Module) -> str:
-    """Return where the numbers that are not finite began: those of B spread down to the W of the layers below."""
-    broken = {
-        kind: [name for name, layer in synapses(model) if not math.isfinite(_norm([getattr(layer, kind)]))]
-        for kind in ("weight", "feedback")
-    }
-    if origins := [name for name in broken["feedback"] if name not in broken["weight"]]:
-        return f"norm of the feedback of {origins[-1]}"
-    kind = "weight" if broken["weight"] else "feedback"
-    return f"norm of the {kind} of {broken[kind][0]}" if broken[kind] else "norm of all weights"
-
-
-def _norm(tensors: list[Tensor]) -> float:
-    return torch.nn.utils.get_total_norm(tensors).item()

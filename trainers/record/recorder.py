@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -156,9 +156,23 @@ class Recorder:
         InputError
             If a value has another type, or an earlier write failed.
         """
+        self.log_lines([{"step": step, **metrics}])
+
+    def log_lines(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Append several lines of metrics at once, each with its ``step``.
+
+        Raises
+        ------
+        InputError
+            As `log` does.
+        """
         if self._ready():
-            values = {name: plain_value(name, value) for name, value in metrics.items()}
-            rundir.append_metrics(self.path, {"step": whole("step", step), **values})
+            plain = [
+                {"step": whole("step", line["step"])}
+                | {name: plain_value(name, value) for name, value in line.items() if name != "step"}
+                for line in lines
+            ]
+            rundir.append_metrics(self.path, *plain)
 
     def stage(self, step: int) -> bool:
         """Hold a copy of the model in memory for `keep` to write, and drop the one held before.

@@ -13,7 +13,7 @@ from typing import Any
 from wtdiag.probes.errors import InputError
 
 AFTER_TROUBLE = (0, 1, 2, 4, 8)
-"""Steps after trouble at which a snapshot is taken, in addition to the copy that was staged before it."""
+"""Steps after trouble is noticed at which a snapshot is taken, in addition to the copy that was staged before it."""
 
 
 class Trouble:
@@ -51,7 +51,7 @@ class Trouble:
         self._state: dict[str, Any] = {"left": budget, "due": [], "windows": {}, "first": {}}
 
     def update(self, step: int, **values: float | None) -> str | None:
-        """Add the values at ``step`` (None: not measured); return a sentence on the values that jumped, or None.
+        """Add values that are read at ``step`` (None: not measured); return a sentence on those that jumped, or None.
 
         If there is one, the copy that was staged before is to be kept, and `wants` tells the steps that follow.
         """

@@ -1,17 +1,21 @@
-"""One step: what it returns, and what a loss that is not finite does."""
+"""One step: what it returns, and where its metrics are read."""
 
 import math
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.layers.convert import synapses, transport_free
+from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.loop import fit
+from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.loop.learner import Learner
-from wtdiag.trainers.loop.step import Stepper, _first_non_finite
+from wtdiag.trainers.loop.metrics import StepResult, UnreadMetrics, norms
+from wtdiag.trainers.loop.step import Stepper
+from wtdiag.trainers.rules import RULES
 
 
 @pytest.fixture
@@ -24,46 +28,112 @@ def made():
     learner = Learner(model, settings, total=10, epoch=5)
     torch.manual_seed(0)
     batch = torch.randn(6, 1, 4, 4, dtype=torch.float64), torch.arange(6) % 3
-    return model, Stepper(model, learner, settings, torch.device("cpu")), batch
-
-
-def weights(model):
-    return [layer.weight.detach().clone() for _, layer in synapses(model)]
+    return model, Stepper(model, learner, settings, torch.device("cpu")), batch, UnreadMetrics(model, learner)
 
 
 def test_result_is_what_the_batch_and_the_weights_say(made):
-    model, stepper, (x, y) = made
+    model, stepper, (x, y), unread = made
     with torch.no_grad():
         output = model(x)
-    result = stepper.take(0, x, y)
+    unread.add(1, stepper.take(0, x, y))
+    unread.add(2, stepper.take(1, x, y))
+    result = unread.read()[0]
+    assert result.step == 1
     assert result.loss == pytest.approx(F.cross_entropy(output, y).item(), rel=1e-14)
     assert result.accuracy == (output.argmax(1) == y).double().mean().item()
+    assert result.non_finite == ""
+    assert unread.read() == []
+
+
+def test_norms_are_those_of_all_weights_together(made):
+    model, stepper, (x, y), unread = made
+    unread.add(1, stepper.take(0, x, y))
+    (result,) = unread.read()
     sides = {
         side: [getattr(layer, side).detach().flatten() for _, layer in synapses(model)]
         for side in ("weight", "feedback")
     }
     assert result.forward_norm == pytest.approx(torch.cat(sides["weight"]).norm().item(), rel=1e-12)
     assert result.feedback_norm == pytest.approx(torch.cat(sides["feedback"]).norm().item(), rel=1e-12)
-    assert result.non_finite == ""
+    assert result.forward_norm == torch.nn.utils.get_total_norm(stepper._learner.weights).item()
 
 
-@pytest.mark.parametrize("always", [False, True])
-def test_a_loss_that_is_not_finite_moves_weights_only_where_that_is_asked_for(made, always):
-    model, stepper, (x, y) = made
-    before = weights(model)
-    result = stepper.take(0, x * math.inf, y, always=always)
-    assert not math.isfinite(result.loss)
-    assert result.non_finite.startswith("norm of the weight of" if always else "loss")
-    assert all(map(torch.equal, before, weights(model))) != always
+def test_a_loss_that_is_not_finite_is_named_when_it_is_read(made):
+    _, stepper, (x, y), unread = made
+    for step, factor in enumerate((1.0, math.inf, 1.0)):
+        unread.add(step + 1, stepper.take(step, factor * x, y))
+    assert [(each.step, each.non_finite) for each in unread.read()] == [(1, ""), (2, "loss"), (3, "loss")]
 
 
 def test_numbers_that_are_not_finite_are_traced_to_the_feedback_that_sent_them_down():
-    layers = [nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)]
-    model = transport_free(nn.Sequential(*layers), "sa")
+    model = build_network(Settings(rule="sa", depth=3, width=4), shape=(1, 2, 2), classes=2)
+    learner = Learner(model, Settings(rule="sa"), total=10, epoch=5)
+    unread, result = UnreadMetrics(model, learner), torch.zeros((), dtype=torch.float64)
+
+    def read():
+        unread.add(1, StepResult(result, result, norms(learner.weights), norms(learner.feedback)))
+        return unread.read()[0].non_finite
+
+    assert read() == ""
     with torch.no_grad():
-        model[1].feedback.fill_(math.nan)
-        model[0].weight.fill_(math.nan)
-    assert _first_non_finite(model) == "norm of the feedback of 1"
+        model.fc2.feedback.fill_(math.nan)
+        model.fc1.weight.fill_(math.nan)
+    assert read() == "norm of the feedback of fc2"
     with torch.no_grad():
-        model[1].weight.fill_(math.nan)  # and what spread up in the step that followed
-    assert _first_non_finite(model) == "norm of the weight of 0"
+        model.fc2.weight.fill_(math.nan)  # and what spread up in the step that followed
+    assert read() == "norm of the weight of fc1"
+
+
+class Reads(TorchDispatchMode):
+    """Counts what waits for a device if there is one: values that come to Python, and shapes that depend on values."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.__name__.split(".")[0] in self.WAITING
+        return function(*args, **(kwargs or {}))
+
+    def counted(self, method):
+        def call(*args, **options):
+            self.count += 1
+            return method(*args, **options)
+
+        return call
+
+
+SGD = {"feedback_optimizer": "sgd", "feedback_lr": 0.001}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"rule": rule} for rule in RULES),
+        {"rule": "ia", "s_guard": True, **SGD},
+        {"rule": "sa", "relative_noise": 0.1, "alternate": 2, **SGD},
+        {"rule": "kp", "update_noise": 0.1, "clip_norm": 1.0, "optimizer": "adamw"},
+        {"rule": "wm-reg", "model": "conv", "coefficients": {"amp": "linear:0.1:0.2"}, "data": "digits"},
+    ],
+    ids=lambda settings: " ".join(f"{name}" if name != "rule" else value for name, value in settings.items()),
+)
+def test_no_step_waits_for_the_device_between_two_readings(settings, tmp_path, monkeypatch):
+    reads = Reads()
+    for name in ("tolist", "numpy", "cpu"):  # these leave no trace where the tensor is on the CPU
+        monkeypatch.setattr(torch.Tensor, name, reads.counted(getattr(torch.Tensor, name)))
+    training = Training(Settings(width=8, depth=3, epochs=2.0, snapshots=2, **settings), tmp_path / "run")
+    training.begin()
+    waited = []
+    steps = iter(training)
+    for step in range(1, 27):
+        before = reads.count
+        with reads:
+            next(steps)
+        if reads.count > before:
+            waited.append(step)
+    steps.close()
+    # Kolen-Pollack's updates of W and B are compared at the optimiser's steps 1, 2, 4, 8 and so on.
+    compared = [2**power for power in range(5)] if settings["rule"] == "kp" else []
+    assert set(waited) - set(compared) == {1, 23, *range(fit.INTERVAL, 27, fit.INTERVAL)} - set(compared)
