@@ -45,6 +45,7 @@ class Staging:
         self._buffer = torch.empty(0, dtype=torch.uint8, device="cpu")  # the default device may be another one
         self._layers: dict[str, _Layer] = {}
         self._copies: dict[str, Tensor] = {}
+        self._layout: dict[str, tuple[torch.dtype, torch.Size]] = {}
         self._copied: list[torch.cuda.Event] = []
 
     @property
@@ -68,12 +69,7 @@ class Staging:
         tensors = _tensors(model, self._layers)
         self._allocate(tensors)
         self.step = _EMPTY  # until the copy is whole
-        self._copies, offset = {}, 0
-        for key, tensor in tensors.items():
-            place = self._buffer[offset : offset + tensor.nbytes]
-            self._copies[key] = place.view(tensor.dtype).view(tensor.shape)
-            self._copies[key].copy_(tensor, non_blocking=tensor.is_cuda)
-            offset += _aligned(tensor)
+        torch._foreach_copy_(list(self._copies.values()), list(tensors.values()), non_blocking=True)
         devices = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
         self._copied = [torch.cuda.current_stream(device).record_event() for device in devices]
         self.step = step
@@ -100,11 +96,20 @@ class Staging:
         )
 
     def _allocate(self, tensors: dict[str, Tensor]) -> None:
+        """Lay out the buffer for ``tensors``, unless it is laid out for the like of them already."""
+        layout = {key: (tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
+        if layout == self._layout:
+            return
         size = sum(map(_aligned, tensors.values()))
         if size > self._buffer.numel():
             pinned = any(tensor.is_cuda for tensor in tensors.values())
             # The memory is written to once, so that the system provides it now and not during the first copy.
             self._buffer = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pinned).zero_()
+        self._copies, self._layout, offset = {}, layout, 0
+        for key, tensor in tensors.items():
+            place = self._buffer[offset : offset + tensor.nbytes]
+            self._copies[key] = place.view(tensor.dtype).view(tensor.shape)
+            offset += _aligned(tensor)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -143,8 +148,8 @@ def is_finite(model: nn.Module) -> bool:
     """Return whether all values of every parameter of ``model``, feedback weights included, are finite."""
     parameters = [p.detach() for p in model.parameters() if is_recordable(p) and p.is_floating_point() and p.numel()]
     # Minimum and maximum keep NaN and infinity and cannot overflow. They take a sixth of isfinite().all()'s time.
-    ends = [torch.stack(torch.aminmax(parameter)).isfinite().all() for parameter in parameters]
-    return bool(torch.stack([flag.to(ends[0].device) for flag in ends]).all()) if ends else True
+    ends = [end for parameter in parameters for end in torch.aminmax(parameter)]
+    return bool(torch.hstack([end.to(ends[0].device) for end in ends]).isfinite().all()) if ends else True
 
 
 def unrecorded(model: nn.Module) -> list[str]:
