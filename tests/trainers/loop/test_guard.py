@@ -33,8 +33,9 @@ def test_it_brings_the_largest_eigenvalue_down_to_its_limit(momentum, nesterov):
     curvature = np.linalg.eigvalsh(2.0 * y.T @ y / len(y) + 0.0025 * np.eye(4))[-1]
     number = 5.0 * curvature * (1 + 2 * momentum if nesterov else 1) / (2 * (1 + momentum))
     assert number > 1
-    assert guard.scale == pytest.approx(LARGEST / number, rel=1e-3)
-    np.testing.assert_allclose(model.feedback.grad.numpy(), guard.scale * whole.numpy(), rtol=1e-12)
+    scale = guard.scale.item()
+    assert scale == pytest.approx(LARGEST / number, rel=1e-3)
+    np.testing.assert_allclose(model.feedback.grad.numpy(), scale * whole.numpy(), rtol=1e-12)
     assert type(model.rule) is type(rule("ia"))
 
 
