@@ -31,7 +31,7 @@ ROLES = MappingProxyType(
         "training": "how its forward weights are trained",
         "number": "a value that changes what a step does to the weights, but hardly changes what the step costs",
         "protocol": "which repetition of the experiment it is, and on what it is tested; searches set these themselves",
-        "location": "where the run is made; it may change when the run is resumed",
+        "location": "where the run is made, and by how many processes; it may change when the run is resumed",
         "recording": "what is kept of the run",
     }
 )
@@ -173,6 +173,30 @@ class DeclaredSettings:
         "both", "Which weights' updates are noisy.", roles="feedback number", choices=("forward", "feedback", "both")
     )
     device: str = _setting("auto", "auto, cpu, cuda or cuda:N.", roles="location")
+    devices: int = _setting(
+        1,
+        "Processes that share each batch: one per GPU, or one per core or several if there is none.",
+        roles="location",
+        least=1,
+        most=2**16,
+    )
+    max_restarts: int = _setting(
+        0,
+        "Times that a run on several devices goes on by itself after one is lost.",
+        roles="location",
+        least=0,
+        most=10**4,
+    )
+    accumulate: int = _setting(
+        1,
+        "Pieces into which a device splits its part of each batch, computed in turn to save memory.",
+        roles="training",
+        least=1,
+        most=2**20,
+    )
+    sync_batch_norm: bool = _setting(
+        False, "Batch norm over the whole batch rather than each device's part; needs GPUs.", roles="training"
+    )
     precision: str = _setting("float32", "Arithmetic.", roles="training", choices=("float32", "bfloat16", "float64"))
     snapshots: int = _setting(
         20, "Snapshots, spaced logarithmically from first to last step.", roles="recording", least=2, most=10**6

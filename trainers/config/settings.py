@@ -74,6 +74,12 @@ class Settings(DeclaredSettings):
             raise InputError(
                 f"s_guard: needs feedback weights that take sgd steps of their own; {self.rule} takes {steps}"
             )
+        if self.s_guard and self.accumulate > 1:
+            raise InputError(f"s_guard: measures on whole batches, which accumulate={self.accumulate} splits")
+        if self.devices > max(1, self.batch_size // 2):
+            raise InputError(
+                f"devices: {self.devices} are too many for batch_size={self.batch_size}; each needs two examples"
+            )
         if optimizer != "sgd" and self.feedback_momentum:
             raise InputError(f"feedback_momentum: only sgd has it, but the feedback weights take {optimizer} steps")
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.trainers.data.holdout import hold_out
+from wtdiag.trainers.data.holdout import hold_out, part
 from wtdiag.trainers.data.splits import Data, Split, array_data, batch_count, batches, evaluation_batches, majority
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "load",
     "majority",
     "names",
+    "part",
 ]
 
 BUILT_IN = ("digits", "glyphs")

@@ -61,10 +61,17 @@ def hold_out(data: Data, share: float) -> Data:
             f"holdout: expected a share between 0 and 1 that leaves examples in both parts, "
             f"got {share!r} of {len(held)}"
         )
-    parts = (_part(data.train, ~held), _part(data.train, held))
-    return dataclasses.replace(data, train=parts[0], test=parts[1])
+    train, test = (part(data.train, chosen.nonzero().flatten()) for chosen in (~held, held))
+    return dataclasses.replace(data, train=train, test=test)
 
 
-def _part(whole: Split, chosen: Tensor) -> Part:
-    indices = chosen.nonzero().flatten()
+def part(whole: Split, indices: Tensor) -> Part:
+    """Return the examples of a split at ``indices``, in their order.
+
+    Examples
+    --------
+    >>> from wtdiag.trainers.data import load
+    >>> len(part(load("digits").test, torch.tensor([5, 7])))
+    2
+    """
     return Part(whole.targets[indices], whole.mean, whole.std, whole, indices)

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
-from itertools import count, starmap, takewhile
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from wtdiag.trainers.config.build import DTYPES, build_network
 from wtdiag.trainers.config.datasets import DataCache, load_data
 from wtdiag.trainers.config.device import RandomState, choose_device
 from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.loop.distributed import Ranks, Share
 from wtdiag.trainers.loop.learner import Learner
 from wtdiag.trainers.loop.metrics import StepMetrics, UnreadMetrics
 from wtdiag.trainers.loop.resume import ResumableState, TrainingProgress, check_beginning
@@ -86,31 +87,35 @@ class Training:
         force: bool = False,
     ) -> None:
         self.out = Path(out)
-        self.device = choose_device(settings.device)
-        whole = dataset or load_data(settings)
-        self.dataset = data.hold_out(whole, settings.holdout) if settings.holdout else whole
-        shape, classes = self.dataset.shape, self.dataset.classes
-        self.epoch = data.batch_count(self.dataset.train, settings.batch_size)
-        self.total = round(settings.epochs * self.epoch)
-        self.model = build_network(settings, shape=shape, classes=classes).to(self.device)
-        self.learner = Learner(self.model, settings, total=self.total, epoch=self.epoch)
-        self.settings = settings = dataclasses.replace(settings, lr=self.learner.lr)  # recorded, should defaults change
-        self.stepper = Stepper(self.model, self.learner, settings, self.device)
-        self.plan = SnapshotPlan(
-            self.total,
-            count=settings.snapshots,
-            every=settings.snapshot_every,
-            max_gb=settings.max_gb,
-            snapshot_bytes=snapshot_bytes(self.model),
-        )
+        self.ranks = ranks = Ranks.of(settings)
+        with ranks.agreement():
+            self.device = choose_device(settings.device)
+            whole = dataset or load_data(settings)
+            self.dataset = data.hold_out(whole, settings.holdout) if settings.holdout else whole
+            shape, classes = self.dataset.shape, self.dataset.classes
+            self.epoch = data.batch_count(self.dataset.train, settings.batch_size)
+            self.total = round(settings.epochs * self.epoch)
+            model = build_network(settings, shape=shape, classes=classes).to(self.device)
+            self.model = ranks.synchronised(model, settings)
+            self.learner = Learner(self.model, settings, total=self.total, epoch=self.epoch, ranks=ranks)
+            # The rate is recorded, should defaults change.
+            self.settings = settings = dataclasses.replace(settings, lr=self.learner.lr)
+            self.plan = SnapshotPlan(
+                self.total,
+                count=settings.snapshots,
+                every=settings.snapshot_every,
+                max_gb=settings.max_gb,
+                snapshot_bytes=snapshot_bytes(self.model),
+            )
+        self.stepper = Stepper(self.model, self.learner, settings, self.device, ranks)
         self.progress = TrainingProgress(0, self.total, tested_on="validation" if settings.holdout else "test")
         self._tested: Evaluation | None = None
         self._unread = UnreadMetrics(self.model, self.learner)
         self._examples, self._seconds = 0, 0.0  # of the steps that are not read yet
         self._trouble = Trouble(self.plan.reserve)
         self._random = RandomState(self.device, settings.seed)
-        self._state = ResumableState(self.model, self.learner, self._trouble, self._random)
-        self._beginning = check_beginning(self.out, resume=resume, force=force)
+        self._state = ResumableState(self.model, self.learner, self._trouble, self._random, ranks)
+        self._beginning = ranks.first(lambda: check_beginning(self.out, resume=resume, force=force))
         if self._beginning == "resume":
             self.progress = self._state.take_up(self.out, self.progress)
         self._begun = False
@@ -125,20 +130,22 @@ class Training:
         """
         if self._begun:
             return
-        if self._beginning == "resume":
-            self.recorder = Recorder.resume(self.model, self.out, self.progress.step)
-        else:
-            shape, classes = self.dataset.shape, self.dataset.classes
-            majority = data.majority(self.dataset.test)
-            config = describe(self.settings, shape=shape, classes=classes, majority=majority)
-            self.recorder = Recorder(
-                self.model,
-                self.out,
-                config=config,
-                probe_batch=self.probe_batch(),
-                force=self._beginning == "replace",
-            )
+        with self.ranks.agreement():
+            self.recorder = self._recorder()
         self._begun = True
+
+    def _recorder(self) -> Recorder:
+        if self._beginning == "resume":
+            return Recorder.resume(self.model, self.out, self.progress.step)
+        shape, classes = self.dataset.shape, self.dataset.classes
+        majority = data.majority(self.dataset.test)
+        return Recorder(
+            self.model,
+            self.out,
+            config=describe(self.settings, shape=shape, classes=classes, majority=majority),
+            probe_batch=self.probe_batch(),
+            force=self._beginning == "replace",
+        )
 
     def probe_batch(self) -> tuple[Tensor, Tensor]:
         """Return the run's fixed sample of the training set, inputs and targets, without augmentation."""
@@ -196,10 +203,10 @@ class Training:
         saved = time.monotonic()
         for step in range(self.progress.step, self.total):
             began = time.monotonic()
-            x, y = next(stream)
-            self._unread.add(step + 1, self.stepper.take(step, x, y))
+            x, y, share = next(stream)
+            self._unread.add(step + 1, self.stepper.take(step, x, y, share))
             self.progress.step = step + 1
-            self._examples += len(y)
+            self._examples += share.examples
             self._seconds += time.monotonic() - began
             if self._is_read_at(step + 1):
                 if not self._read():
@@ -297,8 +304,10 @@ class Training:
         self.recorder.close(how, **what)
 
     def _evaluate(self) -> Evaluation:
-        batches = data.evaluation_batches(self.dataset.test, max(256, self.settings.batch_size))
-        return self.stepper.evaluate(batches)
+        tested = self.dataset.test
+        if not self.ranks.is_alone:
+            tested = data.part(tested, torch.tensor(self.ranks.part_of(len(tested))))
+        return self.stepper.evaluate(data.evaluation_batches(tested, max(256, self.settings.batch_size)))
 
     def _snapshot(self, step: int) -> None:
         if step not in self.recorder.steps:
@@ -306,18 +315,23 @@ class Training:
 
     def _checkpoint(self) -> None:
         self.recorder.flush()  # everything up to this step is on the disk before the checkpoint is
-        self._state.save(self.out, self.progress)
+        if self.ranks.rank == 0:
+            self._state.save(self.out, self.progress)
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Share]]:
         first, skip = divmod(self.progress.step, self.epoch)
+        split, size, seed = self.dataset.train, self.settings.batch_size, self.settings.seed
         for epoch in count(first):
             start = skip if epoch == first else 0
-            yield from starmap(
-                self.stepper.place,
-                data.batches(
-                    self.dataset.train, self.settings.batch_size, seed=self.settings.seed, epoch=epoch, start=start
-                ),
-            )
+            for x, y in data.batches(split, size, seed=seed, epoch=epoch, start=start):
+                share = self.ranks.share(len(y))
+                yield *self.stepper.place(x[share.part], y[share.part]), share
+
+
+def _check_free(runs: Mapping[Path, Settings], *, resume: bool, force: bool) -> None:
+    taken = [str(path) for path in runs if (path / CONFIG).exists()]
+    if taken and not (resume or force):
+        raise InputError(f"out: {', '.join(taken)} holds a run already; --resume continues it, --force replaces it")
 
 
 def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = False) -> dict[str, Training]:
@@ -328,14 +342,12 @@ def start(runs: Mapping[Path, Settings], *, resume: bool = False, force: bool = 
     InputError
         As `Training` does.
     """
-    taken = [str(path) for path in runs if (path / CONFIG).exists()]
-    if taken and not (resume or force):
-        raise InputError(f"out: {', '.join(taken)} holds a run already; --resume continues it, --force replaces it")
-    load = DataCache(load_data)
-    trainings = {
-        str(path): Training(settings, path, dataset=load(settings), resume=resume, force=force)
-        for path, settings in runs.items()
-    }
+    Ranks.of(next(iter(runs.values()))).first(lambda: _check_free(runs, resume=resume, force=force))
+    load, trainings = DataCache(load_data), {}
+    for path, settings in runs.items():
+        with Ranks.of(settings).agreement():
+            dataset = load(settings)
+        trainings[str(path)] = Training(settings, path, dataset=dataset, resume=resume, force=force)
     try:
         for training in trainings.values():  # all folders and configs exist before the first run takes a step
             training.begin()

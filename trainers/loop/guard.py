@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.loop.distributed import Ranks
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules.local import Local
 from wtdiag.trainers.rules.regularised import Regularised
@@ -33,9 +34,12 @@ class StepGuard:
         A converted network whose rules are sums of primitives.
     momentum, nesterov
         Momentum of B.
+    ranks
+        This process among those that share each batch; by default it is alone.
     """
 
-    def __init__(self, model: nn.Module, momentum: float, *, nesterov: bool) -> None:
+    def __init__(self, model: nn.Module, momentum: float, *, nesterov: bool, ranks: Ranks | None = None) -> None:
+        self._ranks = ranks or Ranks()
         self._layers = dict(synapses(model))
         self._limit = 2 * (1 + momentum) / (1 + 2 * momentum if nesterov else 1.0)
         self._vectors: dict[str, Tensor] = {}
@@ -110,9 +114,10 @@ class StepGuard:
                 vector = torch.randn(s.feedback.shape, generator=drawn, dtype=torch.float32).to(s.feedback)
                 vector = vector / vector.norm()
             for _ in range(_ITERATIONS):
-                product = rule.homogeneous.feedback_grad(
+                own = rule.homogeneous.feedback_grad(
                     Local(s.op, s.x, vector, s.positions, y=s.y, weight=s.weight, batch_axis=s.batch_axis)
                 )
+                product = self._ranks.mean_within_pass(own)
                 norm = product.norm()
                 curvature = norm.double()
                 # A zero or infinite curvature gives no direction.

@@ -11,6 +11,7 @@ from wtdiag.trainers.config.schedules import learning_rate
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses
 from wtdiag.trainers.layers.same_update import unwatch_updates
+from wtdiag.trainers.loop.distributed import Ranks
 from wtdiag.trainers.loop.guard import StepGuard
 from wtdiag.trainers.rules import Rule
 
@@ -28,9 +29,13 @@ class Learner:
         Optimisers, learning rates, phases and noise.
     total, epoch
         Steps of the run and of an epoch.
+    ranks
+        This process among those that train the run; by default it is alone.
     """
 
-    def __init__(self, model: nn.Module, settings: Settings, *, total: int, epoch: int) -> None:
+    def __init__(
+        self, model: nn.Module, settings: Settings, *, total: int, epoch: int, ranks: Ranks | None = None
+    ) -> None:
         self.settings, self.total, self.epoch = settings, total, epoch
         layers = [layer for _, layer in synapses(model)]
         self.weights = _unique(layer.weight for layer in layers)
@@ -53,7 +58,10 @@ class Learner:
         vectors = [p for p in self.forward if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}]
         groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
-        self.optimizers = {"forward": _build(settings.optimizer, groups, settings, settings.momentum)}
+        # W stands still in a delay while the B beside it moves. Then some have a momentum and some do not, which PyTorch's
+        # fused SGD cannot take.
+        fused = not (together and self._delay)
+        self.optimizers = {"forward": _build(settings.optimizer, groups, settings, settings.momentum, fused=fused)}
         self.feedback_lr: float | None = None
         if learned and not together:
             self.feedback_lr = rule.recipe.lr if settings.feedback_lr is None else settings.feedback_lr
@@ -62,7 +70,7 @@ class Learner:
 
         momentum = settings.feedback_momentum
         nesterov = settings.nesterov and momentum > 0
-        self.guard = StepGuard(model, momentum, nesterov=nesterov) if settings.s_guard else None
+        self.guard = StepGuard(model, momentum, nesterov=nesterov, ranks=ranks) if settings.s_guard else None
 
     def phase(self, step: int) -> Phase:
         """Return which weights learn in the step from ``step`` to ``step + 1``."""
@@ -169,11 +177,13 @@ def _is_convolutional(model: nn.Module) -> bool:
     return normalised and 2 * convolved > sum(sizes.values())
 
 
-def _build(kind: str, groups: list[dict[str, Any]], settings: Settings, momentum: float) -> torch.optim.Optimizer:
+def _build(
+    kind: str, groups: list[dict[str, Any]], settings: Settings, momentum: float, *, fused: bool = True
+) -> torch.optim.Optimizer:
     # A fused optimiser makes one pass over memory for each parameter, so that a second set of weights is affordable.
     if kind == "sgd":
         nesterov = settings.nesterov and momentum > 0
-        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
+        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=fused)
     if kind == "adam":
         return torch.optim.Adam(groups, lr=0.0, fused=True)
     return torch.optim.AdamW(groups, lr=0.0, fused=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from wtdiag.probes.records import rundir
 from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import CHECKPOINT, CONFIG, open_run
 from wtdiag.trainers.config.device import RandomState
+from wtdiag.trainers.loop.distributed import Ranks
 from wtdiag.trainers.loop.launch import check_modes, status
 from wtdiag.trainers.loop.learner import Learner
 from wtdiag.trainers.record import checkpoint
@@ -69,8 +71,9 @@ def check_beginning(out: Path, *, resume: bool, force: bool) -> Beginning:
 class ResumableState:
     """Everything that determines how a run continues: weights, optimisers, random state, and the watch for trouble."""
 
-    def __init__(self, model: nn.Module, learner: Learner, trouble: Trouble, random: RandomState) -> None:
+    def __init__(self, model: nn.Module, learner: Learner, trouble: Trouble, random: RandomState, ranks: Ranks) -> None:
         self._model, self._learner, self._trouble, self._random = model, learner, trouble, random
+        self._ranks = ranks
 
     def save(self, out: Path, progress: TrainingProgress) -> None:
         """Write the checkpoint of the run directory ``out``."""
@@ -83,18 +86,33 @@ class ResumableState:
                 "trouble": self._trouble.state_dict(),
                 "random": self._random.now(),
                 "layers": checkpoint.forward_facts(self._model),
+                "devices": self._ranks.world,
             },
         )
 
     def take_up(self, out: Path, progress: TrainingProgress) -> TrainingProgress:
         """Restore the checkpoint of the run directory ``out``; return the progress that it holds.
 
+        Every process takes up what the first one has read.
+
         Raises
         ------
         InputError
             If there is no checkpoint, or it does not fit the run.
         """
-        saved = checkpoint.load(out)
+        saved = self._ranks.first(lambda: checkpoint.load(out))
+        with self._ranks.agreement():
+            restored = self._restore(saved, out, progress)
+        before = saved.get("devices", 1)
+        if before != self._ranks.world and self._ranks.rank == 0:
+            warnings.warn(
+                f"{out}: it goes on with devices={self._ranks.world} and was stopped with {before}; the order of the "
+                "examples stays exact, sums are rounded in another order, and noise is drawn anew",
+                stacklevel=2,
+            )
+        return restored
+
+    def _restore(self, saved: dict[str, Any], out: Path, progress: TrainingProgress) -> TrainingProgress:
         try:
             step, *numbers = (saved[name] for name in _KEPT)
             if type(step) is not int or not 0 <= step <= progress.total:
@@ -107,6 +125,8 @@ class ResumableState:
             self._check_optimizers()
             self._trouble.load_state_dict(saved["trouble"])
             checkpoint.restore_forward_facts(self._model, saved["layers"])
+            if not isinstance(saved.get("devices", 1), int):
+                raise ValueError(f"devices: expected a whole number, got {saved['devices']!r}")
             # If this machine has more devices than the last one, the states of the others are those of the seed.
             self._random.state = [*saved["random"], *self._random.state[len(saved["random"]) :]]
             with self._random.active():

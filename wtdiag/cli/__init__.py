@@ -18,7 +18,7 @@ from wtdiag.cli.registries import findings, probes, rules
 from wtdiag.cli.report import report
 from wtdiag.cli.study import studies, study
 from wtdiag.cli.sweep import sweep
-from wtdiag.cli.terminal import NobodyReads, complain
+from wtdiag.cli.terminal import NobodyReads, complain, show_warning
 from wtdiag.cli.train import train
 from wtdiag.cli.transfer import transfer
 from wtdiag.probes.errors import InputError
@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> None:
     _open_streams()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show
+            warnings.showwarning = show_warning
             code = cli.main(args, prog_name="wtdiag", standalone_mode=False)
     except (InputError, click.ClickException) as error:
         message, code = error.format_message() if isinstance(error, click.ClickException) else str(error), 2
@@ -47,11 +47,6 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         _discard_rest(stream)
     sys.exit(code)
-
-
-def _show(message: Warning | str, *_: object, **__: object) -> None:
-    """Show a warning as one line, without the place in the code that it comes from."""
-    complain(f"warning: {message}")
 
 
 def _open_streams() -> None:

@@ -59,6 +59,11 @@ def complain(message: str) -> None:
     click.echo(f"wtdiag: {line if len(line) <= _LONGEST else f'{line[:half]} ... {line[-half:]}'}", file=sys.stderr)
 
 
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Show a warning as one line, without the place in the code that it comes from."""
+    complain(f"warning: {message}")
+
+
 def print_findings(findings: Iterable[Finding], run: Path, headline: str = "") -> None:
     """Print a headline, then the first finding of each kind and severity with its advice, and the other layers."""
     from wtdiag.diagnostics.findings.advice import command

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wtdiag.cli.options import given, settings_options
-from wtdiag.cli.terminal import complain
+from wtdiag.cli.terminal import complain, show_warning
+from wtdiag.probes.errors import InputError
+
+if TYPE_CHECKING:
+    from wtdiag.trainers.config.settings import Settings
 
 
 @click.command("train")
@@ -42,33 +47,107 @@ def train(
     wtdiag train --rule sa -c self=0.1 -c decay=linear:0.2:0.05
     wtdiag train --resume --out runs/ia8
     wtdiag train --config runs/ia8/config.json --seed 1 --out runs/ia8-1
+    wtdiag train --rule kp --devices 4 --batch-size 256 --out runs/kp4
     """  # noqa: D301  (click wants the character itself)
-    from wtdiag.cli.console import Screen
-    from wtdiag.probes.records.rundir import ENDED
-    from wtdiag.trainers.loop.launch import check_modes, parse_coefficients, runs_to_train, status
+    from wtdiag.trainers.loop.distributed import launched
+    from wtdiag.trainers.loop.launch import check_modes, parse_coefficients, runs_to_train
 
     check_modes(resume=resume, force=force)
     wanted = given(options)
     if coefficients:
         wanted["coefficients"] = parse_coefficients(coefficients)
+    if (world := launched()) and wanted.setdefault("devices", world) != world:
+        raise InputError(f"devices: {wanted['devices']} are asked for, but the launcher has started {world}")
     runs = runs_to_train(rules, wanted, config=config, out=out, resume=resume)
-    done = {path: status(path) for path in runs if resume and status(path) in ENDED}
-    for path, how in done.items():
-        complain(f"{path} is {how} already")
-    runs = {path: settings for path, settings in runs.items() if path not in done}
-    if not runs:
-        return
+    if world > 1:
+        code = work(runs, resume, force, is_watched=False)
+    else:
+        from wtdiag.trainers.loop.elastic import devices_of, launch
 
+        devices, max_restarts = devices_of(runs)
+        if devices == 1:
+            if max_restarts:
+                raise InputError(f"max_restarts: only a run on several devices has them, got {max_restarts}")
+            _train(runs, resume=resume, force=force)
+            return
+        from wtdiag.trainers.loop.distributed import check_devices
+
+        check_devices(devices, next(iter(runs.values())).device)
+        code = launch(work, runs, resume, force, devices=devices, max_restarts=max_restarts)
+    sys.exit(code)
+
+
+def work(runs: dict[Path, Settings], resume: bool, force: bool, is_watched: bool = True) -> int:
+    """Train runs as one of several processes; return the exit code of all if they know how it ends.
+
+    Raises
+    ------
+    SystemExit
+        If only this process knows, and the others wait for it.
+    """
+    import signal
+    import warnings
+
+    from wtdiag.trainers.loop import distributed
+    from wtdiag.trainers.loop.elastic import BAD_INPUT, INTERRUPTED, LOST, is_of, restarts
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher sends it again while the run is being closed
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    if restarts() and all(is_of(path, settings) for path, settings in runs.items()):
+        resume, force = True, False
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning if distributed.is_first() else lambda *_, **__: None
+        try:
+            distributed.join(next(iter(runs.values())).device)
+            _train(runs, resume=resume, force=force)
+            distributed.leave()
+        except distributed.SharedError as error:
+            if distributed.is_first():
+                complain(str(error))
+            return BAD_INPUT
+        except InputError as error:
+            complain(str(error))
+            sys.exit(BAD_INPUT)
+        except KeyboardInterrupt:
+            if not is_watched:
+                raise
+            sys.exit(INTERRUPTED)
+        except RuntimeError as error:
+            if not distributed.is_loss(error):
+                raise
+            if not is_watched:
+                complain("another process of the run was lost; the run goes on with --resume")
+            sys.exit(LOST)
+    return 0
+
+
+def _train(runs: dict[Path, Settings], *, resume: bool, force: bool) -> None:
+    from wtdiag.cli.console import Screen
+    from wtdiag.probes.records.rundir import ENDED
     from wtdiag.trainers.layers.convert import converted_share
+    from wtdiag.trainers.loop.distributed import Ranks, is_first
     from wtdiag.trainers.loop.fit import start
+    from wtdiag.trainers.loop.launch import status
     from wtdiag.trainers.loop.progress import follow, table, tail
 
+    ranks = Ranks.of(next(iter(runs.values())))
+    ranks.require_same(runs)
+    done = ranks.first(lambda: {path: status(path) for path in runs if resume and status(path) in ENDED})
+    runs = {path: settings for path, settings in runs.items() if path not in done}
+    screen = Screen(stderr=True, quiet=not is_first())
+    for path, how in done.items():
+        if is_first():
+            complain(f"{path} is {how} already")
+    if not runs:
+        return
     trainings = start(runs, resume=resume, force=force)
-    screen = Screen(stderr=True)
     for name, training in trainings.items():
         share = converted_share(training.model)
         rest = "" if share == 1 else "; the rest keeps backprop"
         run = f"{tail(name, 24)}: " if len(trainings) > 1 else ""
         screen.print(f"{run}{training.settings.rule} carries the error of {share:.1%} of the weights{rest}")
     states = follow(trainings, screen)
-    Screen().print(table(states))
+    Screen(quiet=not is_first()).print(table(states))
