@@ -77,7 +77,7 @@ def launch(work: Callable[..., int], *arguments: Any, devices: int, max_restarts
         monitor_interval=_SECONDS,
     )
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    # The launcher reports by tracebacks, and PyTorch's C++ in the processes in its own form, what is said in one line here.
+    # The launcher reports by tracebacks, and C++ in the processes in its own form, what is said in one line here.
     logging.disable(logging.CRITICAL)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:

@@ -58,7 +58,7 @@ class Learner:
         vectors = [p for p in self.forward if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}]
         groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
-        # W stands still in a delay while the B beside it moves. Then some have a momentum and some do not, which PyTorch's
+        # In a delay W stands still while the B beside it moves. Then only some parameters have a momentum, which the
         # fused SGD cannot take.
         fused = not (together and self._delay)
         self.optimizers = {"forward": _build(settings.optimizer, groups, settings, settings.momentum, fused=fused)}
