@@ -1,10 +1,14 @@
 """Names that stand once: two classes never share one, and two files only where they do the same."""
 
 import ast
+import re
 from collections import defaultdict
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+import wtdiag
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("probes", "trainers", "diagnostics", "reports", "studies", "wtdiag", "bench")
@@ -52,3 +56,8 @@ def test_each_class_has_a_name_of_its_own(private):
                 places[node.name].append(named(path))
     assert len(places) > 20
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_the_version_is_the_same_wherever_it_is_written():
+    (cited,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert wtdiag.__version__ == cited == metadata.version("wtdiag")

@@ -20,10 +20,10 @@ FOLDERS = {
     "bench": {"bench", "wtdiag", "studies", "reports", "diagnostics", "trainers", "probes"},
 }
 # All of probes that trainers may import.
-CONTRACT = {"probes.records", "probes.errors", "probes.discovery", "probes.floor"}
+CONTRACT = {"probes.records", "probes.errors", "probes.discovery", "probes.floor", "probes.version"}
 # Inside a folder a room may import the rooms that stand before it; what stands in one place may import each other.
 ORDER = {
-    "probes": ["errors", "discovery floor", "records", "measure", "registry", "kernels", "measures", ""],
+    "probes": ["errors version", "discovery floor", "records", "measure", "registry", "kernels", "measures", ""],
     "trainers": [
         "data models layers.operations", "rules.local", "rules",
         "layers.synapse layers.error_path layers.place layers.same_update", "layers.layers",

@@ -35,14 +35,13 @@ from wtdiag.probes.records.snapshots import (
     read_probe_batch,
     read_state,
     write_snapshot,
-    wtdiag_version,
 )
 
 __all__ = [
     "ANALYSIS", "CHECKPOINT", "CONFIG", "FINDINGS", "FORMAT", "METRICS", "PROBE_BATCH", "SNAPSHOTS", "STATE",
     "LayerArrays", "Run", "Snapshot", "encode_layer", "layer_names", "open_run", "open_snapshot",
     "read_facts", "read_json", "read_layer", "read_probe_batch", "read_state", "snapshot_path", "write_aside",
-    "write_json", "write_snapshot", "wtdiag_version",
+    "write_json", "write_snapshot",
 ]  # fmt: skip
 
 CONFIG = "config.json"

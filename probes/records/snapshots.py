@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,18 +20,11 @@ from wtdiag.probes.errors import InputError, one_line
 from wtdiag.probes.records.arrays import LayerArrays, Snapshot
 from wtdiag.probes.records.files import write_through
 from wtdiag.probes.records.netcdf import Array, Attribute, File, Group, create, plain, read_attrs, read_variable
+from wtdiag.probes.version import __version__
 
 FORMAT = 1
 SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # exactly the names that `snapshot_path` gives
 STATE = "_state"  # the reserved group, for tensors that are neither forward nor feedback weights
-
-
-def wtdiag_version() -> str:
-    """Return the version of the installed wtdiag, or "unknown" if it is not installed."""
-    try:
-        return metadata.version("wtdiag")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def write_snapshot(path: str | os.PathLike[str], snapshot: Snapshot) -> None:
@@ -57,7 +49,7 @@ def write_snapshot(path: str | os.PathLike[str], snapshot: Snapshot) -> None:
     """
     with write_through(path, keep=True) as stream, create(stream) as file:
         root = Group(file.id, stream)
-        root.put_attrs({"format": FORMAT, "step": snapshot.step, "wtdiag_version": wtdiag_version()})
+        root.put_attrs({"format": FORMAT, "step": snapshot.step, "wtdiag_version": __version__})
         for name, layer in snapshot.layers.items():
             _put_layer(root.child(encode_layer(name)), layer)
         state = root.child(STATE)

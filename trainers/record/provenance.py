@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from wtdiag.probes.records.config import command_options
-from wtdiag.probes.records.schema import wtdiag_version
+from wtdiag.probes.version import __version__
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import converted_share, synapses
 from wtdiag.trainers.record.staging import plain_name
@@ -60,7 +60,7 @@ def environment() -> Mapping[str, Any]:
     """Return the versions of wtdiag, Python and the main packages, and wtdiag's git commit if it is a checkout."""
     return MappingProxyType(
         {
-            "wtdiag_version": wtdiag_version(),
+            "wtdiag_version": __version__,
             "git_commit": _git_commit(),
             "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         }
