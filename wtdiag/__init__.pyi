@@ -2,6 +2,7 @@ from .cli import main as main
 from .diagnostics.findings.finding import Finding as Finding
 from .probes import PROBES as PROBES
 from .probes.errors import InputError as InputError
+from .probes.records.foreign import record as record
 from .probes.version import __version__ as __version__
 from .reports.figures import plot as plot
 from .trainers.config.settings import Settings as Settings

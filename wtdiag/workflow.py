@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ def analyze(
     *,
     model: nn.Module | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    signals: Callable[[int], Mapping[str, Mapping[str, Any]]] | None = None,
     progress: Callable[[Sequence[int]], Iterable[int]] | None = None,
     scheduler: str | None = None,
     also: Sequence[str] = (),
@@ -49,6 +50,9 @@ def analyze(
         measured.
     loss
         Loss as a function of outputs and targets, for such a run. Default: cross-entropy.
+    signals
+        For a network that other code trained, a function that returns for a step, by layer, arrays under the names of
+        `probes.records.arrays.SIGNALS`. Default: the signals that were recorded with it.
     progress
         Wraps the sequence of steps, as `rich.progress.track` does.
     scheduler
@@ -70,9 +74,21 @@ def analyze(
         If the directory is not a run, a snapshot is not whole, a probe is unknown, or the cluster cannot be used.
     """
     from wtdiag.diagnostics.analysis.analyze import analyze as measure
+    from wtdiag.diagnostics.analysis.given_signals import GivenSignals, recorded_signals
     from wtdiag.trainers.observe.open_run import attribution_of, context_of, fixed_feedback, open_run, signals_of
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+
+    if signals is not None or opened.is_foreign:
+        if model is not None or loss is not None:
+            raise InputError("model, loss: wtdiag cannot run the layers of other code; give signals= instead")
+        ours = None if signals is None else GivenSignals(opened.path.resolve(), signals)
+        read = ours or recorded_signals(opened)
+        names = read.names(int(opened.steps[-1])) if read is not None and opened.steps.size else frozenset[str]()
+        return measure(
+            opened, probes, read, None, progress, scheduler, fixed_feedback(opened), also, fast,
+            lambda step: None if signals is not None else "recorded", _earlier(opened.path), names,
+        )  # fmt: skip
 
     def of_run(make: Callable[..., Any]) -> Any:
         function = make(opened, model, loss)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from wtdiag.diagnostics.analysis.layout import NULLS
 from wtdiag.diagnostics.analysis.origins import Context, attrs, origins, unchanged
 from wtdiag.diagnostics.analysis.reading import complete
 from wtdiag.diagnostics.analysis.survey import Row, Signals, Survey, Values
-from wtdiag.probes import PROBES, Probe
+from wtdiag.probes import GIVEN, PROBES, Probe
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.netcdf import read_dataset, write_dataset
 from wtdiag.probes.records.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path
@@ -36,6 +36,7 @@ of the loss under backprop, each with its standard error, in the order of `diagn
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
 _WEIGHTS = frozenset({"forward", "feedback"})
+_FACTS = frozenset({"groups", "direct", "units", "transposed"})  # what a snapshot tells of each layer
 _FAST = frozenset({"weights", "signals", "step_size_number"})  # rooms of probes, and a probe
 _NORMS = "forward_norm", "feedback_norm"  # not finite if a weight is not
 
@@ -52,6 +53,7 @@ def analyze(
     fast: bool = False,
     context: Context | None = None,
     earlier: xr.Dataset | None = None,
+    given: Collection[str] | None = None,
 ) -> xr.Dataset:
     """Measure every layer of every snapshot of a run.
 
@@ -91,6 +93,8 @@ def analyze(
     earlier
         An earlier analysis of the run. Its values are used for the snapshots of which it measured all that is asked
         for, and from the same (see `diagnostics.analysis.origins`).
+    given
+        Names of what ``signals`` returns. Default: all that a probe can need.
 
     Returns
     -------
@@ -118,7 +122,8 @@ def analyze(
     45.0...
     """
     names = None if probes is None else tuple(probes)
-    chosen = _choose(names, tuple(also), fast=fast, with_signals=signals is not None)
+    available = frozenset(GIVEN if given is None else given) if signals is not None else frozenset[str]()
+    chosen = _choose(names, tuple(also), available | _WEIGHTS | _FACTS, fast=fast)
     steps = [int(step) for step in run.steps]
     if not steps:
         raise InputError(f"{run.path}: holds no snapshots; expected at least one")
@@ -192,18 +197,18 @@ def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
     return complete(analysis)
 
 
-def _choose(names: Sequence[str] | None, also: Sequence[str], *, fast: bool, with_signals: bool) -> list[Probe]:
+def _choose(names: Sequence[str] | None, also: Sequence[str], given: Collection[str], *, fast: bool) -> list[Probe]:
     asked = also if names is None else names
     for name in asked:
         check_one_of("probe", name, PROBES)
-        if not with_signals and (missing := sorted(PROBES[name].needs - _WEIGHTS)):
+        if missing := sorted(PROBES[name].needs.difference(given)):
             raise InputError(
                 f"probe: {name!r} needs {', '.join(missing)}, from the network and a probe batch; "
                 "the run lacks a batch, or its network is not known"
             )
     usual: list[str] = []
     if names is None:
-        possible = [probe for probe in PROBES.values() if not probe.slow and (with_signals or probe.needs <= _WEIGHTS)]
+        possible = [probe for probe in PROBES.values() if not probe.slow and probe.needs.issubset(given)]
         usual = [probe.name for probe in possible if not fast or probe.room in _FAST or probe.name in _FAST]
     return [PROBES[name] for name in dict.fromkeys([*usual, *asked])]
 

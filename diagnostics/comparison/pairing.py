@@ -9,6 +9,7 @@ from typing import Any
 
 from wtdiag.probes.errors import check_one_of
 from wtdiag.probes.records.config import settings_with_role
+from wtdiag.probes.records.rundir import RECORDED
 from wtdiag.probes.records.schema import Run
 
 
@@ -147,7 +148,7 @@ def _entries(runs: Iterable[Run]) -> tuple[list[ComparedRun], dict[str, str]]:
         settings, status = run.config.get("settings"), run.config.get("status")
         if not isinstance(settings, dict) or "seed" not in settings:
             unpaired[str(run.path)] = "has no settings with a seed in its config.json"
-        elif status not in ("finished", "diverged"):
+        elif status not in ("finished", "diverged", RECORDED):
             unpaired[str(run.path)] = f"is not finished, but {status}"
         else:
             entry = _entry(run, settings)

@@ -13,6 +13,7 @@ from wtdiag.diagnostics.comparison.pairing import compared_run, differing, pair
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import rule_name
 from wtdiag.probes.records.evaluations import classes_of
+from wtdiag.probes.records.rundir import RECORDED
 from wtdiag.probes.records.schema import METRICS, Run
 
 
@@ -26,7 +27,7 @@ def reference(run: Run, against: Run) -> Reference:
     InputError
         If the run ``against`` is not finished, has no accuracy, or has one that means something else.
     """
-    if (status := against.config.get("status")) != "finished":
+    if (status := against.config.get("status")) not in ("finished", RECORDED):
         raise InputError(f"against: {against.path} is not finished, but {status}; expected a finished run")
     own, other = accuracy_of(run), accuracy_of(against)
     if math.isnan(other.value):

@@ -46,6 +46,11 @@ class Case:
         return "all layers" if self.layer is None else self.view.layers[self.layer]
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether code that is not wtdiag's carries the errors."""
+        return "foreign" in self.view.config
+
+    @property
     def learns(self) -> bool:
         """Whether any feedback learns: settings of how it does are the same for all layers."""
         return bool((self.view.learned & self.view.carries).any())
@@ -110,7 +115,7 @@ def advise(case: Case, remedies: Iterable[Remedy | str]) -> tuple[tuple[str, ...
     best = fitting[:_MOST]
     changes: Changes = best[0].changes if best else {}
     lines = [each.sentence for each in best]
-    if case.accepts is None and changes:
+    if case.accepts is None and changes and not case.is_foreign:
         lines[0] += _in_a_loop(case, changes)
     return tuple(lines), {} if case.accepts is None else changes
 

@@ -78,7 +78,7 @@ def diagnose(
         ranked = sorted((_rank(view, each, causes, broken, accepts) for each in seen), key=_first)
     findings = [finding for _, finding in ranked]
     if not any(finding.severity in ("high", "medium") for finding in findings):
-        findings.append(_nothing_wrong(view, searched))
+        findings.append(_nothing_wrong(view, searched, accepts))
     return tuple(findings)
 
 
@@ -168,10 +168,11 @@ def _log(value: float) -> float:
     return math.log(min(max(value, 1e-300), 1e300))
 
 
-def _nothing_wrong(view: View, searched: Sequence[Kind]) -> Finding:
+def _nothing_wrong(view: View, searched: Sequence[Kind], accepts: Accepts | None) -> Finding:
     needed = {need for kind in KINDS.values() for need in kind.needs}
     missing = sorted(known()[need].label for need in needed if not view.has(need))
     skipped = [kind.name for kind in KINDS.values() if kind not in searched]
+    how = "with --rule bp" if accepts is not None else "with backprop"
     compared = not math.isnan(view.accuracy.gap) or view.rule == "bp"
     summary = (
         f"Nothing wrong was found in {len(view.layers)} layers and {len(view.steps)} snapshots. "
@@ -194,7 +195,7 @@ def _nothing_wrong(view: View, searched: Sequence[Kind]) -> Finding:
         advice=(
             "Nothing needs to be done."
             if compared
-            else "To know what the rule costs, train with --rule bp and the same settings, and give that run to "
+            else f"To know what the rule costs, train {how} and the same settings, and give that run to "
             "`wtdiag analyze` with --against.",
         ),
         equation="",

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.netcdf import Array, Attribute
 
 _SPACE = ("d", "h", "w")
+SIGNALS = MappingProxyType(
+    {
+        "inputs": "the layer's input x",
+        "delta": "the error that arrives at the layer's output",
+        "delta_exact": "the error that arrives there under exact backpropagation",
+        "sent": "the error that B sends on to the layer's input, computed from delta",
+        "sent_local": "the error that W would send on, computed from delta",
+        "sent_exact": "the error that W would send on, computed from delta_exact",
+        "forward_projection": "W x, without the bias",
+        "feedback_projection": "B x",
+        "weight_gradient": "the gradient of W that delta gives, in W's shape",
+        "weight_gradient_exact": "the gradient of W that delta_exact gives",
+    }
+)
+"""Signals of a layer that a snapshot can hold; the first axis counts the examples, except in gradients."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,8 @@ class LayerArrays:
         Other facts, such as ``stride``.
     dtype : str
         Name of the torch dtype if NumPy has no such dtype and the arrays are a lossless float32 copy, else "".
+    signals : mapping of str to ndarray
+        The signals of the layer on one batch, by the names in `SIGNALS`, as far as code that is not wtdiag's gave them.
     """
 
     forward: Array
@@ -58,6 +76,7 @@ class LayerArrays:
     groups: int = 1
     attrs: Mapping[str, Attribute] = field(default_factory=dict)
     dtype: str = ""
+    signals: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, array in (("forward", self.forward), ("feedback", self.feedback)):

@@ -30,6 +30,8 @@ from wtdiag.probes.records.schema import (
 
 ENDED = ("finished", "diverged", "pruned")
 """Statuses of a run that cannot be resumed, because nothing is left to do."""
+RECORDED = "recorded"
+"""Status of a run whose steps are recorded one by one, by code that does not say when it ends."""
 _INPUT_DIMS = {2: ["feature"], 3: ["channel", "w"], 4: ["channel", "h", "w"], 5: ["channel", "d", "h", "w"]}
 _REPLACED = (METRICS, PROBE_BATCH, ANALYSIS, FINDINGS, "report.html", "report.pdf")
 

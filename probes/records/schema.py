@@ -33,6 +33,7 @@ from wtdiag.probes.records.snapshots import (
     read_facts,
     read_layer,
     read_probe_batch,
+    read_signals,
     read_state,
     write_snapshot,
 )
@@ -40,8 +41,8 @@ from wtdiag.probes.records.snapshots import (
 __all__ = [
     "ANALYSIS", "CHECKPOINT", "CONFIG", "FINDINGS", "FORMAT", "METRICS", "PROBE_BATCH", "SNAPSHOTS", "STATE",
     "LayerArrays", "Run", "Snapshot", "encode_layer", "layer_names", "open_run", "open_snapshot",
-    "read_facts", "read_json", "read_layer", "read_probe_batch", "read_state", "snapshot_path", "write_aside",
-    "write_json", "write_snapshot",
+    "read_facts", "read_json", "read_layer", "read_probe_batch", "read_signals", "read_state", "snapshot_path",
+    "write_aside", "write_json", "write_snapshot",
 ]  # fmt: skip
 
 CONFIG = "config.json"

@@ -17,13 +17,14 @@ from urllib.parse import unquote
 import h5py
 
 from wtdiag.probes.errors import InputError, one_line
-from wtdiag.probes.records.arrays import LayerArrays, Snapshot
+from wtdiag.probes.records.arrays import SIGNALS, LayerArrays, Snapshot
 from wtdiag.probes.records.files import write_through
 from wtdiag.probes.records.netcdf import Array, Attribute, File, Group, create, plain, read_attrs, read_variable
 from wtdiag.probes.version import __version__
 
 FORMAT = 1
 SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # exactly the names that `snapshot_path` gives
+_SIGNALS = "signals"  # the group in that of a layer
 STATE = "_state"  # the reserved group, for tensors that are neither forward nor feedback weights
 
 
@@ -61,6 +62,10 @@ def _put_layer(group: Group, layer: LayerArrays) -> None:
     group.put("forward", layer.forward, layer.dims, layer.dtype)
     if layer.feedback is not None:
         group.put("feedback", layer.feedback, layer.feedback_dims, layer.dtype)
+    if layer.signals:
+        signals = group.child(_SIGNALS)
+        for name, array in layer.signals.items():
+            signals.put_anonymous(name, array, "")
     own: dict[str, Attribute] = {
         "kind": layer.kind,
         "index": layer.index,
@@ -147,6 +152,22 @@ def read_layer(file: File, name: str) -> LayerArrays:
         forward, dtype = read_variable(file, f"{group}/forward")
         feedback = None if shared else read_variable(file, f"{group}/feedback")[0]
         return LayerArrays(forward, feedback, dtype=dtype, **facts)
+
+
+def read_signals(file: File, name: str) -> dict[str, Array]:
+    """Read the signals of the layer ``name`` that the snapshot holds, by the names in `probes.records.arrays.SIGNALS`.
+
+    Raises
+    ------
+    InputError
+        If there is no such layer, or it is not whole.
+    """
+    with _reading(file.filename, f"layer {name!r}: "):
+        group = encode_layer(name)
+        if _SIGNALS not in file.member(group):
+            return {}
+        inside = file.member(f"{group}/{_SIGNALS}")
+        return {each: read_variable(file, f"{group}/{_SIGNALS}/{each}")[0] for each in SIGNALS if each in inside}
 
 
 def read_state(file: File) -> dict[str, Array]:

@@ -40,8 +40,10 @@ class Facts:
         Layers whose angle lies below what chance explains (`chance_band`); layers with an angle.
     norm_ratio : float
         Geometric mean over the layers that carry error.
+    first : str
+        What the first layer is called: "first layer", or "first recorded layer" of a network that other code trained.
     first_layer, error_angle : str, float
-        The first layer, and the angle between the error that trains it and that of exact backpropagation.
+        Its name, and the angle between the error that trains it and that of exact backpropagation.
     sender, local, inherited, total : str, float
         The lowest layer that sends error down, and the three angles of the error that it sends.
     largest_s, largest_s_layer : float, str
@@ -68,6 +70,7 @@ class Facts:
     aligned: int
     measured: int
     norm_ratio: float
+    first: str
     first_layer: str
     error_angle: float
     sender: str
@@ -114,6 +117,7 @@ def facts(source: Source) -> Facts:
         aligned=int(np.sum(angle[measured] < chance_band(chance, chance_sd)[0][measured])),
         measured=int(measured.sum()),
         norm_ratio=float(np.exp(np.mean(np.log(ratio)))) if len(ratio) else NAN,
+        first=source.first_layer,
         first_layer=str(analysis.layer.values[0]),
         error_angle=float(_values(now, "error_angle")[0]),
         sender=str(analysis.layer.values[sender]),

@@ -12,7 +12,7 @@ from wtdiag.reports.figures.axes import measure_title, spread
 from wtdiag.reports.figures.style import fixed, number, percent
 from wtdiag.reports.run.sources import Source
 
-UNUSED = "Layers marked * send no error on, so their feedback carries nothing."
+_UNUSED = "Layers marked * send no error on, so their feedback carries nothing."
 
 
 def formatter(measure: xr.DataArray) -> Callable[[float], str]:
@@ -49,7 +49,7 @@ def layer_table(analysis: xr.Dataset, names: list[str]) -> Table:
     columns = [map(formatter(now[name]), now[name].values) for name in names]
     layers = [f"{name}{'' if carries else ' *'}" for name, carries in zip(now.layer.values, carrying(now), strict=True)]
     return Table(
-        caption=f"Every layer at step {int(now.step)}. {UNUSED}",
+        caption=f"Every layer at step {int(now.step)}.{unused(now)}",
         columns=("layer", "kind", *(measure_title(now[name]) for name in names)),
         rows=tuple(zip(layers, map(str, kinds), *columns, strict=True)),
         labels=2,
@@ -87,6 +87,11 @@ def spectra_table(analysis: xr.Dataset, layers: list[int]) -> Table:
     return Table(caption, heads, tuple(rows), labels=2)
 
 
+def unused(analysis: xr.Dataset) -> str:
+    """Return a sentence that explains the mark of layers that send no error on; empty if there are none."""
+    return "" if carrying(analysis).all() else f" {_UNUSED}"
+
+
 def evaluations(source: Source) -> Table:
     """Tabulate accuracy and loss at up to twelve of the evaluations."""
     on = source.tested_on
@@ -101,4 +106,8 @@ def evaluations(source: Source) -> Table:
         )
         rows.append((f"{step:.0f}", *cells))
     heads = ("step", "training accuracy", f"{on} accuracy", "training loss", f"{on} loss")
-    return Table("Accuracy and loss at some of the evaluations.", heads, tuple(rows))
+    kept = [0, *(i + 1 for i, series in enumerate(metrics.values()) if len(series))]
+    what = "evaluations" if len(metrics[f"{on}_accuracy"]) else "logged steps"
+    said = " and ".join(name for name in ("accuracy", "loss") if any(name in heads[i] for i in kept)).capitalize()
+    shown = tuple(tuple(row[i] for i in kept) for row in rows)
+    return Table(f"{said} at some of the {what}.", tuple(heads[i] for i in kept), shown)

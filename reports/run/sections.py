@@ -18,7 +18,7 @@ from wtdiag.reports.figures.axes import left_out, spread
 from wtdiag.reports.figures.lines import not_drawn
 from wtdiag.reports.figures.style import TRAINING, look, number, percent, sentence
 from wtdiag.reports.run.facts import Facts
-from wtdiag.reports.run.figure_tables import UNUSED, evaluations, history, layer_table, layers_of, spectra_table
+from wtdiag.reports.run.figure_tables import evaluations, history, layer_table, layers_of, spectra_table, unused
 from wtdiag.reports.run.sources import Source
 from wtdiag.reports.run.summary import meanings, trend
 
@@ -31,7 +31,7 @@ _SPECTRAL = ("forward_spectral_norm", "feedback_spectral_norm", "forward_stable_
 
 def training(source: Source, run: Facts) -> Section | None:
     """Show accuracy and loss over training."""
-    panels, results = [], []
+    panels, results, measures, sets = [], [], list[str](), dict[str, str]()
     for name, title, scale in (("accuracy", "Accuracy (%)", 100.0), ("loss", "Loss", 1.0)):
         lines = []
         for label, drawn, series in (
@@ -39,22 +39,24 @@ def training(source: Source, run: Facts) -> Section | None:
             (f"{source.tested_on} set", look(source.rule), source.evaluation(name)),
         ):
             if len(series):
+                sets[label] = "on the training batch of each logged step" if drawn is TRAINING else f"on the {label}"
                 of, trained = label.split()[0], drawn is TRAINING
                 lines.append(sized.Curve(label, drawn, series.index, scale * series, dashed=trained, gid=of))
                 value = percent(series.iloc[-1]) if name == "accuracy" else number(series.iloc[-1])
                 results.append(f"{label} {name} ends at {value} (step {series.index[-1]:.0f})")
         if lines:
+            measures.append(name)
             panels.append(sized.curves(lines, title=title, log=name == "loss", events=source.events))
     if not panels:
         return None
     losses = np.concatenate([source.metric("loss"), source.evaluation("loss")])
     caption = (
-        f"Accuracy and loss of {source.name} (rule {source.rule}) over training steps, on the training batch "
-        f"of each logged step and on the {source.tested_on} set.{left_out(losses)}{events_said(source)}"
+        f"{' and '.join(measures).capitalize()} of {source.name}{source.of_rule} over training steps, "
+        f"{' and '.join(sets.values())}.{left_out(losses)}{events_said(source)}"
     )
     alt, data = sentence("; ".join(results)), evaluations(source)
     figure = Figure(tuple(panels), caption, alt, data, name="training", measures=("loss", "accuracy"))
-    return Section("Accuracy and loss", (figure,))
+    return Section(" and ".join(measures).capitalize(), (figure,))
 
 
 def maps(source: Source, run: Facts) -> Section | None:
@@ -72,7 +74,7 @@ def alignment_maps(source: Source, measures: Sequence[str], subjects: Subjects) 
     caption = (
         f"Alignment of every layer of {source.name} at every snapshot, the first layer at the top. "
         f"{meanings(source.analysis, names)} {' '.join(colors)} Cells without a value are grey."
-        f"{events_said(source)} {UNUSED}"
+        f"{events_said(source)}{unused(source.analysis)}"
     )
     panels = [sized.heatmap(source.analysis, name, events=source.events) for name in names]
     return _figure(source.analysis, names, panels, caption, f"{subjects.name}-maps", subjects)
@@ -93,13 +95,14 @@ def layers(source: Source, run: Facts) -> Section | None:
     if not names:
         return None
     predicted = {name: variable for name, variable in predictions(analysis).items() if name in names}
+    without = unused(analysis)
+    without += " The curves of these layers are dotted for measures of the feedback." if without else ""
     hidden = not_drawn(analysis, {name: predicted.get(name) for name in names if _log(analysis, name)})
     dashed = " Dashed lines show where theory predicts that the feedback comes to rest." if predicted else ""
     caption = (
         f"Alignment of {source.name} over training, one curve per layer, coloured from the first layer (top of "
         f"the key) to the last. The grey band is what chance gives: the null expectation ± {IN_WORDS}, "
-        f"widened to cover all layers.{dashed}{hidden}{events_said(source)} {UNUSED} The curves of "
-        "these layers are dotted for measures of the feedback."
+        f"widened to cover all layers.{dashed}{hidden}{events_said(source)}{without}"
     )
     panels = [
         sized.layer_curves(

@@ -74,6 +74,16 @@ class Source:
         return rule_name(self.config)
 
     @property
+    def of_rule(self) -> str:
+        """The rule in brackets after a space; empty if the run does not say."""
+        return "" if self.rule == "unknown" else f" (rule {self.rule})"
+
+    @property
+    def first_layer(self) -> str:
+        """What the first layer of the analysis is: code that is not wtdiag's may have recorded only some layers."""
+        return "first recorded layer" if "foreign" in self.config else "first layer"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The settings; empty for a run that was recorded in the user's own training loop."""
         settings = self.config.get("settings")

@@ -41,7 +41,11 @@ def stability(source: Source, run: Facts) -> Section | None:
     analysis = source.analysis
     summary = [Text(_summary(source, run))] if "step_size_number" in analysis else []
     blocks = [block for block in (*summary, _figure(source), _gains(source, run), _table(source)) if block is not None]
-    return Section("Stability: predicted and observed", tuple(blocks)) if blocks else None
+    predicted = "step_size_number" in analysis or takes_adam(analysis) or bool(predictions(analysis))
+    title = "Stability: predicted and observed" if predicted else "Size of the feedback and of the errors"
+    if not predicted and "error_norm_ratio" not in analysis:
+        title = "Size of the feedback"
+    return Section(title, tuple(blocks)) if blocks else None
 
 
 def _figure(source: Source) -> Figure | None:

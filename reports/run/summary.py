@@ -10,7 +10,7 @@ from wtdiag.diagnostics.analysis.chance import DEVIATIONS, IN_WORDS
 from wtdiag.diagnostics.analysis.layout import last_measured
 from wtdiag.diagnostics.analysis.reading import meaningful
 from wtdiag.reports.document.content import Number, Numbers
-from wtdiag.reports.figures.style import number, percent, sentence, short
+from wtdiag.reports.figures.style import capital, number, percent, sentence, short
 from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.figure_tables import degrees, formatter
 
@@ -32,8 +32,9 @@ def outcome(run: Facts) -> str:
     if np.isfinite(run.weight_angle):
         parts.append(f"{at}feedback on average {degrees(run.weight_angle)} from the forward weights")
     if np.isfinite(run.error_angle):
-        parts.append(f"{at}the first layer's error {degrees(run.error_angle)} from exact backpropagation")
-    return f"{run.rule}: " + (", ".join(parts) or "no accuracy and no angle were recorded") + "."
+        parts.append(f"{at}the {run.first}'s error {degrees(run.error_angle)} from exact backpropagation")
+    said = (", ".join(parts) or "no accuracy and no angle were recorded") + "."
+    return f"{run.rule}: {said}" if run.rule != "unknown" else capital(said)
 
 
 def sentences(run: Facts) -> list[str]:
@@ -53,7 +54,7 @@ def glance(run: Facts) -> Numbers:
             "weight angle",
             f"{at}mean of {run.measured} layers; {degrees(run.chance)} by chance",
         ),
-        (run.error_angle, degrees, "error angle, first layer", f"{at}0° is backpropagation; 90° is chance"),
+        (run.error_angle, degrees, f"error angle, {run.first}", f"{at}0° is backpropagation; 90° is chance"),
         (run.norm_ratio, number, "norm ratio ‖B‖/‖W‖", f"{at}geometric mean over the layers"),
         (run.largest_s, number, "largest step-size number S", f"in {short(run.largest_s_layer)}; unstable above 1"),
         (run.converted, percent, "weights converted", f"share of all weight entries{rest}"),
@@ -152,7 +153,7 @@ def _error(run: Facts) -> str:
     text = ""
     if np.isfinite(run.error_angle):
         text = (
-            f"The error that trains the first layer ({short(run.first_layer, 40)}) lies "
+            f"The error that trains the {run.first} ({short(run.first_layer, 40)}) lies "
             f"{degrees(run.error_angle)} from that of exact backpropagation."
         )
     if np.isfinite(run.total):

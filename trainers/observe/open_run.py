@@ -38,6 +38,11 @@ class ModelRun(schema.Run):
         """Whether ``wtdiag train`` made the run, rather than the user's own training loop."""
         return self.config.get("network") is not None
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the network has layers of other code, which wtdiag cannot run."""
+        return "foreign" in self.config
+
     def settings(self) -> Settings:
         """Return the settings of a run that ``wtdiag train`` made.
 
@@ -68,6 +73,11 @@ class ModelRun(schema.Run):
             If there is no such step, the network learns by another rule, or the recorded weights do not fit it.
         """
         path = self._existing(step)
+        if self.is_foreign:
+            raise InputError(
+                f"{self.path}: was recorded from layers of other code, which wtdiag cannot rebuild; its weights are in "
+                "run.snapshot(step) and run.layer(name)"
+            )
         if model is None:
             if not self.is_ours:
                 raise InputError(

@@ -55,6 +55,19 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     }
 
 
+def describe_pairs(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of config.json for a model that other code converted; ``rule`` is the entry of its rule."""
+    return {
+        **environment(),
+        "command": shlex.join(sys.argv),
+        "status": "running",
+        "settings": {},
+        "network": None,
+        "foreign": "Recorder",
+        **rule,
+    }
+
+
 @cache
 def environment() -> Mapping[str, Any]:
     """Return the versions of wtdiag, Python and the main packages, and wtdiag's git commit if it is a checkout."""

@@ -14,15 +14,18 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.errors import InputError, check_one_of, first_line
 from wtdiag.probes.records import rundir
+from wtdiag.probes.records.entries import checked_config, plain_value, whole
+from wtdiag.probes.records.netcdf import Array
 from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import CONFIG, open_run, snapshot_path, write_json
-from wtdiag.trainers.layers.convert import converted_share
+from wtdiag.trainers.layers.convert import converted_share, synapses
 from wtdiag.trainers.layers.watch import watch
 from wtdiag.trainers.observe.tensors import to_numpy
-from wtdiag.trainers.record.arguments import checked_config, plain_value, two_tensors, whole
-from wtdiag.trainers.record.provenance import describe_model
+from wtdiag.trainers.record.arguments import two_tensors
+from wtdiag.trainers.record.foreign_layers import PairReader, Pairs, Signals, signal_arrays
+from wtdiag.trainers.record.provenance import describe_model, describe_pairs
 from wtdiag.trainers.record.staging import Staging, is_finite, unrecorded, unwrap
 from wtdiag.trainers.record.writer import BackgroundWriter
 
@@ -37,14 +40,22 @@ class Recorder:
     Parameters
     ----------
     model
-        A model with layers from `trainers.layers.convert.transport_free`.
+        A model with layers from `trainers.layers.convert.transport_free`, or one that other code converted.
     path
         The run directory to make.
+    pairs
+        Where W and B of each layer are, in a model that other code converted; see
+        `trainers.record.foreign_layers.PairReader`. Default: the layers from transport_free, or if there are none,
+        those of BioTorch.
+    signals
+        For such a model, a function of it that returns by layer arrays on one fixed batch, under the names of
+        `probes.records.arrays.SIGNALS`; it is called at each snapshot. With ``delta``, ``delta_exact`` and ``inputs``
+        the rest follows for layers with a matrix.
     config
         Entries for ``config.json`` in addition to those that are added automatically (versions, command, rule): your
         own settings go under ``{"settings": {...}}``.
     probe_batch
-        (inputs, targets), the fixed batch on which error signals will be measured.
+        (inputs, targets), the fixed batch on which error signals of layers from transport_free will be measured.
     force
         Whether to replace the run that ``path`` holds.
 
@@ -52,9 +63,10 @@ class Recorder:
     ------
     InputError
         If ``path`` holds a run and ``force`` is not given, or holds other files; if another process is recording in
-        it; if no layer of ``model`` is converted, or a size in it is not known before the first batch; if
-        ``probe_batch`` is not a pair of tensors; if the directory cannot be written. If a write in the background
-        fails, the next call of any method raises its error.
+        it; if no layer of ``model`` is converted and ``pairs`` give none, or a size in it is not known before the first
+        batch; if ``pairs`` name what is not there or differs in shape; if ``probe_batch`` is not a pair of tensors; if
+        the directory cannot be written. If a write in the background fails, the next call of any method raises its
+        error.
 
     Examples
     --------
@@ -81,14 +93,20 @@ class Recorder:
         model: nn.Module,
         path: str | os.PathLike[str],
         *,
+        pairs: Pairs | None = None,
+        signals: Signals | None = None,
         config: Mapping[str, Any] | None = None,
         probe_batch: tuple[Tensor, Tensor] | None = None,
         force: bool = False,
     ) -> None:
-        self._attach(model, path)
+        self._attach(model, path, pairs, signals)
         if not self.active:
             return
-        self._config = {**describe_model(self._model), **checked_config(config or {}), "status": "running"}
+        reader = self._reader
+        described = describe_model(self._model) if reader is None else describe_pairs(reader.rule(self._model))
+        self._config = {**described, **checked_config(config or {}), "status": "running"}
+        if reader is not None and probe_batch is not None:
+            raise InputError("probe_batch: wtdiag cannot run the layers of other code; give their signals= instead")
         batch = None
         if probe_batch is not None:
             batch = rundir.probe_dataset(*(to_numpy(tensor.detach().cpu()) for tensor in two_tensors(probe_batch)))
@@ -97,7 +115,15 @@ class Recorder:
             rundir.write_probe_batch(self.path, batch)
 
     @classmethod
-    def resume(cls, model: nn.Module, path: str | os.PathLike[str], step: int) -> Self:
+    def resume(
+        cls,
+        model: nn.Module,
+        path: str | os.PathLike[str],
+        step: int,
+        *,
+        pairs: Pairs | None = None,
+        signals: Signals | None = None,
+    ) -> Self:
         """Return a recorder that resumes a run at ``step``, that of its checkpoint, whose weights ``model`` must hold.
 
         Snapshots and metrics of later steps are removed, because they will be recorded again, and so are the unfinished
@@ -110,7 +136,7 @@ class Recorder:
             If ``path`` is not a run directory, if another process is recording in it, or if it cannot be written.
         """
         recorder = cls.__new__(cls)
-        recorder._attach(model, path)
+        recorder._attach(model, path, pairs, signals)
         if recorder.active:
             open_run(path)  # raises if it is not a run
             recorder._hold(rundir.Hold(recorder.path))
@@ -142,7 +168,7 @@ class Recorder:
             self.log(step, **metrics)
         staging = self._writer.take()
         try:
-            staging.fill(step, self._model)
+            staging.fill(step, self._model, self._signals_now())
         except BaseException:
             self._writer.give(staging)
             raise
@@ -234,7 +260,8 @@ class Recorder:
             raise
         else:
             # Only now is it known which layers the model bypassed.
-            self._note(status, instead_of="running", converted=converted_share(self._model), **facts)
+            known = {"converted": converted_share(self._model)} if self._reader is None else {}
+            self._note(status, instead_of="running", **known, **facts)
         finally:
             self._release()
 
@@ -250,16 +277,27 @@ class Recorder:
             with suppress(InputError):  # the error that ended the loop matters more, and is often this very error
                 self.close("interrupted")
 
-    def _attach(self, model: nn.Module, path: str | os.PathLike[str]) -> None:
+    def _attach(
+        self, model: nn.Module, path: str | os.PathLike[str], pairs: Pairs | None, signals: Signals | None
+    ) -> None:
         self.path = Path(path)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.active = not distributed or torch.distributed.get_rank() == 0
         self._model = unwrap(model)
         self._steps: set[int] = set()
-        self._staged = Staging()
+        self._signals = signals
+        self._reader: PairReader | None = None
         self._closed = False
         if self.active:
-            self._writer = BackgroundWriter(self._model)
+            ours = next(iter(synapses(self._model)), None) is not None
+            if pairs is not None or not ours:
+                self._reader = PairReader(self._model, pairs)
+            elif signals is not None:
+                raise InputError(
+                    "signals: wtdiag measures those of layers from transport_free; give probe_batch= instead"
+                )
+            self._staged = Staging(self._reader)
+            self._writer = BackgroundWriter(self._model, self._reader)
             watch(self._model)
             if left_out := unrecorded(self._model):
                 warnings.warn(
@@ -271,6 +309,16 @@ class Recorder:
     def _hold(self, hold: rundir.Hold) -> None:
         """Hold the run directory until this recorder is closed or garbage-collected, or the process is killed."""
         self._release = weakref.finalize(self, hold.release)
+
+    def _signals_now(self) -> dict[str, dict[str, Array]] | None:
+        """Return the signals of a model that other code converted, at this moment; None if no function gives them."""
+        if self._signals is None or self._reader is None:
+            return None
+        try:
+            given = self._signals(self._model)
+        except Exception as error:  # the function is the user's
+            raise InputError(f"signals: their function failed ({type(error).__name__}: {first_line(error)})") from error
+        return signal_arrays(given, self._reader(self._model)[0])
 
     def _ready(self) -> bool:
         """Return whether this process records, and raise if it no longer can."""

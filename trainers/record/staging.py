@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.netcdf import Array
 from wtdiag.probes.records.schema import LayerArrays, Snapshot
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.layers.layers import Synaptic
 from wtdiag.trainers.layers.place import in_forward_order
 from wtdiag.trainers.observe.tensors import is_recordable, to_numpy
-from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules.direct import Direct
 
 _ALIGN = 64
@@ -40,12 +41,14 @@ class Staging:
     (7, ['0'], ['0.bias'], True)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reader: Reader | None = None) -> None:
         self.step = _EMPTY
+        self._reader = reader or converted
         self._buffer = torch.empty(0, dtype=torch.uint8, device="cpu")  # the default device may be another one
-        self._layers: dict[str, _Layer] = {}
+        self._layers: dict[str, StagedLayer] = {}
         self._copies: dict[str, Tensor] = {}
         self._layout: dict[str, tuple[torch.dtype, torch.Size]] = {}
+        self._signals: Mapping[str, Mapping[str, Array]] = {}
         self._copied: list[torch.cuda.Event] = []
 
     @property
@@ -55,18 +58,18 @@ class Staging:
 
     def reserve(self, model: nn.Module) -> None:
         """Allocate the memory for a copy of ``model`` before the first copy."""
-        self._allocate(_tensors(model, _layers(model)))
+        self._allocate(self._reader(model)[1])
 
-    def fill(self, step: int, model: nn.Module) -> None:
-        """Copy every tensor of ``model``, as it is at ``step``.
+    def fill(self, step: int, model: nn.Module, signals: Mapping[str, Mapping[str, Array]] | None = None) -> None:
+        """Copy every tensor of ``model``, as it is at ``step``, and keep the signals of its layers if they are given.
 
         Raises
         ------
         InputError
             If a tensor has no size before the first batch.
         """
-        self._layers = _layers(model)
-        tensors = _tensors(model, self._layers)
+        self._layers, tensors = self._reader(model)
+        self._signals = signals or {}
         self._allocate(tensors)
         self.step = _EMPTY  # until the copy is whole
         torch._foreach_copy_(list(self._copies.values()), list(tensors.values()), non_blocking=True)
@@ -81,12 +84,13 @@ class Staging:
         rest = dict(self._copies)
         layers = {}
         for name, layer in self._layers.items():
-            weight, feedback = rest.pop(f"{layer.prefix}weight"), rest.pop(f"{layer.prefix}feedback", None)
+            weight, feedback = rest.pop(layer.forward), rest.pop(layer.feedback, None)
             if feedback is not None:  # the layer will do the same before it uses B again
-                layer.rule.tie(weight, feedback)
+                layer.tie(weight, feedback)
             forward, dtype = to_numpy(weight)
             backward = None if feedback is None else to_numpy(feedback)[0]
-            layers[name] = LayerArrays(forward, backward, dtype=dtype, **layer.facts)
+            signals = self._signals.get(name, {})
+            layers[name] = LayerArrays(forward, backward, dtype=dtype, signals=signals, **layer.facts)
         arrays = {key: to_numpy(tensor) for key, tensor in rest.items()}
         return Snapshot(
             step=self.step,
@@ -98,7 +102,7 @@ class Staging:
     def _allocate(self, tensors: dict[str, Tensor]) -> None:
         """Lay out the buffer for ``tensors``, unless it is laid out for the like of them already."""
         layout = {key: (tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
-        if layout == self._layout:
+        if list(layout.items()) == list(self._layout.items()):  # the order tells which copy is of which tensor
             return
         size = sum(map(_aligned, tensors.values()))
         if size > self._buffer.numel():
@@ -138,8 +142,7 @@ def snapshot_bytes(model: nn.Module) -> int:
     InputError
         If a tensor has no size before the first batch.
     """
-    model = unwrap(model)
-    tensors = _tensors(model, _layers(model)).values()
+    tensors = converted(unwrap(model))[1].values()
     # Names, dimensions and attributes take less than these constants, and 16-bit floats are stored as float32.
     return 16384 + sum((2 if tensor.dtype.itemsize == 2 else 1) * tensor.nbytes + 4096 for tensor in tensors)
 
@@ -158,29 +161,47 @@ def unrecorded(model: nn.Module) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """State of a layer other than tensors: the names of those, its rule, and the other fields of `LayerArrays`."""
+class StagedLayer:
+    """A layer among copies of tensors: the keys of its W and B, and the other fields of `LayerArrays`.
 
-    module: str
-    prefix: str
-    rule: Rule
+    Attributes
+    ----------
+    forward, feedback : str
+        Keys of the tensors; there is none for ``feedback`` if W itself carries the error.
+    facts : dict
+        The other fields of `LayerArrays`.
+    tie : callable
+        Function of the copies of W and B that changes that of B to the matrix that will carry the error.
+    """
+
+    forward: str
+    feedback: str
     facts: dict[str, Any]
+    tie: Callable[[Tensor, Tensor], object] = lambda weight, feedback: None
 
 
-def _layers(model: nn.Module) -> dict[str, _Layer]:
+Reader = Callable[[nn.Module], tuple[dict[str, StagedLayer], dict[str, Tensor]]]
+"""Function that returns the layers of a model in forward order, and all tensors to copy, by their keys."""
+
+
+def converted(model: nn.Module) -> tuple[dict[str, StagedLayer], dict[str, Tensor]]:
+    """Return the layers of a network from transport_free, and its tensors.
+
+    Raises
+    ------
+    InputError
+        If it has no converted layer, or a tensor has no size before the first batch.
+    """
     ordered = in_forward_order(synapses(model))
     if not ordered:
-        raise InputError(f"{type(model).__name__}: has no converted layer; expected one from transport_free")
+        raise InputError(f"{type(model).__name__}: has no converted layer; expected layers from transport_free")
     last = ordered[-1][1]
-    return {
-        plain_name(name): _Layer(
-            module=name,
-            prefix="" if layer is model else f"{plain_name(name)}.",
-            rule=layer.rule,
-            facts=_facts(index, layer, is_last=layer is last),
-        )
-        for index, (name, layer) in enumerate(ordered)
-    }
+    layers = {}
+    for index, (name, layer) in enumerate(ordered):
+        prefix = "" if layer is model else f"{plain_name(name)}."
+        facts = _facts(index, layer, is_last=layer is last)
+        layers[plain_name(name)] = StagedLayer(f"{prefix}weight", f"{prefix}feedback", facts, layer.rule.tie)
+    return layers, _tensors(model, {plain_name(name): layer for name, layer in ordered}, layers)
 
 
 def _facts(index: int, layer: Synaptic, is_last: bool) -> dict[str, Any]:
@@ -198,31 +219,41 @@ def _facts(index: int, layer: Synaptic, is_last: bool) -> dict[str, Any]:
     }
 
 
-def _tensors(model: nn.Module, layers: dict[str, _Layer]) -> dict[str, Tensor]:
+def _tensors(model: nn.Module, modules: Mapping[str, Synaptic], layers: Mapping[str, StagedLayer]) -> dict[str, Tensor]:
     """Return W and B of every layer and everything else in the state_dict that is recordable, under plain keys.
 
     W and B come from the layer itself, because if they are pruned or parametrized the state_dict holds the tensors from
     which they are computed. Under backprop B is W and not returned.
     """
     tensors = {plain_name(key): entry for key, entry in model.state_dict().items() if is_recordable(entry)}
-    modules = dict(synapses(model))
     for name, layer in layers.items():
-        module = modules[layer.module]
-        tensors[f"{layer.prefix}weight"] = module.current("weight")
-        if layer.rule.transports:
-            tensors.pop(f"{layer.prefix}feedback", None)
+        module = modules[name]
+        tensors[layer.forward] = module.current("weight")
+        if module.rule.transports:
+            tensors.pop(layer.feedback, None)
         elif is_lazy(module.feedback):
             raise InputError(
                 f"{name}: its feedback has no size before the first batch; run one, or use transport_free(..., sample=)"
             )
         else:
-            tensors[f"{layer.prefix}feedback"] = module.current("feedback")
+            tensors[layer.feedback] = module.current("feedback")
+    check_sizes(tensors)
+    return tensors
+
+
+def check_sizes(tensors: Mapping[str, Tensor]) -> None:
+    """Require that each tensor has a size and values.
+
+    Raises
+    ------
+    InputError
+        If one has not.
+    """
     for key, tensor in tensors.items():
         if is_lazy(tensor):
             raise InputError(f"{key}: has no size before the first batch; run one before recording")
         if tensor.is_meta:
             raise InputError(f"{key}: has no values on the meta device; load the network before recording")
-    return tensors
 
 
 def plain_name(name: str) -> str:

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from torch import nn
 
 from wtdiag.probes.records.schema import write_snapshot
-from wtdiag.trainers.record.staging import Staging
+from wtdiag.trainers.record.staging import Reader, Staging
 
 
 class BackgroundWriter:
@@ -23,16 +23,18 @@ class BackgroundWriter:
     ----------
     model
         The model whose copies the buffers will hold.
+    reader
+        What reads the model; see `trainers.record.staging.Reader`.
     buffers
         Largest number of copies in memory, each as large as the model.
     """
 
-    def __init__(self, model: nn.Module, buffers: int = 2) -> None:
+    def __init__(self, model: nn.Module, reader: Reader | None = None, buffers: int = 2) -> None:
         self._free: SimpleQueue[Staging] = SimpleQueue()
         self._pending: deque[Future[None]] = deque()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="wtdiag-snapshots")
         for _ in range(buffers):
-            staging = Staging()
+            staging = Staging(reader)
             staging.reserve(model)
             self._free.put(staging)
 

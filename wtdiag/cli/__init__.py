@@ -14,6 +14,8 @@ import click
 
 from wtdiag.cli.analyze import analyze
 from wtdiag.cli.compare import compare
+from wtdiag.cli.export import export
+from wtdiag.cli.import_file import import_file
 from wtdiag.cli.registries import findings, probes, rules
 from wtdiag.cli.report import report
 from wtdiag.cli.study import studies, study
@@ -84,5 +86,7 @@ def cli() -> None:
     """  # noqa: D301  (click wants the character itself)
 
 
-for _command in (train, analyze, report, compare, rules, probes, findings, study, studies, sweep, transfer):
+for _command in (
+    train, import_file, analyze, report, compare, export, rules, probes, findings, study, studies, sweep, transfer,
+):  # fmt: skip
     cli.add_command(_command)

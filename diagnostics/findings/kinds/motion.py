@@ -9,20 +9,28 @@ import numpy as np
 
 from wtdiag.diagnostics.analysis.view import Floats, Mask, View
 from wtdiag.diagnostics.findings import remedies
+from wtdiag.diagnostics.findings.advice import Case, Suggestion
 from wtdiag.diagnostics.findings.kinds.base import Sighting, evidence, kind, last_stretch, of_others
 from wtdiag.diagnostics.findings.severity import of_hampered_learning
 from wtdiag.diagnostics.findings.thresholds import limit
+
+
+def held_by_the_optimiser(case: Case) -> Suggestion:
+    """Let the optimiser train B."""
+    if case.is_foreign:
+        return Suggestion("Check that the code that trains B reaches this layer, and that nothing resets it.")
+    return Suggestion(
+        "Check that the optimiser holds this layer's `feedback` parameter, that the parameter requires a gradient, "
+        "and that nothing resets it. `wtdiag train` takes care of all this; in a loop of your own, give the optimiser "
+        "every parameter named feedback."
+    )
 
 
 @kind(
     "frozen-feedback",
     meaning="The rule learns its feedback weights, yet in this layer they do not change at all while the forward "
     "weights do. The errors that the layer sends are at best those of fixed random feedback.",
-    advice=(
-        "Check that the optimiser holds this layer's `feedback` parameter, that the parameter requires a gradient, "
-        "and that nothing resets it. `wtdiag train` takes care of all this; in a loop of your own, give the optimiser "
-        "every parameter named feedback.",
-    ),
+    advice=(held_by_the_optimiser,),
     equation="B(t + 1) = B(t), bitwise",
     reference="Lillicrap et al. 2016, Nature Communications 7:13276, for what fixed feedback can do",
     needs=("feedback_norm", "forward_norm"),

@@ -142,13 +142,29 @@ def undertrained(view: View) -> Iterator[Sighting]:
     yield Sighting(None, 0, last, "medium" if costly else "low", f"{text}{_turning(view)}.", (gained, change))
 
 
+def backprop_first(case: Case) -> Suggestion:
+    """Train by backprop, which tells whether the feedback is to blame."""
+    how = "by --rule bp" if case.accepts is not None else "by backprop"
+    return Suggestion(
+        f"Train {how} with the same settings: if that fails too, the cause is not the feedback, but the learning rate, "
+        "the data or the network."
+    )
+
+
+def own_rates(case: Case) -> Suggestion:
+    """Search the rule's own coefficients and rates."""
+    by = " by `wtdiag sweep`" if case.accepts is not None else ""
+    return Suggestion(
+        f"Search the rule's own coefficients and rates{by}; a rate that suits backprop need not suit the rule."
+    )
+
+
 @kind(
     "learned-nothing",
     meaning="After training, the network does no better than one that was never trained. What was measured of its "
     "feedback describes a network that did not learn.",
     advice=(
-        "Train by --rule bp with the same settings: if that fails too, the cause is not the feedback, but the learning "
-        "rate, the data or the network.",
+        backprop_first,
         "Otherwise train longer, and look at the angles of the error.",
     ),
     equation="(accuracy − chance) / (1 − chance), Cohen's κ",
@@ -191,8 +207,7 @@ def learned_nothing(view: View) -> Iterator[Sighting]:
     "feedback was found that explains it.",
     advice=(
         "Look at where the error signal turns, layer by layer.",
-        "Search the rule's own coefficients and rates by `wtdiag sweep`; a rate that suits backprop need not suit the "
-        "rule.",
+        own_rates,
     ),
     equation="accuracy of the reference run − accuracy of the run",
     reference="Bartunov et al. 2018, arXiv:1807.04587, for the comparison of rules under their own best settings",
