@@ -27,7 +27,7 @@ ORDER = {
     "trainers": [
         "data models layers.operations", "rules.local", "rules",
         "layers.synapse layers.error_path layers.place layers.same_update", "layers.layers",
-        "layers.watch", "layers.convert", "layers.optimizer_groups layers.revert",
+        "layers.watch", "layers.convert", "layers.optimizer_groups layers.revert", "conformance",
         "config", "observe", "record", "loop", "",
     ],
     "diagnostics": ["analysis", "findings", "comparison", "claims", ""],

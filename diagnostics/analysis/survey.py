@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from wtdiag.probes import PROBES, Quantities
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, one_line
 from wtdiag.probes.measures.spectra.singular_values import Spectrum
 from wtdiag.probes.measures.spectra.subspaces import MODES
 from wtdiag.probes.records.schema import layer_names, open_snapshot, read_layer, snapshot_path
@@ -106,9 +107,28 @@ class Survey:
         values: Values = {}
         for probe in self.probes:
             if PROBES[probe].needs <= known.keys():
-                values[probe] = quantities[probe]
-                if (null := quantities.null(probe)) is not None:
-                    values[f"{probe}_null"], values[f"{probe}_null_sd"] = null
+                values |= _value(quantities, probe) if PROBES[probe].room else _foreign_value(quantities, probe, name)
                 if layer.fixed and "feedback_spectrum" in PROBES[probe].uses:
                     self._fixed[name] = quantities["feedback_spectrum"]  # half of the work
         return values, bool(np.isfinite(layer.forward).all() and np.isfinite(feedback).all())
+
+
+def _value(quantities: Quantities, probe: str) -> Values:
+    """Return a measure, and its mean and deviation by chance if it has them."""
+    values: Values = {probe: quantities[probe]}
+    if (null := quantities.null(probe)) is not None:
+        values[f"{probe}_null"], values[f"{probe}_null_sd"] = null
+    return values
+
+
+def _foreign_value(quantities: Quantities, probe: str, layer: str) -> Values:
+    """Return the same for a probe of another package, whose code may raise anything; nothing if it does."""
+    try:
+        values = _value(quantities, probe)
+        if np.ndim(values[probe]) != len(PROBES[probe].dims):
+            raise InputError(f"has {np.ndim(values[probe])} dims; expected {len(PROBES[probe].dims)}")
+        return {name: np.asarray(value, dtype=np.float64) for name, value in values.items()}
+    except Exception as error:
+        module = PROBES[probe].function.__module__
+        warnings.warn(f"{layer}: the probe {probe!r} of {module} is left out: {one_line(error)}", stacklevel=2)
+        return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from wtdiag.diagnostics.findings.kinds import KINDS, Kind, Sighting
 from wtdiag.diagnostics.findings.kinds.base import RESULT
 from wtdiag.diagnostics.findings.severity import SEVERITIES, no_more_than
 from wtdiag.diagnostics.findings.thresholds import confidence
+from wtdiag.probes.errors import one_line
 
 _Seen = tuple[Kind, Sighting]
 
@@ -64,7 +66,7 @@ def diagnose(
     view = View(analysis, config, metrics, reference)
     searched = [each for each in KINDS.values() if all(map(view.has, each.needs))]
     with np.errstate(all="ignore"):  # infinities need no warning: what is computed from them is infinite or NaN
-        seen = [(each, sighting) for each in searched for sighting in each.detect(view)]
+        seen = [(each, sighting) for each in searched for sighting in _sightings(each, view)]
         if any(sighting.severity in ("high", "medium") for each, sighting in seen if each.order < RESULT):
             seen = [(each, sighting) for each, sighting in seen if each.order < RESULT]
         causes = {id(each): _causes(each, seen) for each in seen}
@@ -80,6 +82,18 @@ def diagnose(
     if not any(finding.severity in ("high", "medium") for finding in findings):
         findings.append(_nothing_wrong(view, searched, accepts))
     return tuple(findings)
+
+
+def _sightings(kind: Kind, view: View) -> list[Sighting]:
+    """Return what a detector sees; that of another package may raise anything, and is then left out with a warning."""
+    if kind.detect.__module__.startswith("wtdiag.diagnostics."):
+        return list(kind.detect(view))
+    try:
+        return list(kind.detect(view))
+    except Exception as error:
+        found = f"the finding {kind.name!r} of {kind.detect.__module__} is left out"
+        warnings.warn(f"{found}: {type(error).__name__}: {one_line(error)}", stacklevel=2)
+        return []
 
 
 def _causes(effect: _Seen, seen: Sequence[_Seen]) -> list[_Seen]:

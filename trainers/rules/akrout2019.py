@@ -56,6 +56,9 @@ class KolenPollack(RandomFeedback):
     def feedback_grad(self, s: Local) -> Tensor:
         return add_scaled(s.weight_grad, s.feedback, self.decay)
 
+    def feedback_loss(self, s: Local) -> Tensor:
+        return (s.weight_grad * s.feedback).sum() + self.decay / 2 * s.feedback.square().sum()
+
     def curvature(self, s: Local) -> Curvature:
         return Curvature(self.decay)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -91,6 +92,13 @@ class Rule:
         """Return B's local gradient, in B's shape."""
         raise TypeError(f"{self.name} has fixed feedback weights")
 
+    def feedback_loss(self, s: Local) -> Tensor | None:
+        """Return the loss whose gradient by ``s.feedback`` is `feedback_grad`, if it is written down.
+
+        ``wtdiag check`` differentiates it by autograd and compares the two. Nothing else calls it.
+        """
+        return None
+
     def curvature(self, s: Local) -> Curvature | None:
         """Return H of the gradient ∂B = H B − T, if `feedback_grad` is affine and H is cheaper than its products.
 
@@ -157,13 +165,23 @@ def rule(name: str, /, **coefficients: Any) -> Rule:
     KolenPollack(scale=1.0, decay=0.1)
     """
     check_one_of("rule", name, RULES)
-    cls = RULES[name]
-    fields = [field.name for field in dataclasses.fields(cls)]
+    return build(RULES[name], coefficients)
+
+
+def build(rule: type[Rule], coefficients: Mapping[str, Any]) -> Rule:
+    """Build a rule from its class, which need not be registered, and coefficients.
+
+    Raises
+    ------
+    InputError
+        If a coefficient is unknown, or a value has the wrong type.
+    """
+    fields = [field.name for field in dataclasses.fields(rule)]
     for coefficient in coefficients:
         if not fields:
-            raise InputError(f"{name}: has no coefficients, got {coefficient!r}")
-        check_one_of(f"coefficient of {name}", coefficient, fields)
-    return cls(**coefficients)
+            raise InputError(f"{rule.name}: has no coefficients, got {coefficient!r}")
+        check_one_of(f"coefficient of {rule.name}", coefficient, fields)
+    return rule(**coefficients)
 
 
 def choice(default: str, *choices: str) -> Any:

@@ -40,10 +40,12 @@ class Primitive:
     ``matrix`` is added to B's gradient as it is, ``input`` as outer(term, y) and ``output`` as outer(x, term). Such a
     product costs as much as the layer's own weight gradient, so the terms of one place are summed before it is formed,
     and a primitive that can enter at either end enters where a product is needed anyway. ``pulls`` says that the term
-    does not depend on B: in ∂B = H B − T it is a part of T, which moves the fixed point, and not of H.
+    does not depend on B: in ∂B = H B − T it is a part of T, which moves the fixed point, and not of H. ``loss`` is what
+    it descends, summed over the batch.
     """
 
     formula: str
+    loss: Term
     reads: frozenset[str]
     sign: float = 1.0
     matrix: Term | None = None
@@ -54,12 +56,37 @@ class Primitive:
 
 PRIMITIVES: dict[str, Primitive] = {
     "amp": Primitive(
-        "− amp · E[y xᵀ]", frozenset({"output"}), sign=-1.0, input=lambda s: s.x, output=lambda s: s.y, pulls=True
+        "− amp · E[y xᵀ]",
+        lambda s: -(s.x * s.adjoint(s.y)).sum(),
+        frozenset({"output"}),
+        sign=-1.0,
+        input=lambda s: s.x,
+        output=lambda s: s.y,
+        pulls=True,
     ),
-    "null": Primitive("+ null · E[y yᵀ] B", frozenset({"output"}), input=lambda s: s.adjoint(s.y)),
-    "decay": Primitive("+ decay · B", frozenset(), matrix=lambda s: s.feedback),
-    "sparse": Primitive("+ sparse · B E[x xᵀ]", frozenset(), output=lambda s: s.apply(s.x)),
-    "self": Primitive("− self · W", frozenset({"weight"}), sign=-1.0, matrix=lambda s: s.weight, pulls=True),
+    "null": Primitive(
+        "+ null · E[y yᵀ] B",
+        lambda s: s.adjoint(s.y).square().sum() / 2,
+        frozenset({"output"}),
+        input=lambda s: s.adjoint(s.y),
+    ),
+    "decay": Primitive(
+        "+ decay · B", lambda s: s.feedback.square().sum() / 2, frozenset(), matrix=lambda s: s.feedback
+    ),
+    "sparse": Primitive(
+        "+ sparse · B E[x xᵀ]",
+        lambda s: s.apply(s.x).square().sum() / 2,
+        frozenset(),
+        output=lambda s: s.apply(s.x),
+    ),
+    "self": Primitive(
+        "− self · W",
+        lambda s: -(s.feedback * s.weight).sum(),
+        frozenset({"weight"}),
+        sign=-1.0,
+        matrix=lambda s: s.weight,
+        pulls=True,
+    ),
 }
 
 
@@ -93,6 +120,21 @@ def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> 
         product = s.outer(s.x, _weighted_sum(ends["output"]))
         total = product if total is None else total.add_(product)
     return _weighted_sum(matrices, onto=total)
+
+
+def loss(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> Tensor:
+    """Return what a sum of primitives descends, Σ coefficient · loss, as a function of ``s.feedback``.
+
+    Parameters
+    ----------
+    s, coefficients, reduction
+        As for `gradient`.
+    """
+    total = s.feedback.new_zeros(())
+    for name, value in coefficients.items():
+        primitive = PRIMITIVES[name]
+        total = total + value * primitive.loss(s) / (1 if primitive.matrix else s.examples(reduction))
+    return total
 
 
 def squares(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> list[tuple[float, Tensor]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from wtdiag.trainers.rules.base import RandomFeedback, choice, positive
 from wtdiag.trainers.rules.curvature import Curvature, curvature
-from wtdiag.trainers.rules.primitives import PRIMITIVES, gradient, squares
+from wtdiag.trainers.rules.primitives import PRIMITIVES, gradient, loss, squares
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,6 +77,11 @@ class Regularised(RandomFeedback):
         if self.inputs == "noise":
             s = s.mirror(self.noise, self.noise_std)
         return gradient(s, self.coefficients, reduction=self.reduction)
+
+    def feedback_loss(self, s: Local) -> Tensor:
+        if self.inputs == "noise":
+            s = s.mirror(self.noise, self.noise_std)
+        return loss(s, self.coefficients, reduction=self.reduction)
 
     def curvature(self, s: Local) -> Curvature | None:
         bending = {name: value for name, value in self.coefficients.items() if not PRIMITIVES[name].pulls}

@@ -13,6 +13,8 @@ from typing import TextIO
 import click
 
 from wtdiag.cli.analyze import analyze
+from wtdiag.cli.audit import audit
+from wtdiag.cli.check import check
 from wtdiag.cli.compare import compare
 from wtdiag.cli.export import export
 from wtdiag.cli.import_file import import_file
@@ -87,6 +89,7 @@ def cli() -> None:
 
 
 for _command in (
-    train, import_file, analyze, report, compare, export, rules, probes, findings, study, studies, sweep, transfer,
+    train, import_file, analyze, report, compare, export, rules, probes, findings, study, studies, sweep, transfer, check,
+    audit,
 ):  # fmt: skip
     cli.add_command(_command)

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.rules import RULES, rule
-from wtdiag.trainers.rules.direct import Direct
 
 LEARNED = [name for name in RULES if RULES[name].learned]
 SUM = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}
@@ -57,26 +55,13 @@ def assert_same(a: nn.Module, b: nn.Module, **tolerance: float) -> None:
 # torch.compile
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_traces_as_one_graph(name):
+def test_a_traced_network_knows_which_layers_carry_error():
     torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    eager, traced = build(name), build(name)
-    compiled = torch.compile(traced, fullgraph=True, backend="aot_eager")
+    eager, traced = build("ia"), build("ia")
     x, target = batch()
-    for t in range(2):  # the second time with weights of other signs, which sign rules have to follow
-        for net in (eager, traced):
-            net.zero_grad()
-            for _, layer in synapses(net):
-                layer.weight.data.mul_(-1.5)
-        step(eager, x, target, seed=t)
-        step(compiled, x, target, seed=t)
-        # A scaled term is rounded before it is added in traced code, and not in eager code.
-        assert_same(traced, eager, **({"rtol": 1e-5, "atol": 1e-8} if RULES[name].learned else {}))
-        assert [a.carries_error for _, a in synapses(traced)] == [a.carries_error for _, a in synapses(eager)]
-        for (_, a), (_, b) in zip(synapses(traced), synapses(eager), strict=True):
-            assert torch.equal(a.feedback, b.feedback)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    step(eager, x, target)
+    step(torch.compile(traced, fullgraph=True, backend="aot_eager"), x, target)
+    assert [a.carries_error for _, a in synapses(traced)] == [a.carries_error for _, a in synapses(eager)]
 
 
 class EveryRule(nn.Module):
@@ -121,27 +106,6 @@ def test_generated_code_learns_the_same():
 # Precision and memory layout
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_autocast_computes_in_bfloat16_and_keeps_gradients_in_float32(name):
-    net, reference = build(name), build(name)
-    x, target = batch()
-    step(reference, x, target)
-    dtypes: list[torch.dtype] = []
-    for _, layer in synapses(net):
-        layer.register_forward_hook(lambda layer, args, output: dtypes.append(output.dtype))
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.manual_seed(2)
-        loss = F.cross_entropy(net(x), target)
-    loss.backward()
-    assert dtypes == [torch.bfloat16] * 3
-    for key, grad in gradients(net).items():
-        assert grad.dtype == torch.float32
-        if key == "2.bias" or (name == "wm" and key.endswith("feedback")):
-            continue  # zero but for rounding, as batch norm takes it out; noise drawn in another precision
-        expected = gradients(reference)[key]
-        assert (grad - expected).norm() <= 0.1 * expected.norm(), key
-
-
 def test_autocast_backprop_equals_native_bit_by_bit():
     net, plain = build("bp"), native()
     x, target = batch()
@@ -162,17 +126,6 @@ def test_kolen_pollack_contracts_under_autocast():
         torch.testing.assert_close(layer.weight.grad - layer.feedback.grad, difference, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("name", RULES)
-def test_whole_network_in_another_precision(name, dtype):
-    net, (x, target) = build(name).to(dtype), batch()
-    step(net, x.to(dtype), target)
-    for grad in gradients(net).values():
-        assert grad.dtype == dtype
-        assert grad.isfinite().all()
-    assert len([key for key in gradients(net) if key.endswith("weight")]) == 4
-
-
 @pytest.mark.parametrize("name", RULES)
 def test_channels_last(name):
     net, reference = build(name).to(memory_format=torch.channels_last), build(name)
@@ -183,58 +136,6 @@ def test_channels_last(name):
         if name != "brsf" and (name != "wm" or "feedback" not in key):  # what is drawn follows the memory order
             torch.testing.assert_close(grad, gradients(reference)[key], rtol=1e-3, atol=1e-5, msg=key)
     assert net(x.to(memory_format=torch.channels_last))[0].isfinite().all()
-
-
-# Checkpointing and function transforms
-
-
-class Checkpointed(nn.Module):
-    def __init__(self, reentrant: bool | None) -> None:
-        super().__init__()
-        self.reentrant = reentrant
-        self.first = nn.Linear(6, 6)
-        self.body = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(6, 6), nn.ReLU(inplace=True))
-        self.head = nn.Linear(6, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        if self.reentrant is None:
-            return self.head(self.body(x))
-        return self.head(checkpoint(self.body, x, use_reentrant=self.reentrant))
-
-
-@pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("name", RULES)
-def test_activation_checkpointing(name, reentrant):
-    torch.manual_seed(0)
-    plain = transport_free(Checkpointed(None), rule(name, **(SUM if name == "sum" else {})))
-    again = copy.deepcopy(plain)
-    again.reentrant = reentrant
-    x, target = torch.randn(8, 6), torch.arange(8) % 5
-    step(plain, x, target)
-    if reentrant and issubclass(RULES[name], Direct):
-        with pytest.raises(RuntimeError, match="checkpoint with use_reentrant=False"):
-            step(again, x, target)
-        return
-    step(again, x, target)
-    assert_same(again, plain)
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_functional_gradients(name):
-    net, reference = build(name).eval(), build(name).eval()  # in training, batch norm would write to its buffers
-    x, target = batch()
-    step(reference, x, target)
-    expected = gradients(reference)
-    parameters = {key: p.detach() for key, p in net.named_parameters()}
-
-    def loss(parameters: dict[str, Tensor]) -> Tensor:
-        return F.cross_entropy(torch.func.functional_call(net, parameters, (x,)), target)
-
-    torch.manual_seed(2)
-    got = torch.func.grad(loss)(parameters)
-    for key, grad in got.items():
-        torch.testing.assert_close(grad, expected.get(key, torch.zeros_like(grad)), rtol=1e-5, atol=1e-6)
 
 
 # Optimisers
@@ -300,24 +201,6 @@ def test_optimiser_state_resumes_the_same_run(name):
     train(rest, optimizer, range(2, 4))
     for a, b in zip(rest.state_dict().values(), whole.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-
-
-# Copies
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_copies_learn_the_same(name):
-    net, (x, target) = build(name), batch()
-    copies = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
-    fresh = build(name)
-    fresh.load_state_dict(net.state_dict())
-    step(net, x, target)
-    for twin in (*copies, fresh):
-        step(twin, x, target)
-        assert_same(twin, net)
-        assert repr(twin) == repr(net)
-        shared = {p.data_ptr() for p in twin.parameters()} & {p.data_ptr() for p in net.parameters()}
-        assert not shared
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -1,9 +1,7 @@
 """What every rule of the registry must do, and what the theory says of each."""
 
 import copy
-import dataclasses
 import math
-import pickle
 
 import numpy as np
 import pytest
@@ -12,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.conformance.subject import NETWORKS, convolutional
 from wtdiag.trainers.layers.convert import feedback_parameters, set_rule, synapses, transport_free
-from wtdiag.trainers.rules import RULES, Recipe, Rule, rule
+from wtdiag.trainers.rules import RULES, Rule, rule
 from wtdiag.trainers.rules.direct import Direct
 from wtdiag.trainers.rules.primitives import PRIMITIVES
 
@@ -28,30 +27,10 @@ def build(name: str, **coefficients) -> Rule:
     return rule(name, **((SUM if name == "sum" else {}) | coefficients))
 
 
-def perceptron() -> nn.Module:
-    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
-
-
-def convolutional() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(2, 4, 3, stride=2, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(4, 4, 2, groups=2),
-        nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
-        nn.ConvTranspose2d(4, 3, 2),
-        nn.Flatten(),
-        nn.Linear(48, 3),
-    ).double()
-
-
-NETWORKS = {"dense": (perceptron, (7, 6)), "conv": (convolutional, (7, 2, 8, 8))}
-
-
 def network(kind: str, name: str, **coefficients) -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(0)
     make, shape = NETWORKS[kind]
-    native, x = make(), torch.randn(shape, dtype=torch.float64)
+    native, x = make().double(), torch.randn(shape, dtype=torch.float64)
     return transport_free(native, build(name, **coefficients), sample=x), x, torch.arange(len(x)) % 3
 
 
@@ -69,23 +48,6 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 # What a rule is
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_rule_is_documented_data(name):
-    cls = RULES[name]
-    assert cls.name == name
-    assert cls.__doc__
-    for text in (cls.title, cls.equation, cls.reference):
-        assert text
-        assert text == text.strip()
-    assert isinstance(cls.recipe, Recipe)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        rule(name).decay = 1.0
-    assert rule(name) == rule(name)
-    assert pickle.loads(pickle.dumps(build(name))) == build(name)
-    assert rule(name, **dataclasses.asdict(build(name))) == build(name)
-    assert cls.shares.__class__ is property or cls.shares <= {"weight", "output", "weight_grad"}
 
 
 def test_all_rules_of_the_toolkit_are_registered():
@@ -196,7 +158,7 @@ def test_direct_rules_in_a_convolutional_network(name):
 
 def native_twin(net: nn.Module) -> nn.Module:
     """The native network with the weights of a converted one."""
-    native = convolutional()
+    native = convolutional().double()
     native.load_state_dict({k: v for k, v in net.state_dict().items() if k in native.state_dict()})
     return native
 
@@ -217,25 +179,19 @@ def change_weights(net: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", RULES)
-def test_backward_never_reads_the_weights(name, kind):
+@pytest.mark.parametrize("name", LEARNED)
+def test_what_learns_reads_the_weights_only_where_the_rule_says_so(name, kind):
     net, x, target = network(kind, name)
-    x.requires_grad_()
-    other, z = copy.deepcopy(net), x.detach().clone().requires_grad_()
+    other = copy.deepcopy(net)
     losses = []
-    for each, value in ((net, x), (other, z)):
+    for each in (net, other):
         torch.manual_seed(1)
-        losses.append(F.cross_entropy(each(value), target))
+        losses.append(F.cross_entropy(each(x), target))
     before = {key: layer.weight.detach().clone() for key, layer in synapses(other)}
     change_weights(other)
     for loss in losses:
         torch.manual_seed(2)
         loss.backward()
-    if RULES[name].transports:
-        assert not torch.equal(x.grad, z.grad)
-        return
-    assert torch.equal(x.grad, z.grad)
-    assert same(gradients(net, "bias"), gradients(other, "bias"))
     weights = gradients(other, "weight")
     if name == "kp":  # its own decay of W is all that may have changed
         for key, layer in synapses(other):
@@ -326,20 +282,6 @@ class Saved:
     def __exit__(self, *error: object) -> None:
         self.hooks.__exit__(*error)
 
-    def holds(self, tensor: Tensor) -> bool:
-        return tensor.untyped_storage().data_ptr() in self.storages
-
-
-@pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", RULES)
-def test_weights_are_held_only_by_rules_that_read_them(name, kind):
-    net, x, _ = network(kind, name)
-    with Saved() as saved:
-        out = net(x)
-    assert out.requires_grad
-    holds = {saved.holds(layer.weight) for _, layer in synapses(net)}
-    assert holds == {RULES[name].transports or "weight" in build(name).shares}
-
 
 @pytest.mark.parametrize("name", RULES)
 def test_no_more_activations_are_held_than_by_backprop(name):
@@ -358,30 +300,9 @@ def test_no_more_activations_are_held_than_by_backprop(name):
     assert held[1] <= held[0] + logits
 
 
-# Learned feedback stays in its layer
-
-
 @pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", LEARNED)
-def test_learning_feedback_never_leaks_below(name, kind):
-    net, x, target = network(kind, name)
-    fixed = copy.deepcopy(net)
-    for _, layer in synapses(fixed):
-        layer.feedback.requires_grad_(False)
-    x.requires_grad_()
-    z = x.detach().clone().requires_grad_()
-    step(net, x, target)
-    step(fixed, z, target)
-    assert torch.equal(x.grad, z.grad)
-    for which in ("weight", "bias"):
-        assert same(gradients(net, which), gradients(fixed, which))
-    assert len(gradients(net, "feedback")) == len(list(synapses(net)))
-    assert not gradients(fixed, "feedback")
-
-
-@pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", FIXED)
-def test_fixed_feedback_has_no_gradient_and_survives_weight_decay(name, kind):
+@pytest.mark.parametrize("name", ["usf", "frsf"])
+def test_magnitudes_survive_weight_decay(name, kind):
     net, x, target = network(kind, name)
     before = {key: layer.feedback.abs() for key, layer in synapses(net)}
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.5)
@@ -389,9 +310,7 @@ def test_fixed_feedback_has_no_gradient_and_survives_weight_decay(name, kind):
         step(net, x, target, seed)
         optimizer.step()
     for key, layer in synapses(net):
-        assert layer.feedback.grad is None
-        assert not layer.feedback.requires_grad
-        assert name == "brsf" or torch.equal(layer.feedback.abs(), before[key])
+        assert torch.equal(layer.feedback.abs(), before[key])
 
 
 # Backward passes through backward passes
