@@ -6,6 +6,7 @@ from .probes.records.foreign import record as record
 from .probes.version import __version__ as __version__
 from .reports.figures import plot as plot
 from .trainers.config.settings import Settings as Settings
+from .trainers.conformance.error_audit import audit as audit
 from .trainers.layers.convert import feedback_parameters as feedback_parameters
 from .trainers.layers.convert import summary as summary
 from .trainers.layers.convert import transport_free as transport_free

@@ -248,7 +248,7 @@ def _reaches(replay: Replay, model: nn.Module, loss: Callable[[], Tensor]) -> bo
     def triple(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         x = arguments[0].view_as(arguments[0])
         if x.requires_grad:
-            x.register_hook(lambda error: 3 * error)  # type: ignore[no-untyped-call]
+            x.register_hook(lambda error: 3 * error)
         return x, *arguments[1:]
 
     return _changes_others(replay, model, loss, before=triple)
@@ -263,8 +263,9 @@ def _changes_others(
 ) -> bool:
     """Return whether the gradients of other layers change with a hook before the layer, or a change between passes."""
     own = {id(p) for p in replay.module.parameters(recurse=False)}
-    found = []
-    for hook, change in ((lambda module, arguments: None, lambda: None), (before, between)):
+    found: list[list[Tensor]] = []
+    plain: tuple[Callable[..., Any], Callable[[], None]] = lambda module, arguments: None, lambda: None
+    for hook, change in (plain, (before, between)):
         model.zero_grad()
         handle = replay.module.register_forward_pre_hook(hook)
         try:

@@ -11,7 +11,7 @@ from typing import Any
 from wtdiag.probes.errors import InputError, one_line
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as of_registry
-from wtdiag.trainers.rules.base import build
+from wtdiag.trainers.rules.base import build, check_is_rule
 
 
 def load(argument: str, reference: str) -> Any:
@@ -62,6 +62,5 @@ def rule_named(reference: str, coefficients: Mapping[str, Any]) -> Rule:
     if ":" not in reference:
         return of_registry(reference, **coefficients)
     kind = load("rule", reference)
-    if not isinstance(kind, type) or not issubclass(kind, Rule):
-        raise InputError(f"rule: {reference} is {kind!r:.80}; expected a class that derives from Rule")
+    check_is_rule("rule", kind)
     return build(kind, coefficients)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wtdiag.trainers.conformance.verdicts import require
+from wtdiag.trainers.conformance.requirements import require
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.rules.base import Rule
 from wtdiag.trainers.rules.direct import Direct

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wtdiag.trainers.conformance.subject import LAYERS, NETWORKS, Subject, change_weights, descend, gradients, same
-from wtdiag.trainers.conformance.verdicts import Inapplicable, check, require
+from wtdiag.trainers.conformance.requirements import Inapplicable, check, require
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.rules.base import Rule
 

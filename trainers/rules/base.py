@@ -134,14 +134,25 @@ def register(rule: type[Rule]) -> type[Rule]:
     InputError
         If it is not a rule, lacks one of the texts that describe it, or has a name that is taken.
     """
-    if not isinstance(rule, type) or not issubclass(rule, Rule):
-        raise InputError(f"register: {rule!r:.80} is not a rule; expected a class that derives from Rule")
-    for text in ("name", "title", "equation", "reference"):
-        value = getattr(rule, text, None)
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(f"register: {rule.__name__}: {text} is {value!r:.40}; expected a text")
+    check_is_rule("register", rule)
     enter(RULES, "rule", rule.name, rule)
     return rule
+
+
+def check_is_rule(argument: str, kind: object) -> None:
+    """Require a class that derives from `Rule` and describes itself.
+
+    Raises
+    ------
+    InputError
+        If it is not a rule, or lacks one of the texts that describe it.
+    """
+    if not isinstance(kind, type) or not issubclass(kind, Rule):
+        raise InputError(f"{argument}: {kind!r:.80} is not a rule; expected a class that derives from Rule")
+    for text in ("name", "title", "equation", "reference"):
+        value = getattr(kind, text, None)
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"{argument}: {kind.__name__}: {text} is {value!r:.40}; expected a text")
 
 
 def rule(name: str, /, **coefficients: Any) -> Rule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wtdiag.cli.terminal import print_entry, say
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, one_line
 
 
 @click.command("audit")
@@ -28,7 +28,10 @@ def audit(context: click.Context, function: str) -> None:
     build = load("function", function)
     if not callable(build):
         raise InputError(f"function: {function} is {build!r:.80}; expected a function")
-    made = build()
+    try:
+        made = build()
+    except Exception as error:  # it is the user's code, which may raise anything
+        raise InputError(f"function: {function} raised {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(made, tuple) or len(made) not in (2, 3) or not all(map(callable, made)):
         raise InputError(
             f"function: {function} returned {made!r:.80}; expected a network, its loss and, if need be, its step"
@@ -43,4 +46,6 @@ def audit(context: click.Context, function: str) -> None:
     seeing = [layer for layer in layers if layer.sees_weight and layer.sends]
     sending = [layer for layer in layers if layer.sends]
     say(f"{len(seeing)} of {len(sending)} layers that send an error down transport their weights.")
+    if stuck := [layer.name for layer in layers if layer.stuck]:
+        say(f"The feedback of {', '.join(stuck)} should learn, and never moves.")
     context.exit(1 if failing else 0)

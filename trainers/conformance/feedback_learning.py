@@ -19,7 +19,7 @@ from wtdiag.trainers.conformance.subject import (
     require_close,
     same,
 )
-from wtdiag.trainers.conformance.verdicts import Inapplicable, check, require
+from wtdiag.trainers.conformance.requirements import Inapplicable, check, require
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.rules.base import Recipe
 from wtdiag.trainers.rules.local import Local
