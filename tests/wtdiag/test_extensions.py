@@ -63,7 +63,7 @@ found = {
     "help": run("--help"),
     "rules": run("rules"),
     "probes": run("probes"),
-    "train": run(*"train --rule decoder --model mlp --depth 3 --data digits --epochs 1 --out run".split()),
+    "train": run(*"train --rule decoder --model mlp --depth 3 --data digits --epochs 1 --snapshots 2 --out run".split()),
     "analyze": run(*"analyze run --format html".split()),
     "check": run("check", "decoder"),
 }

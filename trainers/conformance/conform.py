@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from wtdiag.trainers.conformance import ecosystem, feedback_learning, transport
-from wtdiag.trainers.conformance.subject import Subject
 from wtdiag.trainers.conformance.requirements import CHECKS, Verdict
+from wtdiag.trainers.conformance.subject import Subject
 from wtdiag.trainers.rules.base import Rule
 
 _ORDER = [module.__name__ for module in (transport, feedback_learning, ecosystem)]  # importing them enters their checks

@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from wtdiag.probes.errors import one_line
-from wtdiag.trainers.conformance.subject import Subject, descend, gradients, require_close, same
 from wtdiag.trainers.conformance.requirements import Violation, check, require
+from wtdiag.trainers.conformance.subject import Subject, descend, gradients, require_close, same
 from wtdiag.trainers.layers.convert import synapses, transport_free
 
 

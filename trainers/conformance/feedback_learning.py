@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wtdiag.trainers.conformance.requirements import Inapplicable, check, require
 from wtdiag.trainers.conformance.subject import (
     LAYERS,
     NETWORKS,
@@ -19,7 +20,6 @@ from wtdiag.trainers.conformance.subject import (
     require_close,
     same,
 )
-from wtdiag.trainers.conformance.requirements import Inapplicable, check, require
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.rules.base import Recipe
 from wtdiag.trainers.rules.local import Local

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wtdiag.trainers.conformance.subject import LAYERS, NETWORKS, Subject, change_weights, descend, gradients, same
 from wtdiag.trainers.conformance.requirements import Inapplicable, check, require
+from wtdiag.trainers.conformance.subject import LAYERS, NETWORKS, Subject, change_weights, descend, gradients, same
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.rules.base import Rule
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from wtdiag.trainers.conformance import conform  # noqa: F401  (enters the checks)
-from wtdiag.trainers.conformance.subject import Subject
 from wtdiag.trainers.conformance.requirements import CHECKS, FAILED, NOT_APPLICABLE, PASSED
+from wtdiag.trainers.conformance.subject import Subject
 from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.base import RandomFeedback, Rule
 from wtdiag.trainers.rules.lillicrap2016 import FeedbackAlignment
