@@ -89,7 +89,7 @@ def cli() -> None:
 
 
 for _command in (
-    train, import_file, analyze, report, compare, export, rules, probes, findings, study, studies, sweep, transfer, check,
-    audit,
+    train, import_file, analyze, report, compare, export, rules, probes, findings, study, studies, sweep, transfer,
+    check, audit,
 ):  # fmt: skip
     cli.add_command(_command)
