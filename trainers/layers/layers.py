@@ -160,7 +160,7 @@ class Synaptic(nn.Module):
 
     @torch.no_grad()
     def _init_feedback(self) -> None:
-        self.rule.init_feedback(self.feedback, self._std())
+        self.rule.init_feedback(self.feedback, self._std(), self.weight.detach())
 
     def _attach_direct(self, rule: Direct) -> None:
         if self.error_path is None:

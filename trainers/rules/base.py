@@ -77,8 +77,8 @@ class Rule:
             check = field.metadata.get("check", _number)
             check(f"{self.name}: {field.name}", getattr(self, field.name))
 
-    def init_feedback(self, feedback: Tensor, std: float) -> None:
-        """Fill B at conversion; ``std`` is the He standard deviation √(2 / fan-in) of the layer."""
+    def init_feedback(self, feedback: Tensor, std: float, weight: Tensor) -> None:
+        """Fill B at conversion; ``std`` is the He standard deviation √(2 / fan-in) of the layer, ``weight`` its W."""
         raise TypeError(f"{self.name} has no feedback weights of its own")
 
     def tie(self, weight: Tensor, feedback: Tensor) -> None:
@@ -122,7 +122,7 @@ class RandomFeedback(Rule):
 
     scale: float = dataclasses.field(default=1.0, metadata={"check": lambda *given: _positive(*given), "initial": True})
 
-    def init_feedback(self, feedback: Tensor, std: float) -> None:
+    def init_feedback(self, feedback: Tensor, std: float, weight: Tensor) -> None:
         feedback.normal_(0.0, self.scale * std)
 
 
@@ -208,6 +208,11 @@ def positive(default: float, *, initial: bool = False) -> Any:
     return dataclasses.field(default=default, metadata={"check": _positive, "initial": initial})
 
 
+def share(default: float, *, initial: bool = False) -> Any:
+    """Declare a field that takes a number from 0 to 1; ``initial`` says that it sets the initial B."""
+    return dataclasses.field(default=default, metadata={"check": _share, "initial": initial})
+
+
 def _number(argument: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise InputError(f"{argument}: expected a finite number, got {value!r}")
@@ -217,3 +222,9 @@ def _positive(argument: str, value: Any) -> None:
     _number(argument, value)
     if value <= 0:
         raise InputError(f"{argument}: expected a positive number, got {value!r}")
+
+
+def _share(argument: str, value: Any) -> None:
+    _number(argument, value)
+    if not 0 <= value <= 1:
+        raise InputError(f"{argument}: expected a number from 0 to 1, got {value!r}")

@@ -23,7 +23,7 @@ class Direct(Rule):
 
     scale: float = positive(1.0, initial=True)
 
-    def init_feedback(self, feedback: Tensor, std: float) -> None:
+    def init_feedback(self, feedback: Tensor, std: float, weight: Tensor) -> None:
         feedback.normal_(0.0, self.scale * feedback.shape[0] ** -0.5)
 
     def signal(self, error: Tensor, output: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class UniformSign(_SignSymmetry):
     title = "Uniform sign symmetry"
     equation = "B = s · sign(W), s = scale · √(2 / fan-in)"
 
-    def init_feedback(self, feedback: Tensor, std: float) -> None:
+    def init_feedback(self, feedback: Tensor, std: float, weight: Tensor) -> None:
         feedback.fill_(self.scale * std)
 
 
@@ -56,5 +56,5 @@ class BatchRandomSign(FixedRandomSign):
     equation = "B = |M| ⊙ sign(W), M ~ N(0, scale² · 2 / fan-in) drawn anew each step"
 
     def refresh(self, weight: Tensor, feedback: Tensor, std: float) -> None:
-        self.init_feedback(feedback, std)
+        self.init_feedback(feedback, std, weight)
         self.tie(weight, feedback)

@@ -68,6 +68,8 @@ def test_all_rules_of_the_toolkit_are_registered():
         ("kp", {"decay": None}, r"^kp: decay: expected a finite number, got None$"),
         ("kp", {"decay": True}, r"^kp: decay: expected a finite number, got True$"),
         ("fa", {"scale": 0}, r"^fa: scale: expected a positive number, got 0$"),
+        ("fa", {"soft": 1.5}, r"^fa: soft: expected a number from 0 to 1, got 1.5$"),
+        ("fa", {"soft": math.nan}, r"^fa: soft: expected a finite number, got nan$"),
         ("dfa", {"scale": -1.0}, r"^dfa: scale: expected a positive number, got -1.0$"),
         ("wm", {"noise_std": math.inf}, r"^wm: noise_std: expected a finite number, got inf$"),
         ("wm", {"noise": "gauss"}, r"^wm: noise: 'gauss' is not known. Choices: normal, uniform$"),
@@ -261,6 +263,22 @@ def test_random_feedback_has_the_stated_deviation(name):
     if name not in (*TIED, *DIRECT):
         cosine = F.cosine_similarity(feedback.flatten(), net[0].weight.double().flatten(), dim=0)
         assert abs(cosine) < 5 / n**0.5
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("soft", [0.0, 0.3, 0.8, 1.0])
+def test_soft_feedback_begins_as_the_mix_that_its_equation_says_and_stays(kind, soft):
+    plain, x, target = network(kind, "fa")
+    net, _, _ = network(kind, "fa", soft=soft)
+    begun = {key: layer.feedback.clone() for key, layer in synapses(net)}
+    for key, layer in synapses(plain):
+        assert torch.equal(layer.weight, net.get_submodule(key).weight)
+        close(begun[key], soft * layer.weight.detach() + (1 - soft**2) ** 0.5 * layer.feedback)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    step(net, x, target)
+    optimizer.step()
+    for key, layer in synapses(net):
+        assert torch.equal(layer.feedback, begun[key])
 
 
 class Saved:
