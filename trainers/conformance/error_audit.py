@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wtdiag.probes.errors import InputError, one_line
 from wtdiag.trainers.conformance.replay import Replay, moved
-from wtdiag.trainers.conformance.tensors_of import other_values, replaced, tensors_of, unchanged
+from wtdiag.trainers.conformance.tensors_of import all_tensors, other_values, replaced, tensors_of, unchanged
 
 BACKPROP, FIXED, LEARNED, SIGNS, DIRECT, UNKNOWN = (
     "backprop", "fixed feedback", "learned feedback", "tied signs", "direct feedback", "unknown",
@@ -90,14 +90,11 @@ def audit(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"audit: model is {type(model).__name__}; expected a torch.nn.Module")
-    tensors: dict[str, Tensor] = {}
-    for name, module in model.named_modules():
-        tensors |= tensors_of(module, name)
-    with torch.random.fork_rng(devices=[]), unchanged(tensors):
+    with torch.random.fork_rng(devices=[]), unchanged(all_tensors(model)):
         try:
             calls = _calls(model, loss)
             if not calls:
-                raise InputError("audit: no module of the network that ran holds a matrix of weights")
+                raise InputError("audit: no module of the network holds a matrix of weights")
             moves = _moves(model, loss, step)
             return tuple(_layer(name, call, model, loss, moves) for name, call in calls.items())
         except InputError:
@@ -111,7 +108,7 @@ def audit(
 def _calls(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, tuple[Replay, bool]]:
     """Return by name the modules with a matrix of their own and their last call, with whether its input has a gradient.
 
-    The call holds all tensors that the network can reach once it has run.
+    The call holds all tensors that the network can reach once it has run. It has no arguments if there was none.
     """
     calls: dict[str, tuple[Replay, bool]] = {}
     tensors: dict[str, Tensor] = {}
@@ -128,6 +125,7 @@ def _calls(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, tuple[Repl
 
     for name, module in model.named_modules():
         if any(p.dim() > 1 for p in module.parameters(recurse=False)):
+            calls[name] = Replay(module, (), {}, tensors), False  # until it is called
             hooks.append(module.register_forward_pre_hook(note(name), with_kwargs=True))
     try:
         value = loss()
@@ -137,8 +135,7 @@ def _calls(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, tuple[Repl
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
         raise InputError(f"audit: loss returned {value!r:.80}; expected a number with a gradient")
     torch.autograd.backward(value)
-    for name, module in model.named_modules():
-        tensors |= tensors_of(module, name)
+    tensors |= all_tensors(model)
     return calls
 
 
@@ -159,10 +156,7 @@ def _moves(model: nn.Module, loss: Callable[[], Tensor], step: Callable[[], obje
 
 
 def _values(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-    found: dict[str, Tensor] = {}
-    for name, module in model.named_modules():
-        found |= tensors_of(module, name)
-    return {name: (tensor, tensor.detach().clone()) for name, tensor in found.items()}
+    return {name: (tensor, tensor.detach().clone()) for name, tensor in all_tensors(model).items()}
 
 
 def _layer(
@@ -170,6 +164,10 @@ def _layer(
 ) -> LayerAudit:
     replay, sends = call
     kind = type(replay.module).__name__
+    if not replay.arguments:
+        sees = _sees_in_network(replay, model, loss)
+        note = "the network uses its weights without calling it on a tensor, so it was not run alone"
+        return LayerAudit(name or "model", kind, UNKNOWN, sees, sees, note=note)
     own = tensors_of(replay.module, name)
     try:
         weights = [t for key, t in own.items() if t.dim() > 1 and replay.is_used(t)]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wtdiag.trainers.conformance.tensors_of import other_values, replaced, unchanged
+from wtdiag.trainers.conformance.tensors_of import all_tensors, other_values, replaced, unchanged
 
 _MOVED, _EQUAL = 1e-4, 1e-2  # relative differences: of rounding in single precision, and of two error signals
 _DIRECTIONS = 6
@@ -29,7 +29,7 @@ class Replay:
     named : mapping
         The keyword arguments of that call.
     tensors : mapping
-        All tensors that the network can reach; they keep their values.
+        All tensors that the network can reach.
     """
 
     module: nn.Module
@@ -57,8 +57,8 @@ class Replay:
 
     @contextmanager
     def _repeatable(self) -> Iterator[None]:
-        """Let each run draw the same random numbers, and leave all tensors as they are."""
-        with torch.random.fork_rng(devices=[]), unchanged(self.tensors):
+        """Let each run draw the same random numbers, and leave the tensors of the layer as they are."""
+        with torch.random.fork_rng(devices=[]), unchanged(all_tensors(self.module)):
             torch.manual_seed(0)
             yield
 

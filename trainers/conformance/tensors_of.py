@@ -32,6 +32,14 @@ def tensors_of(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
 
 
+def all_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the floating-point tensors of a module and of all modules in it."""
+    found: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        found |= tensors_of(module, name)
+    return found
+
+
 def _inside(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of an attribute, in lists and mappings too."""
     if isinstance(value, Tensor):

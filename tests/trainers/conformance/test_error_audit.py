@@ -206,6 +206,18 @@ def test_a_layer_that_needs_the_whole_network_is_judged_in_it():
     assert "cannot be run alone (RuntimeError: dfa: the output error never reached a layer" in found[1].note
 
 
+def test_weights_that_are_used_without_a_call_are_named():
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True)
+    net = nn.Sequential(nn.Linear(6, 8), encoder, nn.Flatten(), nn.Linear(16, 3))
+    found = {layer.name: layer for layer in audit(net, loss_of(net, (8, 2, 6)))}
+    assert [*found] == ["0", "1.self_attn", "1.self_attn.out_proj", "1.linear1", "1.linear2", "3"]
+    projection = found.pop("1.self_attn.out_proj")
+    assert (projection.rule, projection.sees_weight, projection.sends) == (UNKNOWN, True, True)
+    assert "without calling it" in projection.note
+    assert {layer.rule for layer in found.values()} == {BACKPROP}
+
+
 class Standardised(nn.Linear):
     """Nonlinear in its input."""
 
@@ -256,7 +268,11 @@ def test_layers_of_biotorch(mode, rule):
         (nn.Linear(2, 2), lambda: 1.0, "^audit: loss returned 1.0; expected a number with a gradient"),
         (nn.Linear(2, 2), lambda: torch.ones(2), r"^audit: loss returned tensor\(\[1., 1.\]\); expected a number"),
         (nn.Linear(2, 2), lambda: 1 / 0, "^audit: the network cannot be run: ZeroDivisionError: division by zero"),
-        (nn.ReLU(), lambda: torch.ones(1, requires_grad=True).sum(), "^audit: no module .* holds a matrix of weights"),
+        (
+            nn.ReLU(),
+            lambda: torch.ones(1, requires_grad=True).sum(),
+            "^audit: no module of the network holds a matrix of weights",
+        ),
     ],
 )
 def test_what_cannot_be_audited_is_named(model, loss, message):
