@@ -20,6 +20,7 @@ SPEED = {
     "steps": ("bench.speed.steps", "run"),
     "compiled": ("bench.speed.steps", "run_compiled"),
     "loop": ("bench.speed.loop", "run"),
+    "data": ("bench.speed.data", "run"),
     "snapshots": ("bench.speed.snapshots", "run"),
     "probes": ("bench.speed.probes", "run"),
     "studies": ("bench.speed.studies", "run"),

@@ -97,7 +97,7 @@ class DeclaredSettings:
     width: int | None = _setting(None, "Width of the model.", roles="architecture", least=1, most=2**20)
     batch_norm: bool = _setting(True, "Batch normalisation in the model.", roles="architecture")
     data: str = _setting("digits", "Data set; digits and glyphs need no files.", roles="data")
-    data_dir: str | None = _setting(None, "Folder of the data set's files.", roles="location")
+    data_dir: str | None = _setting(None, "Folder of the data set's files; for npz, the file.", roles="location")
     download: bool = _setting(False, "Fetch the data set into --data-dir if it is not there.", roles="location")
     image_size: int | None = _setting(
         None, "Side of the images in pixels, where there is a choice.", roles="data", least=1, most=2**14
@@ -196,6 +196,13 @@ class DeclaredSettings:
     )
     sync_batch_norm: bool = _setting(
         False, "Batch norm over the whole batch rather than each device's part; needs GPUs.", roles="training"
+    )
+    workers: int | None = _setting(
+        None,
+        "Processes that read images from files ahead of the training; default: one per core, at most 16.",
+        roles="location",
+        least=0,
+        most=2**10,
     )
     precision: str = _setting("float32", "Arithmetic.", roles="training", choices=("float32", "bfloat16", "float64"))
     snapshots: int = _setting(

@@ -26,6 +26,7 @@ __all__ = [
 BUILT_IN = ("digits", "glyphs")
 DOWNLOADS = ("mnist", "fashion-mnist", "cifar10", "cifar100")
 FOLDERS = ("imagefolder", "imagenet")
+FILES = ("npz",)
 
 
 def names() -> tuple[str, ...]:
@@ -34,9 +35,9 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('digits', 'glyphs', 'mnist', 'fashion-mnist', 'cifar10', 'cifar100', 'imagefolder', 'imagenet')
+    ('digits', 'glyphs', 'mnist', 'fashion-mnist', 'cifar10', 'cifar100', 'imagefolder', 'imagenet', 'npz')
     """
-    return BUILT_IN + DOWNLOADS + FOLDERS
+    return BUILT_IN + DOWNLOADS + FOLDERS + FILES
 
 
 def load(
@@ -59,6 +60,7 @@ def load(
     ``cifar100``        3x32x32, ``data_dir/cifar-100-python`` or its archive             crop, flip
     ``imagefolder``     3x224x224 (or ``image_size``), ``data_dir/{train,val}/<class>/*`` crop, flip
     ``imagenet``        the same, and ``data_dir/meta.bin``, as torchvision unpacks it    crop, flip
+    ``npz``             any arrays X, y, X_test, y_test in the NumPy file ``data_dir``    no
     ==================  ================================================================  =========
 
     Parameters
@@ -66,7 +68,7 @@ def load(
     name : str
         One of :func:`names`.
     data_dir : path, optional
-        Folder of the files; not needed for ``digits`` and ``glyphs``.
+        Folder of the files, for ``npz`` the file; not needed for ``digits`` and ``glyphs``.
     download : bool
         Whether torchvision may download missing or damaged files. Without it nothing is written.
     image_size : int, optional
@@ -105,8 +107,13 @@ def load(
 
         return digits() if name == "digits" else glyphs(image_size or 16)
     if data_dir is None:
-        raise InputError(f"data_dir: missing; {name!r} is read from files, so give the folder that holds them")
+        source = "a file, so give its path" if name in FILES else "files, so give the folder that holds them"
+        raise InputError(f"data_dir: missing; {name!r} is read from {source}")
     folder = Path(data_dir).expanduser()
+    if name in FILES:
+        from wtdiag.trainers.data.npz import read_npz
+
+        return read_npz(folder)
     if name in DOWNLOADS:
         from wtdiag.trainers.data.archives import read_archive
 

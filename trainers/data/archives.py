@@ -21,7 +21,7 @@ from torchvision.datasets.utils import check_integrity, extract_archive
 
 from wtdiag.probes.errors import InputError, one_line
 from wtdiag.trainers.data.checks import reading, require
-from wtdiag.trainers.data.splits import Data, array_data
+from wtdiag.trainers.data.splits import Augmentation, Data, array_data
 
 __all__ = ["read_archive"]
 
@@ -127,23 +127,32 @@ def _read_cifar_folder(name: str, source: type[datasets.CIFAR10], root: Path) ->
         (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
         for part in (train, test)
     ]
-    return array_data(name, parts[0], parts[1], classes=len(train.classes), augment=crop_and_flip)
+    return array_data(name, parts[0], parts[1], classes=len(train.classes), augmentation=CROP_AND_FLIP)
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Pad by 4 black pixels, crop to the old size at random, and flip with probability 1/2.
+def _draw_crops(count: int, generator: torch.Generator) -> Tensor:
+    """Draw for each image the top and the left of its crop, from 0 to 8, and whether it is flipped."""
+    top, left = torch.randint(0, 9, (2, count), generator=generator)
+    return torch.stack([top, left, torch.rand(count, generator=generator) < 0.5], dim=1)
 
-    References
-    ----------
-    He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2.
-    """
+
+def _crop_and_flip(images: Tensor, crops: Tensor) -> Tensor:
     n, channels, height, width = images.shape
-    top, left = torch.randint(0, 9, (2, n, 1), generator=generator)
+    top, left, flipped = crops.to(images.device, non_blocking=True).unbind(1)
+    rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
     cropped = pad(images, (4, 4, 4, 4))[
-        torch.arange(n)[:, None, None, None],
-        torch.arange(channels)[:, None, None],
-        (top + torch.arange(height))[:, None, :, None],
-        (left + torch.arange(width))[:, None, None, :],
+        torch.arange(n, device=images.device)[:, None, None, None],
+        torch.arange(channels, device=images.device)[:, None, None],
+        (top[:, None] + rows)[:, None, :, None],
+        (left[:, None] + columns)[:, None, None, :],
     ]
-    flipped = torch.rand(n, 1, 1, 1, generator=generator) < 0.5
-    return torch.where(flipped, cropped.flip(-1), cropped)
+    return torch.where(flipped.bool()[:, None, None, None], cropped.flip(-1), cropped)
+
+
+CROP_AND_FLIP = Augmentation(_draw_crops, _crop_and_flip)
+"""Pad by 4 black pixels, crop to the old size at random, and flip with probability 1/2.
+
+References
+----------
+He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2.
+"""

@@ -1,13 +1,11 @@
-"""Image folders and ImageNet, which torchvision lists and a pool of threads decodes batch by batch."""
+"""Image folders and ImageNet, which torchvision lists and transforms."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder, ImageNet
 from torchvision.datasets.folder import is_image_file
 from torchvision.datasets.imagenet import META_FILE, load_meta_file
-from torchvision.transforms import functional
+from torchvision.transforms import v2
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.data.checks import reading, require
@@ -40,32 +38,43 @@ class FolderSplit(Split):
     paths: tuple[str, ...]
     size: int
 
-    reads_files: ClassVar[bool] = True
+    @property
+    def reads_files(self) -> bool:
+        """Whether every image is read from the disk: yes."""
+        return True
 
-    def pixels(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return the images at ``indices`` as uint8 (n, 3, size, size), augmented if a generator is given."""
-        # Each image has a seed of its own, so that the result does not depend on which thread comes first.
-        seeds: list[int | None] = [None] * len(indices)
-        if generator is not None:
-            seeds = torch.randint(2**63 - 1, (len(indices),), generator=generator).tolist()
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # this process's share of the cores
-            return torch.stack(list(pool.map(self._decode, indices.tolist(), seeds)))
+    def pixels(self, indices: Tensor, draws: Tensor | None) -> Tensor:
+        """Return the images at ``indices`` as uint8 (n, 3, size, size), each augmented by its own seed if there are."""
+        seeds = [None] * len(indices) if draws is None else draws.tolist()
+        return torch.stack(list(map(self._decode, indices.tolist(), seeds)))
+
+    def draws(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw a seed for each of ``count`` images."""
+        return torch.randint(2**63 - 1, (count,), generator=generator)
 
     def _decode(self, index: int, seed: int | None) -> Tensor:
         path = self.paths[index]
         with reading(path, "a whole image file"):
             image = read_rgb(path)
         if seed is None:
-            image = functional.resize(image, [round(self.size * 8 / 7)])
-            image = functional.center_crop(image, [self.size])
-        else:
-            generator = torch.Generator().manual_seed(seed)
-            crop = random_resized_crop(image.height, image.width, generator)
-            image = functional.resized_crop(image, *crop, [self.size, self.size])
-            if torch.rand(1, generator=generator) < 0.5:
-                image = functional.hflip(image)
-        pixels: Tensor = functional.pil_to_tensor(image)
+            central: Tensor = _central(self.size)(image)
+            return central
+        with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from the global random state
+            torch.default_generator.manual_seed(seed)
+            pixels: Tensor = _augmented(self.size)(image)
         return pixels
+
+
+@cache
+def _augmented(size: int) -> v2.Transform:
+    """Return the transform for training: a crop of 8 to 100 % of the area, resized, flipped with probability 1/2."""
+    return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+
+
+@cache
+def _central(size: int) -> v2.Transform:
+    """Return the transform for evaluation."""
+    return v2.Compose([v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size), v2.PILToTensor()])
 
 
 def read_rgb(path: str | Path) -> Image.Image:
@@ -88,26 +97,6 @@ def read_rgb(path: str | Path) -> Image.Image:
             numbers = "floating-point numbers" if image.mode == "F" else "signed or 32-bit whole numbers"
             raise InputError(f"{path}: holds {numbers}, whose range is not known; expected 8 or 16 bits per channel")
         return image.convert("RGB")
-
-
-def random_resized_crop(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
-    """Draw (top, left, height, width) of a crop as ``torchvision.transforms.RandomResizedCrop`` does.
-
-    The crop has 8 to 100 % of the area and an aspect ratio of 3/4 to 4/3. Torchvision itself draws from the global
-    random state, which can neither be resumed nor shared by threads.
-    """
-    log_ratio = math.log(4 / 3)
-    for _ in range(10):
-        area = height * width * torch.empty(1).uniform_(0.08, 1.0, generator=generator).item()
-        ratio = torch.exp(torch.empty(1).uniform_(-log_ratio, log_ratio, generator=generator)).item()
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            top = int(torch.randint(0, height - h + 1, (1,), generator=generator))
-            left = int(torch.randint(0, width - w + 1, (1,), generator=generator))
-            return top, left, h, w
-    # The image is too long for any of the ten crops: take its centre at the nearest allowed aspect ratio.
-    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
-    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def read_imagefolder(data_dir: Path, image_size: int) -> Data:

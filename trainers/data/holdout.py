@@ -23,13 +23,21 @@ class Part(Split):
     indices: Tensor
 
     @property
-    def reads_files(self) -> bool:  # type: ignore[override]
-        """Whether the whole split reads its batches from disk."""
+    def reads_files(self) -> bool:
+        """Whether the whole split reads its images from the disk."""
         return self.whole.reads_files
 
-    def pixels(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+    def pixels(self, indices: Tensor, draws: Tensor | None) -> Tensor:
         """Return the images at ``indices`` of this part."""
-        return self.whole.pixels(self.indices[indices], generator)
+        return self.whole.pixels(self.indices[indices], draws)
+
+    def draws(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Draw the random numbers that augment ``count`` images as the whole split does."""
+        return self.whole.draws(count, generator)
+
+    def to(self, device: torch.device) -> Part:
+        """Return the part with what the whole split holds in memory moved to the device."""
+        return dataclasses.replace(self, whole=self.whole.to(device))
 
 
 def hold_out(data: Data, share: float) -> Data:

@@ -1,26 +1,39 @@
 """The splits of a data set, and batches of them that can be resumed bitwise.
 
 Order and augmentation are pure functions of (seed, epoch, batch index), drawn from generators of their own: nothing
-here reads or changes a global random state.
+here reads or changes a global random state, and it makes no difference how many processes share the work.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.data.loading import Wanted, loaded
 
-__all__ = ["ArraySplit", "Data", "Split", "array_data", "batch_count", "batches", "evaluation_batches", "majority"]
+__all__ = [
+    "ArraySplit",
+    "Augmentation",
+    "Data",
+    "Split",
+    "array_data",
+    "batch_count",
+    "batches",
+    "evaluation_batches",
+    "majority",
+]
 
 Batch = tuple[Tensor, Tensor]
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,22 +46,39 @@ class Split(ABC):
         Class of every example, int64 (examples,).
     mean, std : tuple of float
         Mean and standard deviation of each channel, in units of the stored pixels (0 to 255 for images).
-    reads_files : bool
-        Whether every batch is read from the disk, so that it pays to prepare the next one in the background.
     """
 
     targets: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    reads_files: ClassVar[bool]
-
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether every image is read from the disk, so that it pays to have processes for it."""
+        return False
+
     @abstractmethod
-    def pixels(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return the images at ``indices`` as uint8 (n, C, H, W), augmented if a generator is given."""
+    def pixels(self, indices: Tensor, draws: Tensor | None) -> Tensor:
+        """Return the images at ``indices`` as (n, C, H, W), augmented if there are ``draws``, a row for each."""
+
+    def draws(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Draw the random numbers that augment ``count`` images, a row for each; None without augmentation."""
+        return None
+
+    def to(self, device: torch.device) -> Self:
+        """Return the split with what it holds in memory moved to the device."""
+        return self
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Return images as float32 ``(pixel - mean) / std``."""
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32).to(pixels.device, non_blocking=True).view(-1, 1, 1)
+            for v in (self.mean, self.std)
+        )
+        return pixels.to(torch.float32).sub(mean).div_(std)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
         """Return the examples at ``indices``, normalised to ``(pixel - mean) / std``.
@@ -67,28 +97,43 @@ class Split(ABC):
         y : Tensor
             int64 (n,).
         """
-        mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (self.mean, self.std))
-        x = self.pixels(indices, generator).to(torch.float32)
-        return x.sub_(mean).div_(std), self.targets[indices]
+        draws = None if generator is None else self.draws(len(indices), generator)
+        return self.normalised(self.pixels(indices, draws)), self.targets[indices]
 
     def example(self, index: int) -> Batch:
         """Return one example as a batch, without augmentation."""
         return self.batch(torch.tensor([index]))
 
 
+class Augmentation(NamedTuple):
+    """An augmentation of images in memory: ``draw(count, generator)`` gives a row of numbers for each image.
+
+    ``apply(images, rows)`` gives the images that these rows make, on the device of the images.
+    """
+
+    draw: Callable[[int, torch.Generator], Tensor]
+    apply: Callable[[Tensor, Tensor], Tensor]
+
+
 @dataclass(frozen=True, eq=False)
 class ArraySplit(Split):
-    """A split in memory, as uint8 (examples, C, H, W)."""
+    """A split in memory, as (examples, C, H, W)."""
 
     images: Tensor
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    augmentation: Augmentation | None = None
 
-    reads_files: ClassVar[bool] = False
-
-    def pixels(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return the images at ``indices`` as uint8 (n, C, H, W), augmented if a generator is given."""
+    def pixels(self, indices: Tensor, draws: Tensor | None) -> Tensor:
+        """Return the images at ``indices`` as (n, C, H, W), augmented if there are ``draws``, a row for each."""
         images = self.images[indices]
-        return images if generator is None or self.augment is None else self.augment(images, generator)
+        return images if draws is None or self.augmentation is None else self.augmentation.apply(images, draws)
+
+    def draws(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Draw the random numbers that augment ``count`` images, a row for each; None without augmentation."""
+        return None if self.augmentation is None else self.augmentation.draw(count, generator)
+
+    def to(self, device: torch.device) -> Self:
+        """Return the split with its images on the device, where they are then augmented."""
+        return replace(self, images=self.images.to(device), targets=self.targets.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,20 +158,24 @@ class Data:
     shape: tuple[int, int, int]
     classes: int
 
+    def to(self, device: torch.device) -> Data:
+        """Return the data set with what it holds in memory moved to the device."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
+
 
 def array_data(
     name: str,
     train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
     classes: int,
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    augmentation: Augmentation | None = None,
 ) -> Data:
     """Return a data set of (uint8 images, int64 targets) in memory, normalised by its training images."""
     _, channels, height, width = train[0].shape
     mean, std = _pixel_statistics(train[0])
     return Data(
         name,
-        ArraySplit(train[1], mean, std, train[0], augment),
+        ArraySplit(train[1], mean, std, train[0], augmentation),
         ArraySplit(test[1], mean, std, test[0]),
         (channels, height, width),
         classes,
@@ -162,10 +211,13 @@ def batches(
     seed: int,
     epoch: int,
     start: int = 0,
+    steps: int | None = None,
     augment: bool = True,
-    shard: tuple[int, int] = (0, 1),
+    part: Callable[[int], slice] = slice,
+    workers: int | None = 0,
+    device: torch.device = _CPU,
 ) -> Iterator[Batch]:
-    """Iterate over the training batches of one epoch, in random order, from batch ``start``.
+    """Iterate over training batches in random order, from batch ``start`` of an epoch.
 
     Batch i is a pure function of (split, batch_size, seed, epoch, i): an epoch resumed at ``start`` yields bitwise the
     same batches as one without the interruption. The last batch is smaller if the examples do not divide evenly, and is
@@ -181,11 +233,16 @@ def batches(
         Numbers that determine order and augmentation; not negative.
     start : int
         Index of the first batch to yield.
+    steps : int, optional
+        Number of batches to yield, from this epoch and those that follow it. By default, the rest of this epoch.
     augment : bool
         Whether to augment, if the split has an augmentation.
-    shard : (int, int)
-        Rank r of this process among w: of each batch it takes the examples r, r + w, r + 2w ..., and those of all
-        processes together are the batch of one.
+    part : callable
+        The part of a batch of so many examples that this process takes, a slice; by default, all of it.
+    workers : int, optional
+        Number of processes that read files ahead; 0: none. By default, one for each core of this process's share.
+    device : torch.device
+        The device of the batches.
 
     Raises
     ------
@@ -209,21 +266,37 @@ def batches(
             raise InputError(f"{argument}: {value} is negative")
     if not 0 <= start <= count:
         raise InputError(f"start: {start} is not between 0 and the epoch's {count} batches")
-    rank, world = shard
-    order = torch.randperm(len(split), generator=_generator(seed, epoch, 0))
 
-    def make(index: int) -> Batch:
-        indices = order[index * batch_size : (index + 1) * batch_size]
-        x, y = split.batch(indices, _generator(seed, epoch, 1 + index) if augment else None)
-        return x[rank::world], y[rank::world]
+    def wanted() -> Iterator[Wanted]:
+        for now in itertools.count(epoch):
+            order = torch.randperm(len(split), generator=_generator(seed, now, 0))
+            for index in range(start if now == epoch else 0, count):
+                indices = order[index * batch_size : (index + 1) * batch_size]
+                # What is drawn for the batch of all processes does not depend on their number.
+                draws = split.draws(len(indices), _generator(seed, now, 1 + index)) if augment else None
+                mine = part(len(indices))
+                yield indices[mine], None if draws is None else draws[mine]
 
-    return _prefetched(make, range(start, count), background=split.reads_files)
+    return _made(split, islice(wanted(), count - start if steps is None else steps), workers, device)
 
 
-def evaluation_batches(split: Split, batch_size: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+def evaluation_batches(
+    split: Split,
+    batch_size: int,
+    *,
+    workers: int | None = 0,
+    device: torch.device = _CPU,
+) -> Iterator[Batch]:
     """Iterate over every example once, in stored order and without augmentation.
 
-    With ``shard``, rank r of w processes takes the examples r, r + w, r + 2w ... of the split.
+    Parameters
+    ----------
+    split : Split
+        The split.
+    batch_size : int
+        Examples per batch.
+    workers, device
+        As for :func:`batches`.
 
     Raises
     ------
@@ -232,34 +305,29 @@ def evaluation_batches(split: Split, batch_size: int, shard: tuple[int, int] = (
     """
     if batch_size < 1:
         raise InputError(f"batch_size: {batch_size} is not a positive number of examples")
-    rank, world = shard
-    order = torch.arange(rank, len(split), world)
+    parts = torch.arange(len(split)).split(batch_size)
+    return _made(split, ((indices, None) for indices in parts if len(indices)), workers, device)
 
-    def make(start: int) -> Batch:
-        return split.batch(order[start : start + batch_size])
 
-    return _prefetched(make, range(0, len(order), batch_size), background=split.reads_files)
+def _made(split: Split, wanted: Iterator[Wanted], workers: int | None, device: torch.device) -> Iterator[Batch]:
+    """Yield the wanted batches, normalised on the device."""
+    if split.reads_files:
+        asked, wanted = itertools.tee(wanted)
+        pixels = loaded(split, wanted, workers, pinned=device.type == "cuda")
+        pairs = ((indices, images) for (indices, _), images in zip(asked, pixels, strict=False))
+    else:
+        pairs = ((indices, split.pixels(indices, draws)) for indices, draws in wanted)
+    for indices, images in pairs:
+        yield (
+            split.normalised(images.to(device, non_blocking=True)),
+            split.targets[indices].to(device, non_blocking=True),
+        )
 
 
 def _generator(*key: int) -> torch.Generator:
     """Return a generator seeded by ``key``; keys of one length give independent streams."""
     (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(seed))
-
-
-def _prefetched(make: Callable[[int], Batch], indices: range, *, background: bool) -> Iterator[Batch]:
-    """Yield ``make(index)`` for every index, preparing at most one batch ahead if ``background``."""
-    if not background:
-        yield from map(make, indices)
-        return
-    with ThreadPoolExecutor(1) as ahead:
-        waiting: list[Future[Batch]] = []
-        for index in indices:
-            waiting.append(ahead.submit(make, index))
-            if len(waiting) > 1:
-                yield waiting.pop(0).result()
-        for last in waiting:
-            yield last.result()
 
 
 def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

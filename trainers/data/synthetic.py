@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +32,7 @@ _FILES = {
     "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
     "imagefolder": ("train", "val"),
     "imagenet": ("meta.bin", "train", "val"),
+    "npz": ("",),
 }
 # Mean and standard deviation of a byte that takes each of its 256 values equally often.
 _MEAN, _STD = 255 / 2, ((256**2 - 1) / 12) ** 0.5
@@ -53,8 +53,6 @@ class SyntheticSplit(Split):
     shape: tuple[int, int, int]
     first: int
 
-    reads_files: ClassVar[bool] = False
-
     @classmethod
     def of(cls, count: int, shape: tuple[int, int, int], classes: int, first: int = 0) -> SyntheticSplit:
         """Return a split of ``count`` images, whose classes follow each other in turn.
@@ -68,7 +66,7 @@ class SyntheticSplit(Split):
         channels = shape[0]
         return cls(torch.arange(count) % classes, (_MEAN,) * channels, (_STD,) * channels, shape, first)
 
-    def pixels(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+    def pixels(self, indices: Tensor, draws: Tensor | None) -> Tensor:
         """Return the images at ``indices`` as uint8 (n, C, H, W); noise is not augmented."""
         return torch.stack([self._draw(self.first + index) for index in indices.tolist()])
 

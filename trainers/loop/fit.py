@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
-from itertools import count, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,8 @@ class Training:
         with ranks.agreement():
             self.device = choose_device(settings.device)
             whole = dataset or load_data(settings)
-            self.dataset = data.hold_out(whole, settings.holdout) if settings.holdout else whole
+            held = data.hold_out(whole, settings.holdout) if settings.holdout else whole
+            self.dataset = held.to(self.device)
             shape, classes = self.dataset.shape, self.dataset.classes
             self.epoch = data.batch_count(self.dataset.train, settings.batch_size)
             self.total = round(settings.epochs * self.epoch)
@@ -304,10 +305,13 @@ class Training:
         self.recorder.close(how, **what)
 
     def _evaluate(self) -> Evaluation:
-        tested = self.dataset.test
+        tested, settings = self.dataset.test, self.settings
         if not self.ranks.is_alone:
             tested = data.part(tested, torch.tensor(self.ranks.part_of(len(tested))))
-        return self.stepper.evaluate(data.evaluation_batches(tested, max(256, self.settings.batch_size)))
+        batches = data.evaluation_batches(
+            tested, max(256, settings.batch_size), workers=settings.workers, device=self.device
+        )
+        return self.stepper.evaluate(batches)
 
     def _snapshot(self, step: int) -> None:
         if step not in self.recorder.steps:
@@ -319,13 +323,22 @@ class Training:
             self._state.save(self.out, self.progress)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, Share]]:
-        first, skip = divmod(self.progress.step, self.epoch)
-        split, size, seed = self.dataset.train, self.settings.batch_size, self.settings.seed
-        for epoch in count(first):
-            start = skip if epoch == first else 0
-            for x, y in data.batches(split, size, seed=seed, epoch=epoch, start=start):
-                share = self.ranks.share(len(y))
-                yield *self.stepper.place(x[share.part], y[share.part]), share
+        train, size = self.dataset.train, self.settings.batch_size
+        epoch, start = divmod(self.progress.step, self.epoch)
+        batches = data.batches(
+            train,
+            size,
+            seed=self.settings.seed,
+            epoch=epoch,
+            start=start,
+            steps=self.total - self.progress.step,
+            part=lambda examples: self.ranks.share(examples).part,
+            workers=self.settings.workers,
+            device=self.device,
+        )
+        for step, (x, y) in enumerate(batches, self.progress.step):
+            share = self.ranks.share(min(size, len(train) - step % self.epoch * size))
+            yield *self.stepper.place(x, y), share
 
 
 def _check_free(runs: Mapping[Path, Settings], *, resume: bool, force: bool) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped, with the settings that it has.")
 @click.option("--force", is_flag=True, help="Replace runs that are there already.")
+@click.argument("file", required=False)
 @settings_options
 def train(
     rules: tuple[str, ...],
@@ -37,15 +38,19 @@ def train(
     out: Path | None,
     resume: bool,
     force: bool,
+    file: str | None,
     **options: Any,
 ) -> None:
     """Train a network by one or several rules and record it.
+
+    FILE holds the data of --data npz.
 
     \b
     wtdiag train --rule ia --model mlp --depth 8 --epochs 10 --out runs/ia8
     wtdiag train --rule fa --rule kp --data glyphs --model conv --out runs/two
     wtdiag train --rule sa -c self=0.1 -c decay=linear:0.2:0.05
     wtdiag train --resume --out runs/ia8
+    wtdiag train --data npz my.npz --out runs/mine
     wtdiag train --config runs/ia8/config.json --seed 1 --out runs/ia8-1
     wtdiag train --rule kp --devices 4 --batch-size 256 --out runs/kp4
     """  # noqa: D301  (click wants the character itself)
@@ -54,6 +59,10 @@ def train(
 
     check_modes(resume=resume, force=force)
     wanted = given(options)
+    if file is not None:
+        if wanted.get("data") != "npz":
+            raise InputError(f"FILE: only --data npz takes one, got {file!r}")
+        wanted["data_dir"] = file
     if coefficients:
         wanted["coefficients"] = parse_coefficients(coefficients)
     if (world := launched()) and wanted.setdefault("devices", world) != world:

@@ -3,6 +3,7 @@
 import gc
 import gzip
 import hashlib
+import multiprocessing
 import pickle
 import random
 import socket
@@ -17,19 +18,21 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import datasets
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import v2
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.data import batch_count, batches, evaluation_batches, load, names
-from wtdiag.trainers.data.archives import crop_and_flip
-from wtdiag.trainers.data.folders import random_resized_crop, read_rgb
-from wtdiag.trainers.data.splits import ArraySplit
+from wtdiag.probes.records.rundir import Hold
+from wtdiag.trainers.data import batch_count, batches, evaluation_batches, hold_out, load, names
+from wtdiag.trainers.data.archives import CROP_AND_FLIP
+from wtdiag.trainers.data.folders import read_rgb
+from wtdiag.trainers.data.holdout import Part
+from wtdiag.trainers.data.splits import ArraySplit, Augmentation
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     def refuse(self, address):
-        if address[0] != "127.0.0.1":
+        if self.family != socket.AF_UNIX and address[0] != "127.0.0.1":
             raise AssertionError(f"a test reached for {address}")
         return connect(self, address)
 
@@ -268,7 +271,7 @@ def test_cifar_damaged_archive(cifar, monkeypatch):
 
 def test_crop_and_flip_is_a_window_of_the_padded_image_or_its_mirror():
     images = torch.randint(1, 256, (90, 3, 9, 9), dtype=torch.uint8)
-    out = crop_and_flip(images, torch.Generator().manual_seed(0))
+    out = CROP_AND_FLIP.apply(images, CROP_AND_FLIP.draw(90, torch.Generator().manual_seed(0)))
     padded = torch.nn.functional.pad(images, (4, 4, 4, 4))
     seen = set()
     for i in range(90):
@@ -437,20 +440,23 @@ def test_evaluation_takes_the_centre_of_the_resized_image(folder):
         np.testing.assert_allclose(image.numpy(), (pixels - mean) / std, atol=1e-5)
 
 
-def test_training_crops_are_a_function_of_the_generator_alone(folder):
+def test_training_crops_are_a_function_of_the_seed_of_each_image_alone(folder):
     split = load("imagefolder", data_dir=folder, image_size=8).train
-    draws = [split.pixels(torch.arange(10), torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
+    seeds = torch.arange(10)
+    whole = split.pixels(torch.arange(10), seeds)
+    assert torch.equal(split.pixels(torch.tensor([7, 3]), torch.tensor([7, 3])), whole[[7, 3]])
+    assert not torch.equal(split.pixels(torch.arange(10), seeds + 10), whole)
 
 
-@pytest.mark.parametrize(("height", "width"), [(30, 40), (224, 224), (300, 20), (20, 300), (1, 1)])
-def test_random_resized_crop_draws_as_torchvision_does(height, width):
-    image = torch.empty(3, height, width)
-    for seed in range(50):
+def test_training_crops_are_torchvisions(folder):
+    split = load("imagefolder", data_dir=folder, image_size=8).train
+    crop = v2.Compose([v2.RandomResizedCrop(8), v2.RandomHorizontalFlip()])
+    for seed in range(20):
+        (pixels,) = split.pixels(torch.tensor([seed % 10]), torch.tensor([seed]))
         torch.manual_seed(seed)
-        expected = RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3])
-        assert random_resized_crop(height, width, torch.Generator().manual_seed(seed)) == expected
+        with Image.open(split.paths[seed % 10]) as image:
+            expected = np.asarray(crop(image.convert("RGB"))).transpose(2, 0, 1)
+        assert np.array_equal(pixels.numpy(), expected)
 
 
 def test_damaged_image_is_named(folder):
@@ -575,13 +581,14 @@ def test_arguments_that_cannot_be_used():
 # ---- batches -----------------------------------------------------------------------------------------
 
 
-def shift(images, generator):
-    return images + torch.randint(0, 100, (len(images), 1, 1, 1), generator=generator, dtype=torch.uint8)
+def draw(count, generator):
+    return torch.randint(0, 100, (count,), generator=generator, dtype=torch.uint8)
 
 
-def small_split(n=23, augment=shift):
+def small_split(n=23):
     images = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1)
-    return ArraySplit(torch.arange(n), (0.0,), (1.0,), images, augment)
+    shift = Augmentation(draw, lambda images, draws: images + draws.view(-1, 1, 1, 1))
+    return ArraySplit(torch.arange(n), (0.0,), (1.0,), images, shift)
 
 
 def equal(left, right):
@@ -660,28 +667,65 @@ def test_global_random_state_is_neither_read_nor_moved(folder):
     assert equal(run(), first)
 
 
-def test_next_batch_from_files_is_prepared_in_the_background_and_no_further(folder, monkeypatch):
+def test_batches_go_on_from_epoch_to_epoch():
+    epochs = [batch for epoch in (2, 3) for batch in batches(small_split(), 4, seed=5, epoch=epoch)]
+    assert equal(batches(small_split(), 4, seed=5, epoch=2, start=4, steps=7), epochs[4:11])
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_process_takes_its_part_of_each_batch_as_it_is(folder, world):
+    for split in (small_split(), load("imagefolder", data_dir=folder, image_size=8).train):
+        whole = list(batches(split, 5, seed=1, epoch=2))
+        for rank in range(world):
+            parts = batches(split, 5, seed=1, epoch=2, part=lambda n, rank=rank: slice(rank, n, world))
+            assert equal(parts, [(x[rank::world], y[rank::world]) for x, y in whole])
+
+
+def test_a_part_without_an_example_has_no_batch():
+    assert list(evaluation_batches(Part(torch.arange(0), (0.0,), (1.0,), small_split(), torch.arange(0)), 4)) == []
+
+
+def test_processes_that_read_files_change_nothing(folder):
     split = load("imagefolder", data_dir=folder, image_size=8).train
-    made, prepared = [], threading.Semaphore(0)
-    pixels = type(split).pixels
+    held = hold_out(load("imagefolder", data_dir=folder, image_size=8), 0.4)
+    states = torch.get_rng_state(), random.getstate()
+    alone = list(batches(split, 3, seed=3, epoch=1, steps=5))
+    assert equal(batches(split, 3, seed=3, epoch=1, steps=5, workers=2), alone)
+    assert equal(evaluation_batches(held.test, 3, workers=1), evaluation_batches(held.test, 3))
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
 
-    def watched(self, indices, generator):
-        made.append(threading.current_thread())
-        out = pixels(self, indices, generator)
-        prepared.release()
-        return out
 
-    monkeypatch.setattr(type(split), "pixels", watched)
-    iterator = batches(split, 2, seed=0, epoch=0)
-    assert made == []
-    next(iterator)
-    for _ in range(2):  # the one we hold and the next, without asking for it
-        assert prepared.acquire(timeout=10)
-    assert not prepared.acquire(timeout=0.1)
-    assert threading.current_thread() not in made
-    iterator.close()
-    assert len(made) == 2
-    assert not any(thread.is_alive() for thread in made)
+def test_an_image_that_another_process_cannot_read_is_named_in_one_line(folder):
+    path = folder / "train" / "n01" / "3.png"
+    path.write_bytes(b"not an image")
+    split = load("imagefolder", data_dir=folder, image_size=8).train
+    with pytest.raises(InputError, match=f"{path}: cannot be read; expected a whole image file") as caught:
+        list(batches(split, 3, seed=0, epoch=0, workers=1))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reading_process_that_is_killed_is_said_in_one_line(folder):
+    split = load("imagefolder", data_dir=folder, image_size=8).train
+    stream = batches(split, 3, seed=0, epoch=0, steps=1000, workers=1)
+    before = multiprocessing.active_children()
+    next(stream)
+    (child,) = [child for child in multiprocessing.active_children() if child not in before]
+    child.kill()
+    with pytest.raises(InputError, match=r"workers: a process that reads images has ended .*--workers 0") as caught:
+        list(stream)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reading_process_does_not_hold_the_run(folder, tmp_path):
+    before, held = multiprocessing.active_children(), Hold(tmp_path)
+    stream = batches(load("imagefolder", data_dir=folder, image_size=8).train, 3, seed=0, epoch=0, steps=9, workers=1)
+    next(stream)
+    assert len(multiprocessing.active_children()) > len(before)
+    held.release()
+    Hold(tmp_path).release()  # or it would say that another process is recording there
+    stream.close()
+    assert len(multiprocessing.active_children()) <= len(before)
 
 
 def test_batches_refuse_numbers_out_of_range():
