@@ -1,6 +1,7 @@
 """Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] ...``.
 
-Those of speed are ``steps``, ``compiled``, ``loop``, ``snapshots``, ``probes``, ``studies`` and ``analysis``.
+Those of speed are ``steps``, ``compiled``, ``loop``, ``data``, ``snapshots``, ``probes``, ``studies`` and ``analysis``;
+``data [IMAGES]`` can take fewer images.
 
 ``theory``, ``guard``, ``adam``, ``faults``, ``sizes``, ``early_warning`` and ``advice`` run only if they are named.
 They measure how well predictions, findings and advice hold, and write their tables into the pages of docs/; the last
@@ -32,6 +33,7 @@ EVIDENCE = {
     "adam": ("bench.evidence.adam_steps", "run"),
 }
 WITH_ARGUMENTS: dict[str, tuple[str, str, type]] = {  # and the type of those that follow the name
+    "data": ("bench.speed.data", "run", int),
     "faults": ("bench.evidence.faults", "run", str),
     "sizes": ("bench.evidence.faults", "run_sizes", str),
     "early_warning": ("bench.evidence.early_warning", "run", str),
