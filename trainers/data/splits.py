@@ -305,7 +305,7 @@ def evaluation_batches(
     """
     if batch_size < 1:
         raise InputError(f"batch_size: {batch_size} is not a positive number of examples")
-    parts = torch.arange(len(split)).split(batch_size)
+    parts = torch.split(torch.arange(len(split)), batch_size)
     return _made(split, ((indices, None) for indices in parts if len(indices)), workers, device)
 
 

@@ -575,7 +575,7 @@ def test_arguments_that_cannot_be_used():
     fails("image_size: 20 cannot be used, because the images of 'mnist' have one size", name="mnist", image_size=20)
     fails("image_size: 3 is too small", name="glyphs", image_size=3)
     for name in names()[2:]:
-        fails(f"data_dir: missing; '{name}' is read from files", name=name)
+        fails(f"data_dir: missing; '{name}' is read from ", name=name)
 
 
 # ---- batches -----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def test_it_has_the_shape_of_the_data_it_stands_for(name):
         assert (x.shape, x.dtype, y.dtype) == (x0.shape, x0.dtype, y0.dtype)
 
 
-@pytest.mark.parametrize("name", [name for name in data.names() if name != "imagefolder"])
+@pytest.mark.parametrize("name", [name for name in data.names() if name not in ("imagefolder", "npz")])
 def test_every_class_is_there_and_nothing_is_held(name):
     noise = synthetic(name)
     assert noise.train.targets.unique().tolist() == list(range(noise.classes))
@@ -32,7 +32,7 @@ def test_every_class_is_there_and_nothing_is_held(name):
 def test_an_image_depends_on_its_number_alone():
     noise = synthetic("cifar10")
     whole = noise.train.pixels(torch.arange(4), None)
-    assert torch.equal(noise.train.pixels(torch.tensor([3, 1]), torch.Generator()), whole[[3, 1]])
+    assert torch.equal(noise.train.pixels(torch.tensor([3, 1]), None), whole[[3, 1]])
     assert whole.dtype == torch.uint8
     assert len({image.numpy().tobytes() for image in whole}) == 4
     assert not torch.equal(noise.test.pixels(torch.tensor([0]), None)[0], whole[0])
