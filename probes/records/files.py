@@ -380,6 +380,7 @@ class Stream(io.RawIOBase):
     def __init__(self, descriptor: int, keep: bool) -> None:
         self.error: OSError | None = None
         self.array = 0
+        self.offsets: list[int] = []  # where the arrays begin, in their order
         self._descriptor, self._keep = descriptor, keep
         self._position = self._end = 0
         self._pages: dict[int, bytearray] = {}
@@ -402,6 +403,23 @@ class Stream(io.RawIOBase):
             view[offset : offset + stop - start] = self._pages.get(page, bytes(self._PAGE))[start:stop]
         self._position += len(view)
         return len(view)
+
+    def kept(self) -> dict[int, bytes]:
+        """Return the pages that are kept in memory, by the position where each begins."""
+        return {page * self._PAGE: bytes(content) for page, content in self._pages.items()}
+
+    def restore(self, pages: Mapping[int, bytes], size: int) -> None:
+        """Write pages that another stream has kept, for a file of that size; pages that adjoin are written at once."""
+        joined: dict[int, bytearray] = {}
+        start = end = -1
+        for position in sorted(pages):
+            if position != end:
+                start = position
+            joined.setdefault(start, bytearray()).extend(pages[position])
+            end = position + len(pages[position])
+        for position, content in joined.items():
+            self.seek(position)
+            self.write(content[: size - position])
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Set the position, and return it."""

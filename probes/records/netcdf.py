@@ -56,6 +56,7 @@ class Group:
         if stored.size:
             self.stream.array = stored.nbytes
             variable.write(h5py.h5s.ALL, h5py.h5s.ALL, np.asarray(stored, order="C"))
+            self.stream.offsets.append(variable.get_offset())
         for axis, (dim, size) in enumerate(zip(dims, stored.shape, strict=True)):
             h5py.h5ds.attach_scale(variable, self._scale(dim, size), axis)
         for key, value in attrs.items():
@@ -103,11 +104,60 @@ def _properties(kind: str) -> h5py.h5p.PropOCID:
 
 def create(stream: Stream) -> h5py.File:
     """Create a file in a stream; the same content gives the same bytes."""
+    created = h5py.h5f.create(b"stream", h5py.h5f.ACC_EXCL, fcpl=_properties("FILE_CREATE"), fapl=_access(stream))
+    return h5py.File(created)
+
+
+def _access(stream: Stream) -> h5py.h5p.PropFAID:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, stream)
-    created = h5py.h5f.create(b"stream", h5py.h5f.ACC_EXCL, fcpl=_properties("FILE_CREATE"), fapl=access)
-    return h5py.File(created)
+    return access
+
+
+class Form:
+    """The form of the last file of a series: everything but the values of its arrays and a number.
+
+    HDF5 takes milliseconds to lay out a hundred arrays with their dimensions. A file of the same form as the one before
+    is laid out the same, so only its values are written anew, and its bytes are those of a file that is created.
+    """
+
+    def __init__(self) -> None:
+        self._key = ""
+        self._pages: dict[int, bytes] = {}
+        self._offsets: list[int] = []
+        self._size = 0
+
+    def take(self, key: str, stream: Stream) -> None:
+        """Take the form of a file that has just been written into the stream; ``key`` says all that determines it."""
+        self._key, self._pages, self._offsets = key, stream.kept(), stream.offsets
+        self._size = stream.seek(0, os.SEEK_END)
+
+    def fits(self, key: str) -> bool:
+        """Return whether the form is that of a file with this key."""
+        return bool(key) and key == self._key
+
+    def fill(self, stream: Stream, arrays: Sequence[tuple[Array, str]], name: str, number: int) -> None:
+        """Write a file of this form.
+
+        Parameters
+        ----------
+        stream
+            An empty stream.
+        arrays
+            The arrays and the names of their dtypes, in the order in which they were put.
+        name, number
+            An attribute of the root group, and its value in this file.
+        """
+        stream.restore(self._pages, self._size)
+        stored = [_to_stored(array, dtype)[0] for array, dtype in arrays]
+        for offset, array in zip(self._offsets, (array for array in stored if array.size), strict=True):
+            stream.array = array.nbytes
+            stream.seek(offset)
+            stream.write(np.asarray(array, order="C").reshape(-1).view(np.uint8))
+        file_id = h5py.h5f.open(b"stream", h5py.h5f.ACC_RDWR, fapl=_access(stream))
+        h5py.h5a.open(file_id, name.encode()).write(np.asarray(number))
+        file_id.close()
 
 
 def _to_stored(array: Array, dtype: str) -> tuple[Array, dict[str, str]]:

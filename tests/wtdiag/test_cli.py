@@ -479,7 +479,7 @@ def test_where_one_run_fails_the_others_are_interrupted(run, tmp_path, monkeypat
 def test_a_full_disk_ends_several_runs_with_one_line(run, tmp_path, monkeypatch, recwarn):
     from wtdiag.trainers.record import writer
 
-    def full(path, snapshot):
+    def full(path, snapshot, form):
         raise InputError(f"{path}: cannot be written (No space left on device)")
 
     monkeypatch.setattr(writer, "write_snapshot", full)

@@ -34,19 +34,22 @@ def default_workers() -> int:
     return min(max(share, 1), _MOST_WORKERS)
 
 
-def loaded(split: Split, wanted: Iterable[Wanted], workers: int | None, *, pinned: bool) -> Iterator[Tensor]:
-    """Yield the pixels of the wanted batches in their order; ``workers`` processes read them ahead.
+def loaded(
+    split: Split, wanted: Iterable[Wanted], count: int, workers: int | None, *, pinned: bool
+) -> Iterator[Tensor]:
+    """Yield the pixels of ``count`` wanted batches in their order; ``workers`` processes read them ahead.
 
     Raises
     ------
     InputError
         If an image cannot be read, or a process that reads is killed.
     """
+    most = count if count > 1 else 0  # nothing is read ahead of a single batch
     loader = DataLoader(
         _Batches(split),
         sampler=((indices.numpy(), None if draws is None else draws.numpy()) for indices, draws in wanted),
         batch_size=None,
-        num_workers=default_workers() if workers is None else workers,
+        num_workers=min(default_workers() if workers is None else workers, most),
         pin_memory=pinned,
         generator=torch.Generator(),  # or it would draw from the global random state
     )

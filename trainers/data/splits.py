@@ -277,7 +277,8 @@ def batches(
                 mine = part(len(indices))
                 yield indices[mine], None if draws is None else draws[mine]
 
-    return _made(split, islice(wanted(), count - start if steps is None else steps), workers, device)
+    steps = count - start if steps is None else steps
+    return _made(split, islice(wanted(), steps), steps, workers, device)
 
 
 def evaluation_batches(
@@ -305,15 +306,17 @@ def evaluation_batches(
     """
     if batch_size < 1:
         raise InputError(f"batch_size: {batch_size} is not a positive number of examples")
-    parts = torch.split(torch.arange(len(split)), batch_size)
-    return _made(split, ((indices, None) for indices in parts if len(indices)), workers, device)
+    parts = [part for part in torch.split(torch.arange(len(split)), batch_size) if len(part)]
+    return _made(split, ((indices, None) for indices in parts), len(parts), workers, device)
 
 
-def _made(split: Split, wanted: Iterator[Wanted], workers: int | None, device: torch.device) -> Iterator[Batch]:
+def _made(
+    split: Split, wanted: Iterator[Wanted], count: int, workers: int | None, device: torch.device
+) -> Iterator[Batch]:
     """Yield the wanted batches, normalised on the device."""
     if split.reads_files:
         asked, wanted = itertools.tee(wanted)
-        pixels = loaded(split, wanted, workers, pinned=device.type == "cuda")
+        pixels = loaded(split, wanted, count, workers, pinned=device.type == "cuda")
         pairs = ((indices, images) for (indices, _), images in zip(asked, pixels, strict=False))
     else:
         pairs = ((indices, split.pixels(indices, draws)) for indices, draws in wanted)

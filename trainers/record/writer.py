@@ -9,6 +9,7 @@ from queue import SimpleQueue
 
 from torch import nn
 
+from wtdiag.probes.records.netcdf import Form
 from wtdiag.probes.records.schema import write_snapshot
 from wtdiag.trainers.record.staging import Reader, Staging
 
@@ -32,6 +33,7 @@ class BackgroundWriter:
     def __init__(self, model: nn.Module, reader: Reader | None = None, buffers: int = 2) -> None:
         self._free: SimpleQueue[Staging] = SimpleQueue()
         self._pending: deque[Future[None]] = deque()
+        self._form = Form()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="wtdiag-snapshots")
         for _ in range(buffers):
             staging = Staging(reader)
@@ -69,6 +71,6 @@ class BackgroundWriter:
 
     def _write(self, staging: Staging, path: Path) -> None:
         try:
-            write_snapshot(path, staging.snapshot())
+            write_snapshot(path, staging.snapshot(), self._form)
         finally:
             self.give(staging)

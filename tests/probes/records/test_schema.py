@@ -1,5 +1,6 @@
 """The run directory: bitwise round trips, whole files or none, one clear line for every broken one."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 import xarray as xr
 
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.netcdf import Form
 from wtdiag.probes.records.schema import (
     LayerArrays,
     Snapshot,
@@ -101,6 +103,38 @@ def test_same_snapshot_same_bytes(tmp_path):
         write_snapshot(tmp_path / name, Snapshot(3, LAYERS, STATE))
         time.sleep(1.1 if name == "a" else 0)  # HDF5's time stamps have whole seconds
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_snapshot_of_the_form_of_the_last_has_the_bytes_of_one_that_is_laid_out_anew(tmp_path):
+    form = Form()
+    for step, width in ((0, 300), (7, 300), (2**40, 300), (8, 301), (9, 301), (10, 300)):
+        layers = LAYERS | {"large": LayerArrays(random(99, width, seed=step), random(99, width), "Linear", 6)}
+        state = {name: np.roll(array, step) for name, array in STATE.items()}
+        state["big-endian"] = (np.arange(4) + step).astype(">f4")
+        snapshot = Snapshot(step, layers, state, {"fc.bias": "bfloat16"})
+        write_snapshot(tmp_path / "form", snapshot, form)
+        write_snapshot(tmp_path / "anew", snapshot)
+        assert (tmp_path / "form").read_bytes() == (tmp_path / "anew").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fc": dataclasses.replace(LAYERS["fc"], carries_error=True)},
+        {"fc": dataclasses.replace(LAYERS["fc"], feedback=random(6, 4))},
+        {"fc": dataclasses.replace(LAYERS["fc"], forward=random(4, 6))},
+        {"fc": dataclasses.replace(LAYERS["fc"], attrs={"gain": 0.25})},
+        {"fc": dataclasses.replace(LAYERS["fc"], dtype="bfloat16")},
+        {"other": LAYERS["fc"]},
+    ],
+)
+def test_a_snapshot_of_another_form_is_laid_out_anew(tmp_path, changed):
+    form = Form()
+    write_snapshot(tmp_path / "before", Snapshot(1, LAYERS, STATE), form)
+    snapshot = Snapshot(2, LAYERS | changed, STATE)
+    write_snapshot(tmp_path / "form", snapshot, form)
+    write_snapshot(tmp_path / "anew", snapshot)
+    assert (tmp_path / "form").read_bytes() == (tmp_path / "anew").read_bytes()
 
 
 def test_xarray_reads_named_dims(tmp_path):
