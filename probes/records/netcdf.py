@@ -154,7 +154,7 @@ class Form:
         for offset, array in zip(self._offsets, (array for array in stored if array.size), strict=True):
             stream.array = array.nbytes
             stream.seek(offset)
-            stream.write(np.asarray(array, order="C").reshape(-1).view(np.uint8))
+            stream.write(np.asarray(array, order="C").reshape(-1).view(np.uint8).data)
         file_id = h5py.h5f.open(b"stream", h5py.h5f.ACC_RDWR, fapl=_access(stream))
         h5py.h5a.open(file_id, name.encode()).write(np.asarray(number))
         file_id.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,7 +43,7 @@ def loaded(
     Raises
     ------
     InputError
-        If an image cannot be read, or a process that reads is killed.
+        If an image cannot be read.
     """
     most = count if count > 1 else 0  # nothing is read ahead of a single batch
     loader = DataLoader(
@@ -59,14 +60,29 @@ def loaded(
             if isinstance(pixels, InputError):
                 raise pixels
             yield pixels
+    finally:
+        del batches  # with it, the processes end
+
+
+@contextmanager
+def losses_named() -> Iterator[None]:
+    """Let the loss of a process that reads files end the block with one line.
+
+    PyTorch notices it by a signal, and raises an error wherever this process is.
+
+    Raises
+    ------
+    InputError
+        If one is killed.
+    """
+    try:
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise InputError(
-            f"workers: a process that reads images has ended ({first_line(error)}); --workers 0 needs none"
+            f"workers: a process that reads images was lost ({first_line(error)}); --workers 0 needs none"
         ) from None
-    finally:
-        del batches  # with it, the processes end
 
 
 class _Batches(Dataset[Any]):

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.data.loading import losses_named
 from wtdiag.trainers.loop.bars import Bars
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.loop.resume import TrainingProgress
@@ -28,15 +29,23 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Tra
         The runs by the names to show.
     console
         The console to draw on; it should be that of standard error.
+
+    Raises
+    ------
+    InputError
+        As the runs do, and if a process that reads images for them is killed.
     """
-    with Bars(
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[numbers]}"),
-        TimeRemainingColumn(compact=True),
-        console=console,
-    ) as bars:
+    with (
+        losses_named(),
+        Bars(
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+        ) as bars,
+    ):
         tasks = {
             name: bars.add_task(tail(name, 24), total=training.total, completed=training.progress.step, numbers="")
             for name, training in trainings.items()

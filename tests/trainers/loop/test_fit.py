@@ -1,10 +1,16 @@
 """Whole runs: what is recorded, when, and how they end."""
 
+import itertools
 import math
+import multiprocessing
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from rich.console import Console
 from torch.nn import functional as F
 
 from wtdiag.probes.errors import InputError
@@ -13,6 +19,7 @@ from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.data import load
 from wtdiag.trainers.loop import step as step_module
 from wtdiag.trainers.loop.fit import INTERVAL, Training
+from wtdiag.trainers.loop.progress import follow
 from wtdiag.trainers.observe.open_run import open_run as trained
 from wtdiag.trainers.record.snapshot_plan import SnapshotPlan
 from wtdiag.trainers.record.staging import snapshot_bytes
@@ -160,6 +167,29 @@ def test_an_abandoned_run_is_interrupted_and_goes_on(tmp_path):
     for progress in Training(settings, tmp_path / "run", resume=True):
         assert math.isfinite(progress.loss)
     assert open_run(tmp_path / "run").config["status"] == "finished"
+
+
+def test_a_run_whose_reading_process_is_killed_is_interrupted_with_one_line(tmp_path):
+    for part, number in itertools.product(("train", "val"), range(8)):
+        folder = tmp_path / part / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (30 * number, 0, 0)).save(folder / f"{number}.png")
+    settings = Settings(
+        data="imagefolder", data_dir=str(tmp_path), image_size=8, batch_size=4, epochs=1e4, depth=2, width=4, workers=1
+    )
+    training = Training(settings, tmp_path / "run")
+    before = multiprocessing.active_children()
+
+    def kill():
+        while not (children := [child for child in multiprocessing.active_children() if child not in before]):
+            time.sleep(0.05)
+        children[0].kill()
+
+    threading.Thread(target=kill).start()
+    with pytest.raises(InputError, match=r"^workers: a process that reads images was lost .*; --workers 0") as caught:
+        follow({"run": training}, Console(quiet=True))
+    assert "\n" not in str(caught.value)
+    assert open_run(tmp_path / "run").config["status"] == "interrupted"
 
 
 def test_a_run_cannot_go_on_with_another_network(tmp_path):
