@@ -76,7 +76,8 @@ class StepGuard:
         factors = []
         for feedback, curvature in shared.items():
             number = lr * curvature / self._limit
-            factor = torch.where(number <= LARGEST, 1.0, LARGEST / number)  # NaN, too, is above
+            # NaN, too, is above. A plain number divided by a tensor would be rounded twice.
+            factor = torch.where(number <= LARGEST, 1.0, torch.full_like(number, LARGEST) / number)
             factors.append(factor)
             if feedback.grad is not None:
                 feedback.grad.mul_(factor)
