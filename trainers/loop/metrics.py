@@ -128,6 +128,7 @@ class UnreadMetrics:
         return f"norm of the feedback of {broken_feedback[0]}" if broken_feedback else "norm of all weights"
 
 
+@torch.no_grad()
 def norms(tensors: list[Tensor]) -> tuple[Tensor, ...]:
     """Return the norm of each tensor; many are measured in one pass where the device can."""
     return tuple(torch._foreach_norm(tensors)) if tensors else ()

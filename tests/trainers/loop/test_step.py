@@ -47,7 +47,9 @@ def test_result_is_what_the_batch_and_the_weights_say(made):
 
 def test_norms_are_those_of_all_weights_together(made):
     model, stepper, (x, y), unread = made
-    unread.add(1, stepper.take(0, x, y))
+    taken = stepper.take(0, x, y)
+    assert not any(tensor.requires_grad for tensor in (taken.loss, taken.accuracy, *taken.norms))  # no graph is held
+    unread.add(1, taken)
     (result,) = unread.read()
     sides = {
         side: [getattr(layer, side).detach().flatten() for _, layer in synapses(model)]
