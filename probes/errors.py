@@ -27,15 +27,18 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, of: str | os.PathLike[str] = "") -> str:
     r"""Return an error's whole message on one line, or the name of its type if it has no message.
+
+    If the message begins with the path ``of``, it is left out, because the caller names it.
 
     Examples
     --------
     >>> one_line(ValueError("shapes differ\n  at layer 3")), one_line(MemoryError())
     ('shapes differ at layer 3', 'MemoryError')
     """
-    return " ".join(str(error).split()) or type(error).__name__
+    message = " ".join(str(error).split()) or type(error).__name__
+    return message.removeprefix(f"{os.fspath(of)}: ") if of else message
 
 
 def check_one_of(argument: str, value: Any, choices: Collection[str]) -> None:

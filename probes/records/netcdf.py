@@ -318,7 +318,7 @@ def read_dataset(path: str | os.PathLike[str], kind: str) -> xr.Dataset:
             _check_dataset(file)
         return xr.load_dataset(path, engine="h5netcdf", decode_times=False)
     except Exception as error:  # whatever HDF5, h5netcdf and xarray raise for a damaged file
-        raise InputError(f"{path}: is not {kind} ({one_line(error):.300})") from error
+        raise InputError(f"{path}: is not {kind} ({one_line(error, path):.300})") from error
 
 
 class _Budget:

@@ -254,7 +254,7 @@ def _reading(path: str | os.PathLike[str], part: str = "", kind: str = "snapshot
     try:
         yield
     except Exception as error:  # whatever HDF5, h5py and numpy raise for a damaged file
-        raise InputError(f"{path}: is not a whole wtdiag {kind} ({part}{one_line(error):.300})") from error
+        raise InputError(f"{path}: is not a whole wtdiag {kind} ({part}{one_line(error, path):.300})") from error
 
 
 def _encode(name: str) -> str:

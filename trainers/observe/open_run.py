@@ -110,8 +110,9 @@ class ModelRun(schema.Run):
         path = self.path / schema.PROBE_BATCH
         if not path.exists():
             return None
+        arrays = schema.read_probe_batch(path)
         try:
-            inputs, targets = starmap(from_numpy, schema.read_probe_batch(path))
+            inputs, targets = starmap(from_numpy, arrays)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         return inputs, targets

@@ -75,8 +75,9 @@ def test_files_of_a_run_are_regular(run, name, special):
     READERS[name](run)
     (run / name).rename((run / name).with_name("elsewhere"))
     special(run / name)
-    with pytest.raises(InputError, match=r": (.*\()?.*is a (link|pipe)"):
+    with pytest.raises(InputError, match=r": (.*\()?.*is a (link|pipe)") as refused:
         READERS[name](run)
+    assert str(refused.value).count(str(run / name)) == 1
 
 
 def test_nothing_is_written_or_removed_through_a_link(run, tmp_path):
