@@ -78,7 +78,10 @@ def write_snapshot(path: str | os.PathLike[str], snapshot: Snapshot, form: Form 
 
 def _arrays(snapshot: Snapshot) -> list[tuple[Array, str]]:
     """Return all arrays of a snapshot with the names of their dtypes, in the order in which they are put."""
-    pairs = [(array, layer.dtype) for layer in snapshot.layers.values() for array in (layer.forward, layer.feedback)]
+    pairs: list[tuple[Array | None, str]] = []
+    for layer in snapshot.layers.values():
+        pairs += [(layer.forward, layer.dtype), (layer.feedback, layer.dtype)]
+        pairs += [(array, "") for array in layer.signals.values()]
     pairs += [(array, snapshot.dtypes.get(name, "")) for name, array in snapshot.state.items()]
     return [(array, dtype) for array, dtype in pairs if array is not None]
 
@@ -88,7 +91,7 @@ def _form_of(snapshot: Snapshot) -> str:
     kinds = [(array.dtype.str, array.shape, dtype) for array, dtype in _arrays(snapshot)]
     layers = [
         [
-            (field.name, value)
+            (field.name, list(value) if field.name == "signals" else value)
             for field in dataclasses.fields(layer)
             if not isinstance(value := getattr(layer, field.name), np.ndarray)
         ]

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from wtdiag import Recorder, analyze, diagnose, open_run, transport_free
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.schema import open_snapshot, read_signals, snapshot_path
 
 
 class Adjoint(torch.autograd.Function):
@@ -208,6 +209,25 @@ def test_signals_that_cannot_be_kept_are_refused(net, tmp_path, returned, said):
             recorder.snapshot(0)
         assert said in str(caught.value)
     assert open_run(tmp_path / "run").steps.tolist() == []
+
+
+def test_the_signals_of_each_step_are_its_own_where_only_their_middle_changes(net, tmp_path):
+    # What repr shows of large arrays is the same at every step.
+    now = torch.zeros(2000, 3)
+
+    def large(model):
+        now[1000] += 1
+        return {"layers.top": {"delta": now.clone(), "delta_exact": 2 * now}}
+
+    with Recorder(net, tmp_path / "run", pairs="back", signals=large) as recorder:
+        train(net, recorder)
+    for step in range(3):
+        with open_snapshot(snapshot_path(tmp_path / "run", step)) as file:
+            signals = read_signals(file, "layers.top")
+            assert signals["delta"][1000].tolist() == [step + 1] * 3
+            assert signals["delta_exact"].sum() == 6 * (step + 1)
+            assert read_signals(file, "layers.low") == {}
+        assert open_run(tmp_path / "run").layer("layers.top").feedback.shape == (3, 3, 6)
 
 
 def test_a_network_of_other_code_is_not_rebuilt_and_its_recording_is_resumed(net, tmp_path):
