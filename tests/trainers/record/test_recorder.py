@@ -267,10 +267,10 @@ def test_the_training_thread_waits_when_two_copies_are_being_written(monkeypatch
     gate, order = threading.Semaphore(0), []
     write = wtdiag.trainers.record.writer.write_snapshot
 
-    def slow(path, snapshot):
+    def slow(path, snapshot, form=None):
         assert gate.acquire(timeout=20)
         order.append(snapshot.step)
-        write(path, snapshot)
+        write(path, snapshot, form)
 
     monkeypatch.setattr(wtdiag.trainers.record.writer, "write_snapshot", slow)
     recorder = Recorder(model, tmp_path / "run")
