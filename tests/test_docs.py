@@ -53,6 +53,7 @@ def test_networks_of_other_code_are_recorded_as_the_page_says(tmp_path, monkeypa
 def test_an_analysis_opens_and_plots_without_wtdiag_and_an_exported_run_opens_by_parts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
+    plt.close("all")  # xarray draws into the figure that is open
     rng = np.random.default_rng(0)
     shapes = {"fc1": (6, 5), "fc2": (4, 6)}
     back = {name: rng.normal(size=shape) for name, shape in shapes.items()}

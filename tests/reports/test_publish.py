@@ -140,7 +140,8 @@ def test_run_without_metrics_or_settings_is_reported(light):
     (light / "metrics.jsonl").unlink()
     (light / "config.json").write_text(json.dumps({"rule": None, "diverged": "yes", "settings": []}))
     page = reports.write([light], formats=["html"])[0].read_text()
-    assert "unknown: feedback on average" in page
+    assert "Feedback on average" in page
+    assert "unknown:" not in page
     assert "Accuracy and loss</h2>" not in page
 
 

@@ -345,7 +345,7 @@ def test_layers_of_several_rules_are_told_apart(tmp_path):
         pass
     rule = open_run(tmp_path / "run").config["rule"]
     assert rule["name"] == "mixed"
-    assert rule["layers"]["0"] == {"name": "fa", "scale": 1.0}
+    assert rule["layers"]["0"] == {"name": "fa", "scale": 1.0, "soft": 0.0}
     assert rule["layers"]["1"]["decay"] == 0.5
 
 

@@ -183,7 +183,7 @@ def test_bad_arguments_are_refused_and_do_no_harm(call, message, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": nn.Linear(2, 2)}, "Linear: has no converted layer; expected one from transport_free"),
+        ({"model": nn.Linear(2, 2)}, "Linear: has no converted layer; expected layers from transport_free"),
         ({"config": {"rule": "fa"}}, "config: 'rule' must be a mapping, got 'fa'"),
         ({"config": {"settings": {"path": object()}}}, "config: cannot be kept as JSON"),
         (
