@@ -28,7 +28,7 @@ ORDER = {
         "data models layers.operations", "rules.local", "rules",
         "layers.synapse layers.error_path layers.place layers.same_update", "layers.layers",
         "layers.watch", "layers.convert", "layers.optimizer_groups layers.revert", "conformance",
-        "config", "observe", "record", "loop", "",
+        "config", "observe", "record", "callbacks", "loop", "",
     ],
     "diagnostics": ["analysis", "findings", "comparison", "claims", ""],
     "reports": ["figures", "document", "run", "publish comparison", "study", "gallery", ""],

@@ -84,6 +84,10 @@ class StepGuard:
         if factors:
             self.scale = torch.stack(factors).min()
 
+    def numbers(self, lr: float) -> dict[str, Tensor]:
+        """Return the step-size number of each layer, as last measured, at this learning rate of B."""
+        return {name: lr * curvature / self._limit for name, curvature in self._curvatures.items()}
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next steps depend on."""
         curvatures = {name: curvature.item() for name, curvature in self._curvatures.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from rich.console import Console
@@ -18,7 +18,9 @@ from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.loop.resume import TrainingProgress
 
 
-def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, TrainingProgress]:
+def follow(
+    trainings: Mapping[str, Training], console: Console, each: Callable[[str, TrainingProgress], None] | None = None
+) -> dict[str, TrainingProgress]:
     """Train all runs to their end, one step of each in turn, and return the progress of each at its end.
 
     Bars are drawn if ``console`` is a terminal; else a plain line is printed now and then.
@@ -29,6 +31,8 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Tra
         The runs by the names to show.
     console
         The console to draw on; it should be that of standard error.
+    each
+        What is called after each step with the run's name and its progress.
 
     Raises
     ------
@@ -59,6 +63,8 @@ def follow(trainings: Mapping[str, Training], console: Console) -> dict[str, Tra
                         del waiting[name]
                     else:
                         _show(bars, tasks[name], state)
+                        if each is not None:
+                            each(name, state)
         finally:  # if one run fails, the others are interrupted
             for training in trainings.values():
                 with suppress(InputError):

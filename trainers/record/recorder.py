@@ -147,6 +147,21 @@ class Recorder:
         return recorder
 
     @property
+    def model(self) -> nn.Module:
+        """The recorded model, without what wraps it."""
+        return self._model
+
+    @property
+    def reader(self) -> PairReader | None:
+        """What reads the layers of a model that other code converted; None for layers from transport_free."""
+        return self._reader
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still records."""
+        return not self._closed
+
+    @property
     def steps(self) -> tuple[int, ...]:
         """Steps that are recorded, including those that are being written, ascending."""
         return tuple(sorted(self._steps))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped, with the settings that it has.")
 @click.option("--force", is_flag=True, help="Replace runs that are there already.")
+@click.option("--log", "loggers", multiple=True, help="Send numbers to tensorboard, wandb or mlflow too; repeatable.")
 @click.argument("file", required=False)
 @settings_options
 def train(
@@ -38,6 +39,7 @@ def train(
     out: Path | None,
     resume: bool,
     force: bool,
+    loggers: tuple[str, ...],
     file: str | None,
     **options: Any,
 ) -> None:
@@ -52,12 +54,18 @@ def train(
     wtdiag train --resume --out runs/ia8
     wtdiag train --data npz my.npz --out runs/mine
     wtdiag train --config runs/ia8/config.json --seed 1 --out runs/ia8-1
+    wtdiag train --rule ia --epochs 20 --out runs/ia --log tensorboard
     wtdiag train --rule kp --devices 4 --batch-size 256 --out runs/kp4
     """  # noqa: D301  (click wants the character itself)
     from wtdiag.trainers.loop.distributed import launched
     from wtdiag.trainers.loop.launch import check_modes, parse_coefficients, runs_to_train
 
     check_modes(resume=resume, force=force)
+    if loggers:
+        from wtdiag.trainers.callbacks.loggers import check_logger
+
+        for kind in loggers:
+            check_logger(kind)
     wanted = given(options)
     if file is not None:
         if wanted.get("data") != "npz":
@@ -69,7 +77,7 @@ def train(
         raise InputError(f"devices: {wanted['devices']} are asked for, but the launcher has started {world}")
     runs = runs_to_train(rules, wanted, config=config, out=out, resume=resume)
     if world > 1:
-        code = work(runs, resume, force, is_watched=False)
+        code = work(runs, resume, force, loggers, is_watched=False)
     else:
         from wtdiag.trainers.loop.elastic import devices_of, launch
 
@@ -77,16 +85,18 @@ def train(
         if devices == 1:
             if max_restarts:
                 raise InputError(f"max_restarts: only a run on several devices has them, got {max_restarts}")
-            _train(runs, resume=resume, force=force)
+            _train(runs, resume=resume, force=force, loggers=loggers)
             return
         from wtdiag.trainers.loop.distributed import check_devices
 
         check_devices(devices, next(iter(runs.values())).device)
-        code = launch(work, runs, resume, force, devices=devices, max_restarts=max_restarts)
+        code = launch(work, runs, resume, force, loggers, devices=devices, max_restarts=max_restarts)
     sys.exit(code)
 
 
-def work(runs: dict[Path, Settings], resume: bool, force: bool, is_watched: bool = True) -> int:
+def work(
+    runs: dict[Path, Settings], resume: bool, force: bool, loggers: tuple[str, ...] = (), is_watched: bool = True
+) -> int:
     """Train runs as one of several processes; return the exit code of all if they know how it ends.
 
     Raises
@@ -111,7 +121,7 @@ def work(runs: dict[Path, Settings], resume: bool, force: bool, is_watched: bool
         warnings.showwarning = show_warning if distributed.is_first() else lambda *_, **__: None
         try:
             distributed.join(next(iter(runs.values())).device)
-            _train(runs, resume=resume, force=force)
+            _train(runs, resume=resume, force=force, loggers=loggers)
             distributed.leave()
         except distributed.SharedError as error:
             if distributed.is_first():
@@ -133,7 +143,7 @@ def work(runs: dict[Path, Settings], resume: bool, force: bool, is_watched: bool
     return 0
 
 
-def _train(runs: dict[Path, Settings], *, resume: bool, force: bool) -> None:
+def _train(runs: dict[Path, Settings], *, resume: bool, force: bool, loggers: tuple[str, ...]) -> None:
     from wtdiag.cli.console import Screen
     from wtdiag.probes.records.rundir import ENDED
     from wtdiag.trainers.layers.convert import converted_share
@@ -158,5 +168,15 @@ def _train(runs: dict[Path, Settings], *, resume: bool, force: bool) -> None:
         rest = "" if share == 1 else "; the rest keeps backprop"
         run = f"{tail(name, 24)}: " if len(trainings) > 1 else ""
         screen.print(f"{run}{training.settings.rule} carries the error of {share:.1%} of the weights{rest}")
-    states = follow(trainings, screen)
+    if not (loggers and is_first()):
+        states = follow(trainings, screen)
+    else:
+        from wtdiag.trainers.loop.logged import LoggedTraining
+
+        logged = {name: LoggedTraining(each, loggers, resume=resume) for name, each in trainings.items()}
+        try:
+            states = follow(trainings, screen, lambda name, progress: logged[name](progress))
+        finally:
+            for each in logged.values():
+                each.close()
     Screen(quiet=not is_first()).print(table(states))
