@@ -50,6 +50,16 @@ def test_networks_of_other_code_are_recorded_as_the_page_says(tmp_path, monkeypa
     assert layers == {"attribute": ["0", "2"], "named": ["fc2"], "function": ["fc2"]}
 
 
+@pytest.mark.filterwarnings("default:.*:DeprecationWarning:tensorboard")
+def test_a_plain_loop_is_hooked_as_the_page_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("loops.md")[0], "loops.md", "exec"), {})
+    run = wtdiag.open_run("runs/hooked")
+    assert run.steps.tolist() == [0, 20, 40, 60]
+    assert run.metrics.test_accuracy.dropna().tolist() == [0.5]
+    assert list(Path("runs/hooked/logs/tensorboard").iterdir())
+
+
 def test_an_analysis_opens_and_plots_without_wtdiag_and_an_exported_run_opens_by_parts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")

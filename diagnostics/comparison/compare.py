@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,10 +98,37 @@ def compare(runs: Iterable[Run], reference: str | None = None) -> pd.DataFrame:
     for case in cases:
         if math.isfinite(case.own) and math.isfinite(case.other):
             rows.setdefault(case[:4], []).append(case)
-    table = pd.DataFrame([_row(some) for some in rows.values()], columns=list(COLUMNS))
+    table = ComparedRules([_row(some) for some in rows.values()], columns=list(COLUMNS))
     empty = [name for name, measured in values.items() if not any(map(math.isfinite, measured.values()))]
     table.attrs["unpaired"] = paired.unpaired | dict.fromkeys(empty, "has neither an accuracy nor an analysis")
     return table
+
+
+class ComparedRules(pd.DataFrame):  # type: ignore[misc]  # pandas has no types
+    """A comparison as `compare` returns it; a notebook shows it as the command line does."""
+
+    @property
+    def _constructor(self) -> Any:
+        return pd.DataFrame  # a part of it is an ordinary table
+
+    def _repr_html_(self) -> str:
+        tables = []
+        for (conditions, reference), rows in self.groupby(["conditions", "reference"], sort=False):
+            interval = [
+                "–" if math.isnan(low) else f"{low:.4g} to {high:.4g}"
+                for low, high in zip(rows["low"], rows["high"], strict=True)
+            ]
+            shown = pd.DataFrame(rows)[["rule", "measure", "mean", "reference_mean", "difference"]]
+            shown = shown.assign(**{"95 % interval": interval, "n": rows["n"]}).rename(
+                columns={"reference_mean": reference}
+            )
+            tables.append(f"<b>{escape(conditions)}; reference: {escape(reference)}</b>")
+            tables.append(shown.to_html(index=False, float_format="{:.4g}".format, border=0))
+        tables += [
+            f"<div>{escape(run)} is not compared: {escape(reason)}</div>"
+            for run, reason in self.attrs.get("unpaired", {}).items()
+        ]
+        return "".join(tables)
 
 
 def _measured(entry: ComparedRun) -> dict[str, float]:

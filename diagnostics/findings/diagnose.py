@@ -15,7 +15,7 @@ from wtdiag.diagnostics.analysis.accuracy import Reference
 from wtdiag.diagnostics.analysis.reading import known
 from wtdiag.diagnostics.analysis.view import View
 from wtdiag.diagnostics.findings.advice import Accepts, Case, advise
-from wtdiag.diagnostics.findings.finding import Finding
+from wtdiag.diagnostics.findings.finding import Finding, FoundFaults
 from wtdiag.diagnostics.findings.kinds import KINDS, Kind, Sighting
 from wtdiag.diagnostics.findings.kinds.base import RESULT
 from wtdiag.diagnostics.findings.severity import SEVERITIES, no_more_than
@@ -31,7 +31,7 @@ def diagnose(
     metrics: pd.DataFrame,
     accepts: Accepts | None = None,
     reference: Reference | None = None,
-) -> tuple[Finding, ...]:
+) -> FoundFaults:
     """Return the findings on a run, of every kind that the analysis has the measures for.
 
     Parameters
@@ -81,7 +81,7 @@ def diagnose(
     findings = [finding for _, finding in ranked]
     if not any(finding.severity in ("high", "medium") for finding in findings):
         findings.append(_nothing_wrong(view, searched, accepts))
-    return tuple(findings)
+    return FoundFaults(findings)
 
 
 def _sightings(kind: Kind, view: View) -> list[Sighting]:

@@ -13,6 +13,7 @@ from typing import Any
 from wtdiag.diagnostics.analysis.accuracy import Reference
 from wtdiag.diagnostics.findings.severity import SEVERITIES
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records.card import card
 from wtdiag.probes.records.config import Changes, DeclaredSettings
 from wtdiag.probes.records.files import read_json, write_json
 from wtdiag.probes.records.rows import from_row, to_row
@@ -92,6 +93,24 @@ class Finding:
     equation: str
     reference: str
     changes: Changes = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        where = self.layer or "all layers"
+        steps = f"step {self.first_step}" + (f" to {self.last_step}" if self.last_step != self.first_step else "")
+        head = self.kind if self.severity == "none" else f"{self.severity}: {self.kind}"
+        sure = "" if math.isnan(self.confidence) or self.severity == "none" else f"{100 * self.confidence:.0f} %"
+        best, *others = self.advice or ("",)
+        rows = [("found", self.summary), ("means", self.meaning), ("try", best), ("or", " Or: ".join(others))]
+        return card(head, f"{where}, {steps}", [*rows, ("right in test runs", sure), ("source", self.reference)])
+
+
+class FoundFaults(tuple[Finding, ...]):
+    """Findings on one run, the most severe first; a notebook shows each of them."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return "".join(finding._repr_html_() for finding in self)
 
 
 def write_findings(

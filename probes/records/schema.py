@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from wtdiag.probes.errors import InputError, check_one_of, check_path
 from wtdiag.probes.records.arrays import LayerArrays, Snapshot
+from wtdiag.probes.records.card import card
+from wtdiag.probes.records.config import rule_name
 from wtdiag.probes.records.files import json_lines, read_json, write_aside, write_json
 from wtdiag.probes.records.snapshots import (
     FORMAT,
@@ -52,6 +54,7 @@ CHECKPOINT = "checkpoint.pt"
 PROBE_BATCH = "probe_batch.nc"
 ANALYSIS = "analysis.nc"
 FINDINGS = "findings.json"
+_SHOWN = ("model", "depth", "width", "data", "epochs", "batch_size", "optimizer", "lr", "seed")  # in a notebook
 _ROWS = 2**13  # lines of metrics that are parsed at a time
 _CELLS = 2**22  # largest size of the table of metrics, unless the file has more bytes than that
 
@@ -95,6 +98,20 @@ class Run:
 
     path: Path
     config: dict[str, Any]
+
+    def _repr_html_(self) -> str:
+        steps, rule, settings = self.steps, self.config.get("rule"), self.config.get("settings")
+        given = settings if isinstance(settings, dict) else {}
+        parts = rule.items() if isinstance(rule, dict) else ()
+        coefficients = [f"{name}={value}" for name, value in parts if name != "name" and not isinstance(value, dict)]
+        there = [name for name in (ANALYSIS, FINDINGS, "report.html", "report.pdf") if (self.path / name).exists()]
+        rows = [
+            ("rule", " ".join([rule_name(self.config), *coefficients])),
+            ("settings", ", ".join(f"{name} {given[name]}" for name in _SHOWN if given.get(name) is not None)),
+            ("snapshots", f"{len(steps)}, steps {steps[0]} to {steps[-1]}" if len(steps) else "none"),
+            ("written", ", ".join(there)),
+        ]
+        return card(str(self.path), str(self.config.get("status", "unknown")), rows)
 
     @property
     def steps(self) -> NDArray[np.int64]:

@@ -43,6 +43,7 @@ class Hook:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from wtdiag.probes.records.schema import open_run
     >>> from wtdiag.trainers.layers.convert import transport_free
     >>> model = transport_free(nn.Sequential(nn.Linear(3, 2)), "kp")

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 from wtdiag.probes.errors import InputError, check_one_of, first_line
 
 LOGS = "logs"
+_SECONDS = 5.0  # between two calls of MLflow
+_BATCH = 900  # the most metrics in one; MLflow takes a thousand
 
 
 class Logger(Protocol):
@@ -91,16 +93,25 @@ class Mlflow:
         self._run = self._client.create_run(kept, run_name=name).info.run_id
         params = [Param(key, str(value)) for key, value in config.items() if not isinstance(value, Mapping | list)]
         self._client.log_batch(self._run, params=params)
+        self._waiting: list[Any] = []
+        self._due = time.monotonic()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Send numbers of a step."""
+        """Send numbers of a step, together with those of the next seconds: each call takes milliseconds."""
         now = int(1000 * time.time())
-        metrics = [self._metric(name, value, now, step) for name, value in numbers.items()]
-        self._client.log_batch(self._run, metrics=metrics)
+        self._waiting += [self._metric(name, value, now, step) for name, value in numbers.items()]
+        if time.monotonic() > self._due or len(self._waiting) > _BATCH:
+            self._send()
 
     def close(self) -> None:
-        """Mark the run as finished."""
+        """Send what is left, and mark the run as finished."""
+        self._send()
         self._client.set_terminated(self._run)
+
+    def _send(self) -> None:
+        for first in range(0, len(self._waiting), _BATCH):
+            self._client.log_batch(self._run, metrics=self._waiting[first : first + _BATCH])
+        self._waiting, self._due = [], time.monotonic() + _SECONDS
 
 
 LOGGERS: Mapping[str, Callable[[Path, str, Mapping[str, Any]], Logger]] = MappingProxyType(

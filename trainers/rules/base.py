@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from wtdiag.probes.discovery import Registry, enter
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records.card import card
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +77,11 @@ class Rule:
         for field in dataclasses.fields(self):
             check = field.metadata.get("check", _number)
             check(f"{self.name}: {field.name}", getattr(self, field.name))
+
+    def _repr_html_(self) -> str:
+        given = ", ".join(f"{field.name} = {getattr(self, field.name)}" for field in dataclasses.fields(self))
+        rows = [("equation", self.equation), ("coefficients", given), ("source", self.reference)]
+        return card(self.name, self.title, rows)
 
     def init_feedback(self, feedback: Tensor, std: float, weight: Tensor) -> None:
         """Fill B at conversion; ``std`` is the He standard deviation √(2 / fan-in) of the layer, ``weight`` its W."""
