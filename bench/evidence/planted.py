@@ -26,7 +26,7 @@ from wtdiag.diagnostics.analysis.derive import derive
 from wtdiag.probes.records.schema import ANALYSIS, Run
 from wtdiag.trainers import data
 from wtdiag.trainers.layers.convert import synapses
-from wtdiag.trainers.layers.layers import Synaptic
+from wtdiag.trainers.layers.synaptic import Synaptic
 
 Plant = Callable[[Synaptic], object]
 _GLYPHS: dict[str, Any] = {"data": "glyphs", "image_size": 8, "batch_size": 48, "warmup": 0.2, "probe_size": 24}

@@ -97,8 +97,8 @@ class Survey:
         layer = read_layer(file, name)
         feedback = layer.forward if layer.feedback is None else layer.feedback
         known: dict[str, Any] = {"forward": layer.forward, "feedback": feedback, **given}
-        known |= {"groups": layer.groups, "direct": layer.direct, "units": 1 if "Conv" in layer.kind else -1}
-        known |= {"transposed": layer.kind.startswith("ConvTranspose")}
+        known |= {"groups": layer.groups, "direct": layer.direct, "units": 1 if layer.channels_first else -1}
+        known |= {"transposed": layer.transposed}
         if any("subspace_pairs" in PROBES[probe].uses for probe in self.probes):
             known["vectors"] = MODES  # computed with the singular values, which saves a second decomposition
         if name in self._fixed:

@@ -89,9 +89,19 @@ class LayerArrays:
             raise InputError(f"groups: {self.groups} does not divide axis 0 of shape {self.forward.shape}")
 
     @property
+    def transposed(self) -> bool:
+        """Whether axis 0 of ``forward`` counts the inputs; ``attrs`` says it where the kind does not."""
+        return bool(self.attrs.get("transposed", self.kind.startswith("ConvTranspose")))
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether axis 1 of a signal counts its units, and not the last; ``attrs`` says it where the kind does not."""
+        return bool(self.attrs.get("channels_first", "Conv" in self.kind))
+
+    @property
     def dims(self) -> tuple[str, ...]:
         """Names of the dims of ``forward``."""
-        ends = ("in", "out") if self.kind.startswith("ConvTranspose") else ("out", "in")
+        ends = ("in", "out") if self.transposed else ("out", "in")
         return (*ends, *(f"k{axis}" for axis in _space(self.forward)))
 
     @property

@@ -23,12 +23,30 @@ class Case:
         return torch.randn(self.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+class Conv1D(nn.Module):
+    """A stand-in for Hugging Face's layer of this name, which is recognised by its module."""
+
+    def __init__(self, outputs: int, inputs: int) -> None:
+        super().__init__()
+        self.nf, self.nx = outputs, inputs
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5)
+        self.bias = nn.Parameter(torch.randn(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight)
+        return y.view((*x.size()[:-1], self.nf))
+
+
+Conv1D.__module__ = "transformers.pytorch_utils"
+
+
 CASES = {
     "linear": Case(lambda: nn.Linear(5, 4), (6, 5)),
     "linear-no-bias": Case(lambda: nn.Linear(5, 4, bias=False), (6, 5)),
     "linear-3d": Case(lambda: nn.Linear(5, 4), (3, 2, 5)),
     "linear-4d": Case(lambda: nn.Linear(5, 4), (3, 2, 2, 5)),
     "linear-unbatched": Case(lambda: nn.Linear(5, 4), (5,)),
+    "in-out": Case(lambda: Conv1D(4, 5), (3, 2, 5)),
     "conv1d": Case(lambda: nn.Conv1d(4, 6, 3, stride=2, padding=2, dilation=2), (3, 4, 11)),
     "conv1d-groups": Case(lambda: nn.Conv1d(4, 6, 3, groups=2, bias=False), (3, 4, 9)),
     "conv2d": Case(lambda: nn.Conv2d(3, 4, 3, padding=1), (2, 3, 6, 6)),
@@ -59,6 +77,8 @@ def seen(layer: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor]
     """Return the input that the layer's weights meet, batched and padded, and the function (x, weight) -> W x."""
     if isinstance(layer, nn.Linear):
         return (x if x.dim() > 1 else x[None]), F.linear
+    if isinstance(layer, Conv1D):
+        return x, lambda x, w: x @ w
     dims = len(layer.stride)
     x = x if x.dim() == dims + 2 else x[None]
     if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
@@ -87,7 +107,7 @@ def seen(layer: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor]
 
 def uses(layer: nn.Module, x: Tensor, y: Tensor) -> int:
     """Return in how many places of one example the weights are used; x and y batched."""
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, nn.Linear | Conv1D):
         return x[0, ..., 0].numel()
     return (x if isinstance(layer, nn.modules.conv._ConvTransposeNd) else y)[0, 0].numel()
 

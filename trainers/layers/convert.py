@@ -14,8 +14,11 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.layers.conversions import converted_class, known_types, rebased
 from wtdiag.trainers.layers.error_path import ErrorPath
-from wtdiag.trainers.layers.layers import SYNAPTIC, Synaptic, TiedEmbedding
+from wtdiag.trainers.layers.matrices import Composite
+from wtdiag.trainers.layers.synaptic import Converted, Synaptic
+from wtdiag.trainers.layers.types.linear import TiedEmbedding
 from wtdiag.trainers.layers.watch import watch
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
@@ -31,12 +34,13 @@ def transport_free(
     batch_axis: int | None = None,
     **coefficients: Any,
 ) -> nn.Module:
-    """Return a copy of ``model`` whose linear and convolutional layers learn by ``rule``.
+    """Return a copy of ``model`` whose layers learn by ``rule``.
 
     Weights, hooks, state_dict keys and sharing of modules stay as they are; each converted layer gains ``feedback``.
-    Batch norm, biases and everything else keep true backprop, as in the published work; so does a weight that the
-    model uses without calling its layer (attention in torchvision's Swin), which a warning names after the first
-    backward pass. `summary` lists what was converted and what was not.
+    Attention, recurrent networks and torchvision's Swin are converted matrix by matrix, and a layer type of your own
+    joins by `converts`. Batch norm, biases and everything else keep true backprop, as in the published work; so does a
+    weight that the model uses without calling its layer, which a warning names after the first backward pass.
+    `summary` lists what was converted and what was not.
 
     Parameters
     ----------
@@ -89,16 +93,20 @@ def transport_free(
         model = copied(model)
     except RuntimeError as error:  # a computed tensor among its attributes, as torch.nn.utils.weight_norm leaves
         raise InputError(f"transport_free: {type(model).__name__} cannot be copied: {error}") from error
-    layers = [module for module in model.modules() if _reason_to_skip(module) is None]
+    for module in [module for module in model.modules() if _reason_to_skip(module, rule) is None]:
+        _change_class(module)
+    layers = [layer for _, layer in synapses(model)]
     if not layers:
         skipped = [f"{each.name}: {each.reason}" for each in summary(model).skipped]
         raise InputError(
             f"transport_free: {type(model).__name__} has no layer to convert; known: "
-            + ", ".join(base.__name__ for base in SYNAPTIC)
+            + ", ".join(known_types())
             + "".join(f"; {reason}" for reason in skipped[:3])
         )
-    axes: dict[nn.Module, int | None] = dict.fromkeys(layers, batch_axis)
+    axes: dict[Synaptic, int | None] = dict.fromkeys(layers, batch_axis)
     if sample is not None and rule.counts_examples:
+        for layer in layers:
+            layer.attach(build_rule("bp"))
         output, shapes = _inputs(model, layers, sample)
         if batch_axis is None:
             axes |= {layer: batch_axis_of(shape, count_examples(output)) for layer, shape in shapes.items()}
@@ -108,13 +116,14 @@ def transport_free(
     if isinstance(rule, Direct):
         error_path = ErrorPath(rule, classes or _outputs(layers[-1]))
         error_path.attach(model)
-    tied: dict[int, nn.Parameter] = {}
+    tied: dict[Tensor, nn.Parameter] = {}
     for layer in layers:
-        layer.__class__ = SYNAPTIC[type(layer)]
-        assert isinstance(layer, Synaptic)
-        layer.batch_axis = axes[layer]
-        layer.attach(rule, None if error_path else tied.get(id(layer.weight)), error_path)
-        tied[id(layer.weight)] = layer.feedback  # type: ignore[assignment]
+        if axes[layer] is not None:
+            layer.batch_axis = axes[layer]
+        shared = None if layer.is_computed("weight") else layer.weight
+        layer.attach(rule, None if error_path or shared is None else tied.get(shared), error_path)
+        if shared is not None:
+            tied[shared] = layer.feedback  # type: ignore[assignment]
     if "weight_grad" in rule.shares:
         _share_gradients(model)
     _protect_outputs(model, rule)
@@ -128,8 +137,15 @@ def transport_free(
 
 def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Module:
     """Return a deep copy of ``model``; ``known`` holds copies that exist already, by the id of the original."""
-    # deepcopy refuses buffers that are not dense.
+    # deepcopy refuses buffers that are not dense, and weights that were computed in the last forward pass, by pruning
+    # or the older weight norm; the next pass computes these again.
     clones = {id(buffer): buffer.clone() for buffer in model.buffers() if not is_dense(buffer)}
+    clones |= {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in tree_leaves(list(vars(module).values()))
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
     return copy.deepcopy(model, {**(known or {}), **clones})
 
 
@@ -208,13 +224,16 @@ def summary(model: nn.Module) -> Conversion:
       0                                Embedding        no feedback form for this type
     """
     converted, skipped = [], []
+    rule = next((layer.rule for _, layer in synapses(model)), None)
     for name, module in model.named_modules():
+        if isinstance(module, Composite):
+            continue  # its matrices are layers of their own
         if isinstance(module, Synaptic):
             if reason := _reason_it_keeps_backprop(module):
                 skipped.append(Skipped(name or "model", module.kind, reason))
             else:
                 converted.append((name or "model", module.kind, tuple(module.current("weight").shape)))
-        elif (reason := _reason_to_skip(module)) and _has_matrix(module):
+        elif (reason := _reason_to_skip(module, rule)) and _has_matrix(module):
             skipped.append(Skipped(name or "model", type(module).__name__, reason))
     names = {layer.rule.name for _, layer in synapses(model)}
     return Conversion(", ".join(sorted(names)) or "nothing", converted, skipped)
@@ -252,28 +271,60 @@ def _has_matrix(module: nn.Module) -> bool:
     return parametrize.is_parametrized(module) or any(is_lazy(p) or p.dim() > 1 for p in own)
 
 
-def _reason_to_skip(module: nn.Module) -> str | None:
+def _reason_to_skip(module: nn.Module, rule: Rule | None) -> str | None:
     """Return why a module is not converted, or None if it will be."""
-    if type(module) in SYNAPTIC:
-        if "forward" in vars(module):
-            return "its forward is set on the instance, and may compute in its own way"
-        if module._parameters.get("weight") is None:
-            return "its weight is computed from others (weight or spectral norm)"
-        if not is_dense(module._parameters["weight"]):  # type: ignore[arg-type]
-            return "its weight is not a dense tensor"
-        if not module._parameters["weight"].is_floating_point():  # type: ignore[union-attr]
-            return "its weight is not real floating point"
-        if module._parameters["weight"].numel() == 0:  # type: ignore[union-attr]
-            return "its weight is empty"
-        return None
+    computed = parametrize.is_parametrized(module)
+    kind = type(module).__bases__[0] if computed else type(module)
+    cls = None if isinstance(module, Converted) else converted_class(kind)
     if any(is_lazy(p) for p in module.parameters(recurse=False)):
         return "lazy: run one batch before converting"
+    if cls is None:
+        native = next((base for base in kind.__mro__[1:] if converted_class(base)), None)
+        if native is not None:
+            return f"a subclass of {native.__name__} may compute in its own way"
+        if computed:
+            return "its weight is computed from others (parametrization), and its type has no feedback form"
+        return "no feedback form for this type"
+    if "forward" in vars(module):
+        return "its forward is set on the instance, and may compute in its own way"
+    if issubclass(cls, Composite):
+        if obstacle := cls.obstacle(module):
+            return obstacle
+        names = [weight for weight, _ in cls.matrices(module).values()]
+    else:
+        names = ["weight"]
+    return next((reason for name in names if (reason := _reason_to_keep(module, name, rule))), None)
+
+
+def _reason_to_keep(module: nn.Module, name: str, rule: Rule | None) -> str | None:
+    """Return why a weight of a module cannot have feedback, or None if it can."""
+    weight = module._parameters.get(name)
+    if weight is None:
+        if not (parametrize.is_parametrized(module, name) or isinstance(vars(module).get(name), Tensor)):
+            return f"it has no {name}"
+        if rule is not None and "weight_grad" in rule.shares:
+            return "its weight is computed from others, so B cannot take W's updates"
+        parameters = [p for key, p in module.named_parameters() if name in key]
+        weight = parameters[0] if parameters else None
+    if weight is None or not is_dense(weight):
+        return "its weight is not a dense tensor"
+    if not weight.is_floating_point():
+        return "its weight is not real floating point"
+    if weight.numel() == 0:
+        return "its weight is empty"
+    return None
+
+
+def _change_class(module: nn.Module) -> None:
+    """Turn a module into its converted class, and the matrices of a composite one into layers."""
     if parametrize.is_parametrized(module):
-        return "its weight is computed from others (parametrization)"
-    for base in SYNAPTIC:
-        if isinstance(module, base):
-            return f"a subclass of {base.__name__} may compute in its own way"
-    return "no feedback form for this type"
+        cls = converted_class(type(module).__bases__[0])
+        assert cls is not None
+        module.__class__ = rebased(type(module), cls)
+    elif cls := converted_class(type(module)):
+        module.__class__ = cls
+    if isinstance(module, Composite):
+        module.open()
 
 
 def _reason_it_keeps_backprop(layer: Synaptic) -> str | None:
@@ -292,17 +343,18 @@ def is_dense(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_quantized)
 
 
-def _outputs(layer: nn.Module) -> int:
-    return int(getattr(layer, "out_features", None) or layer.out_channels)  # type: ignore[arg-type]
+def _outputs(layer: Synaptic) -> int:
+    features = getattr(layer, "out_features", None) or getattr(layer, "out_channels", None)
+    return int(features or layer.current("weight").shape[1 if layer.op.transposed else 0])
 
 
 def _share_gradients(model: nn.Module) -> None:
     """Let B take the gradients of other modules that share a weight with its layer, or refuse such modules."""
-    layers = {id(layer.weight): layer for _, layer in synapses(model)}
+    layers = {layer.weight: layer for _, layer in synapses(model)}
     for name, module in model.named_modules():
-        for parameter in () if isinstance(module, Synaptic) else module.parameters(recurse=False):
-            layer = layers.get(id(parameter))
-            if layer is None:
+        for parameter in module.parameters(recurse=False):
+            layer = layers.get(parameter)
+            if layer is None or isinstance(module, Converted):
                 continue
             if not (type(module) is nn.Embedding and module.max_norm is None):
                 raise InputError(
@@ -332,11 +384,11 @@ def _run(model: nn.Module, sample: Tensor) -> Any:
             module.training = mode
 
 
-def _inputs(model: nn.Module, layers: list[nn.Module], sample: Tensor) -> tuple[Any, dict[nn.Module, torch.Size]]:
+def _inputs(model: nn.Module, layers: list[Synaptic], sample: Tensor) -> tuple[Any, dict[Synaptic, torch.Size]]:
     """Run the network once; return its output and the shape of each layer's input in its last use."""
-    shapes: dict[nn.Module, torch.Size] = {}
+    shapes: dict[Synaptic, torch.Size] = {}
 
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def note(layer: Synaptic, inputs: tuple[Tensor, ...]) -> None:
         shapes[layer] = inputs[0].shape
 
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]

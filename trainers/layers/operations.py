@@ -13,44 +13,135 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from wtdiag.probes.errors import InputError
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
-class Operation(Protocol):
-    """The operations of a layer type that rules need."""
+class Operation:
+    """The operations of a layer type that rules need: W x, Wᵀ y and Σ y xᵀ for any matrix of the weight's shape.
 
-    @property
-    def channels_first(self) -> bool:
-        """Whether features are dimension 1, followed by positions, rather than the last dimension."""
+    All three can be derived: ``apply`` from the forward method of the layer, and the others from ``apply`` by autograd.
+    A subclass gives those for which it has a formula. ``apply`` has to be linear in x and in W.
+
+    Attributes
+    ----------
+    layer : Module
+        The layer whose operations these are, for subclasses that read its attributes.
+    channels_first : bool
+        Whether features are dimension 1, followed by positions, rather than the last dimension.
+    transposed : bool
+        Whether the first axis of W counts the inputs, and the second the outputs.
+    structured : bool
+        Whether the same matrix acts on every position, so that the curvature of a sum of primitives has a closed form.
+    uses : int
+        Number of uses of W which make up one pass, as in a sequence: each takes its part of the terms that do not
+        depend on the input.
+    """
+
+    channels_first: bool = False
+    transposed: bool = False
+    structured: bool = False
+    uses: int = 1
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return W x + b."""
+        native = self.layer.native()
+        # A copy of the layer without hooks, in which W and b are plain attributes.
+        layer: Any = native.__new__(native)
+        nn.Module.__init__(layer)
+        kept = ("_buffers", "_modules", "training")
+        vars(layer).update({k: v for k, v in vars(self.layer).items() if k in kept or not hasattr(layer, k)})
+        vars(layer).pop("forward", None)
+        parameters = {k: p for k, p in self.layer._parameters.items() if k not in ("weight", "bias", "feedback")}
+        vars(layer)["_parameters"] = parameters
+        own = getattr(self.layer, "bias", None)
+        vars(layer).update(weight=weight, bias=bias if bias is not None or own is None else torch.zeros_like(own))
+        return layer(x)  # type: ignore[no-any-return]
 
     def adjoint(self, y: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         """Return Wᵀ y in the shape of ``x``, of which only the shape is used."""
+        origin = torch.zeros_like(x, dtype=y.dtype)
+        return torch.func.vjp(lambda x: self.apply(x, weight), origin)[1](y)[0]  # type: ignore[no-any-return]
 
     def outer(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         """Return Σ y xᵀ in the shape of ``weight``, of which only the shape is used."""
+        origin = torch.zeros_like(weight, dtype=y.dtype)
+        return torch.func.vjp(lambda w: self.apply(x, w), origin)[1](y)[0]  # type: ignore[no-any-return]
 
     def backward(self, dy: Tensor, x: Tensor, feedback: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
         """Return (adjoint(dy, feedback), outer(x, dy), sum of dy), each None unless wanted."""
+        features = 1 if self.channels_first else dy.dim() - 1
+        return (
+            self.adjoint(dy, feedback, x) if wanted[0] else None,
+            self.outer(x, dy, feedback) if wanted[1] else None,
+            dy.transpose(0, features).flatten(1).sum(1) if wanted[2] else None,
+        )
+
+    def without_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        """Return W x, given W x + b."""
+        if bias is None:
+            return y
+        return y - bias.to(y.dtype).view(-1, *((1,) * (y.dim() - 2) if self.channels_first else ()))
+
+    @torch.no_grad()
+    def compare(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        """Check that the operations are those of one map, linear in x and in W.
+
+        Raises
+        ------
+        InputError
+            If they are not.
+        """
+        drawn = torch.Generator().manual_seed(0)
+
+        def like(given: Tensor) -> Tensor:
+            return torch.randn(given.shape, generator=drawn, dtype=torch.float32).to(given)
+
+        x, weight = x.detach(), weight.detach()
+        y, u, v = self.apply(x, weight), like(x), like(weight)
+        dy = like(y)
+        sizes = [(y * dy).sum(), (self.adjoint(dy, weight, x) * x).sum(), (self.outer(x, dy, weight) * weight).sum()]
+        pairs = {
+            "apply is not linear in the input": (self.apply(x + u, weight), y + self.apply(u, weight)),
+            "apply is not linear in the weight": (self.apply(x, weight + v), y + self.apply(x, v)),
+            "apply does not add the bias to each output": (
+                self.without_bias(self.apply(x, weight, bias), None if bias is None else bias.detach()),
+                y,
+            ),
+        }
+        scale = y.norm() * dy.norm()
+        tolerance = 10 * torch.finfo(y.dtype).eps ** 0.5
+        for wrong, (one, other) in pairs.items():
+            if not (one - other).norm() <= tolerance * (one.norm() + other.norm()):
+                raise InputError(f"{type(self).__name__}: {wrong}")
+        for name, size in zip(("adjoint", "outer"), sizes[1:], strict=True):
+            if not (size - sizes[0]).abs() <= tolerance * scale:
+                raise InputError(f"{type(self).__name__}: {name} is not that of apply")
 
     def positions(self, x: Tensor, y: Tensor) -> int:
         """Return the number of positions of one example at which the weights are used."""
+        return math.prod(y.shape[2:] if self.channels_first else x.shape[1:-1])
 
     def fan_in(self, weight: Tensor) -> float:
         """Return the number of inputs that one output sums over."""
+        return weight.numel() / weight.shape[1 if self.transposed else 0]
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Operation):
     """Linear layers, over the last dimension of inputs with any number of leading ones.
+
+    W is (out, in), or (in, out) if ``transposed``, and may have more axes of inputs.
 
     Examples
     --------
@@ -60,16 +151,21 @@ class Dense:
     (torch.Size([5, 3]), torch.Size([5, 2]), torch.Size([3, 2]))
     """
 
-    channels_first = False
+    transposed: bool = False
+    uses: int = 1
+    structured = True
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.linear(x, weight, bias)
+        y = F.linear(x, self._matrix(weight), bias)
+        # Of more dims it is a view, which autograd lets no activation change in place.
+        return y if y.dim() <= 2 else torch.ops.aten._unsafe_view.default(y, y.shape)
 
     def adjoint(self, y: Tensor, weight: Tensor, x: Tensor) -> Tensor:
-        return y @ weight
+        return y @ self._matrix(weight)
 
     def outer(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        return y.reshape(-1, y.shape[-1]).t() @ x.reshape(-1, x.shape[-1])
+        x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+        return x.t() @ y if self.transposed else (y.t() @ x).view(weight.shape)
 
     def backward(self, dy: Tensor, x: Tensor, feedback: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
         return (
@@ -79,14 +175,51 @@ class Dense:
         )
 
     def positions(self, x: Tensor, y: Tensor) -> int:
-        return math.prod(x.shape[1:-1])
+        return self.uses * math.prod(x.shape[1:-1])
 
-    def fan_in(self, weight: Tensor) -> float:
-        return weight.shape[1]
+    def _matrix(self, weight: Tensor) -> Tensor:
+        return weight.t() if self.transposed else weight if weight.dim() == 2 else weight.flatten(1)
 
 
 @dataclass(frozen=True)
-class Convolution:
+class Rows(Operation):
+    """A use of some rows of a matrix, of which others serve other inputs: queries, keys and values of attention.
+
+    Examples
+    --------
+    >>> x, y, w = torch.ones(5, 2), torch.ones(5, 1), torch.ones(3, 2)
+    >>> op = Rows(0, 1, uses=3)
+    >>> op.apply(x, w).shape, op.adjoint(y, w, x).shape, op.outer(x, y, w)[:, 0]
+    (torch.Size([5, 1]), torch.Size([5, 2]), tensor([5., 0., 0.]))
+    """
+
+    start: int
+    stop: int
+    uses: int = 1
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, weight[self.start : self.stop], None if bias is None else bias[self.start : self.stop])
+
+    def adjoint(self, y: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+        return y @ weight[self.start : self.stop]
+
+    def outer(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        return self._padded(y.reshape(-1, y.shape[-1]).t() @ x.reshape(-1, x.shape[-1]), weight)
+
+    def backward(self, dy: Tensor, x: Tensor, feedback: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
+        dx, dw, dbias = super().backward(dy, x, feedback, wanted)
+        return dx, dw, None if dbias is None else self._padded(dbias, feedback)
+
+    def without_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        return super().without_bias(y, None if bias is None else bias[self.start : self.stop])
+
+    def _padded(self, rows: Tensor, weight: Tensor) -> Tensor:
+        after = len(weight) - self.stop
+        return F.pad(rows, (0, 0) * (rows.dim() - 1) + (self.start, after))
+
+
+@dataclass(frozen=True)
+class Convolution(Operation):
     """Convolutions and transposed convolutions in one to three dimensions, through ATen's own kernels.
 
     Examples
@@ -99,6 +232,7 @@ class Convolution:
     """
 
     channels_first = True
+    structured = True
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]

@@ -6,12 +6,14 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.layers.conversions import rebased
 from wtdiag.trainers.layers.convert import copied, synapses
 from wtdiag.trainers.layers.error_path import ErrorPath
-from wtdiag.trainers.layers.layers import SYNAPTIC, Synaptic, TiedEmbedding
+from wtdiag.trainers.layers.matrices import Composite, Matrix
+from wtdiag.trainers.layers.synaptic import Converted
+from wtdiag.trainers.layers.types.linear import TiedEmbedding
 
-_NATIVE: dict[type[nn.Module], type[nn.Module]] = {ours: native for native, ours in SYNAPTIC.items()}
-_OURS = ("rule", "op", "place", "error_path", "batch_axis")
+_OURS = ("rule", "op", "place", "error_path", "batch_axis", "_compared")
 
 
 def revert(model: nn.Module) -> nn.Module:
@@ -49,22 +51,20 @@ def revert(model: nn.Module) -> nn.Module:
         if isinstance(module, TiedEmbedding):
             object.__delattr__(module, "layer")
             module.__class__ = nn.Embedding  # type: ignore[assignment]
-    for _, layer in list(synapses(model)):
-        _strip(layer)
+    for module in list(model.modules()):
+        if isinstance(module, Converted) and not isinstance(module, Matrix):
+            _strip(module)
     for hooks in (model._forward_pre_hooks, model._forward_hooks):
         for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), ErrorPath)]:
             del hooks[key]
     return model
 
 
-def _strip(layer: Synaptic) -> None:
-    del layer._parameters["feedback"]
+def _strip(module: Converted) -> None:
+    if isinstance(module, Composite):
+        module.close()
+    module._parameters.pop("feedback", None)
     for name in _OURS:
-        vars(layer).pop(name, None)
-    kind = type(layer)
-    if kind in _NATIVE:
-        layer.__class__ = _NATIVE[kind]  # type: ignore[assignment]
-    else:  # a parametrization has given the layer a class of its own, derived from ours
-        assert parametrize.is_parametrized(layer)
-        body = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
-        layer.__class__ = type(kind.__name__, tuple(_NATIVE[base] for base in kind.__bases__), body)
+        vars(module).pop(name, None)
+    native = module.native()
+    module.__class__ = rebased(type(module), native) if parametrize.is_parametrized(module) else native

@@ -60,7 +60,7 @@ class Synapse(torch.autograd.Function):
         dx, dw, dbias = op.backward(dy, x, feedback.to(dy.dtype), (need_x, need_w, need_bias))
         dfeedback = None
         if rule.learned and (need_w or need_feedback):
-            y = None if output is None else _without_bias(op, output.to(dy.dtype), bias)
+            y = None if output is None else op.without_bias(output.to(dy.dtype), bias)
             w = None if weight is None else weight.detach()
             s = Local(op, x, feedback, op.positions(x, dy), y, w, dw, ctx.batch_axis)  # type: ignore[arg-type]
             if need_feedback:
@@ -145,13 +145,6 @@ def project(signal: Tensor, feedback: Tensor, x: Tensor, batch_axis: int) -> Ten
     outer = [1] * (x.dim() - len(shape))
     outer[batch_axis] = len(error)
     return error.view(*outer, *shape).expand(x.shape)
-
-
-def _without_bias(op: Operation, output: Tensor, bias: Tensor | None) -> Tensor:
-    if bias is None:
-        return output
-    spatial = (1,) * (output.dim() - 2) if op.channels_first else ()
-    return output - bias.to(output.dtype).view(-1, *spatial)
 
 
 def _saved(ctx: Any) -> tuple[Any, ...]:

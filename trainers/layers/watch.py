@@ -11,7 +11,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from wtdiag.trainers.layers.layers import Synaptic
+from wtdiag.trainers.layers.synaptic import Synaptic
 
 
 def watch(model: nn.Module) -> None:
@@ -21,20 +21,18 @@ def watch(model: nn.Module) -> None:
     the watch. A layer that a pass does not reach is judged when it first receives a gradient. Layers under backprop,
     frozen layers and weights that another module shares are not watched.
     """
-    users: dict[Tensor, dict[nn.Module, str]] = {}
-    for name, module in model.named_modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                users.setdefault(parameter, {})[module] = name or "model"
+    layers_of = {name or "model": module for name, module in model.named_modules() if isinstance(module, Synaptic)}
+    held = {entry: (name, layer) for name, layer in layers_of.items() for entry in layer.entries_of("weight")}
+    users: dict[Tensor, list[tuple[str, Synaptic | None]]] = {}
+    for module in model.modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None and not (isinstance(module, Synaptic) and key == "feedback"):
+                users.setdefault(parameter, []).append(held.get((module, key), ("", None)))
     bypassed: list[str] = []
-    for weight, modules in users.items():
-        layers = {layer: name for layer, name in modules.items() if isinstance(layer, Synaptic)}
-        if weight.requires_grad and len(layers) == len(modules) and all(_has(layer, weight) for layer in layers):
+    for weight, uses in users.items():
+        layers = {layer: name for name, layer in uses if layer is not None and not layer.rule.transports}
+        if weight.requires_grad and len(layers) == len(uses):
             _watch(weight, layers, bypassed)
-
-
-def _has(layer: Synaptic, weight: Tensor) -> bool:
-    return layer._parameters.get("weight") is weight and not layer.rule.transports
 
 
 def _watch(weight: Tensor, layers: dict[Synaptic, str], bypassed: list[str]) -> None:

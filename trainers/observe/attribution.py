@@ -17,7 +17,7 @@ from wtdiag.trainers.observe.shapley import marginals, shapley
 from wtdiag.trainers.observe.tracer import Call, Error, Loss, SynapseTracer, attached, forked, tracing
 
 if TYPE_CHECKING:
-    from wtdiag.trainers.layers.layers import Synaptic
+    from wtdiag.trainers.layers.synaptic import Synaptic
 
 _RELATIVE_STEP = 1e-3
 _RESOLVED = 1e4  # a decrease of the loss counts if it exceeds this many roundings

@@ -128,7 +128,7 @@ def channel(
     None if H is the same for all examples, if it acts on the channels of both sides (``sum`` with null and sparse), and
     for a rule that is not a sum of primitives.
     """
-    if not (_is_sum(rule) and len(rule.curved) == 1 and len(x)):
+    if not (_is_sum(rule) and len(rule.curved) == 1 and len(x) and op.structured):
         return None
     of_inputs = rule.curved == ("null",)
     axis = 1 if op.channels_first else x.dim() - 1
@@ -136,7 +136,7 @@ def channel(
         x, y = (signal.chunk(op.groups, dim=1)[group] for signal in (x, y))
         weight = weight.chunk(op.groups, dim=0)[group]
         op = dataclasses.replace(op, groups=1)
-    turned = isinstance(op, Convolution) and op.transposed  # then the first axis of W counts the inputs
+    turned = op.transposed  # then the first axis of W counts the inputs
     weight = weight.narrow(1 if of_inputs != turned else 0, 0, 1)
     if of_inputs:
         x = x.narrow(axis, 0, 1)  # only its shape is used
@@ -161,14 +161,14 @@ def white(rule: Rule, op: Operation, x: Tensor, y: Tensor, weight: Tensor, posit
     Neighbouring patches of a convolution are taken to be independent. None if the rule does not learn from noise, if H
     does not depend on it, or if it acts on the channels of both sides.
     """
-    if not (_is_sum(rule) and rule.inputs == "noise" and len(rule.curved) == 1 and len(x)):
+    if not (_is_sum(rule) and rule.inputs == "noise" and len(rule.curved) == 1 and len(x) and op.structured):
         return None
     axis = 1 if op.channels_first else x.dim() - 1
     excess = 0.0
     if rule.curved == ("null",):
         channels, positions = x.shape[axis], x[0].numel() // x.shape[axis]
     else:
-        channels = y.shape[axis]
+        channels, positions = y.shape[axis], positions // op.uses
         excess = -1.2 if rule.noise == "uniform" else 0.0
     return White(weight.numel() / channels + excess, positions, rule.coefficients.get("decay", 0.0))
 

@@ -196,7 +196,7 @@ def _periods(op: Operation, x: Tensor, weight: Tensor) -> list[int]:
     """Return, for each axis of one example, the distance from which two entries do not feed the same output."""
     shape = list(x.shape[1:])
     if not isinstance(op, Convolution):
-        return [*(1 for _ in shape[:-1]), shape[-1]]
+        return [*(1 for _ in shape[:-1]), shape[-1]] if op.structured else shape
     reach = [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], op.dilation, strict=True)]
     return [shape[0] // op.groups, *map(min, reach, shape[1:])]
 

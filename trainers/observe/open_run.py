@@ -94,14 +94,16 @@ class ModelRun(schema.Run):
         layers = dict(synapses(model))
         _check_rules(model, self.config.get("rule"), arrays, str(path))
         for name, layer in arrays.items():
-            prefix = "" if name == "model" and "weight" in own else f"{name}."
             for kind, array in (("weight", layer.forward), ("feedback", layer.feedback)):
-                if name in layers and layers[name].is_computed(kind):
-                    continue  # the tensors from which it is computed are in the rest of the state
-                if array is None and name in layers and layers[name].is_computed("weight"):
-                    own.pop(prefix + kind, None)  # under backprop it is a second name of the tensor behind W
+                if name not in layers:
+                    state[f"{name}.{kind}"] = layer.forward  # which the network lacks, and `_load` says it
                     continue
-                state[prefix + kind] = layer.forward if array is None else array
+                synapse = layers[name]
+                key = synapse.state_key("" if synapse is model else name, kind)
+                if kind == "feedback" and array is None:
+                    own.pop(key, None)  # under backprop it is a second name of W
+                elif not synapse.is_computed(kind):  # else the tensors behind it are in the rest of the state
+                    state[key] = layer.forward if array is None else array
         state |= rest
         return _load(model, own, state, str(path))
 
@@ -341,14 +343,7 @@ def _check_network(model: Any) -> None:
 def _copied(model: nn.Module) -> nn.Module:
     """Return a copy of the user's network, into which weights can be loaded."""
     _check_network(model)
-    # A weight that pruning computed in the last forward pass cannot be copied, and the next pass computes it again.
-    memo: dict[int, Any] = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
     try:
-        return copied(model, memo)
+        return copied(model)
     except Exception as error:  # whatever the attributes of the user's modules raise
         raise InputError(f"model: {type(model).__name__} cannot be copied ({first_line(error)})") from error

@@ -18,8 +18,8 @@ from wtdiag.trainers.observe.laws import Law, LayerOperator, Use
 from wtdiag.trainers.rules.local import Local
 
 if TYPE_CHECKING:
-    from wtdiag.trainers.layers.layers import Synaptic
     from wtdiag.trainers.layers.operations import Operation
+    from wtdiag.trainers.layers.synaptic import Synaptic
 
 Signals = dict[str, dict[str, Any]]
 Loss = Callable[[Tensor, Tensor], Tensor]

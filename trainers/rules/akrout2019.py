@@ -54,14 +54,14 @@ class KolenPollack(RandomFeedback):
     decay: float = 0.05
 
     def feedback_grad(self, s: Local) -> Tensor:
-        return add_scaled(s.weight_grad, s.feedback, self.decay)
+        return add_scaled(s.weight_grad, s.feedback, self.decay / s.op.uses)
 
     def feedback_loss(self, s: Local) -> Tensor:
         return (s.weight_grad * s.feedback).sum() + self.decay / 2 * s.feedback.square().sum()
 
     def curvature(self, s: Local) -> Curvature:
-        return Curvature(self.decay)
+        return Curvature(self.decay / s.op.uses)
 
     def weight_grad(self, s: Local) -> Tensor:
         # In W's precision, like B's gradient: if it were rounded under autocast, W − B would no longer contract.
-        return add_scaled(s.weight_grad.to(s.weight.dtype), s.weight, self.decay, in_place=True)
+        return add_scaled(s.weight_grad.to(s.weight.dtype), s.weight, self.decay / s.op.uses, in_place=True)

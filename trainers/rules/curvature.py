@@ -74,12 +74,13 @@ def curvature(s: Local, coefficients: Mapping[str, float], *, reduction: str) ->
     s, coefficients, reduction
         As for `trainers.rules.primitives.gradient`.
     """
-    total = Curvature(coefficients.get("decay", 0.0))
-    transposed = getattr(s.op, "transposed", False)
+    if not s.op.structured and any(coefficients.get(name) for name in ("sparse", "null")):
+        return None
+    total = Curvature(coefficients.get("decay", 0.0) / s.op.uses)
     for name in ("sparse", "null"):
         if not coefficients.get(name):
             continue
-        side = "right" if (name == "sparse") != transposed else "left"
+        side = "right" if (name == "sparse") != s.op.transposed else "left"
         matrix = _matrix(s, {name: coefficients[name]}, reduction, side)
         if matrix is None:
             return None

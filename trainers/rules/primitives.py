@@ -110,7 +110,7 @@ def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> 
     matrices: list[tuple[float, Tensor]] = []
     for primitive, value in active.items():
         if primitive.matrix:
-            matrices.append((primitive.sign * value, primitive.matrix(s)))
+            matrices.append((primitive.sign * value / s.op.uses, primitive.matrix(s)))
             continue
         end = needed if primitive.input and primitive.output else "input" if primitive.input else "output"
         term: Term = getattr(primitive, end)

@@ -123,7 +123,7 @@ def test_order_where_a_part_alone_is_compiled():
     assert names(again) == ORDER
 
 
-def test_order_after_an_evaluation_by_the_fast_path_of_a_transformer():
+def test_order_after_an_evaluation_of_a_transformer_which_takes_no_fast_path():
     class Encoder(nn.Module):
         def __init__(self):
             super().__init__()
@@ -138,10 +138,11 @@ def test_order_after_an_evaluation_by_the_fast_path_of_a_transformer():
     net.eval()
     with torch.no_grad():
         net(X[:, None])
-    assert net.body.layers[0].linear1.place.order is None
+    parts = ("self_attn.in_proj", "self_attn.out_proj", "linear1", "linear2")
+    inner = [f"body.layers.{number}.{part}" for number in (0, 1) for part in parts]
+    assert names(net) == ["embed", *inner, "head"]
     net.train()
     F.cross_entropy(net(X[:, None]), Y).backward()
-    inner = [f"body.layers.{n}.linear{m}" for n in (0, 1) for m in (1, 2)]
     assert names(net) == ["embed", *inner, "head"]
 
 

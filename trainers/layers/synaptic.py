@@ -1,8 +1,7 @@
-"""PyTorch's linear and convolutional layers with feedback weights of their own."""
+"""The mixin of converted layers: feedback weights, a rule, and a backward pass that uses them."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
@@ -18,7 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.layers.operations import Convolution, Dense, Operation
+from wtdiag.trainers.layers.operations import Operation
 from wtdiag.trainers.layers.place import Place, traced_order
 from wtdiag.trainers.layers.same_update import watch_updates
 from wtdiag.trainers.layers.synapse import DirectSynapse, SharedWeight, Synapse
@@ -37,7 +35,16 @@ class Tracer(Protocol):
         """Run one use of a layer forward and return its output."""
 
 
-class Synaptic(nn.Module):
+class Converted(nn.Module):
+    """Mixin of every class into which conversion turns a module; it comes before the module's own class."""
+
+    @classmethod
+    def native(cls) -> type[nn.Module]:
+        """Return the class that a module had before conversion."""
+        return next(each for each in cls.__mro__ if issubclass(each, nn.Module) and not issubclass(each, Converted))
+
+
+class Synaptic(Converted):
     """Mixin of converted layers: ``feedback``, ``rule``, and a backward pass that uses them.
 
     It is not a layer by itself, but comes before a PyTorch layer class. ``weight``, ``bias``, hooks and state_dict keys
@@ -73,13 +80,13 @@ class Synaptic(nn.Module):
         """Give the layer its rule and feedback weights; ``feedback`` is given if it is shared with another layer."""
         self.rule, self.op, self.error_path, self.place = rule, self._operation(), error_path, Place()
         if rule.transports:
-            self.feedback = self.weight
+            self._keep_transport()
         elif feedback is not None:
             self.feedback = feedback
         elif isinstance(rule, Direct):
             self._attach_direct(rule)
         else:
-            self.feedback = nn.Parameter(torch.empty_like(self.weight), requires_grad=rule.learned)
+            self.feedback = nn.Parameter(torch.empty_like(self.current("weight")), requires_grad=rule.learned)
             self._init_feedback()
             self.refresh()
             if "weight_grad" in rule.shares:
@@ -98,35 +105,54 @@ class Synaptic(nn.Module):
     def refresh(self) -> None:
         """Bring ``feedback`` up to date with ``weight`` if the rule ties them (sign symmetry)."""
         # .data, because the tensor that an earlier forward pass saved shall have the refreshed values too.
-        self.rule.refresh(self.weight.detach(), self.feedback.data, self._std())
+        self._refresh(self.current("weight"))
+
+    def _refresh(self, weight: Tensor) -> None:
+        self.rule.refresh(weight.detach(), self.feedback.data, self._std())
 
     def effective_feedback(self) -> Tensor:
         """Return B as the next backward pass would use it, without changing or drawing anything."""
         if self.rule.transports:
-            return self.weight.detach()
+            return self.current("weight")
         feedback = self.feedback.detach()
         if self.rule.tied:
             feedback = feedback.clone()
-            self.rule.tie(self.weight.detach(), feedback)
+            self.rule.tie(self.current("weight"), feedback)
         return feedback
 
     @property
     def kind(self) -> str:
         """Name of the layer type, even if a parametrization has given the layer a class of its own."""
-        return next(each.__name__ for each in type(self).__mro__ if each in SYNAPTIC.values())
+        return self.native().__name__
+
+    def held(self, name: str) -> tuple[nn.Module, str]:
+        """Return the module that holds "weight", "bias" or "feedback", and the name that it has there."""
+        return self, name
+
+    def state_key(self, name: str, part: str) -> str:
+        """Return the state_dict key of "weight" or "feedback" in a model that calls this layer ``name``."""
+        module, key = self.held(part)
+        prefix = name if module is self else name.rpartition(".")[0]
+        return f"{prefix}.{key}" if prefix else key
 
     def is_computed(self, name: str) -> bool:
         """Return whether "weight" or "feedback" is computed from other tensors, as by pruning and parametrizations."""
-        return name not in self._parameters
+        module, key = self.held(name)
+        return key not in module._parameters
+
+    def entries_of(self, name: str) -> list[tuple[nn.Module, str]]:
+        """Return the module and the name there of "weight" or "feedback", or of each parameter behind it."""
+        module, key = self.held(name)
+        own = (key, f"{key}_orig", f"{key}_g", f"{key}_v")  # the names from pruning and the older weight_norm
+        found = [(module, each) for each in own if module._parameters.get(each) is not None]
+        if parametrize.is_parametrized(module, key):
+            parts = module.get_submodule(f"parametrizations.{key}").modules()
+            found += [(part, each) for part in parts for each, p in part._parameters.items() if p is not None]
+        return found
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
         """Return the parameter "weight" or "feedback", or the parameters from which it is computed."""
-        made_of = (f"{name}_orig", f"{name}_g", f"{name}_v")  # the names from pruning and the older weight_norm
-        return [
-            p
-            for key, p in self.named_parameters()
-            if key == name or key in made_of or key.startswith(f"parametrizations.{name}.")
-        ]
+        return [module._parameters[key] for module, key in self.entries_of(name)]  # type: ignore[misc]
 
     @torch.no_grad()
     def current(self, name: str) -> Tensor:
@@ -134,21 +160,22 @@ class Synaptic(nn.Module):
 
         If it is computed, it is computed again: the last forward pass is older than the last optimiser step.
         """
+        module, key = self.held(name)
         if not self.is_computed(name):
-            return getattr(self, name).detach()  # type: ignore[no-any-return]
-        if parametrize.is_parametrized(self, name):
-            return _evaluated(self.get_submodule(f"parametrizations.{name}"))
-        for hook in self._forward_pre_hooks.values():
-            if isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
-                return hook.apply_mask(self)  # type: ignore[no-any-return,no-untyped-call]
-            if isinstance(hook, WeightNorm) and hook.name == name:
-                return hook.compute_weight(self)  # type: ignore[no-any-return]
-            if isinstance(hook, SpectralNorm) and hook.name == name:
-                return hook.compute_weight(self, do_power_iteration=False)
-        return getattr(self, name).detach()  # type: ignore[no-any-return]
+            return getattr(module, key).detach()  # type: ignore[no-any-return]
+        if parametrize.is_parametrized(module, key):
+            return _evaluated(module.get_submodule(f"parametrizations.{key}"))
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, BasePruningMethod) and hook._tensor_name == key:
+                return hook.apply_mask(module)  # type: ignore[no-any-return,no-untyped-call]
+            if isinstance(hook, WeightNorm) and hook.name == key:
+                return hook.compute_weight(module)  # type: ignore[no-any-return]
+            if isinstance(hook, SpectralNorm) and hook.name == key:
+                return hook.compute_weight(module, do_power_iteration=False)
+        return getattr(module, key).detach()  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, rule={self.rule.name}"
+        return ", ".join(filter(None, (super().extra_repr(), f"rule={self.rule.name}")))
 
     @property
     def carries_error(self) -> bool:
@@ -156,7 +183,7 @@ class Synaptic(nn.Module):
         return self.place.carries_error
 
     def _std(self) -> float:
-        return math.sqrt(2.0 / self.op.fan_in(self.weight))
+        return math.sqrt(2.0 / self.op.fan_in(self.feedback))
 
     @torch.no_grad()
     def _init_feedback(self) -> None:
@@ -165,15 +192,17 @@ class Synaptic(nn.Module):
     def _attach_direct(self, rule: Direct) -> None:
         if self.error_path is None:
             raise ValueError(f"{rule.name}: needs the whole network; use transport_free(model, {rule.name!r})")
-        like: dict[str, Any] = {"device": self.weight.device, "dtype": self.weight.dtype}
-        if isinstance(self.op, Dense):
-            data = torch.empty(self.error_path.classes, self.weight.shape[1], **like)
+        weight = self.current("weight")
+        like: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+        if not self.op.channels_first:
+            inputs = len(weight) if self.op.transposed else weight[0].numel()
+            data = torch.empty(self.error_path.classes, inputs, **like)
             self.feedback = nn.Parameter(data, requires_grad=False)
             self._init_feedback()
         else:  # the size of the input map is known only after the first batch
             self.feedback = UninitializedParameter(requires_grad=False, **like)
 
-    def _apply_synapse(self, x: Tensor, op: Operation) -> Tensor:
+    def _apply_synapse(self, x: Tensor, op: Operation, *, refresh: bool = True) -> Tensor:
         place, compiling = self.place, torch.compiler.is_compiling()
         if torch.is_grad_enabled():
             place.carries_error = x.requires_grad
@@ -184,19 +213,22 @@ class Synaptic(nn.Module):
         if not compiling and place.order is None:
             place.ran()
         batch_axis = self.axis_of_examples(x)
+        if self.tracer is not None:
+            if self.error_path is not None:
+                self._materialize(x, self.error_path.classes)
+            return self.tracer.apply(self, x, op)
+        weight = self.weight  # once, because a parametrization may change its state each time that it is asked
         if self.error_path is not None:
             self._materialize(x, self.error_path.classes)
-        elif self.tracer is None and self.rule.tied and (self.training or torch.is_grad_enabled()):
-            self.refresh()  # even without gradients in training, as in a checkpoint's first pass
-        if self.tracer is not None:
-            return self.tracer.apply(self, x, op)
+        elif refresh and self.rule.tied and (self.training or torch.is_grad_enabled()):
+            self._refresh(weight)  # even without gradients in training, as in a checkpoint's first pass
         if self.error_path is not None:
-            y, silent = DirectSynapse.apply(x, self.weight, self.feedback, self.bias, op, self.rule, batch_axis)
+            y, silent = DirectSynapse.apply(x, weight, self.feedback, self.bias, op, self.rule, batch_axis)
             if torch.is_grad_enabled():
                 self.error_path.silent.append(silent)
         else:
             feedback = None if self.rule.transports else self.feedback
-            y = Synapse.apply(x, self.weight, feedback, self.bias, op, self.rule, batch_axis)
+            y = Synapse.apply(x, weight, feedback, self.bias, op, self.rule, batch_axis)
         if not compiling:
             place.connected(x, y)
         return y  # type: ignore[no-any-return]
@@ -234,8 +266,8 @@ class Synaptic(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         loaded = state_dict.get(prefix + "feedback")
-        if isinstance(self.feedback, UninitializedParameter) and loaded is not None:
-            self.feedback.materialize(loaded.shape)
+        if isinstance(self._parameters.get("feedback"), UninitializedParameter) and loaded is not None:
+            self.feedback.materialize(loaded.shape)  # type: ignore[attr-defined]
         with self._without_unsized_feedback():
             super()._load_from_state_dict(state_dict, prefix, *args)
         self._keep_transport()
@@ -250,6 +282,11 @@ class Synaptic(nn.Module):
         if name == "forward":  # the new one may bypass the feedback
             self.place.used = False
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "feedback" and "rule" in vars(self) and self.rule.transports:  # of a weight that is computed
+            return self.weight
+        return super().__getattr__(name)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.place = self.place.for_a_copy()
@@ -258,9 +295,10 @@ class Synaptic(nn.Module):
 
     def _keep_transport(self) -> None:
         # Loading with assign=True and to_empty() make new parameters, one for each name.
-        original = self._parameters.get("weight", self._parameters.get("weight_orig"))  # "weight_orig" if it is pruned
+        module, key = self.held("weight")
+        original = module._parameters.get(key, module._parameters.get(f"{key}_orig"))  # the latter if it is pruned
         if self.rule.transports and original is not None:
-            self.feedback = original
+            self._parameters["feedback"] = original
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         with self._without_unsized_feedback():
@@ -270,7 +308,7 @@ class Synaptic(nn.Module):
     def _without_unsized_feedback(self) -> Iterator[None]:
         """Hide feedback that has no size before the first batch: nothing of it can be saved or loaded."""
         hidden = {}
-        if isinstance(self.feedback, UninitializedParameter):
+        if isinstance(self._parameters.get("feedback"), UninitializedParameter):
             hidden["feedback"] = self._parameters.pop("feedback")
         try:
             yield
@@ -290,134 +328,3 @@ def _evaluated(module: nn.Module) -> Tensor:
     finally:
         for each, mode in modes.items():
             each.training = mode
-
-
-class Linear(Synaptic, nn.Linear):
-    """`torch.nn.Linear` with feedback weights.
-
-    Examples
-    --------
-    >>> layer = Linear(3, 2, rule="fa", dtype=torch.float64)
-    >>> layer
-    Linear(in_features=3, out_features=2, bias=True, rule=fa)
-    >>> layer.feedback.shape, layer.feedback.requires_grad
-    (torch.Size([2, 3]), False)
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        return self._apply_synapse(input, self.op)
-
-    def _operation(self) -> Operation:
-        return Dense()
-
-
-class _Conv(Synaptic):
-    """Convolutions of any dimension; other padding modes than zeros and uneven "same" padding are applied before.
-
-    Such padding is a separate operation of autograd, so the padded map is the layer's input: B sends an error to the
-    padding too, which autograd folds back, and the regularisers of learned rules and the feedback of direct rules see
-    the padded map.
-    """
-
-    padding: str | tuple[int, ...]
-    padding_mode: Any
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-    _reversed_padding_repeated_twice: list[int]
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        x = input if input.dim() > len(self.stride) + 1 else input.unsqueeze(0)
-        if self._pads_first:
-            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
-        y = self._apply_synapse(x, self.op)
-        return y if x.dim() == input.dim() else y.squeeze(0)
-
-    @property
-    def _pads_first(self) -> bool:
-        twice = self._reversed_padding_repeated_twice
-        lopsided = self.padding == "same" and twice[::2] != twice[1::2]
-        return self.padding_mode != "zeros" or lopsided
-
-    def _operation(self) -> Operation:
-        padding: tuple[int, ...] = (0,) * len(self.stride)
-        if not self._pads_first and self.padding != "valid":
-            padding = tuple(self._reversed_padding_repeated_twice[::-2])
-        return Convolution(self.stride, padding, self.dilation, groups=self.groups)
-
-
-class Conv1d(_Conv, nn.Conv1d):
-    """`torch.nn.Conv1d` with feedback weights."""
-
-
-class Conv2d(_Conv, nn.Conv2d):
-    """`torch.nn.Conv2d` with feedback weights."""
-
-
-class Conv3d(_Conv, nn.Conv3d):
-    """`torch.nn.Conv3d` with feedback weights."""
-
-
-class _ConvTranspose(Synaptic):
-    """Transposed convolutions of any dimension, ``output_size`` included."""
-
-    padding: Any
-    output_padding: tuple[int, ...]
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
-        dimensions = len(self.stride)
-        x = input if input.dim() > dimensions + 1 else input.unsqueeze(0)
-        op = self.op
-        if output_size is not None:
-            extra = self._output_padding(  # type: ignore[operator]
-                input, output_size, self.stride, self.padding, self.kernel_size, dimensions, self.dilation
-            )
-            op = dataclasses.replace(op, output_padding=tuple(extra))  # type: ignore[type-var]
-        y = self._apply_synapse(x, op)
-        return y if x.dim() == input.dim() else y.squeeze(0)
-
-    def _operation(self) -> Operation:
-        return Convolution(self.stride, self.padding, self.dilation, True, tuple(self.output_padding), self.groups)
-
-
-class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
-    """`torch.nn.ConvTranspose1d` with feedback weights."""
-
-
-class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
-    """`torch.nn.ConvTranspose2d` with feedback weights."""
-
-
-class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
-    """`torch.nn.ConvTranspose3d` with feedback weights."""
-
-
-class TiedEmbedding(nn.Embedding):
-    """`torch.nn.Embedding` that shares W with a layer whose B takes its gradient too (Kolen-Pollack)."""
-
-    layer: Linear
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        weight = self.layer.shared_weight()
-        return F.embedding(
-            input, weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
-        )
-
-    def tie(self, layer: Linear) -> None:
-        """Share the weight of ``layer``, which becomes a plain attribute and not a submodule."""
-        object.__setattr__(self, "layer", layer)
-
-
-SYNAPTIC: dict[type[nn.Module], type[Synaptic]] = {
-    base: layer
-    for layer in (Linear, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
-    for base in layer.__bases__
-    if issubclass(base, nn.Module) and not issubclass(base, Synaptic)
-}
-"""PyTorch's layer types, with the type into which each is converted."""
