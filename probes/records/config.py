@@ -96,7 +96,7 @@ class DeclaredSettings:
     depth: int | None = _setting(None, "Weight layers of the model.", roles="architecture", least=1, most=10**4)
     width: int | None = _setting(None, "Width of the model.", roles="architecture", least=1, most=2**20)
     batch_norm: bool = _setting(True, "Batch normalisation in the model.", roles="architecture")
-    data: str = _setting("digits", "Data set; digits and glyphs need no files.", roles="data")
+    data: str = _setting("digits", "Data set; digits, glyphs, rows, copy and adding need no files.", roles="data")
     data_dir: str | None = _setting(None, "Folder of the data set's files; for npz, the file.", roles="location")
     download: bool = _setting(False, "Fetch the data set into --data-dir if it is not there.", roles="location")
     image_size: int | None = _setting(

@@ -23,7 +23,7 @@ __all__ = [
     "part",
 ]
 
-BUILT_IN = ("digits", "glyphs")
+BUILT_IN = ("digits", "glyphs", "rows", "copy", "adding")
 DOWNLOADS = ("mnist", "fashion-mnist", "cifar10", "cifar100")
 FOLDERS = ("imagefolder", "imagenet")
 FILES = ("npz",)
@@ -35,7 +35,8 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('digits', 'glyphs', 'mnist', 'fashion-mnist', 'cifar10', 'cifar100', 'imagefolder', 'imagenet', 'npz')
+    ('digits', 'glyphs', 'rows', 'copy', 'adding',
+     'mnist', 'fashion-mnist', 'cifar10', 'cifar100', 'imagefolder', 'imagenet', 'npz')
     """
     return BUILT_IN + DOWNLOADS + FOLDERS + FILES
 
@@ -54,6 +55,9 @@ def load(
     ==================  ================================================================  =========
     ``digits``          1x8x8 handwritten digits that ship with scikit-learn              no
     ``glyphs``          1x16x16 (or ``image_size``) characters in matplotlib's fonts      no
+    ``rows``            8x8x1, sequences of the rows of the digits                        no
+    ``copy``            12x10x1, sequences of which one early symbol is to be named       no
+    ``adding``          2x20x1, sequences of which two numbers are to be added            no
     ``mnist``           1x28x28, ``data_dir/MNIST/raw/*-ubyte[.gz]``                      no
     ``fashion-mnist``   1x28x28, ``data_dir/FashionMNIST/raw/*-ubyte[.gz]``               no
     ``cifar10``         3x32x32, ``data_dir/cifar-10-batches-py`` or its archive          crop, flip
@@ -68,7 +72,7 @@ def load(
     name : str
         One of :func:`names`.
     data_dir : path, optional
-        Folder of the files, for ``npz`` the file; not needed for ``digits`` and ``glyphs``.
+        Folder of the files, for ``npz`` the file; not needed for the first five.
     download : bool
         Whether torchvision may download missing or damaged files. Without it nothing is written.
     image_size : int, optional
@@ -103,9 +107,10 @@ def load(
 
     # Each source is imported where it is used: torchvision and scikit-learn take seconds.
     if name in BUILT_IN:
-        from wtdiag.trainers.data.builtin import digits, glyphs
+        from wtdiag.trainers.data import builtin, tokens
 
-        return digits() if name == "digits" else glyphs(image_size or 16)
+        made = {"digits": builtin.digits, "rows": tokens.rows, "copy": tokens.copying, "adding": tokens.adding}
+        return made[name]() if name in made else builtin.glyphs(image_size or 16)
     if data_dir is None:
         source = "a file, so give its path" if name in FILES else "files, so give the folder that holds them"
         raise InputError(f"data_dir: missing; {name!r} is read from {source}")

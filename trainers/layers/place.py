@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -79,8 +81,27 @@ def traced_order(key: int) -> int:
     return _TRACED[key]
 
 
+def refuse_transforms() -> bool:
+    """Refuse to be traced by torch.compile inside `torch.func.grad` and the like.
+
+    The compiler leaves out the backward pass of custom autograd functions there, and returns other gradients.
+
+    Raises
+    ------
+    RuntimeError
+        If it is traced there.
+    """
+    if torch._C._functorch.maybe_current_level() is not None:
+        raise RuntimeError(
+            "torch.compile does not keep the backward pass of converted layers inside torch.func; compile the model, "
+            "or call the function without torch.compile"
+        )
+    return True
+
+
 # This is what torch.compiler.assume_constant_result does; but importing the compiler takes a second.
-traced_order._dynamo_marked_constant = True  # type: ignore[attr-defined]
+for _constant in (traced_order, refuse_transforms):
+    _constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class _Placed(Protocol):

@@ -17,7 +17,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.operations import Operation
-from wtdiag.trainers.layers.place import Place, traced_order
+from wtdiag.trainers.layers.place import Place, refuse_transforms, traced_order
 from wtdiag.trainers.layers.same_update import watch_updates
 from wtdiag.trainers.layers.synapse import DirectSynapse, SharedWeight, Synapse
 from wtdiag.trainers.rules import Rule
@@ -204,6 +204,8 @@ class Synaptic(Converted):
 
     def _apply_synapse(self, x: Tensor, op: Operation, *, refresh: bool = True) -> Tensor:
         place, compiling = self.place, torch.compiler.is_compiling()
+        if compiling:
+            refuse_transforms()
         if torch.is_grad_enabled():
             place.carries_error = x.requires_grad
             if compiling:

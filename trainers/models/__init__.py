@@ -10,6 +10,7 @@ from torch import nn
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.trainers.models.plain import conv, mlp
 from wtdiag.trainers.models.resnet import CifarResNet
+from wtdiag.trainers.models.sequences import RowLSTM, Transformer
 
 __all__ = ["build", "names"]
 
@@ -17,6 +18,8 @@ __all__ = ["build", "names"]
 BUILT_IN: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "mlp": (mlp, ("depth", "width")),
     "conv": (conv, ("depth", "width")),
+    "transformer": (Transformer, ("depth", "width")),
+    "lstm": (RowLSTM, ("depth", "width")),
     **{f"resnet{depth}": (partial(CifarResNet, depth), ("width",)) for depth in (8, 20, 32, 44, 56, 110)},
 }
 
@@ -46,9 +49,10 @@ def build(
 ) -> nn.Module:
     """Build a model by name, with weights drawn from torch's global random state.
 
-    ``depth`` is the number of weight layers of ``mlp`` (default 4) and ``conv`` (7). ``width`` is the number of hidden
-    units in each layer of ``mlp`` (64), and the number of channels in the first stage of ``conv`` and of the CIFAR
-    ResNets ``resnet8`` to ``resnet110`` (16). These models start from He's initialisation.
+    ``depth`` is the number of weight layers of ``mlp`` (default 4) and ``conv`` (7), of blocks of ``transformer`` (2)
+    and of layers of ``lstm`` (1). ``width`` is the number of hidden units in each layer of ``mlp`` and ``lstm`` (64),
+    of features of ``transformer`` (32), and of channels in the first stage of ``conv`` and of the CIFAR ResNets
+    ``resnet8`` to ``resnet110`` (16). ``transformer`` and ``lstm`` start from PyTorch's initialisation, the others from He's.
 
     Every other name is torchvision's model of that name, untrained and with torchvision's initialisation. Because
     those take three channels, a leading module repeats a grey image three times.
@@ -64,8 +68,8 @@ def build(
     depth, width : int, optional
         Size of the model, if its name does not fix it.
     batch_norm : bool
-        Whether batch norm follows each hidden weight layer; without it the layers have biases instead. It cannot be
-        switched off in torchvision's models that have it.
+        Whether batch norm follows each hidden weight layer; without it the layers have biases instead. ``transformer``
+        and ``lstm`` have none, and in torchvision's models that have it, it cannot be switched off.
 
     Returns
     -------

@@ -10,7 +10,7 @@ from wtdiag.trainers import data
 from wtdiag.trainers.data.synthetic import files_found, synthetic
 
 
-@pytest.mark.parametrize("name", ["digits", "glyphs"])
+@pytest.mark.parametrize("name", data.BUILT_IN)
 def test_it_has_the_shape_of_the_data_it_stands_for(name):
     true, noise = data.load(name), synthetic(name)
     assert (noise.name, noise.shape, noise.classes) == (true.name, true.shape, true.classes)
