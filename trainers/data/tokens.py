@@ -26,7 +26,8 @@ def rows() -> Data:
     for split in (whole := digits()).train, whole.test:
         assert isinstance(split, ArraySplit)
         parts.append((split.images.permute(0, 3, 2, 1).contiguous(), split.targets))
-    return array_data("rows", *parts, classes=whole.classes)
+    train, test = parts
+    return array_data("rows", train, test, classes=whole.classes)
 
 
 def copying() -> Data:

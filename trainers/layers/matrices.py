@@ -82,8 +82,9 @@ class Composite(Converted):
     def open(self) -> None:
         """Give each matrix a layer."""
         for label, (weight, bias) in self.matrices(self).items():
-            self.add_module(label, Matrix(self, weight, bias))
-            self._modules[label].batch_axis = self.axis_of_examples  # type: ignore[union-attr,assignment]
+            matrix = Matrix(self, weight, bias)
+            matrix.batch_axis = self.axis_of_examples
+            self.add_module(label, matrix)
 
     @property
     def axis_of_examples(self) -> int | None:

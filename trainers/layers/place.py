@@ -100,8 +100,8 @@ def refuse_transforms() -> bool:
 
 
 # This is what torch.compiler.assume_constant_result does; but importing the compiler takes a second.
-for _constant in (traced_order, refuse_transforms):
-    _constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+traced_order._dynamo_marked_constant = True  # type: ignore[attr-defined]
+refuse_transforms._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class _Placed(Protocol):

@@ -18,9 +18,9 @@ __all__ = ["build", "names"]
 BUILT_IN: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "mlp": (mlp, ("depth", "width")),
     "conv": (conv, ("depth", "width")),
+    **{f"resnet{depth}": (partial(CifarResNet, depth), ("width",)) for depth in (8, 20, 32, 44, 56, 110)},
     "transformer": (Transformer, ("depth", "width")),
     "lstm": (RowLSTM, ("depth", "width")),
-    **{f"resnet{depth}": (partial(CifarResNet, depth), ("width",)) for depth in (8, 20, 32, 44, 56, 110)},
 }
 
 
@@ -52,7 +52,8 @@ def build(
     ``depth`` is the number of weight layers of ``mlp`` (default 4) and ``conv`` (7), of blocks of ``transformer`` (2)
     and of layers of ``lstm`` (1). ``width`` is the number of hidden units in each layer of ``mlp`` and ``lstm`` (64),
     of features of ``transformer`` (32), and of channels in the first stage of ``conv`` and of the CIFAR ResNets
-    ``resnet8`` to ``resnet110`` (16). ``transformer`` and ``lstm`` start from PyTorch's initialisation, the others from He's.
+    ``resnet8`` to ``resnet110`` (16). ``transformer`` and ``lstm`` start from PyTorch's initialisation, the
+    others from He's.
 
     Every other name is torchvision's model of that name, untrained and with torchvision's initialisation. Because
     those take three channels, a leading module repeats a grey image three times.

@@ -471,6 +471,20 @@ def test_compiled_code_and_function_transforms_learn_the_same(name):
     torch.testing.assert_close(backward(model, x), expected, rtol=1e-8, atol=1e-10)
 
 
+def test_compiled_function_transforms_are_refused():
+    model = transport_free(built(SelfAttention), "fa").eval()
+
+    def loss(x: Tensor) -> Tensor:
+        return model(x).square().sum()
+
+    torch._dynamo.reset()
+    gradient = torch.compile(torch.func.grad(loss), backend="eager")
+    with pytest.raises(Exception, match=r"torch\.compile does not keep the backward pass of converted layers"):
+        gradient(BATCH_FIRST)
+    x = BATCH_FIRST.clone().requires_grad_()
+    torch.testing.assert_close(torch.func.grad(loss)(BATCH_FIRST), torch.autograd.grad(loss(x), x)[0])
+
+
 # Declarations
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.models import build, names
 
-OURS = ["mlp", "conv", "transformer", "lstm", "resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]
+OURS = ["mlp", "conv", "resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "transformer", "lstm"]
 
 
 def weight_layers(model):
