@@ -7,11 +7,8 @@ from .probes.version import __version__ as __version__
 from .reports.figures import plot as plot
 from .trainers.callbacks.hook import Hook as Hook
 from .trainers.config.settings import Settings as Settings
-<<<<<<< HEAD
 from .trainers.conformance.error_audit import audit as audit
-=======
 from .trainers.layers.conversions import converts as converts
->>>>>>> 24451db (layers: convert attention, recurrent networks, Bilinear, Conv1D and computed weights, by one registry of layer types)
 from .trainers.layers.convert import feedback_parameters as feedback_parameters
 from .trainers.layers.convert import summary as summary
 from .trainers.layers.convert import transport_free as transport_free

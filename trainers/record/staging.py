@@ -21,7 +21,6 @@ from wtdiag.trainers.rules.direct import Direct
 
 _ALIGN = 64
 _EMPTY = -1
-_PARTS = "weight", "feedback"
 _ATTRIBUTES = ("stride", "padding", "dilation", "output_padding", "padding_mode")
 
 
@@ -85,11 +84,7 @@ class Staging:
         rest = dict(self._copies)
         layers = {}
         for name, layer in self._layers.items():
-<<<<<<< HEAD
             weight, feedback = rest.pop(layer.forward), rest.pop(layer.feedback, None)
-=======
-            weight, feedback = rest.pop(layer.keys["weight"]), rest.pop(layer.keys["feedback"], None)
->>>>>>> 24451db (layers: convert attention, recurrent networks, Bilinear, Conv1D and computed weights, by one registry of layer types)
             if feedback is not None:  # the layer will do the same before it uses B again
                 layer.tie(weight, feedback)
             forward, dtype = to_numpy(weight)
@@ -169,7 +164,6 @@ def unrecorded(model: nn.Module) -> list[str]:
 class StagedLayer:
     """A layer among copies of tensors: the keys of its W and B, and the other fields of `LayerArrays`.
 
-<<<<<<< HEAD
     Attributes
     ----------
     forward, feedback : str
@@ -182,11 +176,6 @@ class StagedLayer:
 
     forward: str
     feedback: str
-=======
-    module: str
-    keys: dict[str, str]
-    rule: Rule
->>>>>>> 24451db (layers: convert attention, recurrent networks, Bilinear, Conv1D and computed weights, by one registry of layer types)
     facts: dict[str, Any]
     tie: Callable[[Tensor, Tensor], object] = lambda weight, feedback: None
 
@@ -207,24 +196,14 @@ def converted(model: nn.Module) -> tuple[dict[str, StagedLayer], dict[str, Tenso
     if not ordered:
         raise InputError(f"{type(model).__name__}: has no converted layer; expected layers from transport_free")
     last = ordered[-1][1]
-<<<<<<< HEAD
     layers = {}
     for index, (name, layer) in enumerate(ordered):
-        prefix = "" if layer is model else f"{plain_name(name)}."
-        facts = _facts(index, layer, is_last=layer is last)
-        layers[plain_name(name)] = StagedLayer(f"{prefix}weight", f"{prefix}feedback", facts, layer.rule.tie)
-    return layers, _tensors(model, {plain_name(name): layer for name, layer in ordered}, layers)
-=======
-    return {
-        plain_name(name): _Layer(
-            module=name,
-            keys={part: layer.state_key("" if layer is model else plain_name(name), part) for part in _PARTS},
-            rule=layer.rule,
-            facts=_facts(index, layer, is_last=layer is last),
+        forward, feedback = (
+            layer.state_key("" if layer is model else plain_name(name), part) for part in ("weight", "feedback")
         )
-        for index, (name, layer) in enumerate(ordered)
-    }
->>>>>>> 24451db (layers: convert attention, recurrent networks, Bilinear, Conv1D and computed weights, by one registry of layer types)
+        facts = _facts(index, layer, is_last=layer is last)
+        layers[plain_name(name)] = StagedLayer(forward, feedback, facts, layer.rule.tie)
+    return layers, _tensors(model, {plain_name(name): layer for name, layer in ordered}, layers)
 
 
 def _facts(index: int, layer: Synaptic, is_last: bool) -> dict[str, Any]:
@@ -253,23 +232,15 @@ def _tensors(model: nn.Module, modules: Mapping[str, Synaptic], layers: Mapping[
     """
     tensors = {plain_name(key): entry for key, entry in model.state_dict().items() if is_recordable(entry)}
     for name, layer in layers.items():
-<<<<<<< HEAD
         module = modules[name]
         tensors[layer.forward] = module.current("weight")
         if module.rule.transports:
             tensors.pop(layer.feedback, None)
-=======
-        module = modules[layer.module]
-        tensors[layer.keys["weight"]] = module.current("weight")
-        if layer.rule.transports:
-            tensors.pop(layer.keys["feedback"], None)
->>>>>>> 24451db (layers: convert attention, recurrent networks, Bilinear, Conv1D and computed weights, by one registry of layer types)
         elif is_lazy(module.feedback):
             raise InputError(
                 f"{name}: its feedback has no size before the first batch; run one, or use transport_free(..., sample=)"
             )
         else:
-<<<<<<< HEAD
             tensors[layer.feedback] = module.current("feedback")
     check_sizes(tensors)
     return tensors
@@ -283,9 +254,6 @@ def check_sizes(tensors: Mapping[str, Tensor]) -> None:
     InputError
         If one has not.
     """
-=======
-            tensors[layer.keys["feedback"]] = module.current("feedback")
->>>>>>> 24451db (layers: convert attention, recurrent networks, Bilinear, Conv1D and computed weights, by one registry of layer types)
     for key, tensor in tensors.items():
         if is_lazy(tensor):
             raise InputError(f"{key}: has no size before the first batch; run one before recording")
