@@ -11,7 +11,7 @@ from wtdiag.diagnostics.claims import CLAIMS, Result, decide, write_claims
 from wtdiag.diagnostics.comparison.results import DECIDED, RESULTS, STUDY, StudyResults, gather
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.studies.engine.cell import Cell
-from wtdiag.studies.engine.pool import Pool
+from wtdiag.studies.engine.workers import Workers
 from wtdiag.studies.file.architectures import check_architectures
 from wtdiag.studies.file.plan import Level, Plan, SweepPlan, TransferPlan, TunePlan, joined
 from wtdiag.studies.parts.dataset import write
@@ -64,7 +64,7 @@ class Study:
             sweep = self.sweeps[transfer.sweep]
             check_architectures(transfer.to, sweep.methods, sweep.space)
 
-    def run(self, pool: Pool) -> tuple[Result, ...]:
+    def run(self, workers: Workers) -> tuple[Result, ...]:
         """Do everything that is not done yet, write the results, and return the verdicts on the claims.
 
         Raises
@@ -75,7 +75,7 @@ class Study:
         self._folder.hold(self._record())
         try:
             try:
-                self._train(pool)
+                self._train(workers)
             finally:
                 self._save()
             claims = decide(self._evidence(), self.plan.claims)
@@ -91,15 +91,15 @@ class Study:
             cells += [Cell(self.out / name, from_mapping(settings, name))] * count
         return cells
 
-    def _train(self, pool: Pool) -> None:
+    def _train(self, workers: Workers) -> None:
         searches = (*self.tuning.values(), *self.sweeps.values())
-        pool.run(*(source for search in searches for source in search.sources()))
+        workers.run(*(source for search in searches for source in search.sources()))
         self.grid = Grid(self.out, self.plan, self._tuned())
         self.grid.check()
         self.grid.look()
         self._looked = True
         self.transfers = {transfer.name: self._transfer(transfer) for transfer in self.plan.transfers}
-        pool.run(self.grid, *(source for transfer in self.transfers.values() for source in transfer.sources()))
+        workers.run(self.grid, *(source for transfer in self.transfers.values() for source in transfer.sources()))
 
     def _save(self) -> None:
         """Write the results of all parts so far."""

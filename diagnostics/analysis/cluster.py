@@ -1,4 +1,4 @@
-"""A dask cluster that measures the snapshots of a run."""
+"""A dask cluster that somebody has started: the connection to it, and how it measures the snapshots of a run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from wtdiag.probes.errors import InputError, one_line
+from wtdiag.probes.records.schema import wtdiag_version
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 T = TypeVar("T")
 
@@ -22,12 +26,8 @@ Each = Callable[[Callable[[int], T], Sequence[int]], Iterator[T]]
 """The type of the builtin `map` for a function of the step."""
 
 
-@contextmanager
-def cluster(address: str) -> Iterator[Each[Any]]:
-    """Provide a `map` that calls a function of the step on the workers of a dask scheduler.
-
-    The function is pickled once. A worker process keeps its state, such as a rebuilt network, from one step to the
-    next, and takes one step at a time. Results come in the order of the steps.
+def connect(address: str) -> Client:
+    """Return a client of a dask scheduler that has workers, all of them with this version of wtdiag.
 
     Parameters
     ----------
@@ -37,13 +37,12 @@ def cluster(address: str) -> Iterator[Each[Any]]:
     Raises
     ------
     InputError
-        If ``address`` is not an address, no scheduler answers, there are no workers, or a worker is lost or cannot load
-        the function. Errors of the function are passed on.
+        If ``address`` is not an address, no scheduler answers, there are no workers, or one of them lacks wtdiag or has
+        another version.
 
     Examples
     --------
-    >>> with cluster("localhost"):
-    ...     pass
+    >>> connect("localhost")
     Traceback (most recent call last):
     ...
     wtdiag.probes.errors.InputError: scheduler: 'localhost' is not an address; expected tcp://HOST:PORT
@@ -52,26 +51,47 @@ def cluster(address: str) -> Iterator[Each[Any]]:
     import distributed  # loaded only when needed, because it is slow to load
 
     try:
-        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(f"scheduler: {address!r} cannot be reached ({one_line(error)})") from error
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+        _check_versions(client, address)
+    except TimeoutError as error:
+        client.close()
+        raise InputError(f"scheduler: {address!r} has no workers after {WORKER_SECONDS} s") from error
+    except BaseException:
+        client.close()
+        raise
+    return client
 
-    def each(function: Callable[[int], T], steps: Sequence[int]) -> Iterator[T]:
-        # Dask's own pickle includes what a user's script defines.
-        pickled = distributed.protocol.pickle.dumps(function)  # type: ignore[no-untyped-call]
-        futures = client.map(_at, steps, token=secrets.token_hex(8), pickled=pickled, pure=False)
-        for step, future in zip(steps, futures, strict=True):
-            try:
-                yield future.result()
-            # A worker was killed, is unreachable or lacks wtdiag, or the scheduler has gone.
-            except (distributed.scheduler.KilledWorker, asyncio.CancelledError, OSError, ImportError) as error:
-                raise InputError(f"scheduler: {address!r} lost step {step} ({one_line(error)})") from error
 
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=WORKER_SECONDS)
-        except TimeoutError as error:
-            raise InputError(f"scheduler: {address!r} has no workers after {WORKER_SECONDS} s") from error
+@contextmanager
+def cluster(address: str) -> Iterator[Each[Any]]:
+    """Provide a `map` that calls a function of the step on the workers of a dask scheduler.
+
+    The function is pickled once. A worker process keeps its state, such as a rebuilt network, from one step to the
+    next, and takes one step at a time. Results come in the order of the steps.
+
+    Raises
+    ------
+    InputError
+        As `connect` does, or if a worker is lost or cannot load the function. Errors of the function are passed on.
+    """
+    with connect(address) as client:
+        import distributed
+
+        def each(function: Callable[[int], T], steps: Sequence[int]) -> Iterator[T]:
+            # Dask's own pickle includes what a user's script defines.
+            pickled = distributed.protocol.pickle.dumps(function)
+            futures = client.map(_at, steps, token=secrets.token_hex(8), pickled=pickled, pure=False)
+            for step, future in zip(steps, futures, strict=True):
+                try:
+                    yield future.result()
+                # A worker was killed, is unreachable or lacks wtdiag, or the scheduler has gone.
+                except (distributed.scheduler.KilledWorker, asyncio.CancelledError, OSError, ImportError) as error:
+                    raise InputError(f"scheduler: {address!r} lost step {step} ({one_line(error)})") from error
+
         yield each
 
 
@@ -96,3 +116,21 @@ def _check(address: str) -> None:
         whole = False
     if not whole:
         raise InputError(f"scheduler: {address!r} is not an address; expected tcp://HOST:PORT")
+
+
+def _check_versions(client: Client, address: str) -> None:
+    def found() -> str | None:  # defined here, so that it travels whole: a worker may lack this module
+        from importlib.metadata import PackageNotFoundError, version
+        from importlib.util import find_spec
+
+        try:
+            return version("wtdiag") if find_spec("wtdiag") else None
+        except PackageNotFoundError:
+            return "unknown"
+
+    for worker, answer in client.run(found, on_error="return").items():
+        if isinstance(answer, Exception):
+            raise InputError(f"scheduler: {address!r}: its worker {worker} cannot be used ({one_line(answer)})")
+        if answer != wtdiag_version():
+            has = "lacks wtdiag" if answer is None else f"has wtdiag {answer}"
+            raise InputError(f"scheduler: {address!r}: its worker {worker} {has}; expected {wtdiag_version()} on all")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -31,13 +33,20 @@ class Cell:
     probes : tuple of str
         Names of the measures to write into ``analysis.nc`` when it has ended.
     watch : bool
-        Whether its source decides at watch points if it continues; see `studies.engine.pool.CellSource.reported`.
+        Whether its source decides at watch points if it continues; see `CellSource.reported`.
     """
 
     path: Path
     settings: Settings
     probes: tuple[str, ...] = ()
     watch: bool = False
+
+    def anywhere(self) -> Cell:
+        """Return the cell with paths that mean the same in any working directory."""
+        settings = self.settings
+        if settings.data_dir is not None:
+            settings = dataclasses.replace(settings, data_dir=str(Path(settings.data_dir).resolve()))
+        return dataclasses.replace(self, path=self.path.resolve(), settings=settings)
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,26 @@ class Outcome:
     loss: float = math.nan
     seconds: float = math.nan
     right: bytes = b""
+
+
+class CellSource(Protocol):
+    """A source of cells to train, which receives the outcome of each."""
+
+    @property
+    def total(self) -> int:
+        """Number of all cells."""
+
+    def next(self) -> Cell | None:
+        """Return the next cell to train; None while there is none."""
+
+    def reported(self, cell: Cell, state: CellState) -> str:
+        """Return why a watched cell in some state should be stopped, and so end as "pruned"; "" to continue it.
+
+        This is called before the first step and at the end of epochs 1, 2, 4, 8 ...; the training waits for the answer.
+        """
+
+    def ended(self, cell: Cell, outcome: Outcome) -> None:
+        """Receive the outcome of a cell."""
 
 
 def outcome_of(path: Path) -> Outcome | None:

@@ -12,7 +12,8 @@ from urllib.parse import quote
 import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from wtdiag.probes.errors import InputError, first_line
@@ -23,10 +24,18 @@ _REFUSED = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY
 """Result codes of SQLite when the disk refuses a write."""
 _SYNCHRONOUS = "NORMAL"
 """How often SQLite flushes: a killed process loses nothing, a power cut may on a file system without a journal."""
+_JOURNAL = "journal"
+"""What the URL of a journal begins with: a file to which every process appends, also on a network's file system."""
+_ENTRY = b'{"op_code":'
 
 
-def open_storage(url: str) -> RDBStorage:
-    """Open an Optuna storage, and create it if it does not exist; an SQLite file is closed between two uses.
+def open_storage(url: str) -> BaseStorage:
+    """Open an Optuna storage, and create it if it does not exist; no connection to it stays open between two uses.
+
+    Parameters
+    ----------
+    url
+        A URL for Optuna's RDBStorage, of which PostgreSQL needs psycopg; or ``journal:///FILE`` for its JournalStorage.
 
     Raises
     ------
@@ -34,12 +43,16 @@ def open_storage(url: str) -> RDBStorage:
         If it cannot be opened, is not a storage of Optuna, or its driver is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = shown_url(url)
-    sqlite = sqlalchemy.make_url(url).get_backend_name() == "sqlite"
-    more = {"poolclass": sqlalchemy.NullPool, "connect_args": {"timeout": _PATIENCE}} if sqlite else {}
+    shown, parts = shown_url(url), sqlalchemy.make_url(url)
+    if parts.drivername == _JOURNAL:
+        return _journal(parts.database, shown)
+    if parts.drivername == "postgresql":
+        parts = parts.set(drivername="postgresql+psycopg")
+    sqlite = parts.get_backend_name() == "sqlite"
+    options = {"poolclass": sqlalchemy.NullPool} | ({"connect_args": {"timeout": _PATIENCE}} if sqlite else {})
     for attempts_left in (4, 3, 2, 1, 0):
         try:
-            storage = RDBStorage(url, engine_kwargs=more)
+            storage = RDBStorage(parts.render_as_string(hide_password=False), engine_kwargs=options)
             break
         except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
             if attempts_left:
@@ -53,7 +66,7 @@ def open_storage(url: str) -> RDBStorage:
             ) from None
     if sqlite:
         _serialise(storage.engine)
-        _explain(storage.engine, shown)
+    _explain(storage.engine, shown)
     return storage
 
 
@@ -74,7 +87,7 @@ def shown_url(url: str) -> str:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
         raise InputError(
-            "storage: expected an Optuna URL, such as sqlite:///FILE or postgresql://USER@HOST/NAME"
+            "storage: expected an Optuna URL, such as postgresql://USER@HOST/NAME, journal:///FILE or sqlite:///FILE"
         ) from None
 
 
@@ -110,13 +123,57 @@ def _serialise(engine: sqlalchemy.Engine) -> None:
 
 
 def _explain(engine: sqlalchemy.Engine, shown: str) -> None:
-    """Let an SQLite file that can no longer be written, for example because the disk is full, be an `InputError`."""
+    """Let a database that can no longer be written, because the disk is full or its server gone, be an `InputError`."""
 
     @sqlalchemy.event.listens_for(engine, "handle_error")
     def failed(context: sqlalchemy.ExceptionContext) -> None:
         error = context.original_exception
-        if _code(error) in (*_REFUSED, sqlite3.SQLITE_CANTOPEN):
+        full = _code(error) in (*_REFUSED, sqlite3.SQLITE_CANTOPEN)
+        if full or context.is_disconnect or (context.connection is None and not isinstance(error, sqlite3.Error)):
             raise InputError(f"storage: {shown} cannot be written ({first_line(error)})") from error
+
+
+def _journal(file: str | None, shown: str) -> JournalStorage:
+    if not file:
+        raise InputError(f"storage: {shown} names no file; expected journal:///FILE")
+    path = Path(file).absolute()  # its lock is a link to it
+    try:
+        _drop_torn_line(path)
+        return JournalStorage(_Journal(path, shown))
+    except OSError as error:
+        raise InputError(f"storage: {shown} cannot be opened ({error.strerror})") from None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise InputError(f"storage: {shown} is not a journal of Optuna") from None
+
+
+class _Journal(JournalFileBackend):
+    """A journal that says so if the disk refuses a write."""
+
+    def __init__(self, path: Path, shown: str) -> None:
+        super().__init__(str(path))
+        self._shown = shown
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            raise InputError(f"storage: {self._shown} cannot be written ({error.strerror})") from error
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Remove a line that was begun when the disk became full: the next one would be appended to it."""
+    if not path.exists():
+        return
+    lock = JournalFileSymlinkLock(str(path))
+    lock.acquire()
+    try:
+        content = path.read_bytes()
+        if not content.startswith(_ENTRY[: len(content)]):
+            raise ValueError  # a file of another kind
+        if not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 def _code(error: object) -> int:

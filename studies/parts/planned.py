@@ -9,7 +9,7 @@ from wtdiag.studies.engine.cell import Cell, CellState, Outcome
 
 
 class PlannedCells:
-    """A `studies.engine.pool.CellSource` whose cells are known before the first is trained.
+    """A `studies.engine.cell.CellSource` whose cells are known before the first is trained.
 
     Parameters
     ----------

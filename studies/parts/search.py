@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages import RDBStorage
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from wtdiag.probes.errors import InputError
@@ -30,10 +30,11 @@ HEARTBEAT = 60.0
 """Seconds between two signs of life of a running trial."""
 SILENCE = 600.0
 """Seconds without a sign of life until a trial of another folder counts as abandoned; clocks differ by less."""
+_TAKEN_OVER = "this machine was silent for so long that another one has taken the trial over and ended it"
 
 
 class Search:
-    """The trials of one method, as a `studies.engine.pool.CellSource`; other processes may share its storage.
+    """The trials of one method, as a `studies.engine.cell.CellSource`; other processes may share its storage.
 
     Trials are numbered from 0 in the order in which they are created. Those numbered ``trials`` and above are never
     begun, so their number is bounded however many processes take part. The sampler of a trial is seeded by the seed of
@@ -60,7 +61,7 @@ class Search:
 
     def __init__(
         self,
-        storage: RDBStorage,
+        storage: BaseStorage,
         label: str,
         settings: Mapping[str, Any],
         space: Space,
@@ -114,12 +115,15 @@ class Search:
         """Record the stability of a trial, and return why it should be stopped if the pruner decides so."""
         trial = self._running[cell.path]
         measured = {STEP_SIZE_NUMBER: state.step_size_number, LOG_GAIN: state.log_gain}
-        for name, value in measured.items():
-            if math.isnan(value) and name not in trial.user_attrs:
-                continue
-            trial.set_user_attr(name, None if math.isnan(value) else value)  # JSON has no NaN
-            if state.step == 0:
-                trial.set_user_attr(f"initial_{name}", value)
+        try:
+            for name, value in measured.items():
+                if math.isnan(value) and name not in trial.user_attrs:
+                    continue
+                trial.set_user_attr(name, None if math.isnan(value) else value)  # JSON has no NaN
+                if state.step == 0:
+                    trial.set_user_attr(f"initial_{name}", value)
+        except UpdateFinishedTrialError:
+            return _TAKEN_OVER
         return why(**measured) if trial.should_prune() else ""
 
     def ended(self, cell: Cell, outcome: Outcome) -> None:
@@ -128,11 +132,14 @@ class Search:
         A training fails if disk or memory are full or its process is killed, which says nothing about its parameters.
         """
         trial = self._running.pop(cell.path)
-        if outcome.status in ("interrupted", "failed"):
-            trial.set_user_attr("status", outcome.status)
-            trial.set_user_attr("reason", outcome.reason)
-        else:
-            self._end(trial, outcome)
+        try:
+            if outcome.status in ("interrupted", "failed"):
+                trial.set_user_attr("status", outcome.status)
+                trial.set_user_attr("reason", outcome.reason)
+            else:
+                self._end(trial, outcome)
+        except UpdateFinishedTrialError:
+            return  # it was taken over
         if outcome.status == "interrupted":
             self._left.append(trial.number)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 
 from wtdiag.probes.errors import InputError, check_one_of, check_path
 from wtdiag.probes.records.config import settings_with_role
@@ -62,7 +62,7 @@ class Sweep:
         Seed of the sampler. With one job results are reproducible; those of a random search or a grid are so with any
         number of jobs.
     storage
-        Any URL that the RDBStorage of Optuna accepts; default: an SQLite file in ``out``.
+        URL for `studies.engine.storage.open_storage`; default: an SQLite file in ``out``.
     prune
         Whether to stop trials that theory predicts to be unstable (S > 1) or to have an exploding gain.
     map
@@ -120,7 +120,7 @@ class Sweep:
             _check_same(f"out: {self.out}", stored, self._plan)
 
     def sources(self) -> list[Search]:
-        """Return the trials of each method for `studies.engine.pool.Pool.run`; ``out`` is held until `close`.
+        """Return the trials of each method for `studies.engine.workers.Workers.run`; ``out`` is held until `close`.
 
         Raises
         ------
@@ -187,7 +187,7 @@ class Sweep:
         return searches
 
     @cached_property
-    def _storage(self) -> RDBStorage:
+    def _storage(self) -> BaseStorage:
         if self._alone:
             self.out.mkdir(parents=True, exist_ok=True)
         return open_storage(self._url)

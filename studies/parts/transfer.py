@@ -104,7 +104,7 @@ class Transfer(PlannedCells):
         super().__init__(self.cells.values())  # one architecture after another, so that its data are read once
 
     def sources(self) -> list[Transfer]:
-        """Return the cells for `studies.engine.pool.Pool.run`; ``out`` is held until `close`.
+        """Return the cells for `studies.engine.workers.Workers.run`; ``out`` is held until `close`.
 
         Raises
         ------

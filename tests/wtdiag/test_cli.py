@@ -533,12 +533,12 @@ def test_derived_measures_are_listed_with_their_sources(run):
 
 
 def test_an_interrupted_sweep_says_how_it_goes_on(run, tmp_path, monkeypatch):
-    from wtdiag.studies.engine.pool import Pool
+    from wtdiag.studies.engine.workers import Workers
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Pool, "run", interrupt)
+    monkeypatch.setattr(Workers, "run", interrupt)
     code, printed, message = run("sweep", "--rule", "fa", "--search", "lr=0.1,0.2", "--out", tmp_path / "s")
     assert (code, printed) == (130, "")
     assert message.split("wtdiag: ")[1:] == [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from wtdiag.cli.options import against_option, format_option
+from wtdiag.cli.options import against_option, format_option, scheduler_option
 from wtdiag.cli.terminal import complain, print_comparison, print_findings, say
 from wtdiag.workflow import against_each, enrich, run_directories
 from wtdiag.workflow import analyze as measure
@@ -26,11 +26,7 @@ from wtdiag.workflow import report as write_report
     help="Folder for everything written about one run, or for the joint report on several.",
 )
 @against_option
-@click.option(
-    "--scheduler", metavar="ADDRESS",
-    help="Let a dask cluster measure, as tcp://host:8786. Its workers need wtdiag and the same file system; anyone who "
-    "can reach a dask scheduler can run code on it.",
-)  # fmt: skip
+@scheduler_option
 def analyze(
     run_dirs: tuple[Path, ...],
     probes: tuple[str, ...],

@@ -1,4 +1,4 @@
-"""Options that several commands have: one for each setting but the rule's, the formats of reports, and jobs."""
+"""Options that several commands have: one for each setting but the rule's, the formats of reports, jobs, schedulers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,16 @@ against_option = click.option(
 )  # fmt: skip
 """The reference run of an analysis or a report."""
 jobs_option = click.option(
-    "--jobs", type=click.IntRange(min=1), help="Trainings at a time.  [default: one per GPU, or per core]"
-)
+    "--jobs", type=click.IntRange(min=1),
+    help="Trainings at a time.  [default: one per worker of a cluster; here one per GPU, or per core]",
+)  # fmt: skip
 """The number of trainings that run at a time."""
+scheduler_option = click.option(
+    "--scheduler", metavar="ADDRESS",
+    help="Let a dask cluster do the work, as tcp://host:8786. Its workers need wtdiag and the same file system; anyone "
+    "who can reach a dask scheduler can run code on it.",
+)  # fmt: skip
+"""The address of a dask scheduler."""
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -10,21 +10,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wtdiag.cli.options import format_option, jobs_option
+from wtdiag.cli.options import format_option, jobs_option, scheduler_option
 from wtdiag.cli.terminal import complain, say
+from wtdiag.probes.errors import InputError
 
 if TYPE_CHECKING:
     from wtdiag.studies.parts.grid import Grid
+
+_SLURM_WORKERS = 8
 
 
 @click.command("study")
 @click.argument("file", metavar="FILE.toml")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: runs/NAME]")
 @jobs_option
+@scheduler_option
 @click.option(
     "--dry-run",
     is_flag=True,
     help="Train nothing: build every model, check the data, take a few steps, estimate the cost.",
+)
+@click.option(
+    "--slurm-script",
+    is_flag=True,
+    help="Train nothing: print a script for sbatch, with --jobs workers, that runs the study on a Slurm cluster.",
 )
 @click.option("--data-dir", help="Folder of the data sets' files.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
@@ -33,7 +42,9 @@ def study(
     file: str,
     out: Path | None,
     jobs: int | None,
+    scheduler: str | None,
     dry_run: bool,
+    slurm_script: bool,
     data_dir: str | None,
     device: str | None,
     formats: tuple[str, ...],
@@ -49,13 +60,27 @@ def study(
     wtdiag study small/weight-transport
     wtdiag study full/weight-transport --data-dir /data --dry-run
     wtdiag study mine.toml --out runs/mine --jobs 4
+    wtdiag study mine.toml --out runs/mine --jobs 16 --slurm-script > mine.sbatch
     """  # noqa: D301  (click wants the character itself)
     from wtdiag.cli.console import Screen
     from wtdiag.studies.file.plan import built_in, read_plan
 
+    asked = [name for name, is_asked in (("dry-run", dry_run), ("slurm-script", slurm_script), ("scheduler", scheduler))
+             if is_asked]  # fmt: skip
+    if len(asked) > 1:
+        raise InputError(f"{', '.join(asked)}: expected one of them, got {len(asked)}")
     plan = read_plan(file)
     places = {"data_dir": data_dir, "device": device}
     plan = dataclasses.replace(plan, settings=plan.settings | {name: value for name, value in places.items() if value})
+    folder = out or Path("runs", file if file in built_in() else plan.name)
+    if slurm_script:
+        from wtdiag.studies.engine.slurm import slurm_script as script
+
+        given = {"--out": folder, "--data-dir": data_dir, "--device": device}
+        words = [word for name, value in given.items() if value for word in (name, str(value))]
+        gpu = str(plan.settings.get("device", "auto")) != "cpu"
+        click.echo(script(plan.name, ["wtdiag", "study", file, *words], jobs or _SLURM_WORKERS, gpu=gpu), nl=False)
+        return
     if dry_run:
         from wtdiag.studies.estimate import rehearse
 
@@ -65,13 +90,13 @@ def study(
     from wtdiag.diagnostics.comparison.results import DECIDED, RESULTS
     from wtdiag.diagnostics.comparison.tables import WIDTH, grid_table
     from wtdiag.reports.study.study_page import write
-    from wtdiag.studies.engine.pool import Pool
+    from wtdiag.studies.engine.workers import Workers
     from wtdiag.studies.study import Study
 
     command = shlex.join(["wtdiag", *sys.argv[1:]])
-    whole = Study(out or Path("runs", file if file in built_in() else plan.name), plan, command)
-    with Pool(jobs, Screen(stderr=True)) as pool:
-        claims = whole.run(pool)
+    whole = Study(folder, plan, command)
+    with Workers(jobs, scheduler, Screen(stderr=True)) as workers:
+        claims = whole.run(workers)
     screen = Screen()
     if plan.grids:
         screen.print(grid_table(whole.grid.results()), width=min(WIDTH, screen.width))

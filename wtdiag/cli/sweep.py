@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wtdiag.cli.options import format_option, given, jobs_option, settings_options
+from wtdiag.cli.options import format_option, given, jobs_option, scheduler_option, settings_options
 from wtdiag.cli.terminal import complain, say
 
 if TYPE_CHECKING:
@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     help="How trials are chosen: near those that did well (tree-structured Parzen estimator), at random, or on a grid.",
 )  # fmt: skip
 @jobs_option
+@scheduler_option
 @click.option(
     "--storage", metavar="URL",
-    help="Optuna storage that several machines share, as postgresql://USER@HOST/NAME.  [default: trials.db in --out]",
+    help="Optuna storage that several machines share: postgresql://USER@HOST/NAME, or journal:////FOLDER/FILE, a file "
+    "that all of them see.  [default: trials.db in --out]",
 )  # fmt: skip
 @click.option(
     "--prune/--no-prune", default=True,
@@ -60,6 +62,7 @@ def sweep(
     trials: int,
     sampler: str,
     jobs: int | None,
+    scheduler: str | None,
     storage: str | None,
     prune: bool,
     plane: tuple[str, str] | None,
@@ -83,7 +86,7 @@ def sweep(
     from wtdiag.cli.console import Screen
     from wtdiag.diagnostics.comparison.tables import WIDTH, sweep_table
     from wtdiag.reports.study.sweep_page import write as write_report
-    from wtdiag.studies.engine.pool import Pool
+    from wtdiag.studies.engine.workers import Workers
     from wtdiag.studies.file.methods import divided
     from wtdiag.studies.file.space import parse_search
     from wtdiag.studies.parts.dataset import write
@@ -111,8 +114,8 @@ def sweep(
         prune=prune,
         map=plane,
     )
-    with Pool(jobs, Screen(stderr=True)) as pool:
-        pool.run(*whole.sources())
+    with Workers(jobs, scheduler, Screen(stderr=True)) as workers:
+        workers.run(*whole.sources())
     with Screen(stderr=True).status("report"):
         results = whole.results()
         written = write(results, out)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wtdiag.cli.options import format_option, jobs_option
+from wtdiag.cli.options import format_option, jobs_option, scheduler_option
 from wtdiag.cli.terminal import complain, say
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     help="Seed of the trainings; repeatable.",
 )  # fmt: skip
 @jobs_option
+@scheduler_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the transfer.  [default: SWEEP_DIR-transfer]")
 @format_option
 def transfer(
@@ -35,6 +36,7 @@ def transfer(
     top: int,
     seeds: tuple[int, ...],
     jobs: int | None,
+    scheduler: str | None,
     out: Path | None,
     formats: tuple[str, ...],
 ) -> None:
@@ -51,7 +53,7 @@ def transfer(
     from wtdiag.cli.console import Screen
     from wtdiag.diagnostics.comparison.tables import WIDTH, transfer_tables
     from wtdiag.reports.study.transfer_page import write as write_report
-    from wtdiag.studies.engine.pool import Pool
+    from wtdiag.studies.engine.workers import Workers
     from wtdiag.studies.file.architectures import parse_architectures
     from wtdiag.studies.parts.dataset import write
     from wtdiag.studies.parts.transfer import Transfer
@@ -60,12 +62,12 @@ def transfer(
     whole = Transfer(folder, sweep=sweep_dir, architectures=parse_architectures(targets), top=top, seeds=seeds)
     for note in whole.notes:
         complain(note)
-    sources = whole.sources()
-    try:
-        with Pool(jobs, Screen(stderr=True)) as pool:
-            pool.run(*sources)
-    finally:
-        written = write(whole.results(), folder)
+    with Workers(jobs, scheduler, Screen(stderr=True)) as workers:
+        sources = whole.sources()
+        try:
+            workers.run(*sources)
+        finally:
+            written = write(whole.results(), folder)
     results = whole.results()
     with Screen(stderr=True).status("report"):
         reports = write_report(folder, formats=formats)

@@ -11,7 +11,7 @@ from wtdiag.diagnostics.claims import CLAIMS, decide
 from wtdiag.diagnostics.claims.carried import LEAST
 from wtdiag.diagnostics.claims.verdicts import NOT_TESTED
 from wtdiag.diagnostics.comparison.results import StudyResults, check_results, gather
-from wtdiag.studies.engine.pool import Pool
+from wtdiag.studies.engine.workers import Workers
 from wtdiag.studies.file.plan import built_in, read_plan
 from wtdiag.studies.study import Study
 
@@ -26,9 +26,9 @@ SEEDS = 5
 
 
 @pytest.fixture(scope="module")
-def pool():
-    with Pool(2) as pool:  # one thread each: more wait for each other on networks this small
-        yield pool
+def workers():
+    with Workers(2) as workers:  # one thread each: more wait for each other on networks this small
+        yield workers
 
 
 def test_all_are_there():
@@ -99,9 +99,9 @@ def test_it_holds_what_its_claims_take(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
-def test_a_cut_down_one_runs_to_the_end(name, tmp_path, pool):
+def test_a_cut_down_one_runs_to_the_end(name, tmp_path, workers):
     plan = short(read_plan(name))
-    decided = Study(tmp_path / "out", plan).run(pool)
+    decided = Study(tmp_path / "out", plan).run(workers)
     evidence = gather(tmp_path / "out")
     every = [*filter(None, [evidence.grid]), *evidence.sweeps.values(), *evidence.transfers.values()]
     assert len(every) == bool(plan.grids) + len(plan.sweeps) + len(plan.transfers)

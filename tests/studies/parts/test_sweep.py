@@ -56,7 +56,7 @@ def outcome(cell: Cell) -> Outcome:
 
 
 def drain(sweep: Sweep, train: Train = outcome, step_size_number: float = 0.5) -> list[Cell]:
-    """Do what `studies.engine.pool.Pool` does with one job."""
+    """Do what `studies.engine.workers.Workers` does with one job."""
     cells = []
     for source in sweep.sources():
         while (cell := source.next()) is not None:

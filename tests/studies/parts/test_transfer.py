@@ -15,7 +15,7 @@ from wtdiag.diagnostics.comparison.tables import transfer_tables
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, write_json
 from wtdiag.studies.engine.cell import Outcome
-from wtdiag.studies.engine.pool import Pool
+from wtdiag.studies.engine.workers import Workers
 from wtdiag.studies.file.architectures import parse_architectures, require_trainable
 from wtdiag.studies.file.space import Range
 from wtdiag.studies.parts.dataset import write
@@ -263,9 +263,9 @@ def test_the_command_trains_reports_and_goes_on(sweep):
         bp, ia = (runs[label, 0, "depth 3", seed].layer("fc1")["forward"].values[0] for label in ("bp", "ia"))
         np.testing.assert_array_equal(bp, ia)
     xr.testing.assert_equal(made.results(), found)  # as read from the runs
-    with Pool(1) as pool:
-        pool.run(*made.sources())
-        assert not pool._idle  # nothing is left to do: no worker was needed
+    with Workers(1) as workers:
+        workers.run(*made.sources())
+        assert workers._client is None  # nothing is left to do: no worker was needed
 
 
 @pytest.mark.parametrize("count", [1, 4, 11])

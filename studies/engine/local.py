@@ -1,0 +1,97 @@
+"""A dask cluster on this machine, whose workers end with the process that starts it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from wtdiag.trainers.config.device import gpus
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+RETRIES = 3
+"""Number of times that a cell is trained again after its worker died."""
+_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+_CONFIG = {
+    "distributed.worker.profile.enabled": False,  # it would stop a training a hundred times a second
+    "distributed.nanny.pre-spawn-environ": {},  # dask's own limits
+    "distributed.scheduler.http.routes": [],  # pages for anyone on this machine
+    "distributed.worker.http.routes": [],
+}
+
+
+@contextmanager
+def local_cluster(workers: int) -> Iterator[Client]:
+    """Provide a client of worker processes, each with its share of the cores and, if there are any, the resource GPU.
+
+    A worker that dies is replaced. If this process is killed, its workers end at once. Nobody else can connect to them:
+    the connections are encrypted, with keys that are made for this cluster.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    share = threads_of_each(workers)
+    with (
+        _environment(dict.fromkeys(_LIMITS, str(share))),
+        dask.config.set(_CONFIG),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=share,
+            processes=True,
+            memory_limit=None,
+            dashboard_address="127.0.0.1:0",
+            security=True,
+            silence_logs=logging.CRITICAL,
+            scheduler_kwargs={"allowed_failures": RETRIES, "dashboard": False},
+            preload=__name__,
+            resources={"GPU": 1} if gpus() else None,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def dask_setup(_: Any) -> None:
+    """Prepare a worker process: dask calls this as the worker starts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and decides what to do
+    # What trains is imported at once, not only when the first cell arrives.
+    threading.Thread(target=import_module, args=["wtdiag.studies.engine.task"], daemon=True).start()
+
+
+def dask_teardown(_: Any) -> None:
+    """End a worker process at once: dask calls this as the worker closes, when all that was trained is on the disk."""
+    os._exit(0)
+
+
+def threads_of_each(workers: int) -> int:
+    """Return the number of threads of each worker: its share of the cores, or OMP_NUM_THREADS if that is less."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    share = max(1, cores() // workers)
+    return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+@contextmanager
+def _environment(limits: dict[str, str]) -> Iterator[None]:
+    """Limit the cores of processes that are started inside; libraries read the limit when they are loaded."""
+    touched = (*limits, "PYTHONHASHSEED")  # dask sets the latter
+    before = {name: os.environ[name] for name in touched if name in os.environ}
+    os.environ.update(limits)
+    try:
+        yield
+    finally:
+        for name in touched:
+            os.environ.pop(name, None)
+        os.environ.update(before)
