@@ -77,6 +77,7 @@ def study(
         from wtdiag.studies.engine.slurm import slurm_script as script
 
         given = {"--out": folder, "--data-dir": data_dir, "--device": device}
+        given |= {"--format": None if len(formats) > 1 else formats[0]}
         words = [word for name, value in given.items() if value for word in (name, str(value))]
         gpu = str(plan.settings.get("device", "auto")) != "cpu"
         click.echo(script(plan.name, ["wtdiag", "study", file, *words], jobs or _SLURM_WORKERS, gpu=gpu), nl=False)

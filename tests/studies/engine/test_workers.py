@@ -140,7 +140,7 @@ def test_a_cell_is_trained_again_when_its_worker_dies_and_fails_when_that_goes_o
     def kill(cell):
         asked.append(cell.path.name)
         if asked != ["once", "once"]:
-            os.kill(*workers._client.run(os.getpid).values(), signal.SIGKILL)
+            os.kill(*workers.link._client.run(os.getpid).values(), signal.SIGKILL)
 
     settings = Settings(rule="sa", **TINY)
     source = Listed(*(Cell(tmp_path / name, settings, watch=True) for name in ("once", "doomed")), act=kill)
