@@ -18,7 +18,7 @@ from rich.text import Text
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.engine.cell import Cell
-from wtdiag.studies.engine.local import cores
+from wtdiag.studies.engine.local_cluster import cores
 from wtdiag.studies.file.describe import describe
 from wtdiag.studies.file.plan import Plan
 from wtdiag.studies.study import Study

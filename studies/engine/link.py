@@ -13,7 +13,7 @@ from wtdiag.diagnostics.analysis.cluster import WORKER_SECONDS, connect
 from wtdiag.probes.errors import InputError, one_line
 from wtdiag.probes.records.schema import wtdiag_version
 from wtdiag.studies.engine.cell import Cell, CellState, Outcome
-from wtdiag.studies.engine.local import RETRIES, cores, local_cluster
+from wtdiag.studies.engine.local_cluster import RETRIES, cores, local_cluster
 from wtdiag.trainers.config.device import gpus
 
 if TYPE_CHECKING:

@@ -134,7 +134,7 @@ def test_a_run_of_other_settings_is_not_touched(workers, tmp_path):
 
 @pytest.mark.slow
 def test_a_cell_is_trained_again_when_its_worker_dies_and_fails_when_that_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("wtdiag.studies.engine.local.RETRIES", 1)
+    monkeypatch.setattr("wtdiag.studies.engine.local_cluster.RETRIES", 1)
     asked = []
 
     def kill(cell):
