@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 LOOK_SECONDS = 2.0
-"""Seconds between two looks for workers that a cluster has gained or lost."""
+"""Seconds between two looks for workers that have come or gone."""
+START_SECONDS = 600.0
+"""Seconds that a worker of this machine has to take the place of one that died."""
 
 
 class Message(NamedTuple):
@@ -74,6 +76,8 @@ class Link:
         self._futures: dict[str, Future[Outcome]] = {}
         self._has_gpu = False
         self.places = 0 if scheduler else jobs or gpus() or cores()
+        self._where = f"scheduler: {scheduler!r}" if scheduler else "jobs: the cluster of this machine"
+        self._patience = WORKER_SECONDS if scheduler else START_SECONDS
         self._looked = self._seen = time.monotonic()
         if scheduler:
             self._look()
@@ -104,9 +108,9 @@ class Link:
         Raises
         ------
         InputError
-            If a cluster is lost, or has had no workers for a while.
+            If the cluster is lost, or there have been no workers for a while.
         """
-        due = self._looked + LOOK_SECONDS if self._scheduler else float("inf")
+        due = self._looked + LOOK_SECONDS
         with suppress(Empty):
             return self._messages.get(timeout=max(0.0, min(seconds, due - time.monotonic())))
         if time.monotonic() >= due:
@@ -133,7 +137,7 @@ class Link:
         except (OSError, CancelledError) as error:
             raise self._lost(error) from error
         except Exception as error:  # a worker cannot load the task
-            raise InputError(f"scheduler: {self._scheduler!r}: a worker cannot train ({one_line(error)})") from error
+            raise InputError(f"{self._where}: a worker cannot train ({one_line(error)})") from error
 
     def answer(self, message: Message, reason: str) -> None:
         """Answer "watch": why the training should stop, or "" to continue it."""
@@ -182,9 +186,10 @@ class Link:
         self._looked = time.monotonic()
         if count:
             self._seen = self._looked
-        elif self._looked > self._seen + WORKER_SECONDS:
-            raise InputError(f"scheduler: {self._scheduler!r} has had no workers for {WORKER_SECONDS} s")
-        self.places = min(count, self._jobs or count)
+        elif self._looked > self._seen + self._patience:
+            raise InputError(f"{self._where} has had no workers for {self._patience:.0f} s")
+        if self._scheduler:
+            self.places = min(count, self._jobs or count)
 
     def _asks_for_gpu(self, cell: Cell) -> bool:
         device = cell.settings.device
@@ -200,5 +205,4 @@ class Link:
         return self._has_gpu and device != "cpu"
 
     def _lost(self, error: BaseException) -> InputError:
-        where = f"scheduler: {self._scheduler!r}" if self._scheduler else "jobs: the workers of this machine"
-        return InputError(f"{where} was lost ({one_line(error)}); call the command again to continue")
+        return InputError(f"{self._where} was lost ({one_line(error)}); call the command again to continue")

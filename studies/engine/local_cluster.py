@@ -8,10 +8,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from wtdiag.probes.errors import InputError, one_line
 from wtdiag.trainers.config.device import gpus
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 _CONFIG = {
     "distributed.worker.profile.enabled": False,  # it would stop a training a hundred times a second
     "distributed.nanny.pre-spawn-environ": {},  # dask's own limits
+    "distributed.deploy.lost-worker-timeout": "1 day",  # or a worker that a busy machine starts slowly is given up
     "distributed.scheduler.http.routes": [],  # pages for anyone on this machine
     "distributed.worker.http.routes": [],
 }
@@ -34,29 +36,36 @@ def local_cluster(workers: int) -> Iterator[Client]:
 
     A worker that dies is replaced. If this process is killed, its workers end at once. Nobody else can connect to them:
     the connections are encrypted, with keys that are made for this cluster.
+
+    Raises
+    ------
+    InputError
+        If they cannot be started.
     """
     import dask
     from distributed import Client, LocalCluster
 
     share = threads_of_each(workers)
-    with (
-        _environment(dict.fromkeys(_LIMITS, str(share))),
-        dask.config.set(_CONFIG),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=share,
-            processes=True,
-            memory_limit=None,
-            dashboard_address="127.0.0.1:0",
-            security=True,
-            silence_logs=logging.CRITICAL,
-            scheduler_kwargs={"allowed_failures": RETRIES, "dashboard": False},
-            preload=__name__,
-            resources={"GPU": 1} if gpus() else None,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    with _environment(dict.fromkeys(_LIMITS, str(share))), dask.config.set(_CONFIG), ExitStack() as opened:
+        try:
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=share,
+                processes=True,
+                memory_limit=None,
+                dashboard_address="127.0.0.1:0",
+                security=True,
+                silence_logs=logging.CRITICAL,
+                scheduler_kwargs={"allowed_failures": RETRIES, "dashboard": False},
+                preload=__name__,
+                resources={"GPU": 1} if gpus() else None,
+            )
+            client = Client(opened.enter_context(cluster), set_as_default=False)
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"jobs: {workers} workers cannot be started on this machine ({one_line(error)})"
+            ) from error
+        yield opened.enter_context(client)
 
 
 def dask_setup(_: Any) -> None:
