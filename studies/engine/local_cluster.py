@@ -24,7 +24,11 @@ _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 _CONFIG = {
     "distributed.worker.profile.enabled": False,  # it would stop a training a hundred times a second
     "distributed.nanny.pre-spawn-environ": {},  # dask's own limits
-    "distributed.deploy.lost-worker-timeout": "1 day",  # or a worker that a busy machine starts slowly is given up
+    # A machine that is busy or was suspended is slow; a process that has died is noticed without these.
+    "distributed.deploy.lost-worker-timeout": "1 day",
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.comm.timeouts.connect": "10 minutes",
+    "distributed.comm.timeouts.tcp": "10 minutes",
     "distributed.scheduler.http.routes": [],  # pages for anyone on this machine
     "distributed.worker.http.routes": [],
 }
