@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from wtdiag.probes.errors import InputError, one_line
-from wtdiag.probes.records.schema import wtdiag_version
+from wtdiag.probes.version import __version__
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -120,17 +120,15 @@ def _check(address: str) -> None:
 
 def _check_versions(client: Client, address: str) -> None:
     def found() -> str | None:  # defined here, so that it travels whole: a worker may lack this module
-        from importlib.metadata import PackageNotFoundError, version
-        from importlib.util import find_spec
-
         try:
-            return version("wtdiag") if find_spec("wtdiag") else None
-        except PackageNotFoundError:
-            return "unknown"
+            from wtdiag.probes.version import __version__ as version
+        except ImportError:
+            return None
+        return version
 
     for worker, answer in client.run(found, on_error="return").items():
         if isinstance(answer, Exception):
             raise InputError(f"scheduler: {address!r}: its worker {worker} cannot be used ({one_line(answer)})")
-        if answer != wtdiag_version():
+        if answer != __version__:
             has = "lacks wtdiag" if answer is None else f"has wtdiag {answer}"
-            raise InputError(f"scheduler: {address!r}: its worker {worker} {has}; expected {wtdiag_version()} on all")
+            raise InputError(f"scheduler: {address!r}: its worker {worker} {has}; expected {__version__} on all")

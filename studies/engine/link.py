@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wtdiag.diagnostics.analysis.cluster import WORKER_SECONDS, connect
 from wtdiag.probes.errors import InputError, one_line
-from wtdiag.probes.records.schema import wtdiag_version
+from wtdiag.probes.version import __version__
 from wtdiag.studies.engine.cell import Cell, CellState, Outcome
 from wtdiag.studies.engine.local_cluster import RETRIES, cores, local_cluster
 from wtdiag.trainers.config.device import gpus
@@ -95,7 +95,7 @@ class Link:
         key = f"{cell.path.name}-{secrets.token_hex(8)}"
         resources = {"GPU": 1} if self._asks_for_gpu(cell) else None
         folder = next(folder for folder in cell.path.resolve().parents if folder.exists())
-        order = Order(key, self._topic, wtdiag_version(), folder)
+        order = Order(key, self._topic, __version__, folder)
         sent = cell.anywhere() if self._scheduler else cell
         future = self._connected().submit(train, sent, order, key=key, pure=False, resources=resources)
         self._futures[key] = future

@@ -16,7 +16,8 @@ from wtdiag.diagnostics.analysis.analyze import analyze, write_analysis
 from wtdiag.probes.errors import InputError, first_line
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.rundir import ENDED
-from wtdiag.probes.records.schema import ANALYSIS, CONFIG, wtdiag_version
+from wtdiag.probes.records.schema import ANALYSIS, CONFIG
+from wtdiag.probes.version import __version__
 from wtdiag.studies.engine.cell import Cell, CellState, Outcome, is_done, outcome_of
 from wtdiag.studies.predict.live_stability import stability
 from wtdiag.trainers import data
@@ -73,8 +74,8 @@ def train(cell: Cell, order: Order) -> Outcome:
         If this worker ends; another one resumes the cell.
     """
     seat = _Seat(get_worker(), order)
-    if wtdiag_version() != order.version:
-        raise InputError(f"scheduler: worker {seat.worker.address} has wtdiag {wtdiag_version()}, not {order.version}")
+    if __version__ != order.version:
+        raise InputError(f"scheduler: worker {seat.worker.address} has wtdiag {__version__}, not {order.version}")
     if not order.folder.exists():
         raise InputError(
             f"scheduler: worker {seat.worker.address} does not see {order.folder}; expected the same file system"

@@ -1,6 +1,5 @@
 """Cells on a dask cluster that somebody else has started, and all that can be wrong with it."""
 
-import importlib.util
 import os
 import stat
 import subprocess
@@ -13,7 +12,8 @@ from distributed import Client, LocalCluster
 import wtdiag
 from tests.studies.engine.test_workers import LONG, TINY, Listed, is_still, wait_for
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.records.schema import read_json, wtdiag_version
+from wtdiag.probes.records.schema import read_json
+from wtdiag.probes.version import __version__
 from wtdiag.studies.engine.cell import Cell, outcome_of
 from wtdiag.studies.engine.slurm import slurm_script
 from wtdiag.studies.engine.task import Order, train
@@ -57,10 +57,10 @@ def test_cells_are_trained_there_as_they_are_here(address, tmp_path, monkeypatch
 
 def test_a_worker_that_cannot_be_used_is_named(address, tmp_path, monkeypatch):
     def hide():
-        importlib.util.found, importlib.util.find_spec = importlib.util.find_spec, lambda name: None
+        sys.modules["wtdiag.probes.version"] = None
 
     def show():
-        importlib.util.find_spec = importlib.util.found
+        del sys.modules["wtdiag.probes.version"]
 
     source = Listed(Cell(tmp_path / "fa", Settings(rule="fa", **TINY)))
     with Client(address, set_as_default=False) as client:
@@ -70,13 +70,13 @@ def test_a_worker_that_cannot_be_used_is_named(address, tmp_path, monkeypatch):
                 Workers(scheduler=address)
         finally:
             client.run(show)
-    monkeypatch.setattr("wtdiag.diagnostics.analysis.cluster.wtdiag_version", lambda: "9.9")
-    with pytest.raises(InputError, match=rf"its worker tcp://\S+ has wtdiag {wtdiag_version()}; expected 9.9 on all$"):
+    monkeypatch.setattr("wtdiag.diagnostics.analysis.cluster.__version__", "9.9")
+    with pytest.raises(InputError, match=rf"its worker tcp://\S+ has wtdiag {__version__}; expected 9.9 on all$"):
         Workers(scheduler=address)
     monkeypatch.undo()
-    monkeypatch.setattr("wtdiag.studies.engine.link.wtdiag_version", lambda: "9.9")  # as if it had come later
+    monkeypatch.setattr("wtdiag.studies.engine.link.__version__", "9.9")  # as if it had come later
     with (
-        pytest.raises(InputError, match=rf"^scheduler: worker tcp://\S+ has wtdiag {wtdiag_version()}, not 9.9$"),
+        pytest.raises(InputError, match=rf"^scheduler: worker tcp://\S+ has wtdiag {__version__}, not 9.9$"),
         Workers(scheduler=address) as workers,
     ):
         workers.run(source)
@@ -87,7 +87,7 @@ def test_a_worker_that_cannot_be_used_is_named(address, tmp_path, monkeypatch):
 def test_a_worker_that_does_not_see_the_folder_is_named(address, tmp_path):
     cell = Cell(tmp_path / "fa", Settings(rule="fa", **TINY))
     with Client(address, set_as_default=False) as client:
-        future = client.submit(train, cell, Order("k", "t", wtdiag_version(), tmp_path / "elsewhere"), key="k")
+        future = client.submit(train, cell, Order("k", "t", __version__, tmp_path / "elsewhere"), key="k")
         with pytest.raises(InputError, match=r"worker tcp://\S+ does not see \S+/elsewhere; expected the same file"):
             future.result()
 
@@ -108,7 +108,7 @@ def test_a_gpu_that_nobody_has_is_one_line(address, tmp_path):
 def test_a_training_stops_when_its_study_is_gone(address, tmp_path):
     cell = Cell(tmp_path / "long", Settings(rule="fa", **LONG))
     client = Client(address, set_as_default=False)
-    order = Order("long", "topic", wtdiag_version(), tmp_path)
+    order = Order("long", "topic", __version__, tmp_path)
     future = client.submit(train, cell, order, key=order.key)
     metrics = cell.path / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and metrics.stat().st_size)

@@ -185,10 +185,10 @@ def test_when_the_study_ends_its_workers_end_and_leave_runs_that_go_on(tmp_path,
     wait_for(lambda: all(path.exists() and path.stat().st_size for path in metrics))
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
-        assert process.communicate(timeout=150)[0] == "['interrupted', 'interrupted']\n"
+        assert process.communicate(timeout=300)[0] == "['interrupted', 'interrupted']\n"
     else:
         process.kill()
-        process.communicate(timeout=150)
+        process.communicate(timeout=300)
     wait_for(lambda: is_still(metrics))
     for rule in ("bp", "fa"):
         assert outcome_of(tmp_path / rule).status == "interrupted"
@@ -201,7 +201,7 @@ def is_still(files):
     return sizes == [path.stat().st_size for path in files]
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
