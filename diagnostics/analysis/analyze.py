@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wtdiag.diagnostics.analysis.cluster import cluster
+from wtdiag.diagnostics.analysis.cluster import Each, cluster
 from wtdiag.diagnostics.analysis.costs import COSTS
 from wtdiag.diagnostics.analysis.derive import derive
 from wtdiag.diagnostics.analysis.layout import NULLS
@@ -139,19 +139,19 @@ def analyze(
         kept = _earlier_rows(earlier, unchanged(earlier, [*measured, *of_costs], sources), chosen, layers)
         due = [step for step in steps if step not in kept]
         shown = progress(due) if progress else due
-        rows = kept | {step: row for step, row in zip(shown, each(survey, due), strict=False)}  # noqa: C416  (progress)
+        rows, costs = dict(kept), _Costs(attribution if attributed else None, each, steps, earlier, kept)
+        costs.look(rows)
+        # The newest first: workers can then attribute its costs while the others are measured.
+        for _, step, row in zip(shown, due[::-1], each(survey, due[::-1]), strict=False):
+            rows[step] = row
+            costs.look(rows)
         failed = [step for step in steps if rows[step].failure]
         analysis = _dataset(run, chosen, steps, layers, [rows[step] for step in steps], fixed)
         analysis = analysis.assign_attrs(attrs([*measured, *of_costs], sources, failed))
         if names is not None:
             return analysis
-        if attributed and attribution is not None:
-            finite = [step for step in steps if rows[step].finite and not rows[step].failure]
-            costs = {}
-            if finite:
-                known = _earlier_costs(earlier, finite[-1]) if finite[-1] in kept else None
-                costs[finite[-1]] = known or next(iter(each(attribution, finite[-1:])))
-            analysis = analysis.assign(_attributed(costs, steps, layers))
+        if attributed:
+            analysis = analysis.assign(_attributed(costs.found(), steps, layers))
     return derive(analysis)
 
 
@@ -195,6 +195,37 @@ def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
         if not str(name).endswith(NULLS) and "step" not in measure.dims:
             raise InputError(f"{path}: {name} lacks the dim step")
     return complete(analysis)
+
+
+class _Costs:
+    """The costs of the feedback at the newest snapshot with finite weights, computed as soon as that is known."""
+
+    def __init__(
+        self,
+        attribution: Attribution | None,
+        each: Each[Any],
+        steps: Sequence[int],
+        earlier: xr.Dataset | None,
+        kept: Collection[int],
+    ) -> None:
+        self._attribution, self._each, self._steps, self._earlier, self._kept = attribution, each, steps, earlier, kept
+        self._found: dict[int, Iterator[Mapping[str, tuple[float, ...]]]] = {}
+
+    def look(self, rows: Mapping[int, Row]) -> None:
+        """Look for that snapshot among those that are measured so far."""
+        if self._attribution is None or self._found:
+            return
+        for step in reversed(self._steps):
+            if step not in rows:
+                return
+            if rows[step].finite and not rows[step].failure:
+                known = _earlier_costs(self._earlier, step) if step in self._kept else None
+                self._found[step] = iter([known]) if known else iter(self._each(self._attribution, [step]))
+                return
+
+    def found(self) -> dict[int, Mapping[str, tuple[float, ...]]]:
+        """Return the costs by their step; empty if there is no such snapshot."""
+        return {step: next(costs) for step, costs in self._found.items()}
 
 
 def _choose(names: Sequence[str] | None, also: Sequence[str], given: Collection[str], *, fast: bool) -> list[Probe]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -71,7 +74,8 @@ def cluster(address: str) -> Iterator[Each[Any]]:
     """Provide a `map` that calls a function of the step on the workers of a dask scheduler.
 
     The function is pickled once. A worker process keeps its state, such as a rebuilt network, from one step to the
-    next, and takes one step at a time. Results come in the order of the steps.
+    next, and takes one step at a time. The work begins with the call; what is called later goes before what still waits
+    for a worker. Results come in the order of the steps.
 
     Raises
     ------
@@ -81,10 +85,16 @@ def cluster(address: str) -> Iterator[Each[Any]]:
     with connect(address) as client:
         import distributed
 
+        session, calls = secrets.token_hex(8), count()
+
         def each(function: Callable[[int], T], steps: Sequence[int]) -> Iterator[T]:
             # Dask's own pickle includes what a user's script defines.
             pickled = distributed.protocol.pickle.dumps(function)
-            futures = client.map(_at, steps, token=secrets.token_hex(8), pickled=pickled, pure=False)
+            call = next(calls)
+            futures = client.map(_at, steps, token=(session, call), pickled=pickled, pure=False, priority=call)
+            return results(steps, futures)
+
+        def results(steps: Sequence[int], futures: Sequence[Any]) -> Iterator[T]:
             for step, future in zip(steps, futures, strict=True):
                 try:
                     yield future.result()
@@ -95,15 +105,24 @@ def cluster(address: str) -> Iterator[Each[Any]]:
         yield each
 
 
+def threads() -> int:
+    """Return the number of threads that this process may use: those of the dask worker that it is, or its cores."""
+    if "distributed" in sys.modules:
+        with suppress(ValueError):
+            return int(sys.modules["distributed"].get_worker().state.nthreads)
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 _lock = Lock()
-_kept: dict[str, Callable[[int], Any]] = {}
+_kept: dict[tuple[str, int], Callable[[int], Any]] = {}
 
 
-def _at(step: int, token: str, pickled: bytes) -> Any:
+def _at(step: int, token: tuple[str, int], pickled: bytes) -> Any:
     """Call the pickled function on a worker."""
     with _lock:  # because the function's network holds the weights of one step
         if token not in _kept:
-            _kept.clear()
+            for other in [other for other in _kept if other[0] != token[0]]:
+                del _kept[other]
             _kept[token] = pickle.loads(pickled)
         return _kept[token](step)
 

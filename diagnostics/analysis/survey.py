@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import h5py
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from wtdiag.diagnostics.analysis.cluster import threads
 from wtdiag.probes import PROBES, Quantities
 from wtdiag.probes.errors import InputError, one_line
 from wtdiag.probes.measures.spectra.singular_values import Spectrum
@@ -81,7 +81,7 @@ class Survey:
                 raise InputError(f"{file.filename}: has other layers than the last snapshot")
             given, failure = self._given(step)
             # One BLAS thread per layer, in parallel, is faster than several threads on one layer after the other.
-            with ThreadpoolController().limit(limits=1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadpoolController().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads()) as pool:
                 measured = list(pool.map(lambda name: self._measure(file, name, given.get(name, {})), self.layers))
         return Row([values for values, _ in measured], all(finite for _, finite in measured), failure)
 
