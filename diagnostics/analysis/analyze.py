@@ -141,8 +141,9 @@ def analyze(
         shown = progress(due) if progress else due
         rows, costs = dict(kept), _Costs(attribution if attributed else None, each, steps, earlier, kept)
         costs.look(rows)
-        # The newest first: workers can then attribute its costs while the others are measured.
-        for _, step, row in zip(shown, due[::-1], each(survey, due[::-1]), strict=False):
+        # On a cluster the newest first: a worker can then attribute its costs while others measure the rest.
+        order = due if scheduler is None else due[::-1]
+        for _, step, row in zip(shown, order, each(survey, order), strict=False):
             rows[step] = row
             costs.look(rows)
         failed = [step for step in steps if rows[step].failure]
