@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wtdiag.diagnostics.analysis.cluster import Each, cluster
+from wtdiag.diagnostics.analysis.attributing import Attribution, NewestCosts
+from wtdiag.diagnostics.analysis.cluster import cluster
 from wtdiag.diagnostics.analysis.costs import COSTS
 from wtdiag.diagnostics.analysis.derive import derive
 from wtdiag.diagnostics.analysis.layout import NULLS
@@ -28,10 +29,6 @@ from wtdiag.probes import GIVEN, PROBES, Probe
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.netcdf import read_dataset, write_dataset
 from wtdiag.probes.records.schema import Run, layer_names, open_snapshot, read_facts, snapshot_path
-
-Attribution = Callable[[int], Mapping[str, tuple[float, ...]]]
-"""Function that returns for a step, by layer, what the feedback costs: an angle in degrees, and a share of the decrease
-of the loss under backprop, each with its standard error, in the order of `diagnostics.analysis.costs.COSTS`."""
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
@@ -139,7 +136,7 @@ def analyze(
         kept = _earlier_rows(earlier, unchanged(earlier, [*measured, *of_costs], sources), chosen, layers)
         due = [step for step in steps if step not in kept]
         shown = progress(due) if progress else due
-        rows, costs = dict(kept), _Costs(attribution if attributed else None, each, steps, earlier, kept)
+        rows, costs = dict(kept), NewestCosts(attribution if attributed else None, each, steps, earlier, kept)
         costs.look(rows)
         # On a cluster the newest first: a worker can then attribute its costs while others measure the rest.
         order = due if scheduler is None else due[::-1]
@@ -198,37 +195,6 @@ def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
     return complete(analysis)
 
 
-class _Costs:
-    """The costs of the feedback at the newest snapshot with finite weights, computed as soon as that is known."""
-
-    def __init__(
-        self,
-        attribution: Attribution | None,
-        each: Each[Any],
-        steps: Sequence[int],
-        earlier: xr.Dataset | None,
-        kept: Collection[int],
-    ) -> None:
-        self._attribution, self._each, self._steps, self._earlier, self._kept = attribution, each, steps, earlier, kept
-        self._found: dict[int, Iterator[Mapping[str, tuple[float, ...]]]] = {}
-
-    def look(self, rows: Mapping[int, Row]) -> None:
-        """Look for that snapshot among those that are measured so far."""
-        if self._attribution is None or self._found:
-            return
-        for step in reversed(self._steps):
-            if step not in rows:
-                return
-            if rows[step].finite and not rows[step].failure:
-                known = _earlier_costs(self._earlier, step) if step in self._kept else None
-                self._found[step] = iter([known]) if known else iter(self._each(self._attribution, [step]))
-                return
-
-    def found(self) -> dict[int, Mapping[str, tuple[float, ...]]]:
-        """Return the costs by their step; empty if there is no such snapshot."""
-        return {step: next(costs) for step, costs in self._found.items()}
-
-
 def _choose(names: Sequence[str] | None, also: Sequence[str], given: Collection[str], *, fast: bool) -> list[Probe]:
     asked = also if names is None else names
     for name in asked:
@@ -265,16 +231,6 @@ def _earlier_rows(
 def _trimmed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the modes of a layer without those that only other layers have."""
     return values[: int(np.max(np.flatnonzero(~np.isnan(values)), initial=-1)) + 1] if values.ndim else values
-
-
-def _earlier_costs(earlier: xr.Dataset | None, step: int) -> Mapping[str, tuple[float, ...]] | None:
-    """Return the attribution of a snapshot from an earlier analysis, if it was measured there."""
-    if earlier is None or not COSTS.keys() <= set(earlier.data_vars):
-        return None
-    table = np.stack([earlier[name].sel(step=step).values for name in COSTS], axis=1)
-    if np.isnan(table).all():
-        return None
-    return {str(layer): tuple(row) for layer, row in zip(earlier["layer"].values, table.tolist(), strict=True)}
 
 
 def _facts(path: Path) -> dict[str, dict[str, Any]]:
