@@ -8,11 +8,9 @@ are affine in the examples' terms. So no rule needs a line of its own.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,17 +21,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wtdiag.probes.errors import InputError, first_line
+from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import settings_with_role
-from wtdiag.trainers.config.device import RandomState, gpus, take_share
+from wtdiag.trainers.config.device import RandomState
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.rules import Rule
 
 T = TypeVar("T")
 
-_JOINING = timedelta(minutes=10)
-_SAME_DRAWS, _OWN_DRAWS = 0, 1
+_SAME_DRAWS, _OWN_DRAWS, _FEEDBACK = range(3)
 
 
 class SharedError(InputError):
@@ -108,7 +105,7 @@ class Ranks:
             If they are several, and not as many processes have joined.
         """
         if settings.devices == 1:
-            return cls()
+            return cls(seed=settings.seed)
         joined = dist.get_world_size() if dist.is_initialized() else 1
         if joined != settings.devices:
             raise InputError(
@@ -209,6 +206,8 @@ class Ranks:
         The module is PyTorch's DistributedDataParallel. Learned feedback weights are parameters with a gradient like
         others; fixed ones have none.
         """
+        if not self.is_alone or settings.accumulate > 1:
+            self._draw_feedback_alike(model)
         if self.is_alone:
             return model
         device = next(model.parameters()).device
@@ -219,7 +218,6 @@ class Ranks:
             find_unused_parameters=bool(settings.alternate) and "weight_grad" not in settings.rule_at(0, 0).shares,
         )
         wrapped.register_comm_hook(None, lambda _, bucket: self._sum_gradients(bucket))  # DDP reads annotations
-        self._draw_feedback_alike(model)
         return wrapped
 
     def weigh(self, weight: float) -> None:
@@ -253,21 +251,22 @@ class Ranks:
         if not self.is_alone:
             torch.manual_seed(self._derived(_OWN_DRAWS, self.rank))
 
-    def same_draws(self, device: torch.device, number: int = 0) -> AbstractContextManager[None]:
-        """Let all processes draw the same random numbers in the block, others for each step and ``number``."""
-        if self.is_alone:
-            return nullcontext()
-        return RandomState(device, self._derived(_SAME_DRAWS, number)).active()
+    def same_draws(self, device: torch.device) -> AbstractContextManager[None]:
+        """Let all processes draw the same random numbers in the block, others for each step."""
+        return nullcontext() if self.is_alone else self._drawing(device, _SAME_DRAWS)
+
+    def _drawing(self, device: torch.device, *key: int) -> AbstractContextManager[None]:
+        return RandomState(device, self._derived(*key)).active()
 
     def _derived(self, *key: int) -> int:
         (seed,) = np.random.SeedSequence((self._seed, self._step, *key)).generate_state(1, np.uint64)
         return int(seed) >> 1
 
     def _draw_feedback_alike(self, model: nn.Module) -> None:
-        """Let a rule that draws its B in each forward pass draw the same on all processes."""
+        """Let a rule that draws its B in each forward pass draw one for a step, whoever computes a piece of it."""
 
         def refresh(layer: Any, number: int) -> None:
-            with self.same_draws(layer.weight.device, 1 + number):
+            with self._drawing(layer.weight.device, _FEEDBACK, number):
                 type(layer).refresh(layer)
 
         for number, (_, layer) in enumerate(synapses(model)):
@@ -290,76 +289,3 @@ class Ranks:
         parts: list[Any] = [None] * self.world
         dist.all_gather_object(parts, values.numpy())
         return torch.from_numpy(np.concatenate(parts))
-
-
-def launched() -> int:
-    """Return the number of processes among which a launcher, such as torchrun, started this one; 0 without one."""
-    names = ("RANK", "WORLD_SIZE")
-    words = [os.environ.get(name, "") for name in names]
-    if not all(words):
-        return 0
-    for name, word in zip(names, words, strict=True):
-        if not word.isdecimal():
-            raise InputError(f"{name}: expected a whole number in the environment, got {word!r}")
-    return int(words[1])
-
-
-def check_devices(count: int, device: str) -> None:
-    """Require that this machine has ``count`` devices of the kind named.
-
-    Raises
-    ------
-    InputError
-        If it has fewer, or one device is named of which there is only one.
-    """
-    kind, _, number = device.partition(":")
-    if number:
-        raise InputError(f"device: {device!r} is one device, and devices is {count}; give cuda, cpu or auto")
-    if kind == "cuda" and not gpus():
-        raise InputError("device: 'cuda' cannot be used, because this machine has no GPU; try auto or cpu")
-    if gpus() and kind in ("auto", "cuda"):
-        there, what = gpus(), "GPU"
-    else:
-        there, what = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, "core"
-    if count > there:
-        raise InputError(f"devices: {count} are asked for, but there {'is' if there == 1 else 'are'} {there} {what}"
-                         f"{'' if there == 1 else 's'} for the processes of this machine")  # fmt: skip
-
-
-def join(device: str) -> None:
-    """Join the other processes that the launcher has started, over NCCL on GPUs and Gloo on CPUs.
-
-    Raises
-    ------
-    InputError
-        If they cannot meet, or there are more of them than devices.
-    """
-    if dist.is_initialized():
-        return
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    check_devices(here, device)
-    on_gpu = gpus() > 0 and device != "cpu"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    take_share(local, max(1, cores // here))
-    try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_JOINING)
-    except (RuntimeError, ValueError) as error:
-        where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
-        raise InputError(f"devices: the processes cannot meet at {where} ({first_line(error)})") from None
-
-
-def leave() -> None:
-    """Leave the other processes, if any were joined."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def is_first() -> bool:
-    """Return whether this process speaks for those that a launcher has started: its rank is 0, or it is alone."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def is_loss(error: RuntimeError) -> bool:
-    """Return whether an error says that another process was lost."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error) or "onnection " in str(error)

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from wtdiag.probes.errors import InputError, first_line
@@ -61,14 +62,16 @@ def launch(work: Callable[..., int], *arguments: Any, devices: int, max_restarts
         If the user interrupts.
     """
     # Imported here, because it takes a second.
-    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logs = TemporaryDirectory(prefix="wtdiag-")  # nothing is written there, and the launcher would leave its own behind
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=devices,
+        logs_specs=DefaultLogsSpecs(log_dir=logs.name),
         run_id="wtdiag",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",  # any port that is free
@@ -99,6 +102,7 @@ def launch(work: Callable[..., int], *arguments: Any, devices: int, max_restarts
     except (RuntimeError, OSError) as error:
         raise InputError(f"devices: {devices} processes cannot be started ({first_line(error)})") from None
     finally:
+        logs.cleanup()
         logging.disable(logging.NOTSET)
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -118,11 +122,6 @@ def _first_lost(codes: Mapping[int, int]) -> tuple[int, str] | None:
         if code not in (LOST, -signal.SIGTERM):
             return rank, f"ended with exit code {code}"
     return min(codes), "was lost"
-
-
-def restarts() -> int:
-    """Return how often the launcher has begun anew."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def is_of(path: Path, settings: Settings) -> bool:

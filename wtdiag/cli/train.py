@@ -57,8 +57,8 @@ def train(
     wtdiag train --rule ia --epochs 20 --out runs/ia --log tensorboard
     wtdiag train --rule kp --devices 4 --batch-size 256 --out runs/kp4
     """  # noqa: D301  (click wants the character itself)
-    from wtdiag.trainers.loop.distributed import launched
     from wtdiag.trainers.loop.launch import check_modes, parse_coefficients, runs_to_train
+    from wtdiag.trainers.loop.processes import check_devices, launched
 
     check_modes(resume=resume, force=force)
     if loggers:
@@ -83,12 +83,10 @@ def train(
 
         devices, max_restarts = devices_of(runs)
         if devices == 1:
-            if max_restarts:
+            if wanted.get("max_restarts"):
                 raise InputError(f"max_restarts: only a run on several devices has them, got {max_restarts}")
             _train(runs, resume=resume, force=force, loggers=loggers)
             return
-        from wtdiag.trainers.loop.distributed import check_devices
-
         check_devices(devices, next(iter(runs.values())).device)
         code = launch(work, runs, resume, force, loggers, devices=devices, max_restarts=max_restarts)
     sys.exit(code)
@@ -107,24 +105,25 @@ def work(
     import signal
     import warnings
 
-    from wtdiag.trainers.loop import distributed
-    from wtdiag.trainers.loop.elastic import BAD_INPUT, INTERRUPTED, LOST, is_of, restarts
+    from wtdiag.trainers.loop import processes
+    from wtdiag.trainers.loop.distributed import SharedError
+    from wtdiag.trainers.loop.elastic import BAD_INPUT, INTERRUPTED, LOST, is_of
 
     def interrupt(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher sends it again while the run is being closed
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
-    if restarts() and all(is_of(path, settings) for path, settings in runs.items()):
+    if processes.restarts() and all(is_of(path, settings) for path, settings in runs.items()):
         resume, force = True, False
     with warnings.catch_warnings():
-        warnings.showwarning = show_warning if distributed.is_first() else lambda *_, **__: None
+        warnings.showwarning = show_warning if processes.is_first() else lambda *_, **__: None
         try:
-            distributed.join(next(iter(runs.values())).device)
+            processes.join(next(iter(runs.values())).device)
             _train(runs, resume=resume, force=force, loggers=loggers)
-            distributed.leave()
-        except distributed.SharedError as error:
-            if distributed.is_first():
+            processes.leave()
+        except SharedError as error:
+            if processes.is_first():
                 complain(str(error))
             return BAD_INPUT
         except InputError as error:
@@ -135,7 +134,7 @@ def work(
                 raise
             sys.exit(INTERRUPTED)
         except RuntimeError as error:
-            if not distributed.is_loss(error):
+            if not processes.is_loss(error):
                 raise
             if not is_watched:
                 complain("another process of the run was lost; the run goes on with --resume")
@@ -147,9 +146,10 @@ def _train(runs: dict[Path, Settings], *, resume: bool, force: bool, loggers: tu
     from wtdiag.cli.console import Screen
     from wtdiag.probes.records.rundir import ENDED
     from wtdiag.trainers.layers.convert import converted_share
-    from wtdiag.trainers.loop.distributed import Ranks, is_first
+    from wtdiag.trainers.loop.distributed import Ranks
     from wtdiag.trainers.loop.fit import start
     from wtdiag.trainers.loop.launch import status
+    from wtdiag.trainers.loop.processes import is_first
     from wtdiag.trainers.loop.progress import follow, table, tail
 
     ranks = Ranks.of(next(iter(runs.values())))

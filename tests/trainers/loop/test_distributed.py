@@ -16,7 +16,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.loop import distributed, fit
+from wtdiag.trainers.loop import fit, processes
 from wtdiag.trainers.loop.distributed import Ranks, SharedError, share_of
 from wtdiag.trainers.loop.fit import Training, start
 from wtdiag.trainers.loop.learner import Learner
@@ -28,7 +28,7 @@ from wtdiag.trainers.rules.local import Local
 STEPS, SHAPE, CLASSES = 50, (1, 4, 4), 3
 PRECISIONS = {"float64": 1e-10, "float32": 1e-5}
 PLAIN = Settings(
-    depth=3, width=6, batch_norm=False, lr=0.02, device="cpu", weight_decay=1e-3, clip_norm=5.0, label_smoothing=0.1
+    depth=2, width=6, batch_norm=False, lr=0.02, device="cpu", weight_decay=1e-3, clip_norm=5.0, label_smoothing=0.1
 )
 PRIMITIVES = {"amp": 0.03, "null": 0.01, "decay": 0.1, "sparse": 0.02, "self": 0.05}
 SETTINGS = {
@@ -279,7 +279,7 @@ def test_devices_that_are_not_there_are_refused(device, count, message):
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(InputError, match=message):
-        distributed.check_devices(count, device)
+        processes.check_devices(count, device)
 
 
 def test_a_port_in_use_is_named(monkeypatch):
@@ -292,7 +292,7 @@ def test_a_port_in_use_is_named(monkeypatch):
         with pytest.raises(
             InputError, match=f"devices: the processes cannot meet at localhost:{where['MASTER_PORT']} "
         ):
-            distributed.join("cpu")
+            processes.join("cpu")
 
 
 def test_settings_of_several_devices_need_as_many_processes():

@@ -139,3 +139,20 @@ def test_no_step_waits_for_the_device_between_two_readings(settings, tmp_path, m
     # Kolen-Pollack's updates of W and B are compared at the optimiser's steps 1, 2, 4, 8 and so on.
     compared = [2**power for power in range(5)] if settings["rule"] == "kp" else []
     assert set(waited) - set(compared) == {1, 23, *range(fit.INTERVAL, 27, fit.INTERVAL)} - set(compared)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_batch_in_pieces_gives_the_same_weights(rule, monkeypatch):
+    monkeypatch.setattr(torch, "randn_like", lambda x: (7 * x).sin())  # in a mirror phase, a function of the example
+    trained = []
+    for pieces in (2 if rule == "brsf" else 1, 3):  # in pieces, B is drawn by other numbers
+        settings = Settings(rule=rule, depth=2, width=8, precision="float64", batch_norm=False, accumulate=pieces)
+        model = build_network(settings, shape=(1, 4, 4), classes=3)
+        stepper = Stepper(model, Learner(model, settings, total=9, epoch=5), settings, torch.device("cpu"))
+        numbers = torch.Generator().manual_seed(0)
+        for step in range(4):
+            x = torch.randn(10, 1, 4, 4, dtype=torch.float64, generator=numbers)
+            stepper.take(step, x, torch.arange(10) % 3)
+        trained.append(model.state_dict())
+    for name, value in trained[0].items():
+        torch.testing.assert_close(trained[1][name], value, rtol=0, atol=1e-12)
