@@ -31,7 +31,7 @@ ROLES = MappingProxyType(
         "training": "how its forward weights are trained",
         "number": "a value that changes what a step does to the weights, but hardly changes what the step costs",
         "protocol": "which repetition of the experiment it is, and on what it is tested; searches set these themselves",
-        "location": "where the run is made, and by how many processes; it may change when the run is resumed",
+        "location": "where the run is made, and by which means; it may change when the run is resumed",
         "recording": "what is kept of the run",
     }
 )
@@ -91,11 +91,16 @@ class DeclaredSettings:
         default_factory=dict, metadata=_about("Coefficients or options of the rule.", roles="method number")
     )
     model: str = _setting(
-        "mlp", "mlp, conv, resnet8/20/32/44/56/110 or any torchvision classification model.", roles="architecture"
+        "mlp", "mlp, conv, transformer, lstm, resnet8/20/32/44/56/110 or any torchvision classification model.", roles="architecture"
     )
     depth: int | None = _setting(None, "Weight layers of the model.", roles="architecture", least=1, most=10**4)
     width: int | None = _setting(None, "Width of the model.", roles="architecture", least=1, most=2**20)
     batch_norm: bool = _setting(True, "Batch normalisation in the model.", roles="architecture")
+    pretrained: str | None = _setting(
+        None,
+        "Weights to begin from: a file with a state dict, or default or a name of torchvision's weights for the model.",
+        roles="training",
+    )
     data: str = _setting("digits", "Data set; digits, glyphs, rows, copy and adding need no files.", roles="data")
     data_dir: str | None = _setting(None, "Folder of the data set's files; for npz, the file.", roles="location")
     download: bool = _setting(False, "Fetch the data set into --data-dir if it is not there.", roles="location")
@@ -203,6 +208,13 @@ class DeclaredSettings:
         roles="location",
         least=0,
         most=2**10,
+    )
+    compile: bool = _setting(False, "Compile the training passes by torch.compile.", roles="location")
+    channels_last: bool = _setting(
+        False, "Keep images and kernels with the channels last in memory, as GPUs prefer.", roles="location"
+    )
+    checkpoint_activations: bool = _setting(
+        False, "Compute activations again in the backward pass, which saves memory in deep networks.", roles="location"
     )
     precision: str = _setting("float32", "Arithmetic.", roles="training", choices=("float32", "bfloat16", "float64"))
     snapshots: int = _setting(

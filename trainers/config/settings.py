@@ -76,12 +76,25 @@ class Settings(DeclaredSettings):
             )
         if self.s_guard and self.accumulate > 1:
             raise InputError(f"s_guard: measures on whole batches, which accumulate={self.accumulate} splits")
+        if self.compile:
+            self._check_that_it_compiles()
         if self.devices > max(1, self.batch_size // 2):
             raise InputError(
                 f"devices: {self.devices} are too many for batch_size={self.batch_size}; each needs two examples"
             )
         if optimizer != "sgd" and self.feedback_momentum:
             raise InputError(f"feedback_momentum: only sgd has it, but the feedback weights take {optimizer} steps")
+
+    def _check_that_it_compiles(self) -> None:
+        """Refuse settings under which each step would be compiled anew, or not at all."""
+        for name, why in (
+            ("s_guard", "changes the rule between steps"),
+            ("checkpoint_activations", "keeps the statistics of batch norm in its own way"),
+            ("has_scheduled_coefficients", "changes the rule at each step"),
+        ):
+            if getattr(self, name):
+                what = "a schedule of a coefficient" if name.startswith("has") else name
+                raise InputError(f"compile: {what} {why}; leave out one of them")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, for config.json."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.bits import to_text
-from wtdiag.probes.records.schema import CONFIG
+from wtdiag.probes.records.schema import CHECKPOINT, CONFIG
 from wtdiag.trainers import data
 from wtdiag.trainers.config.build import DTYPES, build_network
 from wtdiag.trainers.config.datasets import DataCache, load_data
@@ -25,6 +25,7 @@ from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.loop.distributed import Ranks, Share
 from wtdiag.trainers.loop.learner import Learner
 from wtdiag.trainers.loop.metrics import StepMetrics, UnreadMetrics
+from wtdiag.trainers.loop.recompute import recompute_activations
 from wtdiag.trainers.loop.resume import ResumableState, TrainingProgress, check_beginning
 from wtdiag.trainers.loop.step import Evaluation, Stepper
 from wtdiag.trainers.record.provenance import describe
@@ -93,11 +94,9 @@ class Training:
             whole = dataset or load_data(settings)
             held = data.hold_out(whole, settings.holdout) if settings.holdout else whole
             self.dataset = held.to(self.device)
-            shape, classes = self.dataset.shape, self.dataset.classes
             self.epoch = data.batch_count(self.dataset.train, settings.batch_size)
             self.total = round(settings.epochs * self.epoch)
-            model = build_network(settings, shape=shape, classes=classes).to(self.device)
-            self.model = ranks.synchronised(model, settings)
+            self.model = ranks.synchronised(self._network(settings, resume=resume), settings)
             self.learner = Learner(self.model, settings, total=self.total, epoch=self.epoch, ranks=ranks)
             # The rate is recorded, should defaults change.
             self.settings = settings = dataclasses.replace(settings, lr=self.learner.lr)
@@ -120,6 +119,14 @@ class Training:
         if self._beginning == "resume":
             self.progress = self._state.take_up(self.out, self.progress)
         self._begun = False
+
+    def _network(self, settings: Settings, *, resume: bool) -> nn.Module:
+        begins = not (resume and (self.out / CHECKPOINT).exists())
+        shape, classes = self.dataset.shape, self.dataset.classes
+        model = build_network(settings, shape=shape, classes=classes, begins=begins).to(self.device)
+        if settings.checkpoint_activations:
+            recompute_activations(model)
+        return model.to(memory_format=torch.channels_last) if settings.channels_last else model
 
     def begin(self) -> None:
         """Make the run directory, or open it to resume; a second call does nothing.

@@ -144,3 +144,6 @@ class ResumableState:
                 for key, value in state.items():
                     if value is not None and value.shape not in (parameter.shape, torch.Size()):
                         raise ValueError(f"{name}: {key} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
+                    if value is not None and value.dim() and value.stride() != parameter.stride():
+                        # Fused optimisers take for granted that both lie in memory alike.
+                        state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

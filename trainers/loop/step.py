@@ -53,13 +53,17 @@ class Stepper:
     ) -> None:
         self._model, self._learner, self._settings, self._device = model, learner, settings, device
         self._ranks = ranks or Ranks()
-        self._passes = Passes(self._ranks.wrap(model, settings), settings.accumulate, self._ranks)
+        network = self._ranks.wrap(model, settings)
+        # Only training is compiled: evaluations are few.
+        compiled = torch.compile(network) if settings.compile else network
+        self._passes = Passes(compiled, settings.accumulate, self._ranks)  # type: ignore[arg-type]
         self._scheduled = settings.has_scheduled_coefficients  # asked once: the answer is needed at each step
 
     def place(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch moved to the device, in the precision of the weights."""
         dtype = DTYPES[self._settings.precision]
-        return x.to(self._device, dtype, non_blocking=True), y.to(self._device, non_blocking=True)
+        layout = torch.channels_last if self._settings.channels_last else torch.preserve_format
+        return x.to(self._device, dtype, non_blocking=True, memory_format=layout), y.to(self._device, non_blocking=True)
 
     def take(self, step: int, x: Tensor, y: Tensor, share: Share | None = None) -> StepResult:
         """Take the step from ``step`` to ``step + 1`` on a batch that `place` returned, without waiting for the device.
