@@ -91,7 +91,9 @@ class DeclaredSettings:
         default_factory=dict, metadata=_about("Coefficients or options of the rule.", roles="method number")
     )
     model: str = _setting(
-        "mlp", "mlp, conv, transformer, lstm, resnet8/20/32/44/56/110 or any torchvision classification model.", roles="architecture"
+        "mlp",
+        "mlp, conv, transformer, lstm, resnet8/20/32/44/56/110 or any torchvision classification model.",
+        roles="architecture",
     )
     depth: int | None = _setting(None, "Weight layers of the model.", roles="architecture", least=1, most=10**4)
     width: int | None = _setting(None, "Width of the model.", roles="architecture", least=1, most=2**20)
