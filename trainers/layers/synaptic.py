@@ -102,12 +102,10 @@ class Synaptic(Converted):
             return self.weight
         return SharedWeight.apply(self.weight, self.feedback)  # type: ignore[no-any-return]
 
-    def refresh(self) -> None:
-        """Bring ``feedback`` up to date with ``weight`` if the rule ties them (sign symmetry)."""
+    def refresh(self, weight: Tensor | None = None) -> None:
+        """Bring ``feedback`` up to date with ``weight`` if the rule ties them (sign symmetry); W is given if known."""
+        weight = self.current("weight") if weight is None else weight
         # .data, because the tensor that an earlier forward pass saved shall have the refreshed values too.
-        self._refresh(self.current("weight"))
-
-    def _refresh(self, weight: Tensor) -> None:
         self.rule.refresh(weight.detach(), self.feedback.data, self._std())
 
     def effective_feedback(self) -> Tensor:
@@ -223,7 +221,7 @@ class Synaptic(Converted):
         if self.error_path is not None:
             self._materialize(x, self.error_path.classes)
         elif refresh and self.rule.tied and (self.training or torch.is_grad_enabled()):
-            self._refresh(weight)  # even without gradients in training, as in a checkpoint's first pass
+            self.refresh(weight)  # even without gradients in training, as in a checkpoint's first pass
         if self.error_path is not None:
             y, silent = DirectSynapse.apply(x, weight, self.feedback, self.bias, op, self.rule, batch_axis)
             if torch.is_grad_enabled():

@@ -265,9 +265,9 @@ class Ranks:
     def _draw_feedback_alike(self, model: nn.Module) -> None:
         """Let a rule that draws its B in each forward pass draw one for a step, whoever computes a piece of it."""
 
-        def refresh(layer: Any, number: int) -> None:
-            with self._drawing(layer.weight.device, _FEEDBACK, number):
-                type(layer).refresh(layer)
+        def refresh(layer: Any, number: int, weight: Tensor | None = None) -> None:
+            with self._drawing(layer.feedback.device, _FEEDBACK, number):
+                type(layer).refresh(layer, weight)
 
         for number, (_, layer) in enumerate(synapses(model)):
             if type(layer.rule).refresh is not Rule.refresh:

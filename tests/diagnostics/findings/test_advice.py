@@ -50,7 +50,7 @@ def wanted(text):
     assert (name, subcommand) == ("wtdiag", "train")
     options = TRAIN.make_context("train", list(words)).params
     rules, coefficients, config, out, *_ = (
-        options.pop(each) for each in ("rules", "coefficients", "config", "out", "resume", "force")
+        options.pop(each) for each in ("rules", "coefficients", "config", "out", "resume", "force", "loggers", "file")
     )
     asked = given(options) | ({"coefficients": parse_coefficients(coefficients)} if coefficients else {})
     ((path, settings),) = runs_to_train(rules, asked, config=config, out=out).items()

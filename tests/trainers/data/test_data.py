@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.rundir import Hold
-from wtdiag.trainers.data import batch_count, batches, evaluation_batches, hold_out, load, names
+from wtdiag.trainers.data import BUILT_IN, batch_count, batches, evaluation_batches, hold_out, load, names
 from wtdiag.trainers.data.archives import CROP_AND_FLIP
 from wtdiag.trainers.data.folders import read_rgb
 from wtdiag.trainers.data.holdout import Part
@@ -574,7 +574,7 @@ def test_arguments_that_cannot_be_used():
     fails("data: 'cifar' is not known; did you mean 'cifar1", name="cifar")
     fails("image_size: 20 cannot be used, because the images of 'mnist' have one size", name="mnist", image_size=20)
     fails("image_size: 3 is too small", name="glyphs", image_size=3)
-    for name in names()[2:]:
+    for name in names()[len(BUILT_IN) :]:
         fails(f"data_dir: missing; '{name}' is read from ", name=name)
 
 

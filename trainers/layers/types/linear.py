@@ -17,6 +17,7 @@ class Linear(Synaptic, nn.Linear):
 
     Examples
     --------
+    >>> import torch
     >>> layer = Linear(3, 2, rule="fa", dtype=torch.float64)
     >>> layer
     Linear(in_features=3, out_features=2, bias=True, rule=fa)
