@@ -112,6 +112,7 @@ def declare(**meanings: str) -> None:
 
     Examples
     --------
+    >>> from wtdiag.probes import GIVEN
     >>> GIVEN["forward_lr"]
     'learning rate of W in the step'
     """
@@ -187,6 +188,7 @@ class Quantities:
     Examples
     --------
     >>> import numpy as np
+    >>> from wtdiag.probes import Quantities
     >>> layer = Quantities(forward=np.eye(2), feedback=2 * np.eye(2))
     >>> layer["norm_ratio"], layer["weight_angle"]
     (2.0, 0.0)

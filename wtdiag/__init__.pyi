@@ -25,4 +25,5 @@ from .trainers.rules import rule as rule
 from .workflow import analyze as analyze
 from .workflow import compare as compare
 from .workflow import diagnose as diagnose
+from .workflow import read_analysis as read_analysis
 from .workflow import report as report

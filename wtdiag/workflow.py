@@ -1,4 +1,4 @@
-"""The four steps after a training, as functions: `analyze`, `diagnose`, `report` and `compare`."""
+"""The steps after a training, as functions: `analyze`, `read_analysis`, `diagnose`, `report` and `compare`."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ def analyze(
     scheduler: str | None = None,
     also: Sequence[str] = (),
     fast: bool = False,
+    again: bool = False,
 ) -> xr.Dataset:
     """Measure a recorded run: every probe on every layer and snapshot, and the variables derived from them.
 
     Snapshots that the run's ``analysis.nc`` measured from the same weights, batch, settings and version of wtdiag are
-    not measured again.
+    not measured again; `read_analysis` reads that file without looking at the snapshots.
 
     Parameters
     ----------
@@ -62,6 +63,8 @@ def analyze(
         Names of slow probes to measure besides the default.
     fast
         Measure weights, signals and the step-size number only; spectra, fixed points and the attribution are left out.
+    again
+        Measure every snapshot again, whatever ``analysis.nc`` holds.
 
     Returns
     -------
@@ -78,6 +81,7 @@ def analyze(
     from wtdiag.trainers.observe.open_run import attribution_of, context_of, fixed_feedback, open_run, signals_of
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+    earlier = None if again else _earlier(opened.path)
 
     if signals is not None or opened.is_foreign:
         if model is not None or loss is not None:
@@ -87,7 +91,7 @@ def analyze(
         names = read.names(int(opened.steps[-1])) if read is not None and opened.steps.size else frozenset[str]()
         return measure(
             opened, probes, read, None, progress, scheduler, fixed_feedback(opened), also, fast,
-            lambda step: None if signals is not None else "recorded", _earlier(opened.path), names,
+            lambda step: None if signals is not None else "recorded", earlier, names,
         )  # fmt: skip
 
     def of_run(make: Callable[..., Any]) -> Any:
@@ -96,17 +100,47 @@ def analyze(
 
     return measure(
         opened, probes, of_run(signals_of), None if fast else of_run(attribution_of), progress, scheduler,
-        fixed_feedback(opened), also, fast, context_of(opened, model, loss), _earlier(opened.path),
+        fixed_feedback(opened), also, fast, context_of(opened, model, loss), earlier,
     )  # fmt: skip
+
+
+def read_analysis(run: str | os.PathLike[str] | Run) -> xr.Dataset:
+    """Read the analysis of a run that `report` or ``wtdiag analyze`` saved; nothing is measured, and torch not loaded.
+
+    Parameters
+    ----------
+    run
+        A run directory, an opened run, or an analysis file by its own path.
+
+    Returns
+    -------
+    xr.Dataset
+        As `analyze` returns it.
+
+    Raises
+    ------
+    InputError
+        If the run has no saved analysis, or the file does not hold one.
+
+    Examples
+    --------
+    >>> read_analysis("docs/gallery/ia.nc").weight_angle.dims
+    ('step', 'layer')
+    """
+    from wtdiag.diagnostics.analysis.analyze import read_analysis as read
+    from wtdiag.probes.records.schema import ANALYSIS
+
+    path = Path(run) if isinstance(run, (str, os.PathLike)) else run.path
+    check_path("run", path)
+    return read(path / ANALYSIS if path.is_dir() else path)
 
 
 def _earlier(folder: Path) -> xr.Dataset | None:
     """Return the analysis in a folder; None if there is none that can be read."""
-    from wtdiag.diagnostics.analysis.analyze import read_analysis
     from wtdiag.probes.records.schema import ANALYSIS
 
     try:
-        return read_analysis(folder / ANALYSIS) if (folder / ANALYSIS).exists() else None
+        return read_analysis(folder) if (folder / ANALYSIS).exists() else None
     except InputError:
         return None  # it is written anew
 
@@ -167,15 +201,14 @@ def diagnose(
     """
     import pandas as pd
 
-    from wtdiag.diagnostics.analysis.analyze import read_analysis
     from wtdiag.diagnostics.findings.diagnose import diagnose as find
-    from wtdiag.probes.records.schema import ANALYSIS, METRICS
+    from wtdiag.probes.records.schema import METRICS
     from wtdiag.trainers.loop.changes import accepts_of
     from wtdiag.trainers.observe.open_run import open_run
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     metrics = opened.metrics if (opened.path / METRICS).exists() else pd.DataFrame()
-    measured = read_analysis(opened.path / ANALYSIS) if analysis is None else analysis
+    measured = read_analysis(opened) if analysis is None else analysis
     return find(measured, opened.config, metrics, accepts_of(opened), _reference(opened, against))
 
 
@@ -218,7 +251,7 @@ def report(
     InputError
         If the directory is not a run, there is no analysis, or a file cannot be written.
     """
-    from wtdiag.diagnostics.analysis.analyze import read_analysis, write_analysis
+    from wtdiag.diagnostics.analysis.analyze import write_analysis
     from wtdiag.diagnostics.findings.finding import write_findings
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, open_run
     from wtdiag.reports import write
@@ -226,7 +259,7 @@ def report(
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     held = _reference(opened, against)
     if analysis is None and held is not None:
-        analysis = read_analysis(opened.path / ANALYSIS)
+        analysis = read_analysis(opened)
     if analysis is not None:
         # The analysis took long, so it is on the disk before the report is drawn.
         folder = opened.path if out is None else Path(out)

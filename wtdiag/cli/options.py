@@ -1,4 +1,7 @@
-"""Options that several commands have: one for each setting but the rule's, the formats of reports, jobs, schedulers."""
+"""Options that several commands have: one for each setting but the rule's, the formats of reports, jobs, schedulers.
+
+With more than fifty options, `GroupedCommand` lists them under headings, which click itself does not.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,34 @@ import click
 
 from wtdiag.probes.records.config import settings_with_role
 from wtdiag.trainers.config.settings import Settings
+
+_GROUPS = {  # a heading of the help for each of the roles of settings; a setting is listed under the first that it has
+    "Rule": ("method",),
+    "Feedback weights": ("feedback",),
+    "Network": ("architecture",),
+    "Data": ("data", "protocol"),
+    "Training": ("training",),
+    "Device and files": ("location",),
+    "Recording": ("recording",),
+}
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options under headings: its own first, then the settings by their roles."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write all options, a section for each heading."""
+        headings = {name: heading for heading, roles in _GROUPS.items() for name in settings_with_role(*roles)}
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], **{heading: [] for heading in _GROUPS}}
+        for parameter in self.get_params(ctx):
+            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)) is not None:
+                own = "Rule" if parameter.name in ("rules", "coefficients") else "Options"
+                sections[headings.get(parameter.name or "", own)].append(record)
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
 
 _FORMATS = {"html": ("html",), "pdf": ("pdf",), "both": ("html", "pdf")}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wtdiag.cli.options import format_option, given, jobs_option, scheduler_option, settings_options
+from wtdiag.cli.options import GroupedCommand, format_option, given, jobs_option, scheduler_option, settings_options
 from wtdiag.cli.terminal import complain, say
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wtdiag.studies.parts.sweep import Sweep
 
 
-@click.command("sweep")
+@click.command("sweep", cls=GroupedCommand)
 @click.option("--rule", "rules", multiple=True, help="Rule to search for; repeatable. bp, the reference, is added.")
 @click.option(
     "--search", multiple=True, required=True, metavar="NAME=RANGE",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wtdiag.cli.options import given, settings_options
+from wtdiag.cli.options import GroupedCommand, given, settings_options
 from wtdiag.cli.terminal import complain, show_warning
 from wtdiag.probes.errors import InputError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wtdiag.trainers.config.settings import Settings
 
 
-@click.command("train")
+@click.command("train", cls=GroupedCommand)
 @click.option("--rule", "rules", multiple=True, help="Rule that carries the error; several train side by side.")
 @click.option(
     "--coefficient", "-c", "coefficients", multiple=True, metavar="NAME=VALUE",
