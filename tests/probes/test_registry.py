@@ -13,7 +13,7 @@ from wtdiag.probes import GIVEN, PROBES, Quantities, declare, probe, shared
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.registry import check_probes
 
-OTHERS = {"forward_lr", "forward_decay", "law", "operator"}
+OTHERS = {"forward_lr", "forward_decay", "law", "operator", "fresh_angles"}
 ARRAYS = GIVEN.keys() - OTHERS
 # Norms of one of two arrays that are compared in one pass.
 FROBENIUS = {name for name, about in PROBES.items() if about.homogeneity == 1 and about.uses & {
@@ -21,7 +21,7 @@ FROBENIUS = {name for name, about in PROBES.items() if about.homogeneity == 1 an
 TAILS = {name for name, about in PROBES.items() if about.uses & {"forward_tail", "feedback_tail"}}  # NaN of few values
 
 # Those of a law of learning or an operation of a layer have suites of their own.
-OF_ARRAYS = sorted(name for name, about in PROBES.items() if not about.needs & {"law", "operator"})
+OF_ARRAYS = sorted(name for name, about in PROBES.items() if not about.needs & {"law", "operator", "fresh_angles"})
 each_probe = pytest.mark.parametrize("name", OF_ARRAYS)
 shapes = st.one_of(
     st.tuples(st.integers(1, 7), st.integers(1, 7)),

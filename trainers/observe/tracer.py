@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 
 from wtdiag.trainers.layers.convert import batch_axis_of, count_examples, synapses
 from wtdiag.trainers.layers.synapse import project
+from wtdiag.trainers.observe.blocks import Passed, blocks, passing
+from wtdiag.trainers.observe.fresh import FreshAngles
 from wtdiag.trainers.observe.laws import Law, LayerOperator, Use
 from wtdiag.trainers.rules.local import Local
 
@@ -28,9 +31,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F.cross_entropy) -> Signals:
     """Return each layer's signals on one batch, under the rule and under exact backprop.
 
-    This takes one forward pass in training mode, two backward passes of errors only, and the products of each layer's
-    inputs with its weights and errors. The model is not changed: not its weights, gradients and batch-norm statistics,
-    and not the random state.
+    This takes two forward passes in training mode, the second in two halves, with two backward passes of errors only
+    for each, and the products of each layer's inputs with its weights and errors. The model is not changed: not its
+    weights, gradients and batch-norm statistics, and not the random state.
 
     Returns
     -------
@@ -41,12 +44,18 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
         - ``delta`` and ``delta_exact``, the error that arrives at the layer's output under the rule and under backprop;
         - ``weight_gradient`` = Σ delta xᵀ and ``weight_gradient_exact`` = Σ delta_exact xᵀ in W's shape: the task's
           gradient of W, summed over all layers that share it;
+        - ``half_gradient``, ``other_half_gradient`` and the same with ``_exact``: the task's gradients of W from two
+          halves of the batch, each of which passes the network by itself;
+        - ``entering`` and ``leaving``, what passes the block that ends in the layer (`trainers.observe.blocks`), or for
+          a layer in no block its own input and that of the next;
         - ``forward_gradient``, the gradient that W descends: ``weight_gradient`` and the rule's own term;
         - if the layer sends the error down, ``sent`` = B(delta), ``sent_local`` = W(delta) and ``sent_exact`` =
           W(delta_exact), with the adjoints of W and B;
 
-        and in addition ``operator``, a `trainers.observe.laws.LayerOperator` of the size of the layer's first use, and,
-        if the rule learns B, ``law``, a `trainers.observe.laws.Law`.
+        and in addition ``operator``, a `trainers.observe.laws.LayerOperator` of the size of the layer's first use,
+        ``fresh_angles``, a function that sends the error down through fresh random feedback when it is called, while
+        the model has these weights (`trainers.observe.fresh`), and, if the rule learns B, ``law``, a
+        `trainers.observe.laws.Law`.
 
     Examples
     --------
@@ -57,30 +66,99 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
     {'0': ['weight_gradient', 'weight_gradient_exact'],
      '2': ['sent_exact', 'sent_local', 'weight_gradient', 'weight_gradient_exact']}
     """
-    with tracing(model) as tracer, torch.enable_grad():
+    inside = blocks(model)
+    with tracing(model) as tracer, passing(list(dict.fromkeys(inside.values()))) as passed, torch.enable_grad():
         output = model(x)
-        tracer.find_examples(count_examples(output))
+        tracer.find_examples(count := count_examples(output))
         value = loss(output, target)
         exact, _ = tracer.backward(value, exact=tracer.calls)
         ruled, _ = tracer.backward(value, exact=())
     names = {layer: name for name, layer in synapses(model)}
     calls = tracer.calls
+    fresh = FreshAngles(model, x, target, loss)
     with torch.no_grad():
         signals = {names[layer]: _signals(layer, calls[layer], ruled[layer], exact[layer]) for layer in calls}
         for layer in calls:
-            # If W is computed from other tensors, each use has a W of its own.
-            shared = None if layer.is_computed("weight") else layer.weight
-            together = [other for other in calls if other is layer or calls[other][0].weight is shared]
+            together = sharing(layer, calls)
             found = signals[names[layer]]
-            if gradients := [part for each in together for part in _gradients(each, calls[each], exact[each])]:
-                found["weight_gradient_exact"] = _total(gradient for _, _, gradient in gradients)
+            found["fresh_angles"] = partial(fresh, names[layer])
+            if (gradient := weight_gradient_of(together, calls, exact)) is not None:
+                found["weight_gradient_exact"] = _to_numpy(gradient)
             if gradients := [part for each in together for part in _gradients(each, calls[each], ruled[each])]:
                 found["weight_gradient"] = _total(gradient for _, _, gradient in gradients)
                 found["forward_gradient"] = _total(_descended(*part) for part in gradients)
+            found |= _hidden(layer, list(calls), calls, inside, passed)
             if layer.rule.learned:
                 uses = tuple(_use(each, call) for each in together for call in calls[each])
                 found["law"] = Law(uses, examples=len(uses[0].x))
+    for half, examples in zip(("half", "other_half"), _halves(x, target, count), strict=False):
+        for layer, by_kind in _weight_gradients(model, *examples, loss).items():
+            signals[names[layer]] |= {f"{half}_{kind}": array for kind, array in by_kind.items()}
     return signals
+
+
+def sharing(layer: Synaptic, calls: dict[Synaptic, list[Call]]) -> list[Synaptic]:
+    """Return the layers that share W with a layer, itself included."""
+    # If W is computed from other tensors, each use has a W of its own.
+    shared = None if layer.is_computed("weight") else layer.weight
+    return [other for other in calls if other is layer or calls[other][0].weight is shared]
+
+
+def _halves(x: Tensor, target: Tensor, count: int | None) -> list[tuple[Tensor, Tensor]]:
+    """Return two halves of the batch, of every other example; none if its examples cannot be told or are too few."""
+    axis = batch_axis_of(x.shape, count) if count is not None and count > 3 else None
+    if axis is None or not target.dim() or len(target) != count:
+        return []
+    index = torch.arange(count, device=x.device)
+    return [(x.index_select(axis, index[start::2]), target[start::2]) for start in (0, 1)]
+
+
+def _weight_gradients(
+    model: nn.Module, x: Tensor, target: Tensor, loss: Loss
+) -> dict[Synaptic, dict[str, np.ndarray[Any, Any]]]:
+    """Return the task's gradient of each W on a batch, under the rule and under exact backprop."""
+    with tracing(model) as tracer, torch.enable_grad():
+        value = loss(model(x), target)
+        errors = {
+            "gradient_exact": tracer.backward(value, exact=tracer.calls)[0],
+            "gradient": tracer.backward(value, exact=())[0],
+        }
+    calls = tracer.calls
+    with torch.no_grad():
+        return {
+            layer: {
+                kind: _to_numpy(gradient)
+                for kind, of in errors.items()
+                if (gradient := weight_gradient_of(sharing(layer, calls), calls, of)) is not None
+            }
+            for layer in calls
+        }
+
+
+def weight_gradient_of(
+    together: list[Synaptic], calls: dict[Synaptic, list[Call]], errors: dict[Synaptic, list[Error]]
+) -> Tensor | None:
+    """Return the task's gradient of the W that some layers share; None if no error reaches any of them."""
+    gradients = [part for each in together for part in _gradients(each, calls[each], errors[each])]
+    return sum((gradient for _, _, gradient in gradients[1:]), gradients[0][2]) if gradients else None
+
+
+def _hidden(
+    layer: Synaptic,
+    order: list[Synaptic],
+    calls: dict[Synaptic, list[Call]],
+    inside: dict[Synaptic, nn.Module],
+    passed: Passed,
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return what enters and leaves the block that ends in a layer; of a layer in no block, its and the next input."""
+    if (block := inside.get(layer)) is not None:
+        last = layer is [each for each in order if inside.get(each) is block][-1]
+        ends: tuple[Tensor, ...] = passed.get(block, ()) if last else ()
+    else:
+        following = order[order.index(layer) + 1 :][:1]
+        first = [calls[each][0] for each in (layer, *following)] if following else []
+        ends = tuple(call.examples_first(call.x) for call in first)
+    return dict(zip(("entering", "leaving"), map(_to_numpy, ends), strict=False))
 
 
 def _signals(layer: Synaptic, calls: list[Call], ruled: list[Error], exact: list[Error]) -> dict[str, Any]:
@@ -191,12 +269,15 @@ class SynapseTracer:
     remembers : bool
         Whether a layer that receives the same error again sends the same on without computing it. It pays where many
         backward passes differ in a few layers only, and holds up to four errors of each layer in memory.
+    fresh : dict
+        Matrices that take the place of B where a layer sends its error down as its rule does, by layer.
     """
 
     def __init__(self) -> None:
         self.remembers = False
         self.calls: dict[Synaptic, list[Call]] = {}
         self.exact: Collection[Synaptic] = ()
+        self.fresh: Mapping[Synaptic, Tensor] = {}
         self._anchors: list[Tensor] = []
         self._going_back = False
 
@@ -273,14 +354,15 @@ class _TracedSynapse(torch.autograd.Function):
                 raise RuntimeError(
                     f"{layer.rule.name}: the output error never reached a layer; is the loss that of another network?"
                 )
-            sent = project(signal, layer.feedback, x, call.batch_axis)
+            sent = project(signal, ctx.tracer.fresh.get(layer, layer.feedback), x, call.batch_axis)
         else:
-            exact = layer in ctx.tracer.exact or layer.rule.transports
+            fresh = None if layer in ctx.tracer.exact else ctx.tracer.fresh.get(layer)
+            exact = layer in ctx.tracer.exact or (layer.rule.transports and fresh is None)
             before = call.sent.get(exact) if ctx.tracer.remembers else None
             if before is not None and torch.equal(before[0], dy):
                 sent = before[1]
             else:
-                matrix = call.weight if exact else layer.effective_feedback()
+                matrix = call.weight if exact else layer.effective_feedback() if fresh is None else fresh
                 sent = call.op.adjoint(dy, matrix.to(dy.dtype), x.to(dy.dtype))
             if ctx.tracer.remembers:
                 call.sent[exact] = dy, sent

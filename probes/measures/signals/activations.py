@@ -12,43 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wtdiag.probes.kernels.moments import root_mean_square, second_moments
 from wtdiag.probes.registry import declare, probe, shared
 
 Array = NDArray[Any]
 
-_BLOCK = 2**20  # number of entries that are copied to float64 at a time
-
 declare(inputs="input of the layer; the first axis counts the examples")
-
-
-def _moments(inputs: Array, units: int) -> tuple[NDArray[np.float64], int]:
-    """Return the smaller Gram matrix, of features or of samples, over the number of samples and 4^exponent."""
-    features = np.moveaxis(inputs, units, -1)
-    width = features.shape[-1]
-    samples = features.size // width
-    exponent = math.frexp(float(np.max(np.abs(inputs))))[1]
-    if samples < width:
-        rows = np.ldexp(features.reshape(samples, width).astype(np.float64), -exponent)
-        return rows @ rows.T / samples, exponent
-    gram = np.zeros((width, width))
-    step = max(1, _BLOCK * len(inputs) // inputs.size)
-    for start in range(0, len(inputs), step):
-        rows = np.ldexp(features[start : start + step].reshape(-1, width).astype(np.float64), -exponent)
-        gram += rows.T @ rows
-    return gram / samples, exponent
 
 
 @shared
 def activation_moments(inputs: Array, units: int = 1) -> NDArray[np.float64]:
     """Eigenvalues of the inputs' second moments that can differ from zero, descending; NaN unless all are finite."""
-    if not inputs.size:
-        return np.empty(0)
-    if not np.isfinite(inputs).all():
-        return np.full(min(inputs.shape[units], inputs.size // inputs.shape[units]), math.nan)
-    moments, exponent = _moments(inputs, units)
-    values = np.maximum(np.linalg.eigvalsh(moments)[::-1], 0.0)
-    with np.errstate(all="ignore"):
-        return np.asarray(np.ldexp(values, 2 * exponent))
+    return second_moments(inputs, units)
 
 
 @probe(
@@ -69,15 +44,7 @@ def activation_norm(inputs: Array) -> float:
     >>> PROBES["activation_norm"](inputs=np.array([[3.0, -3.0], [3.0, 3.0]]))
     3.0
     """
-    largest = float(np.max(np.abs(inputs), initial=0.0))
-    if not inputs.size or not math.isfinite(largest):
-        return math.nan
-    exponent = math.frexp(largest)[1]
-    squares, step = 0.0, max(1, _BLOCK * len(inputs) // inputs.size)
-    for start in range(0, len(inputs), step):
-        part = np.ldexp(inputs[start : start + step].astype(np.float64), -exponent)
-        squares += float(np.vdot(part, part))
-    return math.ldexp(math.sqrt(squares / inputs.size), exponent)
+    return root_mean_square(inputs)
 
 
 @probe(

@@ -42,7 +42,7 @@ def test_inputs_against_the_covariance(shape, units, dtype):
 def test_inputs_larger_than_a_block(monkeypatch):
     inputs = GENERATOR.normal(size=(21, 3, 4, 4))
     whole = Quantities(inputs=inputs)
-    monkeypatch.setattr("wtdiag.probes.measures.signals.activations._BLOCK", 100)
+    monkeypatch.setattr("wtdiag.probes.kernels.moments.BLOCK", 100)
     parts = Quantities(inputs=inputs)
     np.testing.assert_allclose(parts["activation_spectrum"], whole["activation_spectrum"], rtol=1e-12)
     assert parts["activation_norm"] == pytest.approx(whole["activation_norm"])
