@@ -31,7 +31,7 @@ def _draws(subject: Subject) -> bool:
 
 def _but_for_noise(subject: Subject, grads: dict[str, Tensor]) -> dict[str, Tensor]:
     noisy = subject.rule.learned and _draws(subject)
-    return {name: grad for name, grad in grads.items() if not (noisy and name.endswith("feedback"))}
+    return {name: grad for name, grad in grads.items() if not (noisy and "feedback" in name)}
 
 
 @check("Autocast computes in bfloat16 and leaves gradients in float32.")
@@ -187,7 +187,8 @@ def copies(subject: Subject) -> str:
     net, x, target = subject.network("conv")
     fresh, _, _ = subject.network("conv")
     for _, layer in synapses(fresh):
-        layer.feedback.data.add_(1.0)
+        for parameter in layer.parameters_of("feedback"):
+            parameter.data.add_(1.0)
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
     file.seek(0)

@@ -60,11 +60,12 @@ def gradient_of_loss(subject: Subject) -> str:
         (dy,) = torch.autograd.grad(value, outputs[0], retain_graph=True)
         torch.manual_seed(2)
         torch.autograd.backward(value)
-        got = layer.feedback.grad
+        learned = layer.learned_feedback
+        got = learned.grad
         require(got is not None, f"{kind}: B learns, but received no gradient")
-        feedback = layer.feedback.detach().clone().requires_grad_()
+        feedback = learned.detach().clone().requires_grad_()
         weight = layer.weight.detach()
-        y, task = layer.op.apply(x, weight), layer.op.outer(x, dy, weight)
+        y, task = layer.op.apply(x, weight), layer.shared_update(layer.op.outer(x, dy, weight))
         positions = layer.op.positions(x, dy)
         s = Local(layer.op, x, feedback, positions, y, weight, task, 0)
         torch.manual_seed(2)
@@ -93,8 +94,9 @@ def feedback_moves(subject: Subject) -> str:
             optimizer.step()
         for name, layer in synapses(net):
             if subject.rule.learned:
-                require(layer.feedback.requires_grad, f"{kind}: B of {name} does not require a gradient")
-                require(layer.feedback.grad is not None, f"{kind}: B of {name} received no gradient")
+                learned = layer.learned_feedback
+                require(learned.requires_grad, f"{kind}: B of {name} does not require a gradient")
+                require(learned.grad is not None, f"{kind}: B of {name} received no gradient")
                 require(not torch.equal(layer.feedback, before[name]), f"{kind}: B of {name} never moves")
                 continue
             require(not layer.feedback.requires_grad, f"{kind}: B of {name} is fixed, but requires a gradient")
@@ -113,7 +115,8 @@ def learning_is_local(subject: Subject) -> str:
         net, x, target = subject.network(kind)
         fixed = copy.deepcopy(net)
         for _, layer in synapses(fixed):
-            layer.feedback.requires_grad_(False)
+            for parameter in layer.parameters_of("feedback"):
+                parameter.requires_grad_(False)
         inputs = [x.clone().requires_grad_() for _ in range(2)]
         for each, value in zip((net, fixed), inputs, strict=True):
             descend(each, value, target)
@@ -122,7 +125,8 @@ def learning_is_local(subject: Subject) -> str:
         for which in ("weight", "bias"):
             alike = same(gradients(net, which), gradients(fixed, which))
             require(alike, f"{kind}: the gradients of each {which} depend on whether B learns")
-        require(len(gradients(net, "feedback")) == len(list(synapses(net))), f"{kind}: a layer's B has no gradient")
+        learned = {p for _, layer in synapses(net) for p in layer.parameters_of("feedback") if p.requires_grad}
+        require(len(gradients(net, "feedback")) == len(learned), f"{kind}: a layer's B has no gradient")
         require(not gradients(fixed, "feedback"), f"{kind}: B has a gradient although it is fixed")
     return ""
 

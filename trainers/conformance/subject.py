@@ -80,8 +80,9 @@ def descend(run: Any, x: Tensor, target: Tensor, seed: int = 1) -> None:
 
 
 def gradients(net: nn.Module, which: str = "") -> dict[str, Tensor]:
-    """Return the gradients of the parameters whose names end in ``which``."""
-    return {name: p.grad for name, p in net.named_parameters() if p.grad is not None and name.endswith(which)}
+    """Return the gradients of the parameters whose own names contain ``which``; B's factors contain "feedback"."""
+    found = {name: p.grad for name, p in net.named_parameters() if which in name.rpartition(".")[2]}
+    return {name: grad for name, grad in found.items() if grad is not None}
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

@@ -93,7 +93,8 @@ def error_through_feedback(subject: Subject) -> str:
 
     def change(net: nn.Module) -> None:
         for _, layer in synapses(net):
-            layer.feedback.data.mul_(0.5 + torch.rand_like(layer.feedback))
+            for parameter in layer.parameters_of("feedback"):
+                parameter.data.mul_(0.5 + torch.rand_like(parameter))
 
     for kind in NETWORKS:
         _, _, dx, moved = _changed_between(subject, kind, change)

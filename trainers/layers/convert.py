@@ -116,14 +116,14 @@ def transport_free(
     if isinstance(rule, Direct):
         error_path = ErrorPath(rule, classes or _outputs(layers[-1]))
         error_path.attach(model)
-    tied: dict[Tensor, nn.Parameter] = {}
+    tied: dict[Tensor, Synaptic] = {}
     for layer in layers:
         if axes[layer] is not None:
             layer.batch_axis = axes[layer]
         shared = None if layer.is_computed("weight") else layer.weight
         layer.attach(rule, None if error_path or shared is None else tied.get(shared), error_path)
         if shared is not None:
-            tied[shared] = layer.feedback  # type: ignore[assignment]
+            tied[shared] = layer
     if "weight_grad" in rule.shares:
         _share_gradients(model)
     _protect_outputs(model, rule)

@@ -87,6 +87,10 @@ class Operation:
             dy.transpose(0, features).flatten(1).sum(1) if wanted[2] else None,
         )
 
+    def errors(self, dy: Tensor, weight: Tensor) -> Tensor | None:
+        """Return the errors of all outputs of W: dy, if it is known that its features are W's outputs, else None."""
+        return dy if self.structured else None
+
     def without_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
         """Return W x, given W x + b."""
         if bias is None:
@@ -209,6 +213,9 @@ class Rows(Operation):
     def backward(self, dy: Tensor, x: Tensor, feedback: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
         dx, dw, dbias = super().backward(dy, x, feedback, wanted)
         return dx, dw, None if dbias is None else self._padded(dbias, feedback)
+
+    def errors(self, dy: Tensor, weight: Tensor) -> Tensor:
+        return F.pad(dy, (self.start, len(weight) - self.stop))
 
     def without_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
         return super().without_bias(y, None if bias is None else bias[self.start : self.stop])

@@ -12,6 +12,7 @@ from wtdiag.trainers.layers.error_path import ErrorPath
 from wtdiag.trainers.layers.matrices import Composite, Matrix
 from wtdiag.trainers.layers.synaptic import Converted
 from wtdiag.trainers.layers.types.linear import TiedEmbedding
+from wtdiag.trainers.rules.factored import Factored
 
 _OURS = ("rule", "op", "place", "error_path", "batch_axis", "_compared")
 
@@ -41,7 +42,8 @@ def revert(model: nn.Module) -> nn.Module:
     if not any(True for _ in synapses(model)):
         raise InputError("revert: the model is not converted")
     for name, layer in synapses(model):
-        if not layer.rule.transports and layer.is_computed("feedback"):
+        factored = isinstance(layer.rule, Factored)
+        if not (layer.rule.transports or factored) and layer.is_computed("feedback"):
             raise InputError(
                 f"revert: the feedback of {name} is computed from other tensors; remove its pruning or "
                 "parametrization first"
@@ -63,7 +65,8 @@ def revert(model: nn.Module) -> nn.Module:
 def _strip(module: Converted) -> None:
     if isinstance(module, Composite):
         module.close()
-    module._parameters.pop("feedback", None)
+    for name in ("feedback", "feedback_left", "feedback_right"):
+        module._parameters.pop(name, None)
     for name in _OURS:
         vars(module).pop(name, None)
     native = module.native()

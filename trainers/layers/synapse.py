@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,7 +51,7 @@ class Synapse(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, feedback, weight, output, bias = _saved(ctx)
+        x, feedback, weight, output, bias = saved(ctx)
         op, rule = ctx.op, ctx.rule
         need_x, need_w, need_feedback, need_bias = ctx.needs_input_grad[:4]
         x = x.to(dy.dtype)
@@ -73,19 +74,22 @@ class Synapse(torch.autograd.Function):
 
 
 class SharedWeight(torch.autograd.Function):
-    """The identity on W for uses outside its layer; its backward pass gives B the same gradient as W."""
+    """The identity on W for uses outside its layer; its backward pass gives B the same gradient as W.
+
+    ``shared`` says what of that gradient reaches the feedback weights, if they are a factor of B.
+    """
 
     @staticmethod
-    def forward(weight: Tensor, feedback: Tensor) -> Tensor:
+    def forward(weight: Tensor, feedback: Tensor, shared: Callable[[Tensor], Tensor]) -> Tensor:
         return weight.view_as(weight)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
+        *_, ctx.shared = inputs
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return gradient, gradient.detach()
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        return gradient, ctx.shared(gradient.detach()), None
 
 
 class DirectSynapse(torch.autograd.Function):
@@ -147,7 +151,8 @@ def project(signal: Tensor, feedback: Tensor, x: Tensor, batch_axis: int) -> Ten
     return error.view(*outer, *shape).expand(x.shape)
 
 
-def _saved(ctx: Any) -> tuple[Any, ...]:
+def saved(ctx: Any) -> tuple[Any, ...]:
+    """Return the tensors that a synapse saved for its backward pass."""
     try:
         return tuple(ctx.saved_tensors)
     except RuntimeError as error:

@@ -16,6 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.layers.factored_feedback import FactoredSynapse, factors_like, narrowed, product
 from wtdiag.trainers.layers.operations import Operation
 from wtdiag.trainers.layers.place import Place, refuse_transforms, traced_order
 from wtdiag.trainers.layers.same_update import watch_updates
@@ -23,6 +24,7 @@ from wtdiag.trainers.layers.synapse import DirectSynapse, SharedWeight, Synapse
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
 from wtdiag.trainers.rules.direct import Direct
+from wtdiag.trainers.rules.factored import Factored
 
 if TYPE_CHECKING:
     from wtdiag.trainers.layers.error_path import ErrorPath
@@ -49,7 +51,8 @@ class Synaptic(Converted):
 
     It is not a layer by itself, but comes before a PyTorch layer class. ``weight``, ``bias``, hooks and state_dict keys
     of that layer stay as they are, and ``feedback`` is added, in the shape of ``weight`` (for direct rules see
-    `trainers.rules.direct`).
+    `trainers.rules.direct`). Under rules with two factors, ``feedback_left`` and ``feedback_right`` are the parameters,
+    and ``feedback`` is their product, which is formed when it is asked for.
 
     Attributes
     ----------
@@ -65,6 +68,8 @@ class Synaptic(Converted):
     weight: Tensor
     bias: Any  # a Tensor or None; PyTorch's own classes declare different types
     feedback: Tensor
+    feedback_left: Tensor
+    feedback_right: Tensor
     rule: Rule
     op: Operation
     place: Place
@@ -76,15 +81,18 @@ class Synaptic(Converted):
         super().__init__(*args, **kwargs)
         self.attach(build_rule(rule) if isinstance(rule, str) else rule)
 
-    def attach(self, rule: Rule, feedback: nn.Parameter | None = None, error_path: ErrorPath | None = None) -> None:
-        """Give the layer its rule and feedback weights; ``feedback`` is given if it is shared with another layer."""
+    def attach(self, rule: Rule, twin: Synaptic | None = None, error_path: ErrorPath | None = None) -> None:
+        """Give the layer its rule and feedback weights, those of its ``twin`` if that shares W with it."""
         self.rule, self.op, self.error_path, self.place = rule, self._operation(), error_path, Place()
         if rule.transports:
             self._keep_transport()
-        elif feedback is not None:
-            self.feedback = feedback
+        elif twin is not None:
+            for (_, name), parameter in zip(twin.entries_of("feedback"), twin.parameters_of("feedback"), strict=True):
+                setattr(self, name, parameter)
         elif isinstance(rule, Direct):
             self._attach_direct(rule)
+        elif isinstance(rule, Factored):
+            self._attach_factors(rule)
         else:
             self.feedback = nn.Parameter(torch.empty_like(self.current("weight")), requires_grad=rule.learned)
             self._init_feedback()
@@ -100,7 +108,14 @@ class Synaptic(Converted):
         both = self.weight.requires_grad and self.feedback.requires_grad
         if not both or "weight_grad" not in self.rule.shares:
             return self.weight
-        return SharedWeight.apply(self.weight, self.feedback)  # type: ignore[no-any-return]
+        learned = self.feedback_right if isinstance(self.rule, Factored) else self.feedback
+        return SharedWeight.apply(self.weight, learned, self.shared_update)  # type: ignore[no-any-return]
+
+    def shared_update(self, update: Tensor) -> Tensor:
+        """Return what `learned_feedback` takes of an update of W that it shares: Pᵀ times it for a factor R."""
+        if not isinstance(self.rule, Factored):
+            return update
+        return narrowed(self.op, self.feedback_left.detach().to(update.dtype), update)
 
     def refresh(self, weight: Tensor | None = None) -> None:
         """Bring ``feedback`` up to date with ``weight`` if the rule ties them (sign symmetry); W is given if known."""
@@ -117,6 +132,11 @@ class Synaptic(Converted):
             feedback = feedback.clone()
             self.rule.tie(self.current("weight"), feedback)
         return feedback
+
+    @property
+    def learned_feedback(self) -> nn.Parameter:
+        """The parameter through which B learns: B, what B is computed from, or the right one of its factors."""
+        return self.parameters_of("feedback")[-1]
 
     @property
     def kind(self) -> str:
@@ -141,7 +161,8 @@ class Synaptic(Converted):
     def entries_of(self, name: str) -> list[tuple[nn.Module, str]]:
         """Return the module and the name there of "weight" or "feedback", or of each parameter behind it."""
         module, key = self.held(name)
-        own = (key, f"{key}_orig", f"{key}_g", f"{key}_v")  # the names from pruning and the older weight_norm
+        # The names from pruning, from the older weight_norm, and of the factors of a product.
+        own = (key, f"{key}_orig", f"{key}_g", f"{key}_v", f"{key}_left", f"{key}_right")
         found = [(module, each) for each in own if module._parameters.get(each) is not None]
         if parametrize.is_parametrized(module, key):
             parts = module.get_submodule(f"parametrizations.{key}").modules()
@@ -187,6 +208,18 @@ class Synaptic(Converted):
     def _init_feedback(self) -> None:
         self.rule.init_feedback(self.feedback, self._std(), self.weight.detach())
 
+    @torch.no_grad()
+    def _attach_factors(self, rule: Factored) -> None:
+        weight = self.current("weight")
+        left, right = factors_like(self.op, weight, rule)
+        for part in left.chunk(getattr(self.op, "groups", 1)):
+            drawn = torch.empty_like(part, dtype=torch.promote_types(part.dtype, torch.float32))
+            rule.init_left(drawn)  # PyTorch has no orthogonal matrices of less precision
+            part.copy_(drawn)
+        rule.init_feedback(right, math.sqrt(2.0 / self.op.fan_in(weight)), weight)
+        self.feedback_left = nn.Parameter(left, requires_grad=rule.learns_left)
+        self.feedback_right = nn.Parameter(right)
+
     def _attach_direct(self, rule: Direct) -> None:
         if self.error_path is None:
             raise ValueError(f"{rule.name}: needs the whole network; use transport_free(model, {rule.name!r})")
@@ -226,6 +259,9 @@ class Synaptic(Converted):
             y, silent = DirectSynapse.apply(x, weight, self.feedback, self.bias, op, self.rule, batch_axis)
             if torch.is_grad_enabled():
                 self.error_path.silent.append(silent)
+        elif isinstance(self.rule, Factored):
+            factors = self.feedback_left, self.feedback_right
+            y = FactoredSynapse.apply(x, weight, *factors, self.bias, op, self.rule, batch_axis)
         else:
             feedback = None if self.rule.transports else self.feedback
             y = Synapse.apply(x, weight, feedback, self.bias, op, self.rule, batch_axis)
@@ -285,12 +321,14 @@ class Synaptic(Converted):
     def __getattr__(self, name: str) -> Any:
         if name == "feedback" and "rule" in vars(self) and self.rule.transports:  # of a weight that is computed
             return self.weight
+        if name == "feedback" and "feedback_right" in vars(self).get("_parameters", ()):
+            return product(self.op, self.feedback_left, self.feedback_right)
         return super().__getattr__(name)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.place = self.place.for_a_copy()
-        if "weight_grad" in self.rule.shares:
+        if "weight_grad" in self.rule.shares and not isinstance(self.rule, Factored):
             watch_updates(self)
 
     def _keep_transport(self) -> None:

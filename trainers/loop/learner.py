@@ -11,6 +11,7 @@ from wtdiag.trainers.config.schedules import learning_rate
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses
 from wtdiag.trainers.layers.same_update import unwatch_updates
+from wtdiag.trainers.layers.synaptic import Synaptic
 from wtdiag.trainers.loop.distributed import Ranks
 from wtdiag.trainers.loop.guard import StepGuard
 from wtdiag.trainers.rules import Rule
@@ -39,12 +40,12 @@ class Learner:
         self.settings, self.total, self.epoch = settings, total, epoch
         layers = [layer for _, layer in synapses(model)]
         self.weights = _unique(layer.weight for layer in layers)
-        learned = _unique(layer.feedback for layer in layers if layer.rule.learned)
+        learned = _unique(p for layer in layers for p in _learned(layer))
         feedback = feedback_parameters(model)
         self.forward = [p for name, p in model.named_parameters() if name not in feedback and p.requires_grad]
         self.feedback = learned
-        self._feedback_of = {layer.weight: layer.feedback for layer in layers if layer.rule.learned}
-        self._shared = {layer.feedback: layer.weight for layer in layers if "weight_grad" in layer.rule.shares}
+        self._feedback_of = {layer.weight: p for layer in layers for p in _learned(layer)[-1:]}
+        self._shared = {_learned(layer)[-1]: layer for layer in layers if "weight_grad" in layer.rule.shares}
         rule = layers[0].rule
         default = rule.recipe.convolutional_lr if _is_convolutional(model) else rule.recipe.forward_lr
         self.lr = default if settings.lr is None else settings.lr
@@ -54,8 +55,10 @@ class Learner:
         self._together = together = learned if kind == "forward" else []
         self._delay = round(settings.delay * epoch)
         # Only matrices decay. B decays likewise under the same optimiser, or Kolen-Pollack would not contract.
-        matrices = [p for p in self.forward if p.dim() > 1] + together
-        vectors = [p for p in self.forward if p.dim() <= 1]
+        # A left factor, which has no W beside it, does not.
+        lefts = {id(getattr(layer, "feedback_left", None)) for layer in layers}
+        matrices = [p for p in self.forward if p.dim() > 1] + [p for p in together if id(p) not in lefts]
+        vectors = [p for p in self.forward if p.dim() <= 1] + [p for p in together if id(p) in lefts]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}]
         groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
         # In a delay W stands still while the B beside it moves. Then only some parameters have a momentum, which the
@@ -109,9 +112,10 @@ class Learner:
         if self.guard and feedback_lr is not None:
             self.guard.shorten(feedback_lr)
         if phase == "feedback":
-            for feedback, weight in self._shared.items():
-                if weight.grad is not None:  # W does not move, so of the shared update only the decay of W − B is left
-                    feedback.grad -= weight.grad  # type: ignore[operator]
+            for feedback, layer in self._shared.items():
+                # W does not move, so of the shared update only the decay of W − B is left
+                if layer.weight.grad is not None:
+                    feedback.grad -= layer.shared_update(layer.weight.grad)  # type: ignore[operator]
             for parameter in self.forward:
                 parameter.grad = None  # an optimiser skips parameters without a gradient
         elif self.settings.clip_norm is not None:
@@ -187,6 +191,11 @@ def _build(
     if kind == "adam":
         return torch.optim.Adam(groups, lr=0.0, fused=True)
     return torch.optim.AdamW(groups, lr=0.0, fused=True)
+
+
+def _learned(layer: Synaptic) -> list[Tensor]:
+    """Return the feedback weights of a layer that learn; of two factors, the right one comes last."""
+    return [p for p in layer.parameters_of("feedback") if p.requires_grad] if layer.rule.learned else []
 
 
 def _unique(tensors: Any) -> list[Tensor]:

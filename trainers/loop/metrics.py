@@ -22,7 +22,7 @@ class StepResult(NamedTuple):
     loss, accuracy : Tensor
         Loss and accuracy on the batch, before the step.
     weight_norms, feedback_norms : tuple of Tensor
-        Norm of the W of each converted layer, and of each learned B, after the step.
+        Norm of the W of each converted layer, and of each learned B or factor of B, after the step.
     feedback_scale : Tensor or None
         The smallest factor on the gradients of B; None without a guard.
     """
@@ -45,7 +45,7 @@ class StepResult(NamedTuple):
 
     @property
     def feedback_norm(self) -> Tensor | None:
-        """Norm of all learned B; None if no feedback is learned."""
+        """Norm of all learned B, or of their learned factors; None if no feedback is learned."""
         return _total(self.feedback_norms) if self.feedback_norms else None
 
 
@@ -86,7 +86,10 @@ class UnreadMetrics:
         weights = {id(weight): place for place, weight in enumerate(learner.weights)}
         feedback = {id(learned): place for place, learned in enumerate(learner.feedback)}
         # The name of each layer, and the places of its W and B among the norms.
-        self._layers = [(name, weights[id(s.weight)], feedback.get(id(s.feedback))) for name, s in synapses(model)]
+        self._layers = [
+            (name, weights[id(s.weight)], [feedback[id(p)] for p in s.parameters_of("feedback") if id(p) in feedback])
+            for name, s in synapses(model)
+        ]
         self._results: list[tuple[int, StepResult]] = []
 
     def add(self, step: int, result: StepResult) -> None:
@@ -119,7 +122,7 @@ class UnreadMetrics:
         """Return where the numbers that are not finite began: those of B spread down to the W of the layers below."""
         broken_weights = [name for name, place, _ in self._layers if not math.isfinite(weights[place])]
         broken_feedback = [
-            name for name, _, place in self._layers if place is not None and not math.isfinite(feedback[place])
+            name for name, _, places in self._layers if not math.isfinite(sum(feedback[place] for place in places))
         ]
         if origins := [name for name in broken_feedback if name not in broken_weights]:
             return f"norm of the feedback of {origins[-1]}"

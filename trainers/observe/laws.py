@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wtdiag.trainers.config.device import RandomState
+from wtdiag.trainers.layers.factored_feedback import widened
 from wtdiag.trainers.layers.operations import Convolution, Operation
 from wtdiag.trainers.observe.channels import Channel, White, channel, strongest_group, white
 from wtdiag.trainers.rules import Rule
@@ -83,6 +84,8 @@ class Use:
     positions: int
     examples_known: bool = True
     """Whether the first axis of x is known to count the examples."""
+    left: Tensor | None = None
+    """The left factor P of a rule whose B is P R. It stands still too, and B takes P Pᵀ times an update of W."""
 
     def to(self, dtype: torch.dtype) -> Use:
         """Return the same use in another precision."""
@@ -142,8 +145,12 @@ class Use:
         if "output" in self.rule.shares:
             s.y = self.output if x is self.x else self.op.apply(x, self.weight)
         if "weight_grad" in self.rule.shares:
-            s.weight_grad = self.rule.weight_grad_at_rest(s)
+            s.weight_grad = self.shared(self.rule.weight_grad_at_rest(s))
         return s
+
+    def shared(self, update: Tensor) -> Tensor:
+        """Return how B moves if it shares this update of W."""
+        return update if self.left is None else widened(self.op, self.left, update)
 
     @property
     def is_white(self) -> bool:
@@ -160,7 +167,8 @@ class Use:
         return self._cast(torch.float64)
 
     def _cast(self, dtype: torch.dtype) -> Use:
-        return dataclasses.replace(self, x=self.x.to(dtype), weight=self.weight.to(dtype))
+        left = None if self.left is None else self.left.to(dtype)
+        return dataclasses.replace(self, x=self.x.to(dtype), weight=self.weight.to(dtype), left=left)
 
 
 @dataclass
@@ -284,6 +292,15 @@ class Law:
     weight_decay: float = 0.0
     update_noise: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.uses[0].left is None:
+            return
+        # An optimiser moves the right factor. Only steps of SGD, without noise, are such steps of B as well.
+        if self.optimizer != "sgd":
+            object.__setattr__(self, "lr", math.nan)
+        if self.update_noise:
+            object.__setattr__(self, "update_noise", math.nan)
+
     @torch.no_grad()
     def gradient(self, feedback: Array) -> Array:
         """Return ∂B at B, in B's shape: the mean over the batch and, for a rule that learns from noise, over the noise.
@@ -302,7 +319,8 @@ class Law:
         """Return ∂B at B as the rule itself computes it."""
         total = sum((use.gradient(b) for use in uses), torch.zeros_like(b))
         if self.weight_decay and "weight_grad" in uses[0].rule.shares:
-            total = total - self.weight_decay * uses[0].weight  # the task's gradient balances the optimiser's decay too
+            # The task's gradient balances the optimiser's decay too.
+            total = total - self.weight_decay * uses[0].shared(uses[0].weight)
         return total
 
     def _curvature(self, uses: Sequence[Use], b: Tensor) -> Curvature | None:

@@ -18,6 +18,7 @@ from wtdiag.trainers.layers.synapse import project
 from wtdiag.trainers.observe.blocks import Passed, blocks, passing
 from wtdiag.trainers.observe.fresh import FreshAngles
 from wtdiag.trainers.observe.laws import Law, LayerOperator, Use
+from wtdiag.trainers.rules.factored import Factored
 from wtdiag.trainers.rules.local import Local
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ def _use(layer: Synaptic, call: Call) -> Use:
     w = call.weight.detach().to(call.x.dtype, copy=True)
     x = call.examples_first(call.x)
     positions = call.op.positions(x, call.op.apply(x[:1], w))
-    return Use(layer.rule, call.op, x, w, positions, examples_known=call.batch_axis is not None)
+    left = layer.feedback_left.detach().to(w, copy=True) if isinstance(layer.rule, Factored) else None
+    return Use(layer.rule, call.op, x, w, positions, examples_known=call.batch_axis is not None, left=left)
 
 
 def _array(signals: list[Tensor], *, channels_first: bool) -> np.ndarray[Any, Any]:

@@ -219,6 +219,11 @@ def share(default: float, *, initial: bool = False) -> Any:
     return dataclasses.field(default=default, metadata={"check": _share, "initial": initial})
 
 
+def whole(default: int, *, initial: bool = False) -> Any:
+    """Declare a field that takes a whole number from 1 on; ``initial`` says that it sets the initial B."""
+    return dataclasses.field(default=default, metadata={"check": _whole, "initial": initial})
+
+
 def _number(argument: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise InputError(f"{argument}: expected a finite number, got {value!r}")
@@ -228,6 +233,12 @@ def _positive(argument: str, value: Any) -> None:
     _number(argument, value)
     if value <= 0:
         raise InputError(f"{argument}: expected a positive number, got {value!r}")
+
+
+def _whole(argument: str, value: Any) -> None:
+    _number(argument, value)
+    if value != int(value) or value < 1:
+        raise InputError(f"{argument}: expected a whole number from 1 on, got {value!r}")
 
 
 def _share(argument: str, value: Any) -> None:

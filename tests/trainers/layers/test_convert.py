@@ -15,6 +15,7 @@ from wtdiag.trainers.layers.convert import converted_share, feedback_parameters,
 from wtdiag.trainers.layers.place import in_forward_order
 from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.direct import Direct
+from wtdiag.trainers.rules.factored import Factored
 
 
 def small() -> nn.Module:
@@ -48,9 +49,11 @@ def train_step(net: nn.Module, x: Tensor) -> Tensor:
 def test_feedback_parameters_are_those_of_every_layer_by_name(name):
     net = transport_free(small(), name)
     found = feedback_parameters(net)
-    assert list(found) == ([] if name == "bp" else ["0.feedback", "3.feedback", "5.feedback"])
+    own = [] if name == "bp" else ["feedback_left", "feedback_right"] if name in FACTORED else ["feedback"]
+    assert list(found) == [f"{layer}.{key}" for layer in (0, 3, 5) for key in own]
     assert all(found[key] is dict(net.named_parameters())[key] for key in found)
-    assert {id(p) for p in found.values()} == {id(p.feedback) for _, p in synapses(net) if p.feedback is not p.weight}
+    used = {id(p) for _, layer in synapses(net) for p in layer.parameters_of("feedback")}
+    assert name == "bp" or {id(p) for p in found.values()} == used
     assert list(feedback_parameters(nn.DataParallel(net))) == [f"module.{key}" for key in found]
 
 
@@ -74,13 +77,13 @@ def test_outputs_weights_and_keys_stay(name):
     net = transport_free(native, name, sample=x)
     assert torch.equal(net.eval()(x), native.eval()(x))
     state = net.state_dict()
-    assert [key for key in state if not key.endswith("feedback")] == list(before)
+    assert [key for key in state if "feedback" not in key] == list(before)
     assert all(torch.equal(state[key], before[key]) for key in before)
-    assert {key for key in state if key.endswith("feedback")} == {"0.feedback", "3.feedback", "5.feedback"}
+    assert {key.split("_")[0] for key in state if "feedback" in key} == {"0.feedback", "3.feedback", "5.feedback"}
     for _, layer in synapses(net):
         if not issubclass(RULES[name], Direct):
             assert layer.feedback.shape == layer.weight.shape
-        assert layer.feedback.requires_grad is (RULES[name].learned or name == "bp")
+        assert layer.learned_feedback.requires_grad is (RULES[name].learned or name == "bp")
         assert layer.feedback.dtype == layer.weight.dtype
 
 
@@ -281,6 +284,7 @@ def convnext() -> nn.Module:
     return torchvision.models.ConvNeXt([block(8, 16, 1), block(16, None, 1)], num_classes=5)
 
 
+FACTORED = [name for name in RULES if issubclass(RULES[name], Factored)]
 TORCHVISION = {
     "resnet": lambda: torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=5),
     "resnext": lambda: torchvision.models.ResNet(
@@ -312,7 +316,7 @@ def test_torchvision_networks_take_a_step(model, name):
     assert torch.isfinite(loss)
     for key, layer in synapses(net):
         assert layer.weight.grad.isfinite().all(), key
-        assert not layer.rule.learned or layer.feedback.grad.isfinite().all(), key
+        assert not layer.rule.learned or layer.learned_feedback.grad.isfinite().all(), key
 
 
 class Uncalled(nn.Module):

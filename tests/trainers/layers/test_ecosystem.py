@@ -305,7 +305,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, 
 def test_two_processes_stay_equal(name, ranks):
     mine = [{key: value for key, value in rank.items() if key.startswith(f"{name} ")} for rank in ranks]
     assert mine[0].keys() == mine[1].keys()
-    learned = [key for key in mine[0] if key.endswith("feedback") and "first" not in key]
+    learned = [key for key in mine[0] if key.endswith(("feedback", "feedback_right")) and "first" not in key]
     assert len(learned) == (0 if name == "bp" else 3)
     for key in mine[0]:
         assert mine[0][key].keys() == mine[1][key].keys()

@@ -235,18 +235,21 @@ def test_every_rule_takes_a_step(name, rule):
     make, x = NETWORKS[name]
     axis = 1 if x is SEQUENCE_FIRST else 0
     coefficients = {"amp": 0.1, "null": 0.1, "sparse": 0.1, "decay": 0.1} if rule == "sum" else {}
+    if rule == "ldfa" and "own" in name:  # refused otherwise: it is not known which errors are whose
+        coefficients = {"oja": 0.0}
     model = transport_free(built(make), rule, classes=3, batch_axis=axis, **coefficients)
     found = backward(model, x)
-    computed = "norm" in name and rule == "kp"
+    computed = "norm" in name and "weight_grad" in RULES[rule]().shares
     assert [row.reason for row in summary(model).skipped] == (
         ["its weight is computed from others, so B cannot take W's updates"] if computed else []
     )
     for key, layer in synapses(model):
         assert layer.place.used, key
-        assert layer.rule.transports or layer.feedback.grad is None or layer.rule.learned
+        learned = layer.learned_feedback
+        assert layer.rule.transports or learned.grad is None or layer.rule.learned
         if layer.rule.learned:
-            assert layer.feedback.grad.isfinite().all()
-            assert layer.feedback.grad.any(), key
+            assert learned.grad.isfinite().all()
+            assert learned.grad.any(), key
     twin = copied(model)
     if not RULES[rule].learned and rule != "brsf" and "norm" not in name:
         torch.testing.assert_close(backward(twin, x), found)

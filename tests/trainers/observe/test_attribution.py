@@ -203,10 +203,11 @@ def test_backprop_costs_nothing(kind, batch):
 
 @pytest.mark.parametrize("rule", ["fa", *(name for name in RULES if RULES[name].learned)])
 def test_feedback_that_is_the_forward_weights_costs_nothing(rule, batch):
-    model = convert("mlp", rule, batch)
+    whole = {"pfa": {"left": "identity"}, "ldfa": {"rank": 99}}.get(rule, {})
+    model = convert("mlp", RULES[rule](**whole), batch)
     with torch.no_grad():
         for _, layer in synapses(model):
-            layer.feedback.copy_(layer.weight)
+            layer.learned_feedback.copy_(layer.shared_update(layer.weight))
     costs = np.array(list(attribution(model, *batch, lr=0.05).values()))
     assert costs.shape == (4, 4)
     np.testing.assert_allclose(costs, 0.0, atol=1e-6)

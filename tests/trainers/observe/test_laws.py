@@ -101,6 +101,8 @@ def test_curvatures_are_those_of_the_theory():
         "ia": ({"amp": 0.3, "null": 0.2, "decay": 0.5}, 0.2 * of_outputs + 0.5 * np.eye(20), 0.3 * w @ sigma),
         "aa": ({"amp": 0.3, "sparse": 0.2}, 0.2 * of_inputs, 0.3 * w @ sigma),
         "kp": ({"decay": 0.3}, 0.3 * np.eye(20), 0.3 * w),
+        "pfa": ({"decay": 0.3, "left": "identity"}, 0.3 * np.eye(20), 0.3 * w),
+        "ldfa": ({"decay": 0.3, "rank": 99}, 0.3 * np.eye(20), 0.3 * w),
         "wm": ({"amp": 0.3, "decay": 0.5, "noise_std": 0.7}, 0.5 * np.eye(20), 0.3 * 0.7**2 * w),
     }  # fmt: skip
     assert set(both) | {"sum"} == set(LEARNED)

@@ -219,8 +219,9 @@ def test_weight_gradients_are_those_of_training_and_of_autograd(rule, native, ba
     signals = error_signals(model, *batch)
     for name, layer in synapses(model):
         assert signals[name].keys() <= GIVEN.keys()
-        own = layer.rule.decay * layer.weight.detach() if rule == "kp" else 0.0
-        if rule == "kp" and name == "again":
+        shares = "weight_grad" in layer.rule.shares
+        own = layer.rule.decay * layer.weight.detach() if shares else 0.0
+        if shares and name == "again":
             own = 2 * own  # once for each use
         expected = (layer.weight.grad - own).numpy(), native.get_submodule(name).weight.grad.numpy()
         for kind, gradient in zip(("weight_gradient", "weight_gradient_exact"), expected, strict=True):

@@ -13,12 +13,15 @@ from wtdiag.trainers.layers.convert import transport_free
 from wtdiag.trainers.layers.operations import Dense
 from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.direct import Direct
+from wtdiag.trainers.rules.factored import Factored
 from wtdiag.trainers.rules.local import Local
 from wtdiag.trainers.rules.primitives import PRIMITIVES
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # said by PyTorch's layer
 
+FACTORED = [name for name in RULES if issubclass(RULES[name], Factored)]
 LAYERWISE = [name for name in RULES if not issubclass(RULES[name], Direct)]
+SHARING = [name for name in RULES if RULES[name].learned and "weight_grad" in RULES[name]().shares]
 LEARNED = [name for name in RULES if RULES[name].learned]
 SUM = {"amp": 0.7, "null": 0.3, "decay": 0.2, "sparse": 0.5, "self": 0.4}
 
@@ -78,7 +81,7 @@ def test_gradients_equal_their_definition(name, case):
     with_feedback = copy.deepcopy(native)
     with_feedback.weight.data.copy_(layer.feedback.detach())
     close(dx, run(with_feedback, x, dy))
-    decay = layer.rule.decay if name == "kp" else 0.0
+    decay = layer.rule.decay if name in SHARING else 0.0
     close(layer.weight.grad, native.weight.grad + decay * native.weight)
     if native.bias is not None:
         close(layer.bias.grad, native.bias.grad)
@@ -87,8 +90,9 @@ def test_gradients_equal_their_definition(name, case):
     elif not RULES[name].learned:
         assert layer.feedback.grad is None
         assert not layer.feedback.requires_grad
-    elif name == "kp":
-        close(layer.feedback.grad, native.weight.grad + decay * layer.feedback)
+    elif name in SHARING:
+        learned = layer.learned_feedback
+        close(learned.grad, layer.shared_update(native.weight.grad) + decay * learned)
     else:
         feedback = layer.feedback.detach().clone().requires_grad_()
         torch.manual_seed(4)
@@ -117,7 +121,7 @@ def test_backprop_in_single_precision_equals_autograd_bit_by_bit(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", [name for name in LAYERWISE if name not in ("bp", "usf", "brsf")])
+@pytest.mark.parametrize("name", [name for name in LAYERWISE if name not in ("bp", "usf", "brsf", *FACTORED)])
 def test_feedback_equal_to_weight_is_autograd_bit_by_bit(name, case):
     native, layer, x, dy = convert(CASES[case], name)
     layer.feedback.data.copy_(native.weight)
@@ -237,8 +241,10 @@ def test_feedback_learns_though_other_things_are_frozen(name, frozen):
 def test_an_empty_batch_gives_the_gradient_of_nothing(name, case):
     _, layer, x, _ = convert(CASES[case], name)
     layer(x[:0]).sum().backward()
-    of_b = getattr(layer.rule, "decay", 0.0) * layer.feedback - getattr(layer.rule, "self", 0.0) * layer.weight
-    close(layer.feedback.grad, of_b.detach())
+    of_b = getattr(layer.rule, "decay", 0.0) * layer.learned_feedback
+    if getattr(layer.rule, "self", 0.0):
+        of_b = of_b - layer.rule.self * layer.weight
+    close(layer.learned_feedback.grad, of_b.detach())
 
 
 @pytest.mark.parametrize("case", ["linear", "conv2d", "conv2d-reflect", "transposed2d"])
@@ -251,12 +257,12 @@ def test_a_layer_used_twice_sums_its_gradients(name, case):
     for each in (other, x):  # backward visits the later use first
         layer.zero_grad()
         run(layer, each, dy)
-        apart.append((layer.weight.grad, layer.feedback.grad))
+        apart.append((layer.weight.grad, layer.learned_feedback.grad))
     layer.zero_grad()
     torch.manual_seed(5)
     (layer(x) * dy + layer(other) * dy).sum().backward()
     close(layer.weight.grad, apart[0][0] + apart[1][0])
-    close(layer.feedback.grad, apart[0][1] + apart[1][1])
+    close(layer.learned_feedback.grad, apart[0][1] + apart[1][1])
 
 
 @pytest.mark.parametrize("noise", ["normal", "uniform"])

@@ -14,10 +14,13 @@ from wtdiag.trainers.conformance.subject import NETWORKS, convolutional
 from wtdiag.trainers.layers.convert import feedback_parameters, set_rule, synapses, transport_free
 from wtdiag.trainers.rules import RULES, Rule, rule
 from wtdiag.trainers.rules.direct import Direct
+from wtdiag.trainers.rules.factored import Factored
 from wtdiag.trainers.rules.primitives import PRIMITIVES
 
 LEARNED = [name for name in RULES if RULES[name].learned]
 FIXED = [name for name in RULES if not RULES[name].learned and not RULES[name].transports]
+SHARING = [name for name in LEARNED if "weight_grad" in RULES[name]().shares]
+FACTORED = [name for name in RULES if issubclass(RULES[name], Factored)]
 TIED = [name for name in RULES if RULES[name].tied]
 DIRECT = [name for name in RULES if issubclass(RULES[name], Direct)]
 SUM = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}
@@ -101,7 +104,15 @@ def written_out(name: str, net: nn.Module, x: Tensor, target: Tensor) -> dict[st
     for i in (2, 1, 0):
         out[f"{2 * i}.weight"] = delta.T @ h[i]
         out[f"{2 * i}.bias"] = delta.sum(0)
-        if name == "kp":
+        if name in FACTORED:
+            p, r = (f.detach().numpy() for f in (net[2 * i].feedback_left, net[2 * i].feedback_right))
+            decay, narrow = net[2 * i].rule.decay, delta @ p
+            out[f"{2 * i}.feedback_right"] = narrow.T @ h[i] + decay * r
+            out[f"{2 * i}.weight"] = out[f"{2 * i}.weight"] + decay * w[i]
+            if net[2 * i].rule.learns_left:
+                climbed = (delta - narrow @ p.T).T @ narrow
+                out[f"{2 * i}.feedback_left"] = -net[2 * i].rule.oja * climbed / np.square(narrow).sum()
+        elif name == "kp":
             out[f"{2 * i}.feedback"] = delta.T @ h[i] + net[2 * i].rule.decay * b[i]
             out[f"{2 * i}.weight"] = out[f"{2 * i}.weight"] + net[2 * i].rule.decay * w[i]
         elif RULES[name].learned:
@@ -195,7 +206,7 @@ def test_what_learns_reads_the_weights_only_where_the_rule_says_so(name, kind):
         torch.manual_seed(2)
         loss.backward()
     weights = gradients(other, "weight")
-    if name == "kp":  # its own decay of W is all that may have changed
+    if name in SHARING:  # its own decay of W is all that may have changed
         for key, layer in synapses(other):
             change = layer.rule.decay * (layer.weight.detach() - before[key])
             torch.testing.assert_close(weights[f"{key}.weight"] - change, net.get_submodule(key).weight.grad)
@@ -254,8 +265,10 @@ def test_random_feedback_has_the_stated_deviation(name):
     torch.manual_seed(0)
     net = transport_free(nn.Sequential(nn.Linear(300, 200), nn.Linear(200, 50)), build(name, scale=2.0))
     stated = 2.0 / 50**0.5 if name in DIRECT else 2.0 * (2 / 300) ** 0.5
-    feedback = net[0].feedback.double()
-    n = feedback.numel()
+    if name == "ldfa":
+        stated *= (10 / 200) ** 0.5  # the rank over the outputs
+    feedback = net[0].feedback.detach().double()
+    n = feedback.numel() if name not in FACTORED else net[0].feedback_left.numel()
     assert abs(feedback.square().mean() / stated**2 - 1) < 5 * (2 / n) ** 0.5
     if name not in TIED:
         assert abs(feedback.mean() / stated) < 5 / n**0.5
@@ -338,8 +351,10 @@ def alike(net: nn.Module) -> nn.Module:
     """The network with the same weights whose feedback is the same, but fixed."""
     twin = copy.deepcopy(net)
     for _, layer in synapses(twin):
-        layer.rule = rule("fa")
-        layer.feedback.requires_grad_(False)
+        layer.rule, feedback = rule("fa"), layer.feedback.detach()
+        for _, key in layer.entries_of("feedback"):
+            del layer._parameters[key]
+        layer.feedback = nn.Parameter(feedback, requires_grad=False)
     return twin
 
 
@@ -362,11 +377,12 @@ def test_a_gradient_penalty_leaves_feedback_its_local_gradient(name, kind):
     F.cross_entropy(local(x), target).backward()
     for key, layer in synapses(net):
         other = fixed.get_submodule(key)
-        decay = layer.rule.decay if name == "kp" else 0.0
+        decay = layer.rule.decay if name in SHARING else 0.0
         close(layer.weight.grad, other.weight.grad + decay * layer.weight.detach())
         close(layer.bias.grad, other.bias.grad)
-        if name == "kp":
-            close(layer.feedback.grad, other.weight.grad + decay * layer.feedback.detach())
+        if name in SHARING:
+            learned = layer.learned_feedback
+            close(learned.grad, layer.shared_update(other.weight.grad) + decay * learned.detach())
         else:
             close(layer.feedback.grad, local.get_submodule(key).feedback.grad)
             plain = local.get_submodule(key).weight.grad
@@ -393,7 +409,7 @@ def test_a_step_through_a_step_adds_one_local_gradient_for_each(name, kind):
     F.cross_entropy(torch.func.functional_call(local, outer, (x.flip(0),)), target).backward()
     step(local, x, target)
     decay = 0.0
-    if name == "kp":  # its own decay is no part of the task that is differentiated
+    if name in SHARING:  # its own decay is no part of the task that is differentiated
         decay = net[0].rule.decay
     else:
         learnt = {key: p.detach() for key, p in after.items() if key.endswith("feedback")}
@@ -402,9 +418,11 @@ def test_a_step_through_a_step_adds_one_local_gradient_for_each(name, kind):
         ).backward()
     for key, layer in synapses(net):
         w, b = f"{key}.weight", f"{key}.feedback"
-        if name == "kp":
-            apart = (layer.weight - layer.feedback + after[w] - after[b]).detach()
-            close(layer.weight.grad - layer.feedback.grad, decay * apart)
+        if name in SHARING:
+            b = b + "_right" * (name in FACTORED)
+            learned = layer.learned_feedback
+            apart = layer.shared_update((layer.weight + after[w]).detach()) - (learned + after[b]).detach()
+            close(layer.shared_update(layer.weight.grad) - learned.grad, decay * apart)
         else:
             close(layer.feedback.grad, outer[b].grad + local.get_submodule(key).feedback.grad)
             close(layer.weight.grad, fixed.get_submodule(key).weight.grad)
@@ -479,9 +497,9 @@ def test_an_empty_batch_asks_nothing_of_the_weights(name, kind):
     net, x, target = network(kind, name)
     step(net.eval(), x[:0], target[:0])
     for _, layer in synapses(net):
-        decay = layer.rule.decay if name == "kp" else 0.0
+        decay = layer.rule.decay if name in SHARING else 0.0
         close(layer.weight.grad, decay * layer.weight.detach())
-        assert not layer.rule.learned or layer.feedback.grad.isfinite().all()
+        assert not layer.rule.learned or layer.learned_feedback.grad.isfinite().all()
 
 
 # What the theory says
