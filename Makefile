@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test lowest lint bench fuzz kill clean
+.PHONY: install demo test lowest lint docs bench fuzz kill clean
 
 install: $(READY)
 
@@ -33,6 +33,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY)  ## the documentation, with its tutorials executed, in docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d docs/_build/doctrees docs docs/_build/html
+
 bench: $(READY)  ## ratios against native PyTorch, measured side by side; see bench/
 	$(BIN)/python -m pip install --quiet weightwatcher==0.7.7
 	$(BIN)/python -m bench
@@ -45,4 +48,4 @@ kill: $(READY)  ## 200 kills of commands that write, and full disks at each of t
 	$(BIN)/python -m bench full_disk
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
