@@ -1,4 +1,4 @@
-"""What the pages of docs/ show is what happens."""
+"""What the pages of docs show is what happens; `test_extending` and the tutorials look after the rest."""
 
 import os
 import re
