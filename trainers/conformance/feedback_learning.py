@@ -35,7 +35,7 @@ def description(subject: Subject) -> str:
     require("__doc__" in vars(kind) and bool(kind.__doc__), "the class has no docstring")
     require(kind.__dataclass_params__.frozen, "the dataclass is not frozen")  # type: ignore[attr-defined]
     require(isinstance(kind.recipe, Recipe), f"recipe is {kind.recipe!r:.40}; expected a Recipe")
-    known = {"weight", "output", "weight_grad"}
+    known = {"weight", "output", "weight_grad", "error"}
     require(set(rule.shares) <= known, f"shares holds {', '.join(sorted(set(rule.shares) - known))}")
     require(dataclasses.replace(rule) == rule, "a copy with the same coefficients is not the same")
     require(kind(**dataclasses.asdict(rule)) == rule, "its fields do not build it again")
@@ -153,6 +153,6 @@ def second_order(subject: Subject) -> str:
         felt = any((weights[name] - plain[name]).norm() > 0.01 * plain[name].norm() for name in plain)
         # The error of a direct rule need not depend on W at all.
         require(felt or subject.direct, f"{kind}: W does not feel a penalty on the input's gradient")
-        if "weight_grad" not in subject.rule.shares:  # such a rule shares W's whole update, the penalty's part included
+        if not {"weight_grad", "error"} & subject.rule.shares:  # they hold the penalty's part too
             require_close(gradients(net, "feedback"), gradients(local, "feedback"), 1e-9, kind)
     return ""

@@ -15,9 +15,9 @@ def parameter_groups(model: nn.Module, *, lr: float, feedback_lr: float | None =
 
     The first group, named "forward", holds everything that the task trains, at the rate ``lr``. Learned feedback
     weights form a second, named "feedback", at the rate ``feedback_lr`` and without weight decay, because their local
-    gradients are of another scale. Under Kolen-Pollack they stand in the first group: W and B have to take the same
-    update. Fixed feedback is in neither. What the optimiser is given for all groups, such as momentum, holds for the
-    feedback too; add it to a group for that group alone.
+    gradients are of another scale. Under Kolen-Pollack and rules like it they stand in the first group: W and B take
+    the same steps. Fixed feedback is in neither. What the optimiser is given for all groups, such as momentum, holds
+    for the feedback too; add it to a group for that group alone.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def parameter_groups(model: nn.Module, *, lr: float, feedback_lr: float | None =
         raise InputError("parameter_groups: the model is not converted; use transport_free first")
     own = {id(p) for name, p in feedback_parameters(model).items()}
     together = {
-        id(p) for layer in layers if "weight_grad" in layer.rule.shares for p in layer.parameters_of("feedback")
+        id(p) for layer in layers if layer.rule.recipe.optimizer == "forward" for p in layer.parameters_of("feedback")
     }
     learned = [p for p in model.parameters() if id(p) in own - together and p.requires_grad]
     forward = [p for p in model.parameters() if id(p) not in own - together and p.requires_grad]

@@ -122,7 +122,7 @@ class DirectSynapse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, signal: Tensor | None) -> tuple[Tensor | None, ...]:
         x, feedback = ctx.saved_tensors
-        need_x, need_w, _, need_bias = ctx.needs_input_grad[:4]
+        need_x, need_w, need_feedback, need_bias = ctx.needs_input_grad[:4]
         if dy is None:
             return (None,) * 7
         if signal is None:
@@ -133,8 +133,14 @@ class DirectSynapse(torch.autograd.Function):
         # The weight gradient needs only the shape of W, so W is not held between forward and backward.
         like_w = dy.new_empty(1).expand(ctx.weight_shape)
         _, dw, dbias = ctx.op.backward(dy, x.to(dy.dtype), like_w, (False, need_w, need_bias))
+        feedback = feedback.detach()
         dx = project(signal, feedback, x, ctx.batch_axis).to(dy.dtype) if need_x else None
-        return dx, dw, None, dbias, None, None, None
+        dfeedback = None
+        if need_feedback and ctx.rule.learned:
+            with torch.no_grad():
+                inputs = projected_inputs(x, feedback, ctx.batch_axis)
+                dfeedback = ctx.rule.projection_grad(signal, inputs, feedback)
+        return dx, dw, dfeedback, dbias, None, None, None
 
 
 # `apply` asks for these signatures in every call, and computing one costs as much as a small layer's forward pass.
@@ -149,6 +155,13 @@ def project(signal: Tensor, feedback: Tensor, x: Tensor, batch_axis: int) -> Ten
     outer = [1] * (x.dim() - len(shape))
     outer[batch_axis] = len(error)
     return error.view(*outer, *shape).expand(x.shape)
+
+
+def projected_inputs(x: Tensor, feedback: Tensor, batch_axis: int) -> Tensor:
+    """Return x, examples first, summed over the positions that B does not distinguish: the adjoint of `project`."""
+    x = x.movedim(batch_axis, 0)
+    positions = tuple(range(1, x.dim() - feedback.dim() + 1))
+    return x.sum(positions) if positions else x
 
 
 def saved(ctx: Any) -> tuple[Any, ...]:

@@ -228,10 +228,10 @@ class Synaptic(Converted):
         if not self.op.channels_first:
             inputs = len(weight) if self.op.transposed else weight[0].numel()
             data = torch.empty(self.error_path.classes, inputs, **like)
-            self.feedback = nn.Parameter(data, requires_grad=False)
+            self.feedback = nn.Parameter(data, requires_grad=rule.learned)
             self._init_feedback()
         else:  # the size of the input map is known only after the first batch
-            self.feedback = UninitializedParameter(requires_grad=False, **like)
+            self.feedback = UninitializedParameter(requires_grad=rule.learned, **like)
 
     def _apply_synapse(self, x: Tensor, op: Operation, *, refresh: bool = True) -> Tensor:
         place, compiling = self.place, torch.compiler.is_compiling()

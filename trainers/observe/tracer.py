@@ -55,7 +55,7 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
 
         and in addition ``operator``, a `trainers.observe.laws.LayerOperator` of the size of the layer's first use,
         ``fresh_angles``, a function that sends the error down through fresh random feedback when it is called, while
-        the model has these weights (`trainers.observe.fresh`), and, if the rule learns B, ``law``, a
+        the model has these weights (`trainers.observe.fresh`), and, if the rule lets B learn in its layer, ``law``, a
         `trainers.observe.laws.Law`.
 
     Examples
@@ -89,7 +89,7 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
                 found["weight_gradient"] = _total(gradient for _, _, gradient in gradients)
                 found["forward_gradient"] = _total(_descended(*part) for part in gradients)
             found |= _hidden(layer, list(calls), calls, inside, passed)
-            if layer.rule.learned:
+            if layer.rule.learned and layer.error_path is None:  # the output's error follows no law of one layer
                 uses = tuple(_use(each, call) for each in together for call in calls[each])
                 found["law"] = Law(uses, examples=len(uses[0].x))
     for half, examples in zip(("half", "other_half"), _halves(x, target, count), strict=False):

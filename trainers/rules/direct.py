@@ -1,4 +1,4 @@
-"""The base class of direct rules: each layer's error is a fixed random projection of the output error."""
+"""The base class of direct rules: each layer's error is a projection of the output error."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ class Direct(Rule):
     def signal(self, error: Tensor, output: Tensor) -> Tensor:
         """Return the signal that is projected, (batch, classes), given the network's output and its error."""
         return error
+
+    def projection_grad(self, signal: Tensor, x: Tensor, feedback: Tensor) -> Tensor:
+        """Return B's local gradient from the signal, (batch, classes), and x, (batch, *input of one example).
+
+        Where B does not distinguish positions, x is summed over them.
+        """
+        raise TypeError(f"{self.name} has fixed feedback weights")

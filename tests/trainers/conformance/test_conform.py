@@ -12,6 +12,7 @@ from wtdiag.trainers.conformance.requirements import CHECKS, FAILED, NOT_APPLICA
 from wtdiag.trainers.conformance.subject import Subject
 from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.base import RandomFeedback, Rule
+from wtdiag.trainers.rules.direct import Direct
 from wtdiag.trainers.rules.lillicrap2016 import FeedbackAlignment
 
 SUM = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}
@@ -27,7 +28,7 @@ def test_every_rule_conforms(name, check):
     verdict = CHECKS[check](Subject(build(name)))
     assert verdict.outcome in (PASSED, NOT_APPLICABLE), verdict.seen
     inapplicable = {
-        "gradient-of-loss": not RULES[name].learned,
+        "gradient-of-loss": not RULES[name].learned or issubclass(RULES[name], Direct),
         "learning-is-local": not RULES[name].learned,
         "feedback-moves": RULES[name].transports,
         "error-through-feedback": RULES[name].transports,

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even k
 FACTORED = [name for name in RULES if issubclass(RULES[name], Factored)]
 LAYERWISE = [name for name in RULES if not issubclass(RULES[name], Direct)]
 SHARING = [name for name in RULES if RULES[name].learned and "weight_grad" in RULES[name]().shares]
-LEARNED = [name for name in RULES if RULES[name].learned]
+LEARNED = [name for name in LAYERWISE if RULES[name].learned]
 SUM = {"amp": 0.7, "null": 0.3, "decay": 0.2, "sparse": 0.5, "self": 0.4}
 
 

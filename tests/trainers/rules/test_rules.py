@@ -115,6 +115,8 @@ def written_out(name: str, net: nn.Module, x: Tensor, target: Tensor) -> dict[st
         elif name == "kp":
             out[f"{2 * i}.feedback"] = delta.T @ h[i] + net[2 * i].rule.decay * b[i]
             out[f"{2 * i}.weight"] = out[f"{2 * i}.weight"] + net[2 * i].rule.decay * w[i]
+        elif name == "dkp":
+            out[f"{2 * i}.feedback"] = error.T @ h[i] + net[2 * i].rule.decay * b[i]
         elif RULES[name].learned:
             y = h[i] @ w[i].T
             terms = {
@@ -126,7 +128,7 @@ def written_out(name: str, net: nn.Module, x: Tensor, target: Tensor) -> dict[st
             }
             out[f"{2 * i}.feedback"] = sum(v * terms[k] for k, v in net[2 * i].rule.coefficients.items())
         if i:
-            sent = {"dfa": error, "drtp": -onehot / n}.get(name, delta)
+            sent = {"dfa": error, "dkp": error, "drtp": -onehot / n}.get(name, delta)
             delta = sent @ b[i] * (1 - h[i] ** 2)
     return out
 
@@ -147,14 +149,18 @@ def test_direct_rules_in_a_convolutional_network(name):
     net, x, target = network("conv", name)
     logits = net(x)
     error = torch.autograd.grad(F.cross_entropy(logits, target), logits, retain_graph=True)[0]
-    signal = error if name == "dfa" else -F.one_hot(target, 3).double() / len(x)
+    signal = error if name != "drtp" else -F.one_hot(target, 3).double() / len(x)
     F.cross_entropy(logits, target).backward()
     # The reference: each layer trained alone, by autograd, on the error that is projected to the next one's input.
     segments = ([0, 1], [2, 3, 4], [5, 6], [7])
     reference = native_twin(net)
     h = x
+    learned = {}
     for i, segment in enumerate(segments):
         out = h.detach()
+        if name == "dkp":  # the error times the activity that B reaches
+            b = net[segment[0]].feedback.detach()
+            learned[f"{segment[0]}.feedback"] = torch.einsum("nc,n...->c...", error, h.detach()) + net[0].rule.decay * b
         for j in segment:
             out = reference[j](out)
         after = {0: 2, 1: 5, 2: 7}.get(i)
@@ -163,7 +169,7 @@ def test_direct_rules_in_a_convolutional_network(name):
         else:
             out.backward((signal @ net[after].feedback.flatten(1)).view(out.shape))
         h = out
-    expected = gradients(reference, "")
+    expected = gradients(reference, "") | learned
     assert set(gradients(net, "")) == set(expected)
     for key, got in gradients(net, "").items():
         torch.testing.assert_close(got, expected[key], rtol=1e-9, atol=1e-13)
@@ -363,7 +369,7 @@ def close(got: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", [name for name in LEARNED if name not in DIRECT])
 def test_a_gradient_penalty_leaves_feedback_its_local_gradient(name, kind):
     net, x, target = network(kind, name)
     local, fixed = copy.deepcopy(net), alike(net)
@@ -399,7 +405,9 @@ def inner_step(net: nn.Module, x: Tensor, target: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", [name for name in LEARNED if name != "wm"])  # whose noise each pass draws anew
+@pytest.mark.parametrize(
+    "name", [name for name in LEARNED if name not in ("wm", "dkp")]
+)  # whose noise or error is another
 def test_a_step_through_a_step_adds_one_local_gradient_for_each(name, kind):
     net, x, target = network(kind, name)
     local, fixed = copy.deepcopy(net), alike(net)
@@ -756,3 +764,26 @@ def test_drtp_reads_the_target_however_sure_the_network_is(smoothing):
     signal = RULES["drtp"]().signal(error, output.detach())
     assert torch.equal(signal.argmin(1), target)
     assert torch.equal(signal.sum(1), torch.full((64,), -1 / 64))
+
+
+# Direct feedback that learns
+
+
+def test_direct_kolen_pollack_brings_the_last_layer_together_and_learns_from_every_position():
+    net, x, target = network("dense", "dkp", decay=0.3)
+    start = (net[4].feedback - net[4].weight).detach()
+    optimizer = torch.optim.SGD([net[4].weight, net[4].feedback], lr=0.1)
+    for _ in range(3):
+        net.zero_grad()
+        step(net, x, target)
+        net[4].weight.grad += 0.3 * net[4].weight.detach()  # with the same decay, as Kolen-Pollack asks for
+        optimizer.step()
+    close((net[4].feedback - net[4].weight).detach(), 0.97**3 * start)
+    words = transport_free(Encoder(True).double(), "dkp", sample=torch.randn(4, 3, 8).double(), decay=0.0)
+    seen, errors = [], []
+    _, layer = next(synapses(words))
+    layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].detach()))
+    output = words(torch.randn(4, 3, 8, dtype=torch.float64))
+    output.register_hook(errors.append)
+    F.cross_entropy(output, torch.arange(4) % 3).backward()
+    close(layer.feedback.grad, torch.einsum("nc,npi->ci", errors[0], seen[0]))

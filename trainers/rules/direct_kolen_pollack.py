@@ -1,0 +1,38 @@
+"""Direct Kolen-Pollack: direct feedback whose projections learn from the output's error and the layers' activities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wtdiag.trainers.rules.base import Recipe, register
+from wtdiag.trainers.rules.direct import Direct
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class DirectKolenPollack(Direct):
+    """Direct Kolen-Pollack: the error e at the network's output and the activity x that B reaches form B's update.
+
+    In the last layer that is the update of W, so that B and W come together there as under Kolen-Pollack. Below, B
+    learns as if it were the weights of a layer from x straight to the output. That depends on the whole network above,
+    so no resting point and no step-size number are computed for it. The decay is B's alone and may follow a schedule,
+    as any coefficient may. Its default, and that B takes W's optimiser and rate, are our choice.
+    """
+
+    name = "dkp"
+    title = "Direct Kolen-Pollack"
+    equation = "dx = Bᵀ e, e = ∂L/∂output, ∂B = e xᵀ + decay · B, B ~ N(0, scale² / classes) at first"
+    reference = "“Learning the Connections in Direct Feedback Alignment”, 2020, OpenReview zgGmAx9ZcY"
+    learned = True
+    shares = frozenset({"error"})
+    recipe = Recipe(optimizer="forward")
+
+    decay: float = 0.01
+
+    def projection_grad(self, signal: Tensor, x: Tensor, feedback: Tensor) -> Tensor:
+        product = (signal.to(x.dtype).t() @ x.flatten(1)).view(feedback.shape)
+        return product.to(feedback.dtype).add(feedback, alpha=self.decay)
