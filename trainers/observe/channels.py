@@ -18,6 +18,7 @@ from torch import Tensor
 from wtdiag.trainers.layers.operations import Convolution, Operation
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules.curvature import Curvature
+from wtdiag.trainers.rules.ernoult2022 import DifferenceReconstruction
 from wtdiag.trainers.rules.local import Local
 from wtdiag.trainers.rules.regularised import Regularised
 
@@ -161,16 +162,21 @@ def white(rule: Rule, op: Operation, x: Tensor, y: Tensor, weight: Tensor, posit
     Neighbouring patches of a convolution are taken to be independent. None if the rule does not learn from noise, if H
     does not depend on it, or if it acts on the channels of both sides.
     """
-    if not (_is_sum(rule) and rule.inputs == "noise" and len(rule.curved) == 1 and len(x) and op.structured):
+    if isinstance(rule, DifferenceReconstruction):
+        at_output, decay, uniform = True, 0.0, rule.noise == "uniform"
+    elif _is_sum(rule) and rule.inputs == "noise" and len(rule.curved) == 1:
+        at_output, decay = rule.curved == ("null",), rule.coefficients.get("decay", 0.0)
+        uniform = rule.noise == "uniform" and not at_output  # W x, a sum over the noise, is nearly normal
+    else:
+        return None
+    if not (len(x) and op.structured):
         return None
     axis = 1 if op.channels_first else x.dim() - 1
-    excess = 0.0
-    if rule.curved == ("null",):
+    if at_output:
         channels, positions = x.shape[axis], x[0].numel() // x.shape[axis]
     else:
         channels, positions = y.shape[axis], positions // op.uses
-        excess = -1.2 if rule.noise == "uniform" else 0.0
-    return White(weight.numel() / channels + excess, positions, rule.coefficients.get("decay", 0.0))
+    return White(weight.numel() / channels - 1.2 * uniform, positions, decay)
 
 
 def _is_sum(rule: Rule) -> TypeGuard[Regularised]:

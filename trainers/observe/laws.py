@@ -29,6 +29,7 @@ from wtdiag.trainers.rules.local import Local
 Array = NDArray[Any]
 _S = TypeVar("_S", bound=Local)
 
+_AT_OUTPUT = 2**32
 _DRAWING = threading.Lock()  # all threads share the global random state
 
 
@@ -179,9 +180,18 @@ class _Expected(Local):
     drawn: int = 0
 
     def mirror(self, noise: str, std: float) -> Local:
-        x = std * _impulses(self.op, self.x, self.weight, self.first)
+        shape, periods = self.x.shape[1:], _periods(self.op, self.x, self.weight)
+        x = std * _impulses(shape, periods, self.first, len(self.x)).to(self.x)
         self.drawn = len(x)
         return Local(self.op, x, self.feedback, self.positions, self.op.apply(x, self.weight), self.weight)
+
+    def driven_back(self, noise: str, std: float) -> Local:
+        """Return the synapse driven by all impulses at once, in whatever part the mirror phase is."""
+        like = self._like_output()[:1]
+        periods = _output_periods(self.op, like, self.weight)
+        y = std * _impulses(like.shape[1:], periods, 0, math.prod(periods)).to(like)
+        x = self.x.new_empty(len(y), *self.x.shape[1:])
+        return Local(self.op, x, self.feedback, self.positions, y, self.weight)
 
 
 @dataclass
@@ -193,6 +203,11 @@ class _Sampled(Local):
     def mirror(self, noise: str, std: float) -> Local:
         with _DRAWING, RandomState(self.x.device, self.seed).active():
             return super().mirror(noise, std)
+
+    def driven_back(self, noise: str, std: float) -> Local:
+        # The noise at the output is drawn apart from that at the input, whose seeds are even and odd numbers from 0 on.
+        with _DRAWING, RandomState(self.x.device, self.seed + _AT_OUTPUT).active():
+            return super().driven_back(noise, std)
 
 
 def _definer(rule: Rule, method: str) -> type:
@@ -209,8 +224,19 @@ def _periods(op: Operation, x: Tensor, weight: Tensor) -> list[int]:
     return [shape[0] // op.groups, *map(min, reach, shape[1:])]
 
 
-def _impulses(op: Operation, x: Tensor, weight: Tensor, first: int) -> Tensor:
-    """Return a part of a batch that represents all noise of variance 1 in inputs like ``x``.
+def _output_periods(op: Operation, y: Tensor, weight: Tensor) -> list[int]:
+    """Return, for each axis of one example's output, the distance from which no input is fed by two entries."""
+    shape = list(y.shape[1:])
+    if not isinstance(op, Convolution):
+        return [*(1 for _ in shape[:-1]), shape[-1]] if op.structured else shape
+    reach = [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], op.dilation, strict=True)]
+    if not op.transposed:
+        reach = [-(-length // step) for length, step in zip(reach, op.stride, strict=True)]
+    return [shape[0] // op.groups, *map(min, reach, shape[1:])]
+
+
+def _impulses(example: Sequence[int], periods: Sequence[int], first: int, most: int) -> Tensor:
+    """Return a part of a batch that represents all noise of variance 1 in signals of one shape.
 
     Noise affects learning through its second moments. In each example some entries are ±√n and the others zero; those
     that are not zero lie so far apart that they do not meet in a product of input and output, and over all n examples
@@ -220,22 +246,23 @@ def _impulses(op: Operation, x: Tensor, weight: Tensor, first: int) -> Tensor:
 
     Parameters
     ----------
-    op, x, weight
-        Operation, input and weight of the layer.
-    first
-        Number of the part's first example; the part is at most as long as ``x``.
+    example
+        Shape of one example.
+    periods
+        For each axis, the distance from which entries do not meet.
+    first, most
+        Number of the part's first example, and its greatest length.
     """
-    periods = _periods(op, x, weight)
     count = math.prod(periods)
-    turns = torch.arange(first, min(first + len(x), count), device="cpu")
-    shape = (len(turns), *x.shape[1:])
+    turns = torch.arange(first, min(first + most, count), device="cpu")
+    shape = (len(turns), *example)
     drawn = torch.Generator().manual_seed(first)
     signs = torch.randint(0, 2, shape, generator=drawn, device="cpu").mul_(2).sub_(1)
-    part = signs.to(x.dtype).mul_(math.sqrt(count))
+    part = signs.to(torch.float64).mul_(math.sqrt(count))
     for axis, (turn, period) in enumerate(zip(torch.unravel_index(turns, periods), periods, strict=True), start=1):
         chosen = torch.arange(shape[axis], device="cpu") % period == turn[:, None]
         part *= chosen.view(len(turns), *(shape[axis] if i == axis else 1 for i in range(1, len(shape))))
-    return part.to(x.device)
+    return part
 
 
 @dataclass(frozen=True)

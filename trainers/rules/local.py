@@ -57,14 +57,26 @@ class Local:
 
     def mirror(self, noise: str, std: float) -> Local:
         """Return the same synapse in the mirror phase: driven by fresh iid noise instead of its input."""
-        import torch  # here, because settings and the command line read the rules without torch
-
-        if noise == "normal":
-            x = torch.randn_like(self.x).mul_(std)
-        else:
-            x = torch.rand_like(self.x).sub_(0.5).mul_(std * 12**0.5)
+        x = _noise_like(self.x, noise, std)
         y = self.op.apply(x, self.weight.to(x.dtype))
         return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
+    def driven_back(self, noise: str, std: float) -> Local:
+        """Return the same synapse with fresh iid noise in place of its output; of its input only the shape counts."""
+        y = _noise_like(self._like_output(), noise, std)
+        return Local(self.op, self.x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
+    def _like_output(self) -> Tensor:
+        """Return a tensor of the output's shape and precision."""
+        return self.op.apply(self.x, self.weight.to(self.x.dtype)) if self.y is None else self.y
+
+
+def _noise_like(x: Tensor, noise: str, std: float) -> Tensor:
+    import torch  # here, because settings and the command line read the rules without torch
+
+    if noise == "normal":
+        return torch.randn_like(x).mul_(std)
+    return torch.rand_like(x).sub_(0.5).mul_(std * 12**0.5)
 
 
 def add_scaled(total: Tensor, term: Tensor, scale: float, *, in_place: bool = False) -> Tensor:

@@ -97,7 +97,7 @@ def test_generated_code_learns_the_same():
     assert found[0].keys() == found[1].keys() == found[2].keys()
     for key, got in found[0].items():
         # Noise is drawn apart in each precision, and in the order of the memory, which generated code chooses.
-        mirror = key.startswith("wm.") and key.endswith("feedback")
+        mirror = key.startswith(("wm.", "ldrl.")) and key.endswith("feedback")
         tolerance = 0.5 if mirror else 1e-4
         for other in found[1:2] if mirror or key.startswith(("brsf.", "x")) else found[1:]:
             assert (got - other[key]).norm() <= tolerance * other[key].norm(), key
@@ -133,7 +133,9 @@ def test_channels_last(name):
     step(reference, x, target)
     step(net, x.to(memory_format=torch.channels_last), target)
     for key, grad in gradients(net).items():
-        if name != "brsf" and (name != "wm" or "feedback" not in key):  # what is drawn follows the memory order
+        if name != "brsf" and (
+            name not in ("wm", "ldrl") or "feedback" not in key
+        ):  # what is drawn follows the memory order
             torch.testing.assert_close(grad, gradients(reference)[key], rtol=1e-3, atol=1e-5, msg=key)
     assert net(x.to(memory_format=torch.channels_last))[0].isfinite().all()
 

@@ -102,6 +102,7 @@ def test_curvatures_are_those_of_the_theory():
         "ia": ({"amp": 0.3, "null": 0.2, "decay": 0.5}, 0.2 * of_outputs + 0.5 * np.eye(20), 0.3 * w @ sigma),
         "aa": ({"amp": 0.3, "sparse": 0.2}, 0.2 * of_inputs, 0.3 * w @ sigma),
         "kp": ({"decay": 0.3}, 0.3 * np.eye(20), 0.3 * w),
+        "ldrl": ({"amp": 0.3, "noise_std": 0.7}, 0.3 * 0.7**2 * np.eye(20), 0.3 * 0.7**2 * w),
         "pfa": ({"decay": 0.3, "left": "identity"}, 0.3 * np.eye(20), 0.3 * w),
         "ldfa": ({"decay": 0.3, "rank": 99}, 0.3 * np.eye(20), 0.3 * w),
         "wm": ({"amp": 0.3, "decay": 0.5, "noise_std": 0.7}, 0.5 * np.eye(20), 0.3 * 0.7**2 * w),
@@ -376,3 +377,20 @@ def test_a_rule_that_changes_its_gradient_is_asked_for_it():
     doubled = replace(law, uses=tuple(replace(use, rule=Doubled(self=0.3, decay=0.5)) for use in law.uses))
     b = np.random.default_rng(0).normal(size=law.uses[0].weight.shape)
     np.testing.assert_allclose(doubled.gradient(b), 2 * law.gradient(b), rtol=1e-12)
+
+
+@pytest.mark.parametrize("case", ["linear-3d", "conv2d-valid", "conv2d-oblong", "transposed2d", "conv2d-depthwise"])
+def test_noise_at_both_ends_has_its_exact_moments(case):
+    """E[∂B] = amp · σ² (B − W), times the share of positions at which a kernel entry lies within the map."""
+    model, x, signals = layer_of(case, "ldrl", amp=0.3, noise_std=0.7)
+    w, b = (p.detach().numpy() for p in (model.weight, model.feedback))
+    x = x if x.dim() == model.weight.dim() or case == "linear-3d" else x[None]
+    y = model.op.apply(x, model.weight.detach())
+    ones = model.op.outer(torch.ones_like(x), torch.ones_like(y), model.weight) / len(x)
+    share = (ones / model.op.positions(x, y)).detach().numpy()
+    found = signals["law"].gradient(b)
+    np.testing.assert_allclose(found, 0.3 * 0.7**2 * (b - w) * share, rtol=1e-9, atol=1e-10)
+    white = signals["law"].white()
+    assert white.dimension == w.size / x.shape[1 if w.ndim > 2 else -1]
+    noise = np.stack([*signals["law"].noise(b, 200)])
+    assert abs(noise.mean()) < 5 * noise.std() / 200**0.5

@@ -44,6 +44,17 @@ def losses(layer: nn.Module, x: Tensor, feedback: Tensor, reduction: str, noise:
     }
 
 
+def reconstruction(layer: nn.Module, x: Tensor, feedback: Tensor) -> Tensor:
+    """− 2 ⟨ξ, Bᵀ W ξ⟩ + ‖Bᵀ ζ‖² of fresh normal noise, on average over examples and positions."""
+    x, function = seen(layer, x.detach())
+    xi = torch.randn_like(x)
+    y = function(xi, layer.weight.detach())
+    zeta = torch.randn_like(y)
+    n = x.shape[0] * uses(layer, x, y)
+    down, back = adjoint(function, feedback, y, x), adjoint(function, feedback, zeta, x)
+    return (-2 * (xi * down).sum() + back.square().sum()) / n
+
+
 def weighted(terms: dict[str, Tensor], coefficients: dict[str, float]) -> Tensor:
     return sum((coefficients[name] * terms[name] for name in coefficients), torch.zeros((), dtype=torch.float64))
 
@@ -96,8 +107,11 @@ def test_gradients_equal_their_definition(name, case):
     else:
         feedback = layer.feedback.detach().clone().requires_grad_()
         torch.manual_seed(4)
-        noise = layer.rule.inputs == "noise"
-        weighted(losses(native, x, feedback, "mean", noise), layer.rule.coefficients).backward()
+        if name == "ldrl":
+            (layer.rule.amp / 2 * reconstruction(native, x, feedback)).backward()
+        else:
+            noise = layer.rule.inputs == "noise"
+            weighted(losses(native, x, feedback, "mean", noise), layer.rule.coefficients).backward()
         torch.manual_seed(4)
         layer.feedback.grad = None
         run(layer, x, dy)

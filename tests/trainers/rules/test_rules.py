@@ -133,7 +133,7 @@ def written_out(name: str, net: nn.Module, x: Tensor, target: Tensor) -> dict[st
     return out
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if name != "wm"])
+@pytest.mark.parametrize("name", [name for name in RULES if name not in ("wm", "ldrl")])
 def test_network_equals_the_written_out_one(name):
     net, x, target = network("dense", name)
     step(net, x, target)
@@ -218,7 +218,7 @@ def test_what_learns_reads_the_weights_only_where_the_rule_says_so(name, kind):
             torch.testing.assert_close(weights[f"{key}.weight"] - change, net.get_submodule(key).weight.grad)
     else:
         assert same(gradients(net, "weight"), weights)
-    reads_weight = name in ("sa", "wm", "sum")
+    reads_weight = name in ("sa", "wm", "ldrl", "sum")
     assert same(gradients(net, "feedback"), gradients(other, "feedback")) is not reads_weight
 
 
@@ -406,7 +406,7 @@ def inner_step(net: nn.Module, x: Tensor, target: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize(
-    "name", [name for name in LEARNED if name not in ("wm", "dkp")]
+    "name", [name for name in LEARNED if name not in ("wm", "ldrl", "dkp")]
 )  # whose noise or error is another
 def test_a_step_through_a_step_adds_one_local_gradient_for_each(name, kind):
     net, x, target = network(kind, name)
@@ -467,7 +467,7 @@ def encoders(name: str, **options) -> list[nn.Module]:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [(name, {}) for name in RULES if name not in ("wm", "brsf")]  # which draw in the order of the memory
+    [(name, {}) for name in RULES if name not in ("wm", "ldrl", "brsf")]  # which draw in the order of the memory
     + [(name, {"reduction": "sum"}) for name in ("wm-reg", "ia", "sa", "aa", "sum")],
 )
 def test_sequences_first_and_batches_first_learn_the_same(name, options):
