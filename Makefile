@@ -18,6 +18,7 @@ demo: $(READY)  ## four rules on real data, recorded, analysed, with a report to
 	$(BIN)/wtdiag train --rule bp --rule fa --rule sa --rule ia --data digits --model mlp --depth 4 \
 		--epochs 10 --out runs/demo --force
 	$(BIN)/wtdiag analyze runs/demo/bp runs/demo/fa runs/demo/sa runs/demo/ia --out runs/demo
+	@echo "Open it with: $(BIN)/wtdiag open runs/demo"
 
 test: $(READY)
 	$(BIN)/python -m pytest -q --numprocesses auto

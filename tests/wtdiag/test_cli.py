@@ -130,6 +130,10 @@ def test_several_runs_are_compared_once_they_are_analysed(run, three):
     assert re.search(r"^kp +weight angle +[\d.]+°", printed, re.MULTILINE)
     assert printed.splitlines()[0] == str(three / "bp")
     assert printed.splitlines()[-1] == str(three / "comparison.html")
+    told = " ".join(printed.splitlines())
+    assert re.search(
+        r" bp has a test accuracy of [\d.]+ %; kp is \S+ points \S+ The error of the first layer is at", told
+    )
     files = ("analysis.nc", "findings.json", "report.html")
     written = [f"{three}/{name}/{file}" for name in ("bp", "kp") for file in files]
     assert [line for line in printed.splitlines() if line in written] == written

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from wtdiag.cli.options import against_option, format_option, scheduler_option
-from wtdiag.cli.terminal import complain, print_comparison, print_findings, say
+from wtdiag.cli.terminal import complain, print_comparison, print_findings, print_sentence, say
 from wtdiag.workflow import against_each, enrich, run_directories
 from wtdiag.workflow import analyze as measure
 from wtdiag.workflow import report as write_report
@@ -39,10 +39,10 @@ def analyze(
     """Measure recorded runs, say what is wrong with them, and write their reports.
 
     Prints how each run came out and its findings, most severe first, then the paths of the files written; for several
-    runs also how they compare. A folder that holds runs stands for all of them. A run's accuracy is held against that
-    of the run by backprop with the same settings and seed, if it is among them, or against the run that --against
-    names. Snapshots that have not changed since the last analysis are not measured again, and what only that one holds
-    is kept.
+    runs also how they compare, last in three sentences. A folder that holds runs stands for all of them. A run's
+    accuracy is held against that of the run by backprop with the same settings and seed, if it is among them, or
+    against the run that --against names. Snapshots that have not changed since the last analysis are not measured
+    again, and what only that one holds is kept.
 
     \b
     wtdiag analyze runs/ia8
@@ -56,6 +56,7 @@ def analyze(
     from wtdiag.diagnostics.analysis.origins import measures_kept
     from wtdiag.diagnostics.comparison.compare import compare as compare_runs
     from wtdiag.diagnostics.comparison.reference import accuracy_of
+    from wtdiag.diagnostics.comparison.told import told
     from wtdiag.diagnostics.findings.finding import read_findings
     from wtdiag.diagnostics.findings.headline import headline
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS
@@ -69,7 +70,7 @@ def analyze(
     places = {run.path: folder if len(opened) == 1 else run.path for run in opened}
     for place in dict.fromkeys([folder, *places.values()]):
         check_writable(place)
-    held = against_each(opened, against)
+    held, findings = against_each(opened, against), {}
     for run in opened:
         steps = partial(tracked, name=str(run.path), screen=screen)
         analysis = measure(run, progress=steps, scheduler=scheduler, also=probes, fast=fast)
@@ -82,13 +83,16 @@ def analyze(
         own = write_report(run, analysis, against=held.get(run.path), out=places[run.path], formats=formats)
         if len(opened) > 1:
             say("", lead=str(run.path))
-        found = read_findings(places[run.path] / FINDINGS)
+        found = findings[str(run.path)] = read_findings(places[run.path] / FINDINGS)
         print_findings(found, run.path, headline(found, accuracy_of(run, held.get(run.path)), run.config))
         for path in (places[run.path] / ANALYSIS, places[run.path] / FINDINGS, *own):
             say(path)
     if len(opened) > 1:
         with screen.status("joint report"):
             paths = write([run.path for run in opened], out=folder, formats=formats)
-        print_comparison(compare_runs(opened))
-        for path in paths:
+        table = compare_runs(opened)
+        print_comparison(table)
+        for sentence in told(table, findings):
+            print_sentence(sentence)
+        for path in reversed(paths):  # the page comes last, as what to open
             say(path)

@@ -99,6 +99,12 @@ def print_comparison(table: pd.DataFrame) -> None:
         complain(f"{run} is not compared: {reason}")
 
 
+def print_sentence(sentence: str) -> None:
+    """Print a sentence in lines of at most 80 characters."""
+    for line in textwrap.wrap(sentence, 80, break_on_hyphens=False):
+        say(line)
+
+
 def print_entry(name: str, title: str, *lines: str) -> None:
     """Print a name in bold with its title, and the other lines indented below it."""
     # Slugs and equations are not broken at their hyphens.

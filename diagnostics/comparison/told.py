@@ -1,0 +1,73 @@
+"""A comparison in three sentences: how accurate the rules are, how far their errors turn, and what is wrong most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from wtdiag.diagnostics.findings.finding import Finding
+from wtdiag.diagnostics.findings.severity import SEVERITIES
+
+NOTHING = "nothing-wrong"
+
+
+def told(table: pd.DataFrame, findings: Mapping[str, Sequence[Finding]]) -> list[str]:
+    """Return what a comparison says as sentences; none on accuracy and errors if its runs differ in more than the rule.
+
+    Parameters
+    ----------
+    table
+        As `diagnostics.comparison.compare.compare` returns it.
+    findings
+        Those of each run, by its name.
+
+    Examples
+    --------
+    >>> row = {"conditions": "mlp", "rule": "fa", "reference": "bp", "reference_mean": 0.983}
+    >>> accuracy = row | {"measure": "test_accuracy", "mean": 0.947, "difference": -0.036}
+    >>> for sentence in told(pd.DataFrame([accuracy, row | {"measure": "error_angle", "mean": 77.0}]), {}):
+    ...     print(sentence)
+    bp has a test accuracy of 98.3 %; fa is 3.6 points below.
+    The error of the first layer is at 77° to that of backpropagation under fa; 90° is chance.
+    Nothing wrong was found.
+    """
+    alike = len(table) > 0 and len(set(zip(table["conditions"], table["reference"], strict=True))) == 1
+    sentences = [_accuracy(table), _errors(table)] if alike else []
+    return [*filter(None, sentences), _worst(findings)]
+
+
+def _accuracy(table: pd.DataFrame) -> str:
+    rows = table[table["measure"].str.endswith("_accuracy")].sort_values("difference", ascending=False)
+    if not len(rows):
+        return ""
+    first = rows.iloc[0]
+    gaps = []
+    for rule, difference in zip(rows["rule"], 100 * rows["difference"], strict=True):
+        side = "above" if difference > 0 else "below"
+        alike = abs(difference) < 0.05
+        gaps.append(f"{rule} is as accurate" if alike else f"{rule} is {abs(difference):.1f} points {side}")
+    on = first["measure"].removesuffix("_accuracy")
+    return f"{first['reference']} has a {on} accuracy of {100 * first['reference_mean']:.1f} %; {_listed(gaps)}."
+
+
+def _errors(table: pd.DataFrame) -> str:
+    rows = table[table["measure"] == "error_angle"].sort_values("mean")
+    if not len(rows):
+        return ""
+    first, *others = zip(rows["rule"], rows["mean"], strict=True)
+    angles = [f"{first[1]:.0f}° to that of backpropagation under {first[0]}"]
+    angles += [f"{mean:.0f}° under {rule}" for rule, mean in others]
+    return f"The error of the first layer is at {_listed(angles)}; 90° is chance."
+
+
+def _worst(findings: Mapping[str, Sequence[Finding]]) -> str:
+    wrong = [(name, each) for name, found in findings.items() for each in found if each.kind != NOTHING]
+    if not wrong:
+        return "Nothing wrong was found."
+    name, worst = min(wrong, key=lambda pair: SEVERITIES.index(pair[1].severity))
+    return f"What is most severe is in {name}: {worst.summary.split('. ')[0].removesuffix('.')}."
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
