@@ -1,3 +1,3 @@
 """The version of wtdiag, where pyproject.toml and `wtdiag.__version__` read it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""The pictures of a report in README.md: ``python docs/_ext/pictures.py runs/demo/fa/report.html`` after ``make demo``."""
+"""Pictures of a report for README.md: ``python docs/_ext/pictures.py runs/demo/fa/report.html`` after ``make demo``."""
 
 import io
 import sys
