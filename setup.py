@@ -28,7 +28,7 @@ def pages() -> list[tuple[str, list[str]]]:
         "": ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"],
         "docs": ["docs/*.md"],
         "docs/tutorials": ["docs/tutorials/*.md"],
-        "docs/pictures": ["docs/pictures/*.png"],
+        "docs/pictures": ["docs/pictures/*"],
         "docs/gallery": ["docs/gallery/*"],
     }
     return [

@@ -1,16 +1,25 @@
-"""The directive ``{drawing}``: a network with its forward weights W and its feedback weights B, as SVG.
+"""A network with its forward weights W and its feedback weights B, as SVG: ``python docs/_ext/drawing.py`` writes it.
 
-Colours are those of the page, light or dark (``_static/site.css``).
+The file is what a checkout shows. On the site it is part of the page, whose colours, light or dark, it then takes
+(``_static/site.css``).
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util import logging
 
+FILE = Path(__file__).parents[1] / "pictures" / "network.svg"
+STYLE = """
+svg { font: 17px sans-serif; background: white; }
+line { stroke-width: 3; } .unit { fill: none; stroke: #555; stroke-width: 2; }
+.forward { fill: #1f5fa8; stroke: #1f5fa8; } .back { fill: #b3470a; stroke: #b3470a; }
+text { stroke: none !important; } .quiet { fill: #555; font-size: 15px; }
+"""
 WIDTH, HEIGHT = 440, 500
 LEVELS = {"x": 430, "h1": 310, "h2": 190, "y": 70}
 """Height of each row of units: the input is at the bottom."""
@@ -39,8 +48,11 @@ def row(name: str) -> str:
     return "".join(f'<circle cx="{x}" cy="{y}" r="9" class="unit"/>' for x in places)
 
 
-def network() -> str:
-    """Return the drawing: activity goes up through W on the left, errors come down through B on the right."""
+def network(style: str = "") -> str:
+    """Return the drawing: activity goes up through W on the left, errors come down through B on the right.
+
+    Without a style its parts have classes only.
+    """
     names = list(LEVELS)
     parts = [row(name) for name in names]
     for number, (below, above) in enumerate(pairwise(names), start=1):
@@ -64,22 +76,29 @@ def network() -> str:
     ]
     label = "A network of three layers. Activity goes up through W1, W2 and W3, errors come down through B3 and B2."
     box = f'viewBox="0 0 {WIDTH} {HEIGHT}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-label="{label}">'
+    return f"{head}{style and f'<style>{style}</style>'}{''.join(parts)}</svg>"
 
 
 def _sub(letter: str, number: int) -> str:
     return f"{letter}{'₀₁₂₃'[number]}"
 
 
-class NetworkDrawing(SphinxDirective):
-    """The drawing in its place in a page."""
-
-    def run(self) -> list[nodes.Node]:
-        """Return the drawing as inline SVG, so that it takes the colours of the page."""
-        return [nodes.raw("", f'<div class="network-drawing">{network()}</div>', format="html")]
+def inline(app: Sphinx, tree: nodes.document) -> None:
+    """Put the drawing itself in the place of a reference to its file, and warn if the file is another one."""
+    for image in tree.findall(nodes.image):
+        if Path(image["uri"]).name == FILE.name:
+            if FILE.read_text(encoding="utf-8") != network(STYLE):
+                logging.getLogger(__name__).warning("%s is not what %s draws; call it", FILE, __file__)
+            raw = nodes.raw("", f'<div class="network-drawing">{network()}</div>', format="html")
+            image.replace_self(raw)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directive."""
-    app.add_directive("drawing", NetworkDrawing)
+    """Let the drawing be part of each page that shows it."""
+    app.connect("doctree-read", inline)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":
+    FILE.write_text(network(STYLE), encoding="utf-8")

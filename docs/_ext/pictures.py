@@ -15,7 +15,7 @@ def main(report: Path) -> None:
     """Write the head of a report, and the section on where its error signal turns, as PNG."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        picture(browser, report, "report.png", "", 640)
+        picture(browser, report, "report.png", "", 612)
         picture(browser, report, "error-signal.png", "Where the error signal turns", 485)
         browser.close()
 
