@@ -113,6 +113,13 @@ class DeclaredSettings:
         0.0, "Share of the training set to test on instead of the test set.", roles="protocol", least=0, below=1
     )
     epochs: float = _setting(10.0, "Passes over the training set.", roles="training", least=0, most=10**6)
+    pretrain_noise: float = _setting(
+        0.0,
+        "Passes, before the others, over as many random inputs with random labels; for fixed feedback.",
+        roles="training",
+        least=0,
+        most=10**6,
+    )
     batch_size: int = _setting(64, "Examples per step.", roles="training", least=2, most=2**20)
     seed: int = _setting(
         0, "Seed of initial weights, data order and all noise.", roles="protocol number", least=0, most=2**63 - 1

@@ -48,6 +48,11 @@ class Settings(DeclaredSettings):
         """Whether a coefficient of the rule changes over time, so that the rule has to be built anew at each step."""
         return any(isinstance(value, str) and ":" in value for value in self.coefficients.values())
 
+    def steps(self, epoch: int) -> tuple[int, int]:
+        """Return the steps of the pretraining on noise, and of the whole run, from those of an epoch."""
+        pretraining = round(self.pretrain_noise * epoch)
+        return pretraining, pretraining + round(self.epochs * epoch)
+
     def rule_at(self, progress: float, epoch: float) -> Rule:
         """Return the rule with its coefficients at ``progress``, from 0 to 1, and ``epoch``, counted from 0."""
         values = {name: coefficient_schedule(name, value)(progress, epoch) for name, value in self.coefficients.items()}
@@ -66,6 +71,8 @@ class Settings(DeclaredSettings):
                     )
             if (self.update_noise or self.relative_noise) and self.noise_on == "feedback":
                 raise InputError(f"noise_on: {self.rule} has no learned feedback weights, got 'feedback'")
+        if self.pretrain_noise and (rule.learned or rule.tied or rule.transports):
+            raise InputError(f"pretrain_noise: {self.rule} has no fixed feedback weights, got {self.pretrain_noise!r}")
         optimizer = self.feedback_optimizer or rule.recipe.optimizer
         if optimizer == "forward" and self.feedback_lr is not None:
             raise InputError(f"feedback_lr: {self.rule} takes the forward weights' steps; give feedback_optimizer too")

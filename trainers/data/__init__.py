@@ -7,7 +7,16 @@ from pathlib import Path
 
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.trainers.data.holdout import hold_out, part
-from wtdiag.trainers.data.splits import Data, Split, array_data, batch_count, batches, evaluation_batches, majority
+from wtdiag.trainers.data.splits import (
+    Data,
+    Split,
+    array_data,
+    batch_count,
+    batches,
+    evaluation_batches,
+    majority,
+    noise_batch,
+)
 
 __all__ = [
     "Data",
@@ -20,6 +29,7 @@ __all__ = [
     "load",
     "majority",
     "names",
+    "noise_batch",
     "part",
 ]
 

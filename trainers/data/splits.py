@@ -187,6 +187,23 @@ def majority(split: Split) -> float:
     return int(torch.bincount(split.targets).max()) / len(split) if len(split) else 0.0
 
 
+def noise_batch(data: Data, examples: int, *, seed: int, number: int) -> tuple[Tensor, Tensor]:
+    """Return a batch of normal noise of variance 1 in the shape of a data set's inputs, and random labels.
+
+    A batch is a function of the seed and of its number, so that it is the same in each epoch.
+
+    Examples
+    --------
+    >>> from wtdiag.trainers.data import load
+    >>> x, y = noise_batch(load("digits"), 5, seed=0, number=3)
+    >>> x.shape, y.shape
+    (torch.Size([5, 1, 8, 8]), torch.Size([5]))
+    """
+    drawn = _generator(seed, number, 0, 1)  # no other key has this length
+    x = torch.randn(examples, *data.shape, generator=drawn, device="cpu")
+    return x, torch.randint(data.classes, (examples,), generator=drawn, device="cpu")
+
+
 def batch_count(split: Split, batch_size: int) -> int:
     """Return the number of batches that :func:`batches` yields in an epoch.
 

@@ -95,7 +95,7 @@ class Training:
             held = data.hold_out(whole, settings.holdout) if settings.holdout else whole
             self.dataset = held.to(self.device)
             self.epoch = data.batch_count(self.dataset.train, settings.batch_size)
-            self.total = round(settings.epochs * self.epoch)
+            self.pretraining, self.total = settings.steps(self.epoch)
             self.model = ranks.synchronised(self._network(settings, resume=resume), settings)
             self.learner = Learner(self.model, settings, total=self.total, epoch=self.epoch, ranks=ranks)
             # The rate is recorded, should defaults change.
@@ -330,20 +330,25 @@ class Training:
             self._state.save(self.out, self.progress)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, Share]]:
-        train, size = self.dataset.train, self.settings.batch_size
-        epoch, start = divmod(self.progress.step, self.epoch)
+        train, size, first = self.dataset.train, self.settings.batch_size, self.progress.step
+        for step in range(first, self.pretraining):
+            share = self.ranks.share(min(size, len(train)))
+            x, y = data.noise_batch(self.dataset, share.examples, seed=self.settings.seed, number=step % self.epoch)
+            yield *self.stepper.place(x[share.part], y[share.part]), share
+        first = max(0, first - self.pretraining)  # of the steps on the data themselves
+        epoch, start = divmod(first, self.epoch)
         batches = data.batches(
             train,
             size,
             seed=self.settings.seed,
             epoch=epoch,
             start=start,
-            steps=self.total - self.progress.step,
+            steps=self.total - self.pretraining - first,
             part=lambda examples: self.ranks.share(examples).part,
             workers=self.settings.workers,
             device=self.device,
         )
-        for step, (x, y) in enumerate(batches, self.progress.step):
+        for step, (x, y) in enumerate(batches, first):
             share = self.ranks.share(min(size, len(train) - step % self.epoch * size))
             yield *self.stepper.place(x, y), share
 

@@ -54,6 +54,7 @@ class Learner:
         kind = settings.feedback_optimizer or rule.recipe.optimizer
         self._together = together = learned if kind == "forward" else []
         self._delay = round(settings.delay * epoch)
+        self._pretraining, _ = settings.steps(epoch)
         # Only matrices decay. B decays likewise under the same optimiser, or Kolen-Pollack would not contract.
         # A left factor, which has no W beside it, does not.
         lefts = {id(getattr(layer, "feedback_left", None)) for layer in layers}
@@ -87,8 +88,11 @@ class Learner:
         """Return the learning rates of forward and of learned feedback weights."""
         settings = self.settings
         warmup = round(settings.warmup * self.epoch)
-        step, total = max(0, step - self._delay), self.total - self._delay
-        forward = self.lr * learning_rate(settings.schedule, step, total=total, warmup=warmup)
+        before = self._delay + self._pretraining  # of which one is zero: only learned feedback can be delayed
+        at, total = max(0, step - before), self.total - before
+        forward = self.lr * learning_rate(settings.schedule, at, total=total, warmup=warmup)
+        if step < self._pretraining:
+            forward = self.lr
         return forward, self.feedback_lr if "feedback" in self.optimizers else (forward if self.feedback else None)
 
     def rule_at(self, step: int) -> Rule:

@@ -58,7 +58,7 @@ class Rates:
         settings = self._settings
         if not (settings.has_scheduled_coefficients and self._epoch):
             return None
-        return settings.rule_at(step / max(1, round(settings.epochs * self._epoch)), step / self._epoch)
+        return settings.rule_at(step / max(1, settings.steps(round(self._epoch))[1]), step / self._epoch)
 
     def forward_lr(self, step: int) -> float:
         """Return η / (1 − μ) of the forward weights: 0 during the delay, NaN if unknown or not of SGD."""
