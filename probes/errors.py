@@ -8,12 +8,27 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any
 
+_LONGEST = 3000
+"""Characters of a message: all choices fit in, but not a value of a megabyte."""
+
 
 class InputError(ValueError):
     """Input that cannot be used; its message is one line naming the argument, the value and the choices.
 
-    The command line prints the message and exits with code 2.
+    The command line prints the message and exits with code 2. The middle of a very long message is left out, because
+    the value may come from anyone's file.
+
+    Examples
+    --------
+    >>> len(str(InputError(f"lr: expected a number, got {[0] * 100000}")))
+    3000
     """
+
+    def __init__(self, message: str = "") -> None:
+        if len(message) > _LONGEST:
+            half = _LONGEST // 2
+            message = f"{message[: half - 3]} ... {message[-half + 2 :]}"
+        super().__init__(message)
 
 
 def first_line(error: BaseException) -> str:

@@ -117,6 +117,11 @@ class Plan:
 def joined(settings: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings updated with other values; names that are not settings are coefficients of the rule.
 
+    Raises
+    ------
+    InputError
+        If coefficients are not a mapping.
+
     Examples
     --------
     >>> joined({"rule": "ia", "lr": 0.1}, {"lr": 0.2, "amp": 0.04})
@@ -124,7 +129,11 @@ def joined(settings: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, A
     """
     result = {**settings}
     for values in more:
-        coefficients = {**result.get("coefficients", {}), **values.get("coefficients", {})}
+        coefficients: dict[str, Any] = {}
+        for given in (result.get("coefficients", {}), values.get("coefficients", {})):
+            if not isinstance(given, Mapping):
+                raise InputError(f"coefficients: expected a table of names and values, got {given!r}")
+            coefficients |= given
         coefficients |= {name: value for name, value in values.items() if name not in _FIELDS}
         result |= {name: value for name, value in values.items() if name in _FIELDS}
         if coefficients:

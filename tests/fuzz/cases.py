@@ -18,6 +18,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import scipy.io
 
 from tests.fuzz import damage
 from wtdiag.probes.errors import InputError
@@ -75,7 +76,7 @@ decay = "linear:0.1:0"
 
 
 def make_sound(folder: Path) -> None:
-    """Make the sound files that all cases begin from: two runs, a study, a sweep, a configuration."""
+    """Make the sound files that all cases begin from: two runs, a study, a sweep, a configuration, exports."""
     import wtdiag
     from tests.reports import studied
     from wtdiag.diagnostics.analysis.analyze import write_analysis
@@ -107,6 +108,11 @@ def make_sound(folder: Path) -> None:
     (folder / "plan").mkdir()
     (folder / "plan" / "study.toml").write_text(STUDY)
     (folder / "plan" / "config.toml").write_text(CONFIG)
+    (folder / "export").mkdir()
+    exported = {f"fc{i}_{side}": np.random.default_rng(i).normal(size=(3, 4, 5)) for i in (1, 2) for side in SIDES}
+    exported |= {"step": np.array([0, 5, 9]), "loss": np.array([2.0, 1.5, 1.0])}
+    np.savez(folder / "export" / "weights.npz", **exported)
+    scipy.io.savemat(folder / "export" / "weights.mat", exported)
 
 
 def _open(folder):
@@ -232,6 +238,20 @@ def _config(folder):
     return runs_to_train([], {}, config=folder / "plan" / "config.toml")
 
 
+def _import(folder):
+    import wtdiag
+    from wtdiag.probes.records.exported import import_run
+
+    opened = []
+    for kind in ("npz", "mat"):
+        if (folder / "export" / f"weights.{kind}").exists():
+            import_run(folder / "export" / f"weights.{kind}", folder / kind)
+            run = wtdiag.open_run(folder / kind)
+            opened += [run.config, run.metrics, *(run.snapshot(step) for step in run.steps)]
+    return opened
+
+
+SIDES = "forward", "feedback"
 SNAPSHOTS = "run/snapshots/*.nc"
 ANALYSED = ("run/config.json", "run/metrics.jsonl", "run/analysis.nc", "run/analysis.nc", "run/findings.json")
 RECORDED = ("run/config.json", "run/metrics.jsonl", SNAPSHOTS, SNAPSHOTS, SNAPSHOTS, "run/probe_batch.nc")
@@ -256,6 +276,7 @@ CALLS: dict[str, tuple[Callable, tuple[str, ...], int]] = {
     "study report": (_study_page, RESULTS, 1),
     "study file": (_plan, ("plan/study.toml",), 16),
     "configuration": (_config, ("plan/config.toml",), 16),
+    "import": (_import, ("export/*",), 12),
 }
 """Calls by name, the files that are damaged for each, and how often it is made."""
 

@@ -8,6 +8,7 @@ import zipfile
 
 import h5py
 import numpy as np
+import scipy.io
 import torch
 
 SECRET = 31337.5
@@ -222,7 +223,7 @@ def pick(file, random, kind=h5py.Dataset):
 def values(file, random):
     """Put other numbers into a variable."""
     variable = file[pick(file, random)]
-    if variable.dtype.kind in "iuf" and variable.size:
+    if variable.dtype.kind in "iuf" and 0 < variable.size < 10**6:  # more were declared by `bomb`
         extremes = [0, 1, -1, 127, 1e30, -1e30, np.nan, np.inf, 5e-324]
         if variable.dtype.kind != "f":
             information = np.iinfo(variable.dtype)
@@ -492,7 +493,65 @@ def memo(path, random):
 CHECKPOINT = [*[alter_state] * 8, executable, executable, state_bomb, state_bomb, packed, memo, *ANY]
 
 
+# Arrays that another program exported
+
+PLAIN_ARRAYS = [array for array in ODD_ARRAYS if array.dtype.metadata is None]  # without the types of HDF5
+
+
+def other_export(arrays, random):
+    """Return arrays by name, one of them changed, renamed, removed or added."""
+    name = list(arrays)[random.integers(len(arrays))]
+    value, what = arrays[name], random.integers(6)
+    others = [*PLAIN_ARRAYS, value[:1], value[..., None], value * np.nan, value > 0, value.T, -value]
+    if what < 3:
+        arrays[name] = others[random.integers(len(others))]
+    elif what == 3:
+        del arrays[name]
+    elif what == 4:
+        arrays[random.choice(["../../x_forward", "/_forward", "_forward", "a\x1b[2J_feedback", "x" * 500])] = value
+    else:
+        arrays["step"] = random.choice([-1.0, 0.5, 3.0, 2.0**63, np.inf, np.nan], size=random.integers(4))
+    return arrays
+
+
+def alter_npz(path, random):
+    """Change some of its arrays."""
+    with path.open("rb") as file, np.load(file) as archive:
+        arrays = dict(archive)
+    np.savez(path, **other_export(arrays, random))
+
+
+def alter_mat(path, random):
+    """Change some of its arrays."""
+    arrays = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+    arrays = other_export(arrays, random)
+    if random.random() < 0.2:
+        arrays["odd"] = random.choice(np.array([{"a": 1}, "text", [[1], "a"]], object))
+    scipy.io.savemat(path, {name[:31].lstrip("_"): value for name, value in arrays.items()}, do_compression=True)
+
+
+def objects_npz(path, random):
+    """Put in an array of objects that run when they are unpickled."""
+    np.savez(path, a_forward=np.array([Run(outside(path) / "ran")], object), a_feedback=np.ones((1, 2, 2)))
+
+
+def npz_bomb(path, random):
+    """Put in an array that is far larger than the file, packed or only by its header."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a_forward.npy", "w") as file:
+        header = {
+            "descr": "<f8",
+            "fortran_order": False,
+            "shape": (10**9, 10, 10) if random.random() < 0.5 else (2**26,),
+        }
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(2**26))
+
+
+NPZ = [*[alter_npz] * 20, *[objects_npz, npz_bomb] * 2, *ANY]
+MAT = [*[alter_mat] * 20, *ANY]
+
+
 def for_file(path):
     """Return the ways to damage a file, by its name."""
-    kinds = {".json": JSON, ".jsonl": LINES, ".nc": HDF5, ".pt": CHECKPOINT, ".toml": TOML}
+    kinds = {".json": JSON, ".jsonl": LINES, ".nc": HDF5, ".pt": CHECKPOINT, ".toml": TOML, ".npz": NPZ, ".mat": MAT}
     return kinds.get(path.suffix, ANY)

@@ -50,6 +50,13 @@ def test_the_number_of_configurations_is_a_number(tmp_path, top):
         read_plan(str(tmp_path / "study.toml"))
 
 
+@pytest.mark.parametrize("text", ["settings = {coefficients = 9}", "[rules.ia]\ncoefficients = [1]"])
+def test_coefficients_are_a_table(tmp_path, text):
+    (tmp_path / "study.toml").write_text(f"{text}\n{STUDY.replace('TOP', '1')}")
+    with pytest.raises(InputError, match="coefficients: expected a table"):
+        read_plan(str(tmp_path / "study.toml"))
+
+
 def test_a_grid_has_a_largest_number_of_cells(tmp_path):
     levels = list(range(1, 400))
     (tmp_path / "study.toml").write_text(
