@@ -22,12 +22,13 @@ from click.testing import CliRunner
 
 from wtdiag.diagnostics.comparison.results import check_results, read_results
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.files import read_json, write_json
 from wtdiag.studies.engine.cell import Cell, CellState, Outcome
 from wtdiag.studies.engine.storage import open_storage, shown_url
 from wtdiag.studies.file.space import Range, parse_search
 from wtdiag.studies.parts.dataset import write
 from wtdiag.studies.parts.finished_sweep import read_finished_sweep
-from wtdiag.studies.parts.sweep import Sweep
+from wtdiag.studies.parts.sweep import SWEEP, Sweep
 from wtdiag.studies.parts.trials import importances
 from wtdiag.studies.predict.pruner import StepSizePruner
 
@@ -246,6 +247,17 @@ def test_another_sweep_in_the_same_folder_is_refused(tmp_path: Path, change: dic
 def test_where_it_runs_may_change(tmp_path: Path) -> None:
     drain(make(tmp_path / "s", trials=1))
     make(tmp_path / "s", trials=1, settings={"epochs": 1.0, "batch_size": 64, "device": "cpu", "data_dir": "/data"})
+
+
+def test_a_sweep_made_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
+    drain(make(tmp_path / "s", trials=1))
+    old = read_json(tmp_path / "s" / SWEEP)
+    for method in old["methods"].values():
+        del method["settings"]["accumulate"]
+    write_json(tmp_path / "s" / SWEEP, old)
+    make(tmp_path / "s", trials=1)
+    with pytest.raises(InputError, match="accumulate = 1, not 2"):
+        make(tmp_path / "s", trials=1, settings={"epochs": 1.0, "batch_size": 64, "accumulate": 2})
 
 
 def test_another_sweep_in_the_same_storage_is_refused(tmp_path: Path) -> None:
