@@ -98,6 +98,12 @@ class DeclaredSettings:
     depth: int | None = _setting(None, "Weight layers of the model.", roles="architecture", least=1, most=10**4)
     width: int | None = _setting(None, "Width of the model.", roles="architecture", least=1, most=2**20)
     batch_norm: bool = _setting(True, "Batch normalisation in the model.", roles="architecture")
+    points: str | None = _setting(
+        None,
+        "Modules at whose outputs the output's error enters under dfa and drtp, by names or patterns between commas; "
+        "inside them it goes on by backprop.",
+        roles="method",
+    )
     pretrained: str | None = _setting(
         None,
         "Weights to begin from: a file with a state dict, or default or a name of torchvision's weights for the model.",

@@ -37,7 +37,8 @@ def build_network(settings: Settings, *, shape: tuple[int, int, int], classes: i
                 load_pretrained(model, settings.pretrained, name=settings.model)
             sample = torch.zeros(2, *shape, dtype=dtype)
             rule = settings.rule_at(0.0, 0.0)
-            return transport_free(model.to(dtype), rule, sample=sample, classes=classes, batch_axis=0)
+            points = settings.points.split(",") if settings.points else None
+            return transport_free(model.to(dtype), rule, sample=sample, classes=classes, batch_axis=0, points=points)
     except InputError:
         raise
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # torch raises these for too large sizes

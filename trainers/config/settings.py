@@ -14,6 +14,7 @@ from wtdiag.probes.records.files import read_json, read_toml
 from wtdiag.trainers.config.schedules import coefficient_schedule
 from wtdiag.trainers.rules import RULES, Rule
 from wtdiag.trainers.rules import rule as build_rule
+from wtdiag.trainers.rules.direct import Direct
 from wtdiag.trainers.rules.regularised import Regularised
 
 
@@ -63,6 +64,14 @@ class Settings(DeclaredSettings):
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise InputError(f"nesterov: needs sgd with momentum, got {self.optimizer} with momentum={self.momentum:g}")
         rule = RULES[self.rule]
+        for field in dataclasses.fields(rule):
+            value = self.coefficients.get(field.name)
+            if field.metadata.get("initial") and isinstance(value, str) and ":" in value:
+                raise InputError(
+                    f"coefficient {field.name}: sets the initial B only, so it has no schedule; got {value!r}"
+                )
+        if self.points is not None and (rule.learned or not issubclass(rule, Direct)):
+            raise InputError(f"points: {self.rule} does not project the output's error by a fixed B; dfa and drtp do")
         if not rule.learned:
             for name in settings_with_role("feedback"):
                 if getattr(self, name) and name != "noise_on":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,9 @@ from torch.utils._pytree import tree_leaves
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.conversions import converted_class, known_types, rebased
 from wtdiag.trainers.layers.error_path import ErrorPath
+from wtdiag.trainers.layers.examples import batch_axis_of, count_examples
 from wtdiag.trainers.layers.matrices import Composite
+from wtdiag.trainers.layers.points import FEEDBACK, add_point, chosen, points_of
 from wtdiag.trainers.layers.synaptic import Converted, Synaptic
 from wtdiag.trainers.layers.types.linear import TiedEmbedding
 from wtdiag.trainers.layers.watch import watch
@@ -32,6 +35,7 @@ def transport_free(
     sample: Tensor | None = None,
     classes: int | None = None,
     batch_axis: int | None = None,
+    points: str | Sequence[str] | None = None,
     **coefficients: Any,
 ) -> nn.Module:
     """Return a copy of ``model`` whose layers learn by ``rule``.
@@ -59,13 +63,18 @@ def transport_free(
         Axis that counts the examples in inputs of linear layers with more than two axes: 0 for (batch, sequence,
         feature), 1 for (sequence, batch, feature). ``dfa``, ``drtp`` and ``reduction="sum"`` need it. By default it is
         found from ``sample``, by the number of examples in the network's output (batch, classes).
+    points
+        For ``dfa`` and ``drtp``, with a ``sample``: names of modules, or patterns such as ``"encoder.layers.*"``, at
+        whose outputs the output's error enters, as Bᵀ e in place of the error from above. Inside a module it goes on
+        by backprop (Launay et al. 2020, arXiv:2006.12878). By default it enters at the input of every layer.
     **coefficients
         Coefficients of the rule, if ``rule`` is a name.
 
     Raises
     ------
     InputError
-        If the rule or a coefficient is unknown, no layer can be converted, or the model is converted already.
+        If the rule or a coefficient is unknown, no layer can be converted, the model is converted already, or
+        ``points`` name no module.
 
     Examples
     --------
@@ -89,6 +98,9 @@ def transport_free(
         raise InputError(f"transport_free: classes must be a positive whole number, got {classes!r}")
     if batch_axis is not None and (isinstance(batch_axis, bool) or not isinstance(batch_axis, int) or batch_axis < 0):
         raise InputError(f"transport_free: batch_axis must be a whole number from 0 on, got {batch_axis!r}")
+    if points is not None and (not isinstance(rule, Direct) or rule.learned or sample is None):
+        why = "needs sample=" if sample is None else f"{rule.name} does not project the output's error by a fixed B"
+        raise InputError(f"transport_free: points: {why}")
     try:
         model = copied(model)
     except RuntimeError as error:  # a computed tensor among its attributes, as torch.nn.utils.weight_norm leaves
@@ -104,10 +116,11 @@ def transport_free(
             + "".join(f"; {reason}" for reason in skipped[:3])
         )
     axes: dict[Synaptic, int | None] = dict.fromkeys(layers, batch_axis)
+    modules = chosen(model, [points] if isinstance(points, str) else points) if points is not None else {}
     if sample is not None and rule.counts_examples:
         for layer in layers:
             layer.attach(build_rule("bp"))
-        output, shapes = _inputs(model, layers, sample)
+        output, shapes, outputs = _seen(model, layers, modules, sample)
         if batch_axis is None:
             axes |= {layer: batch_axis_of(shape, count_examples(output)) for layer, shape in shapes.items()}
         if isinstance(rule, Direct) and classes is None:
@@ -116,6 +129,11 @@ def transport_free(
     if isinstance(rule, Direct):
         error_path = ErrorPath(rule, classes or _outputs(layers[-1]))
         error_path.attach(model)
+    if error_path is not None and modules:
+        examples = count_examples(output)
+        for name, module in modules.items():
+            add_point(name, module, outputs, error_path, (batch_axis, examples), maps=_returns_maps(module))
+        rule, error_path = build_rule("bp"), None
     tied: dict[Tensor, Synaptic] = {}
     for layer in layers:
         if axes[layer] is not None:
@@ -171,15 +189,20 @@ def feedback_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     ['0.weight', '0.bias', '2.weight', '2.bias']
     """
     own = {id(p) for _, layer in synapses(model) if not layer.rule.transports for p in layer.parameters_of("feedback")}
+    own |= {id(module._parameters[FEEDBACK]) for module, _ in points_of(model)}
     return {name: p for name, p in model.named_parameters() if id(p) in own}
 
 
 def set_rule(model: nn.Module, rule: Rule) -> None:
     """Give every converted layer the same rule with other coefficients, as a schedule does; B stays as it is."""
-    for _, layer in synapses(model):
-        if type(layer.rule) is not type(rule):
-            raise InputError(f"set_rule: the model learns by {layer.rule.name}, not {rule.name}; convert the original")
-        layer.rule = rule
+    points = [point for _, point in points_of(model)]
+    learners: list[Any] = [point.path for point in points] or [layer for _, layer in synapses(model)]
+    for learner in learners:
+        if type(learner.rule) is not type(rule):
+            raise InputError(
+                f"set_rule: the model learns by {learner.rule.name}, not {rule.name}; convert the original"
+            )
+        learner.rule = rule
     _protect_outputs(model, rule)
 
 
@@ -199,10 +222,16 @@ class Conversion:
     rule: str
     converted: list[tuple[str, str, tuple[int, ...]]]
     skipped: list[Skipped]
+    points: list[tuple[str, str, tuple[int, ...]]] = dataclasses.field(default_factory=list)
+    """Modules at whose outputs the output's error enters, with the shapes of B; between them layers use backprop."""
 
     def __str__(self) -> str:
+        lines = []
+        if self.points:
+            lines = [f"The output's error enters by {self.rule} at the outputs of:"]
+            lines += [f"  {name:<32} {kind:<16} {'×'.join(map(str, shape))}" for name, kind, shape in self.points]
         learn = "layer learns" if len(self.converted) == 1 else "layers learn"
-        lines = [f"{len(self.converted)} {learn} by {self.rule}:"]
+        lines += [f"{len(self.converted)} {learn} by {'backprop from there' if self.points else self.rule}:"]
         lines += [f"  {name:<32} {kind:<16} {'×'.join(map(str, shape))}" for name, kind, shape in self.converted]
         if self.skipped:
             keep = "module with weights keeps" if len(self.skipped) == 1 else "modules with weights keep"
@@ -235,15 +264,19 @@ def summary(model: nn.Module) -> Conversion:
                 converted.append((name or "model", module.kind, tuple(module.current("weight").shape)))
         elif (reason := _reason_to_skip(module, rule)) and _has_matrix(module):
             skipped.append(Skipped(name or "model", type(module).__name__, reason))
-    names = {layer.rule.name for _, layer in synapses(model)}
-    return Conversion(", ".join(sorted(names)) or "nothing", converted, skipped)
+    points = [
+        (point.name, type(each).__name__, tuple(getattr(each, FEEDBACK).shape)) for each, point in points_of(model)
+    ]
+    names = {point.path.rule.name for _, point in points_of(model)} or {layer.rule.name for _, layer in synapses(model)}
+    return Conversion(", ".join(sorted(names)) or "nothing", converted, skipped, points)
 
 
 def converted_share(model: nn.Module) -> float:
     """Return the share of the entries of all weight matrices and kernels whose layer sends its error through B.
 
     Every parameter with two or more axes counts as one, and once if it is shared; feedback weights do not count. A
-    layer that keeps backprop, as `summary` lists it, does not send its error through B. Under ``bp``, B is the weight.
+    layer that keeps backprop, as `summary` lists it, does not send its error through B. Under ``bp``, B is the weight; so
+    it is between the ``points`` of direct feedback.
 
     Examples
     --------
@@ -267,7 +300,7 @@ def converted_share(model: nn.Module) -> float:
 def _has_matrix(module: nn.Module) -> bool:
     if isinstance(module, parametrize.ParametrizationList):  # it is listed with the module that it belongs to
         return False
-    own = module.parameters(recurse=False)
+    own = [p for name, p in module.named_parameters(recurse=False) if name != FEEDBACK]
     return parametrize.is_parametrized(module) or any(is_lazy(p) or p.dim() > 1 for p in own)
 
 
@@ -384,37 +417,30 @@ def _run(model: nn.Module, sample: Tensor) -> Any:
             module.training = mode
 
 
-def _inputs(model: nn.Module, layers: list[Synaptic], sample: Tensor) -> tuple[Any, dict[Synaptic, torch.Size]]:
-    """Run the network once; return its output and the shape of each layer's input in its last use."""
+def _seen(
+    model: nn.Module, layers: list[Synaptic], modules: Mapping[str, nn.Module], sample: Tensor
+) -> tuple[Any, dict[Synaptic, torch.Size], dict[str, Any]]:
+    """Run the network once; return its output, the shape of each layer's last input, and what ``modules`` returned."""
     shapes: dict[Synaptic, torch.Size] = {}
+    outputs: dict[str, Any] = {}
 
     def note(layer: Synaptic, inputs: tuple[Tensor, ...]) -> None:
         shapes[layer] = inputs[0].shape
 
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    for name, module in modules.items():
+        hooks.append(module.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: output})))
     try:
-        return _run(model, sample), shapes
+        return _run(model, sample), shapes, outputs
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def count_examples(output: Any) -> int | None:
-    """Return the number of examples in the network's output (batch, classes), or None if it has no such output."""
-    matrices = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.dim() == 2]
-    return len(matrices[0]) if matrices else None
-
-
-def batch_axis_of(shape: Sequence[int], examples: int | None) -> int | None:
-    """Return the axis of a layer's input whose size is the number of examples, or None if that is not one axis.
-
-    Examples
-    --------
-    >>> batch_axis_of((7, 32, 16), 32), batch_axis_of((32, 32, 16), 32)
-    (1, None)
-    """
-    axes = [axis for axis, size in enumerate(shape[:-1]) if size == examples]
-    return axes[0] if len(axes) == 1 else None
+def _returns_maps(module: nn.Module) -> bool:
+    """Return whether the last converted layer of a module works on maps, (batch, channels, ...)."""
+    last = [layer for layer in module.modules() if isinstance(layer, Synaptic)][-1:]
+    return bool(last) and last[0].op.channels_first
 
 
 def _width(output: Any) -> int:

@@ -10,6 +10,7 @@ from wtdiag.trainers.layers.conversions import rebased
 from wtdiag.trainers.layers.convert import copied, synapses
 from wtdiag.trainers.layers.error_path import ErrorPath
 from wtdiag.trainers.layers.matrices import Composite, Matrix
+from wtdiag.trainers.layers.points import remove_points
 from wtdiag.trainers.layers.synaptic import Converted
 from wtdiag.trainers.layers.types.linear import TiedEmbedding
 from wtdiag.trainers.rules.factored import Factored
@@ -56,6 +57,7 @@ def revert(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         if isinstance(module, Converted) and not isinstance(module, Matrix):
             _strip(module)
+    remove_points(model)
     for hooks in (model._forward_pre_hooks, model._forward_hooks):
         for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), ErrorPath)]:
             del hooks[key]

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wtdiag.trainers.layers.convert import batch_axis_of, count_examples, synapses
+from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.layers.examples import batch_axis_of, count_examples
+from wtdiag.trainers.layers.points import Point, points_of
 from wtdiag.trainers.layers.synapse import project
 from wtdiag.trainers.observe.blocks import Passed, blocks, passing
 from wtdiag.trainers.observe.fresh import FreshAngles
@@ -275,8 +277,8 @@ class SynapseTracer:
         Matrices that take the place of B where a layer sends its error down as its rule does, by layer.
     """
 
-    def __init__(self) -> None:
-        self.remembers = False
+    def __init__(self, points: Collection[Point] = ()) -> None:
+        self.remembers, self._points = False, points
         self.calls: dict[Synaptic, list[Call]] = {}
         self.exact: Collection[Synaptic] = ()
         self.fresh: Mapping[Synaptic, Tensor] = {}
@@ -313,7 +315,13 @@ class SynapseTracer:
             call.error = Error()
         inputs = [*self._anchors, *parameters]
         self._going_back = True
-        gradients = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
+        for point in self._points:
+            point.exact = len(exact) == len(self.calls)
+        try:
+            gradients = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
+        finally:
+            for point in self._points:
+                point.exact = False
         errors = {layer: [call.error for call in calls] for layer, calls in self.calls.items()}
         return errors, gradients[len(self._anchors) :]
 
@@ -407,7 +415,7 @@ def _own_buffers(model: nn.Module) -> Iterator[None]:
 def attached(model: nn.Module) -> Iterator[SynapseTracer]:
     """Let a new tracer stand in for the model's synapses."""
     before = {layer: layer.tracer for _, layer in synapses(model)}
-    tracer = SynapseTracer()
+    tracer = SynapseTracer([point for _, point in points_of(model)])
     try:
         for layer in before:
             layer.tracer = tracer

@@ -20,6 +20,7 @@ from wtdiag.probes.records.config import command_options
 from wtdiag.probes.version import __version__
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import converted_share, synapses
+from wtdiag.trainers.layers.points import points_of
 from wtdiag.trainers.record.staging import plain_name
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "xarray", "h5py")
@@ -40,8 +41,10 @@ def describe(settings: Settings, *, shape: tuple[int, ...], classes: int, majori
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Return the entries of config.json that can be derived from the model and the program."""
-    layers = synapses(model)
-    rules = {plain_name(name): {"name": layer.rule.name, **dataclasses.asdict(layer.rule)} for name, layer in layers}
+    learners: list[tuple[str, Any]] = [(point.name, point.path) for _, point in points_of(model)] or list(
+        synapses(model)
+    )
+    rules = {plain_name(name): {"name": each.rule.name, **dataclasses.asdict(each.rule)} for name, each in learners}
     first, *others = rules.values()
     rule = first if all(other == first for other in others) else {"name": "mixed", "layers": rules}
     return {
