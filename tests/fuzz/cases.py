@@ -316,7 +316,7 @@ def _damage(folder: Path, patterns: tuple[str, ...], random: np.random.Generator
     for _ in range(random.choice([1, 1, 1, 2, 3])):
         files = sorted(folder.glob(patterns[random.integers(len(patterns))]))
         path = files[random.integers(len(files))] if files else None
-        if path is None or not stat.S_ISREG(path.lstat().st_mode):
+        if path is None or not stat.S_ISREG(path.lstat().st_mode) or path.lstat().st_size > 10**8:
             continue  # damaged beyond recognition already
         ways = damage.for_file(path)
         way = ways[random.integers(len(ways))]

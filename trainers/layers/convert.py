@@ -15,9 +15,9 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers.layers.batch_axis import batch_axis_of, count_examples
 from wtdiag.trainers.layers.conversions import converted_class, known_types, rebased
 from wtdiag.trainers.layers.error_path import ErrorPath
-from wtdiag.trainers.layers.examples import batch_axis_of, count_examples
 from wtdiag.trainers.layers.matrices import Composite
 from wtdiag.trainers.layers.points import FEEDBACK, add_point, chosen, points_of
 from wtdiag.trainers.layers.synaptic import Converted, Synaptic
@@ -275,8 +275,8 @@ def converted_share(model: nn.Module) -> float:
     """Return the share of the entries of all weight matrices and kernels whose layer sends its error through B.
 
     Every parameter with two or more axes counts as one, and once if it is shared; feedback weights do not count. A
-    layer that keeps backprop, as `summary` lists it, does not send its error through B. Under ``bp``, B is the weight; so
-    it is between the ``points`` of direct feedback.
+    layer that keeps backprop, as `summary` lists it, does not send its error through B. Under ``bp``, B is the weight;
+    so it is between the ``points`` of direct feedback.
 
     Examples
     --------

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.layers.examples import batch_axis_of
+from wtdiag.trainers.layers.batch_axis import batch_axis_of
 from wtdiag.trainers.layers.synapse import project
 
 if TYPE_CHECKING:

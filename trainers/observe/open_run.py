@@ -20,6 +20,7 @@ from wtdiag.probes.records import schema
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.layers.convert import copied, set_rule, synapses
+from wtdiag.trainers.layers.points import points_of
 from wtdiag.trainers.observe.attribution import LayerCost, attribution
 from wtdiag.trainers.observe.rates import Rates
 from wtdiag.trainers.observe.tensors import from_numpy, is_recordable
@@ -295,11 +296,13 @@ def _of_layer(recorded: Any, layer: str) -> Any:
 
 def _check_rules(model: nn.Module, recorded: Any, arrays: dict[str, schema.LayerArrays], source: str) -> None:
     """Require that each layer has the rule of the run, as far as the config's ``recorded`` or the arrays tell it."""
+    projecting = next((point.path.rule for _, point in points_of(model)), None)
     for name, layer in synapses(model):
         entry, rule = _of_layer(recorded, name), layer.rule
-        if isinstance(entry, dict) and isinstance(learnt := entry.get("name"), str) and learnt != rule.name:
+        learns = (projecting or rule).name
+        if isinstance(entry, dict) and isinstance(learnt := entry.get("name"), str) and learnt != learns:
             raise InputError(
-                f"{source}: layer {name!r} learned by {learnt!r:.40} in the run, but learns by {rule.name!r} in the "
+                f"{source}: layer {name!r} learned by {learnt!r:.40} in the run, but learns by {learns!r} in the "
                 "network; expected a network converted by the rule of the run"
             )
         if name in arrays and (arrays[name].feedback is None) != rule.transports:

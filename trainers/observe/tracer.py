@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wtdiag.trainers.layers.batch_axis import batch_axis_of, count_examples
 from wtdiag.trainers.layers.convert import synapses
-from wtdiag.trainers.layers.examples import batch_axis_of, count_examples
 from wtdiag.trainers.layers.points import Point, points_of
 from wtdiag.trainers.layers.synapse import project
 from wtdiag.trainers.observe.blocks import Passed, blocks, passing

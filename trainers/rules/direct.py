@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from wtdiag.trainers.rules.base import Rule, choice, positive
 
 if TYPE_CHECKING:
@@ -34,6 +32,8 @@ class Direct(Rule):
         if self.projection == "own":
             feedback.normal_(0.0, self.scale * feedback.shape[0] ** -0.5)
             return
+        import torch
+
         size = feedback[0].numel()
         # A generator of its own starts anew for every layer; its seed follows that of the network, but draws other
         # numbers than W's initial weights.

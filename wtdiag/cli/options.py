@@ -72,7 +72,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a click command an option for each field of `Settings` but the rule and its coefficients."""
     hints = get_type_hints(Settings)
     for field in reversed(dataclasses.fields(Settings)):
-        if field.name in settings_with_role("method"):
+        if field.name in ("rule", "coefficients"):
             continue
         kinds = get_args(hints[field.name]) or (hints[field.name],)
         name = "--" + field.name.replace("_", "-")
