@@ -27,7 +27,7 @@ ORDER = {
     "trainers": [
         "data models layers.operations", "rules.local", "rules",
         "layers.synapse layers.factored_feedback layers.error_path layers.place layers.same_update layers.batch_axis",
-        "layers.points layers.synaptic",
+        "layers.direct_points layers.synaptic",
         "layers.matrices layers.conversions", "layers.types", "layers.watch", "layers.convert",
         "layers.optimizer_groups layers.revert", "conformance",
         "config", "observe", "record", "callbacks", "loop", "",

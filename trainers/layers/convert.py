@@ -17,9 +17,9 @@ from torch.utils._pytree import tree_leaves
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.batch_axis import batch_axis_of, count_examples
 from wtdiag.trainers.layers.conversions import converted_class, known_types, rebased
+from wtdiag.trainers.layers.direct_points import FEEDBACK, add_point, chosen, points_of
 from wtdiag.trainers.layers.error_path import ErrorPath
 from wtdiag.trainers.layers.matrices import Composite
-from wtdiag.trainers.layers.points import FEEDBACK, add_point, chosen, points_of
 from wtdiag.trainers.layers.synaptic import Converted, Synaptic
 from wtdiag.trainers.layers.types.linear import TiedEmbedding
 from wtdiag.trainers.layers.watch import watch

@@ -8,9 +8,9 @@ from torch.nn.utils import parametrize
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.conversions import rebased
 from wtdiag.trainers.layers.convert import copied, synapses
+from wtdiag.trainers.layers.direct_points import remove_points
 from wtdiag.trainers.layers.error_path import ErrorPath
 from wtdiag.trainers.layers.matrices import Composite, Matrix
-from wtdiag.trainers.layers.points import remove_points
 from wtdiag.trainers.layers.synaptic import Converted
 from wtdiag.trainers.layers.types.linear import TiedEmbedding
 from wtdiag.trainers.rules.factored import Factored

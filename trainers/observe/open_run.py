@@ -20,7 +20,7 @@ from wtdiag.probes.records import schema
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.layers.convert import copied, set_rule, synapses
-from wtdiag.trainers.layers.points import points_of
+from wtdiag.trainers.layers.direct_points import points_of
 from wtdiag.trainers.observe.attribution import LayerCost, attribution
 from wtdiag.trainers.observe.rates import Rates
 from wtdiag.trainers.observe.tensors import from_numpy, is_recordable

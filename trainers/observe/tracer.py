@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from wtdiag.trainers.layers.batch_axis import batch_axis_of, count_examples
 from wtdiag.trainers.layers.convert import synapses
-from wtdiag.trainers.layers.points import Point, points_of
+from wtdiag.trainers.layers.direct_points import Point, points_of
 from wtdiag.trainers.layers.synapse import project
 from wtdiag.trainers.observe.blocks import Passed, blocks, passing
 from wtdiag.trainers.observe.fresh import FreshAngles

@@ -20,7 +20,7 @@ from wtdiag.probes.records.config import command_options
 from wtdiag.probes.version import __version__
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import converted_share, synapses
-from wtdiag.trainers.layers.points import points_of
+from wtdiag.trainers.layers.direct_points import points_of
 from wtdiag.trainers.record.staging import plain_name
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "xarray", "h5py")

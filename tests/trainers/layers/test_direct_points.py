@@ -11,7 +11,7 @@ import wtdiag
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import feedback_parameters, set_rule, summary
-from wtdiag.trainers.layers.points import FEEDBACK
+from wtdiag.trainers.layers.direct_points import FEEDBACK
 from wtdiag.trainers.observe.tracer import error_signals
 from wtdiag.trainers.rules import rule
 
