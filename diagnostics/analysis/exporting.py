@@ -33,6 +33,7 @@ from wtdiag.probes.records.schema import (
 FORMATS = {"zarr": "zarr", "parquet": "pyarrow", "csv": ""}
 """The formats, each with the package that it needs; the extra that installs it has the format's name."""
 _STORE = "run.zarr"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export(run: Run, folder: Path, formats: Collection[str], *, force: bool = False) -> list[Path]:
@@ -127,11 +128,27 @@ def _writer_of(table: pd.DataFrame, form: str) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         with write_aside(path) as aside:
             if form == "csv":
-                table.to_csv(aside, index=False)
+                without_formulas(table).to_csv(aside, index=False)
             else:
                 table.to_parquet(aside, engine="pyarrow", index=False)
 
     return write
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts and headings no spreadsheet takes for a formula, because a run may come from anyone.
+
+    Examples
+    --------
+    >>> without_formulas(pd.DataFrame({"layer": ["=1+1", "fc"], "angle": [-1.5, 2.0]}))["layer"].tolist()
+    ["'=1+1", 'fc']
+    """
+    texts = {
+        name: [f"'{each}" if isinstance(each, str) and each.startswith(_FORMULA) else each for each in table[name]]
+        for name, kind in table.dtypes.items()
+        if kind.kind not in "iufbM"
+    }
+    return table.assign(**texts).rename(columns=lambda name: f"'{name}" if str(name).startswith(_FORMULA) else name)
 
 
 def _write_store(path: Path, run: Run, analysis: xr.Dataset | None, metrics: pd.DataFrame) -> None:

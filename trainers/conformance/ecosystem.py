@@ -121,6 +121,26 @@ def function_transform(subject: Subject) -> str:
     return ""
 
 
+@check("torch.compile of torch.func.grad is refused where it would leave out the rule.")
+def compiled_transform(subject: Subject) -> str:
+    """Require the gradients of the network, or a refusal: the compiler can lose the backward pass of functions there."""
+    torch._dynamo.reset()
+    net, x, target = subject.network("dense", torch.float32)
+    net.eval()
+    reference = copy.deepcopy(net)
+    descend(reference, x, target)
+    parameters = {name: p.detach() for name, p in net.named_parameters()}
+    torch.manual_seed(1)
+    try:
+        got = torch.compile(_functional(net, x, target), backend="aot_eager")(parameters)
+    except Exception as error:  # the compiler wraps the refusal in an error of its own
+        require("inside torch.func" in str(error), f"compiled torch.func.grad: {one_line(error):.200}")
+        return "It is refused."
+    expected = gradients(reference)
+    require_close({name: got[name] for name in expected}, expected, 1e-4, "compiled torch.func.grad")
+    return ""
+
+
 @check("Checkpointed activations give the same gradients.")
 def checkpointing(subject: Subject) -> str:
     """Require the same gradients where a block is computed again, or a refusal from a direct rule that cannot."""

@@ -26,6 +26,7 @@ def compare(run_dirs: tuple[Path, ...], reference: str | None, out: Path | None)
     wtdiag compare runs/three
     wtdiag compare runs/*-seed? --reference kp --out differences.csv
     """  # noqa: D301  (click wants the character itself)
+    from wtdiag.diagnostics.analysis.exporting import without_formulas
     from wtdiag.probes.records.schema import write_aside
 
     if out is not None and out.exists():
@@ -36,5 +37,5 @@ def compare(run_dirs: tuple[Path, ...], reference: str | None, out: Path | None)
         raise InputError("runs: none of them can be compared with another; expected two of different rules")
     if out is not None:
         with write_aside(out) as aside:
-            table.to_csv(aside, index=False)
+            without_formulas(table).to_csv(aside, index=False)
         say(out)
