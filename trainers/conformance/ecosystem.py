@@ -123,7 +123,7 @@ def function_transform(subject: Subject) -> str:
 
 @check("torch.compile of torch.func.grad is refused where it would leave out the rule.")
 def compiled_transform(subject: Subject) -> str:
-    """Require the gradients of the network, or a refusal: the compiler can lose the backward pass of functions there."""
+    """Require the gradients of the network or a refusal: the compiler can lose a custom backward pass there."""
     torch._dynamo.reset()
     net, x, target = subject.network("dense", torch.float32)
     net.eval()
