@@ -132,7 +132,8 @@ def compiled_transform(subject: Subject) -> str:
     parameters = {name: p.detach() for name, p in net.named_parameters()}
     torch.manual_seed(1)
     try:
-        got = torch.compile(_functional(net, x, target), backend="aot_eager")(parameters)
+        run: Any = torch.compile(_functional(net, x, target), backend="aot_eager")
+        got = run(parameters)
     except Exception as error:  # the compiler wraps the refusal in an error of its own
         require("inside torch.func" in str(error), f"compiled torch.func.grad: {one_line(error):.200}")
         return "It is refused."
