@@ -1,4 +1,4 @@
-"""Table of progress: the number of cells that are done, and the state of those in training."""
+"""Table of progress: the number of cells that are done, and on a terminal the state of those in training."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from wtdiag.studies.engine.cell import Cell, CellState, Outcome
+from wtdiag.trainers.loop.bars import Bars
 from wtdiag.trainers.loop.progress import tail
 
 
 class Board:
-    """Progress on a terminal; elsewhere nothing is shown.
+    """Bars on a terminal; elsewhere, such as in the log of a batch job, a line now and then for all cells together.
 
     Parameters
     ----------
@@ -28,16 +29,14 @@ class Board:
     """
 
     def __init__(self, total: int, console: Console) -> None:
-        shown = console.is_terminal and total > 0
-        self._bars = Progress(
+        self._total = total
+        self._bars = Bars(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=console,
-            disable=not shown,
-            refresh_per_second=4,
         )
         self._all = self._bars.add_task("all", total=total, numbers="")
         self._lines: dict[Path, TaskID] = {}
@@ -45,6 +44,9 @@ class Board:
 
     def show(self, cell: Cell, state: CellState) -> None:
         """Show the state of a cell."""
+        if not self._bars.console.is_terminal:
+            self._bars.update(self._all)
+            return
         if cell.path not in self._lines:
             self._lines[cell.path] = self._bars.add_task(tail(cell.path.name, 32), total=state.total, numbers="")
         numbers = f"loss {state.loss:6.3f}" if math.isfinite(state.loss) else ""
@@ -55,11 +57,14 @@ class Board:
         if cell.path in self._lines:
             self._bars.remove_task(self._lines.pop(cell.path))
         self._counts[outcome.status] += 1
-        others = [f"{count} {status}" for status, count in self._counts.items() if status != "finished"]
-        self._bars.update(self._all, advance=1, numbers=", ".join(others))
+        numbers = [f"{count} {status}" for status, count in self._counts.items() if status != "finished"]
+        if not self._bars.console.is_terminal:
+            numbers.insert(0, f"{self._counts.total()} of {self._total} trainings")
+        self._bars.update(self._all, advance=1, numbers=", ".join(numbers))
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        if self._total:
+            self._bars.start()
         return self
 
     def __exit__(
