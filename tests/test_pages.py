@@ -3,7 +3,7 @@
 import re
 import shlex
 import tomllib
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -135,3 +135,21 @@ def test_links_lead_somewhere(page):
 
 def test_pages_that_are_named_here_exist():
     assert ELSEWHERE.keys() | READ.keys() <= {page.name for page in PAGES}
+
+
+def test_each_definition_has_a_section_in_the_reference(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    registries = import_module("registries")
+    entries = {
+        "rules": ("rule", wtdiag.RULES),
+        "probes": ("probe", registries.known()),
+        "findings": ("finding", registries.KINDS),
+        "settings": ("setting", wtdiag.Settings.__dataclass_fields__),
+        "commands": ("command", cli.commands),
+    }
+    assert entries.keys() == registries.SECTIONS.keys()
+    for page, (sort, names) in entries.items():
+        text = "\n\n".join(registries.SECTIONS[page]())
+        assert [name for name in names if f"({sort}-{name})=" not in text] == []
+        for line in text.splitlines():
+            assert not re.fullmatch(r"1\. |\*\*When it fires\.\*\* ", line), f"{page}: a definition has no docstring"
