@@ -28,6 +28,7 @@ def write(
     formats: Collection[str] = FORMATS,
     paper: str = "a4",
     analysed: Path | None = None,
+    against: str | os.PathLike[str] | None = None,
 ) -> list[Path]:
     """Write ``report.html`` and ``report.pdf`` on one analysed run, or ``comparison.html`` and ``.pdf`` on several.
 
@@ -43,6 +44,8 @@ def write(
         The paper size of the PDF.
     analysed : path, optional
         Folder of the analysis and findings of a single run; default: the run's own.
+    against : path, optional
+        Directory of a run that the figures on a single run show beside it.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def write(
     if not paths:
         raise InputError("runs: none given; expected at least one run directory")
     folder = destination(paths, out)
-    sources = [thin(load(path, name, analysed)) for path, name in zip(paths, _names(paths), strict=True)]
+    sources = [thin(load(path, name, analysed, against)) for path, name in zip(paths, _names(paths), strict=True)]
     report = single(sources[0]) if len(sources) == 1 else joint(sources)
     return publish(report, folder, "report" if len(sources) == 1 else COMPARISON, formats, paper)
 

@@ -232,8 +232,8 @@ def report(
         that only an earlier ``analysis.nc`` of the same snapshots holds are kept. Default: the ``analysis.nc`` in the
         run's directory.
     against
-        Directory of a finished run that its accuracy is held against, as a rule one by backprop; its findings are then
-        written again. Default: the run that its findings name, if they do.
+        Directory of a finished run that its accuracy is held against, as a rule one by backprop; the figures show it
+        beside this run, and the findings are written again. Default: the run that its findings name, if they do.
     out
         Folder for everything that is written. Default: the run's directory.
     formats
@@ -270,7 +270,9 @@ def report(
         analysis, _ = enrich(analysis, folder)
         write_analysis(analysis, folder / ANALYSIS)
         write_findings(diagnose(opened.path, analysis, held), folder / FINDINGS, held)
-    return write([opened.path], out=out, formats=formats, paper=paper, analysed=None if analysis is None else folder)
+    beside = against if isinstance(against, (str, os.PathLike)) and held is not None else None
+    kept = None if analysis is None else folder
+    return write([opened.path], out=out, formats=formats, paper=paper, analysed=kept, against=beside)
 
 
 def against_each(runs: Sequence[Run], against: str | os.PathLike[str] | None) -> dict[Path, Reference]:

@@ -188,12 +188,13 @@ def _nothing_wrong(view: View, searched: Sequence[Kind], accepts: Accepts | None
     skipped = [kind.name for kind in KINDS.values() if kind not in searched]
     how = "with --rule bp" if accepts is not None else "with backprop"
     compared = not math.isnan(view.accuracy.gap) or view.rule == "bp"
-    summary = (
-        f"Nothing wrong was found in {len(view.layers)} layers and {len(view.steps)} snapshots. "
-        f"The diagnosis looked for {', '.join(kind.name for kind in searched)}."
+    summary = f"Nothing wrong was found in {len(view.layers)} layers and {len(view.steps)} snapshots."
+    looked = (
+        "No measure lies beyond the threshold of a finding of high or medium severity. The diagnosis looked for "
+        f"{', '.join(kind.name for kind in searched)}."
     )
     if skipped:
-        summary += (
+        looked += (
             f" It could not look for {', '.join(skipped)}, because the analysis has no values of {', '.join(missing)}."
         )
     return Finding(
@@ -205,7 +206,7 @@ def _nothing_wrong(view: View, searched: Sequence[Kind], accepts: Accepts | None
         confidence=confidence("nothing-wrong"),
         summary=summary,
         evidence=(),
-        meaning="No measure lies beyond the threshold of a finding of high or medium severity.",
+        meaning=looked,
         advice=(
             "Nothing needs to be done."
             if compared

@@ -57,17 +57,32 @@ def joint(sources: Sequence[Source]) -> Report:
     grouped = groups(sources)
     compared = _Compared(runs, grouped, Subjects("runs", "run", tuple(group.name for group in grouped)))
     parts = (_differences(sources), _curves(compared), _gap(compared), _depth(compared))
-    comparison = Section("Comparison", (_table(compared), *(part for part in parts if part is not None)))
+    comparison = Section(
+        "Comparison", (_table(compared), *(part for part in parts if part is not None), *_one_seed(sources))
+    )
+    briefs = [_brief(i, *measured) for i, measured in enumerate(runs)]
+    figures = [block for part in (comparison, *briefs) for block in part.blocks if isinstance(block, Figure)]
+    shown = {"norm_ratio", "error_angle", "step_size_number", *(name for each in figures for name in each.measures)}
     rules = list(dict.fromkeys(source.rule for source in sources))
     return Report(
         title=f"Comparison of {', '.join(rules) if 1 < len(rules) < 7 else f'{len(runs)} runs'}",
         verdict=" ".join(text for text in (_ranking(compared), _health(sources)) if text),
         sections=(
             comparison,
-            *(_brief(i, *measured) for i, measured in enumerate(runs)),
-            methods([source.analysis for source in sources]),
+            *briefs,
+            methods([source.analysis for source in sources], shown),
         ),
     )
+
+
+def _one_seed(sources: Sequence[Source]) -> list[Text]:
+    """Say so if all runs have the same seed, from which a difference between rules cannot be told from luck."""
+    seeds = {source.settings.get("seed") for source in sources}
+    if len(seeds) > 1 or None in seeds:
+        return []
+    return [
+        Text(f"All of these runs have one seed ({seeds.pop()}), so that a difference between them may be due to it.")
+    ]
 
 
 def _ranking(compared: _Compared) -> str:
@@ -153,6 +168,8 @@ def _differences(sources: Sequence[Source]) -> Table | None:
         return None
 
     def shown(row: Any, value: float) -> str:
+        if "accuracy" in row.measure or row.measure == "depth_gap":
+            return fixed(100 * value, 1, " points")
         return degrees(value) if row.units == "degree" else number(value)
 
     rows = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -11,9 +12,29 @@ import numpy as np
 from matplotlib.figure import Figure as Panel
 from numpy.typing import NDArray
 
-from wtdiag.reports.figures.style import to_svg
+from wtdiag.reports.figures.style import FADING, to_svg
 
 _SCREEN = {"screen": True}  # of fields that only a page on a screen can use
+
+
+_CODE = re.compile(r"`((?:wtdiag|feedback)[^`\n]{0,80})`|(?<![\w-])(--[a-z][a-z-]+(?: [a-z0-9]+(?=[ ,.;)]|$))?)")
+# A command or a parameter between backticks, or an option with its value, such as --rule bp; backticks in names that
+# come from a run stay as they are.
+
+
+def code_in(text: str) -> list[tuple[str, bool]]:
+    """Return a text in parts, each with whether it is code: what stands between backticks, or an option.
+
+    Examples
+    --------
+    >>> code_in("Give it to `wtdiag analyze` with --against.")
+    [('Give it to ', False), ('wtdiag analyze', True), (' with ', False), ('--against', True), ('.', False)]
+    """
+    parts, end = list[tuple[str, bool]](), 0
+    for match in _CODE.finditer(text):
+        parts += [(text[end : match.start()], False), (match[1] or match[2], True)]
+        end = match.end()
+    return [part for part in (*parts, (text[end:], False)) if part[0]]
 
 
 @dataclass(frozen=True)
@@ -178,6 +199,13 @@ class Figure(Block):
     def svgs(self) -> tuple[str, ...]:
         """The panels as SVG documents, drawn once for all page formats."""
         return tuple(to_svg(panel) for panel in self.panels)
+
+    @cached_property
+    def fading(self) -> tuple[bool, ...]:
+        """Whether each panel is a map whose colours fade towards a value, as a page on a dark ground must know."""
+        return tuple(
+            any(each.get_gid() == FADING for axes in panel.axes for each in axes.collections) for panel in self.panels
+        )
 
     def plain(self) -> dict[str, Any]:
         """Return words and panels, each an SVG document with its width in inches."""

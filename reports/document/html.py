@@ -10,8 +10,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from wtdiag.reports.document.content import Block, Figure, Report, Subjects, Table
+from wtdiag.reports.document.content import Block, Figure, Report, Subjects, Table, code_in
 from wtdiag.reports.document.interaction import SUBJECT, Arrays, charts
 from wtdiag.reports.figures.style import BAND, GRID, INK, MISSING, MUTED
 
@@ -39,6 +40,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["inline"] = inline
+    environment.filters["marked"] = marked
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     script = resources.files(__package__).joinpath("templates", "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -66,6 +68,18 @@ def _data(report: Report) -> dict[str, Any]:
         "arrays": arrays.lists,
         "theme": {f"--{name}": color for color, name in _THEMED.items()},
     }
+
+
+def marked(text: str) -> Markup:
+    """Return a text as HTML in which commands and options are set as code, which no line breaks.
+
+    Examples
+    --------
+    >>> marked("`wtdiag analyze` takes --against, a < b")
+    Markup('<code>wtdiag analyze</code> takes <code>--against</code>, a &lt; b')
+    """
+    parts = code_in(text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if code else part for part, code in parts)
 
 
 def inline(svg: str, prefix: str) -> str:

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure as Panel
 from matplotlib.patches import Rectangle
+from matplotlib.scale import SymmetricalLogTransform
 from numpy.typing import ArrayLike, NDArray
 
 from wtdiag.reports.document.content import Figure, Frames
@@ -86,11 +88,36 @@ class _Reader:
             "upright": self.upright,
             "subject": _subject(axes.get_gid()),
             "lines": list(self._lines()),
-            "rows": [self.arrays.put(np.ma.filled(row, np.nan)) for row in self._image()],
+            "rows": [self.arrays.put(np.ma.filled(row, np.nan)) for row in self._cells()],
+            "edges": [round(float(x), 2) for x in self._edges()],
+            "axis": self._axis(),
         }
 
-    def _image(self) -> Any:
-        return np.ma.asarray(self.axes.images[0].get_array()) if self.axes.images else ()
+    def _map(self) -> QuadMesh | None:
+        return next((each for each in self.axes.collections if isinstance(each, QuadMesh)), None)
+
+    def _cells(self) -> Any:
+        mesh = self._map()
+        return () if mesh is None else np.ma.asarray(mesh.get_array())
+
+    def _edges(self) -> Any:
+        """Return the positions of the edges of a map's columns."""
+        mesh = self._map()
+        if mesh is None:
+            return ()
+        row = np.asarray(mesh.get_coordinates())[0]
+        return self._to_svg(self.axes.transData.transform(row))[:, 0]
+
+    def _axis(self) -> list[float] | None:
+        """Return how an axis of steps is laid out: its ends, and the step up to which it is linear, 0 if it all is.
+
+        The page repeats this layout when a reader zooms, and replaces it when a reader wants a linear axis.
+        """
+        if self.along != "step":
+            return None
+        scale = self.axes.xaxis.get_transform()
+        linear_to = float(scale.linthresh) if isinstance(scale, SymmetricalLogTransform) else 0.0
+        return [*map(float, self.axes.get_xlim()), linear_to]
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         for line in self.axes.lines:

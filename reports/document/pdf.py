@@ -14,7 +14,7 @@ import typst
 from matplotlib.ft2font import FT2Font
 
 from wtdiag.probes.errors import check_one_of
-from wtdiag.reports.document.content import Report
+from wtdiag.reports.document.content import Report, code_in
 from wtdiag.reports.figures.style import short
 
 _FOLDER = Path(mpl.get_data_path(), "fonts", "ttf")  # the fonts that the figures were laid out with
@@ -49,9 +49,9 @@ def typeset(report: Report, paper: str, **options: Any) -> Any:
         "header": short(report.title, 80),
         "headline": report.headline,
         "health": report.health,
-        "verdict": report.verdict,
+        "verdict": marked(report.verdict),
         "sections": [
-            {"title": section.title, "blocks": [block.plain() for block in section.blocks]}
+            {"title": section.title, "blocks": [_marked(block.plain()) for block in section.blocks]}
             for section in report.sections
         ],
     }
@@ -64,6 +64,35 @@ def typeset(report: Report, paper: str, **options: Any) -> Any:
         sys_inputs={"report": _escape(json.dumps(content, ensure_ascii=False), r"\\")},
         **options,
     )
+
+
+def marked(text: str) -> list[dict[str, Any]]:
+    """Return a text in parts, each with whether it is code.
+
+    Examples
+    --------
+    >>> marked("Give --against.")[1]
+    {'text': '--against', 'code': True}
+    """
+    return [{"text": part, "code": code} for part, code in code_in(text)]
+
+
+def _marked(block: dict[str, Any]) -> dict[str, Any]:
+    """Return a block whose running texts are parts."""
+    match block:
+        case {"kind": "text", "text": text}:
+            return {**block, "text": marked(text)}
+        case {"caption": caption}:
+            return {**block, "caption": marked(caption)}
+        case {"entries": entries}:
+            return {**block, "entries": [_details(entry, summary=marked(entry["summary"])) for entry in entries]}
+        case {"terms": terms}:
+            return {**block, "terms": [_details(term) for term in terms]}
+    return block
+
+
+def _details(entry: dict[str, Any], **others: Any) -> dict[str, Any]:
+    return {**entry, **others, "details": [(label, marked(text)) for label, text in entry["details"]]}
 
 
 def drawable(text: str) -> str:

@@ -20,6 +20,7 @@ from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.reports.figures.style import DIVERGED, MUTED, context, printable, short
 
 _UNITS = {"degree": "°", "1": ""}
+_STRETCH = 0.3  # decades that the axis of steps gives to those before the first snapshot
 _MAX_NAMES = 26  # layer names that one axis has room for
 
 
@@ -91,7 +92,8 @@ def measure_title(measure: xr.DataArray) -> str:
 
 
 def layers_axis(axes: Axes, analysis: xr.Dataset) -> None:
-    """Label the vertical axis with the names of the layers, as many as fit, with the first at the top."""
+    """Lay the vertical axis out from the input at the bottom to the output at the top, with as many names as fit."""
+    axes.set_ylim(-0.5, analysis.sizes["layer"] - 0.5)
     shown = every(analysis.sizes["layer"], _MAX_NAMES)
     axes.set_yticks(shown, [layer_name(analysis, i, 16) for i in shown], parse_math=False)
     axes.yaxis.set_gid("layer")
@@ -112,21 +114,29 @@ def names_key(axes: Axes, columns: int) -> None:
         axes.legend()
 
 
-def steps_axis(axes: Axes, steps: NDArray[Any]) -> None:
-    """Lay out the axis of steps, with early training stretched if most snapshots are there."""
+def steps_axis(axes: Axes, steps: NDArray[Any], last: float | None = None) -> None:
+    """Lay out the axis of steps, the same for all charts of these snapshots, with early training stretched if most are.
+
+    It ends at the step ``last``, by default the last snapshot.
+    """
     axes.xaxis.set_gid("step")
-    positive = steps[steps > 0]
+    positive, end = steps[steps > 0], float(steps[-1] if last is None else max(last, steps[-1]))
     if len(steps) == 1:
         axes.xaxis.set_major_locator(FixedLocator(steps.tolist()))
     elif len(steps) > 4 and np.median(steps) < 0.25 * steps[-1]:
         start = float(positive[0])
-        axes.set_xscale("symlog", linthresh=start, linscale=0.3)
-        decades = 10.0 ** np.arange(np.ceil(np.log10(start)), np.floor(np.log10(steps[-1])) + 1)
-        ticks = decades if len(decades) > 1 else (start, steps[-1])
+        axes.set_xscale("symlog", linthresh=start, linscale=_STRETCH)
+        decades = 10.0 ** np.arange(np.ceil(np.log10(start)), np.floor(np.log10(end)) + 1)
+        ticks = decades if len(decades) > 1 else (start, end)
         axes.xaxis.set_major_locator(FixedLocator([0.0, *ticks]))
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if end > steps[0]:
+        place = axes.xaxis.get_transform()
+        low, high = place.transform([float(steps[0]), end])
+        margin = 0.02 * (high - low)
+        axes.set_xlim(*place.inverted().transform([low - margin, high + margin]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 

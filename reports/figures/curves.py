@@ -10,11 +10,22 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from wtdiag.diagnostics.analysis.reading import meaningful
 from wtdiag.probes.errors import InputError
-from wtdiag.reports.figures.axes import Event, canvas, compact, log_axis, mark, measure_title, names_key, need, spread
+from wtdiag.reports.figures.axes import (
+    Event,
+    canvas,
+    compact,
+    log_axis,
+    mark,
+    measure_title,
+    names_key,
+    need,
+    spread,
+    steps_axis,
+)
 from wtdiag.reports.figures.style import Look, look, short
 
 
@@ -97,9 +108,13 @@ def curves(
     x_label: str = "training step",
     log: bool = False,
     events: Sequence[Event] = (),
+    steps: NDArray[Any] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw named curves with their key below; a logarithmic axis leaves out values of 0 or less."""
+    """Draw named curves with their key below; a logarithmic axis leaves out values of 0 or less.
+
+    ``steps`` are the snapshots of a run, whose other charts then have the same axis of steps.
+    """
     with canvas(ax) as axes:
         named: set[str] = set()
         heights = np.concatenate([np.ravel(line.y) for line in lines]) if log else np.empty(0)
@@ -122,8 +137,11 @@ def curves(
             names_key(axes, 4 if max(map(len, named)) < 10 else 3)
         axes.set_title(title, parse_math=False)
         axes.set_xlabel(x_label)
-        axes.xaxis.set_gid("step" if x_label == "training step" else None)
         places = sorted({float(x) for line in lines for x in np.ravel(line.x)})
+        if steps is not None:
+            steps_axis(axes, steps, max(places, default=None))
+            return axes
+        axes.xaxis.set_gid("step" if x_label == "training step" else None)
         axes.xaxis.set_major_locator(FixedLocator(places) if len(places) == 1 else MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     return axes

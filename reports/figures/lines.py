@@ -28,6 +28,8 @@ from wtdiag.reports.figures.axes import (
 )
 from wtdiag.reports.figures.style import BAND, DEPTH, DIVERGED, capital
 
+_BANDS = 8  # the most bands of chance in one panel
+
 
 def layer_curves(
     analysis: xr.Dataset,
@@ -53,7 +55,8 @@ def layer_curves(
     log : bool
         Draw a logarithmic axis if the values span a factor of 30; values of 0 or less are then left out.
     chance : bool
-        Draw the band of values that chance explains (`chance_band`), widened to cover all layers.
+        Draw the values that chance explains (`chance_band`): a band for each of up to eight layers, or one band that
+        covers all layers. Where the bands of layers overlap they are darker.
     predicted : str, optional
         A variable that holds where theory predicts that each curve comes to rest, drawn dashed.
     limit : float, optional
@@ -85,13 +88,12 @@ def layer_curves(
     key = (
         BoundaryNorm(np.arange(len(solid) + 1) - 0.5, max(256, len(solid))) if len(solid) > 1 else Normalize(-0.5, 0.5)
     )
-    band = null_band(analysis, measure) if chance else None
+    bands = null_bands(analysis, measure) if chance else []
     alone = np.isfinite(values.values).any(axis=0).sum() < 2  # a single point makes no line
     with canvas(ax) as axes:
         reach = [] if limit is None else [limit / 30, limit]
         positive = log and log_axis(axes.yaxis, np.append(_drawn(analysis, measure, predicted), reach))
-        if band is not None:
-            _chance(axes, steps, *band)
+        _chance(axes, steps, bands)
         if predicted:
             for layer, curve in enumerate(_shown(analysis, predicted, positive)):
                 if solid[layer]:
@@ -110,7 +112,7 @@ def layer_curves(
                 gid=f"layer-{layer}",
             )
         _depth_key(axes, analysis, key)
-        axes.set_title(capital(measure_title(values)), pad=16 if band is not None else 6, parse_math=False)
+        axes.set_title(capital(measure_title(values)), pad=16 if bands else 6, parse_math=False)
         axes.set_xlabel("training step")
         steps_axis(axes, steps)
         if limit is not None:
@@ -167,10 +169,13 @@ def not_drawn(analysis: xr.Dataset, measures: Mapping[str, str | None]) -> str:
     return left_out(*(_drawn(analysis, measure, predicted) for measure, predicted in measures.items()))
 
 
-def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Return the lowest and highest value at each step that chance explains in some layer; None if they are unknown."""
+def null_bands(analysis: xr.Dataset, measure: str) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Return the lowest and highest value at each step that chance explains in each layer in which that is known.
+
+    Layers with the same band share one, and if more than eight bands differ, one covers all layers.
+    """
     if f"{measure}_null" not in analysis or f"{measure}_null_sd" not in analysis:
-        return None
+        return []
     null = analysis[f"{measure}_null"].broadcast_like(analysis[measure])
     sd = analysis[f"{measure}_null_sd"].broadcast_like(analysis[measure])
     shown = meaningful(analysis, measure)
@@ -180,7 +185,11 @@ def null_band(analysis: xr.Dataset, measure: str) -> tuple[NDArray[Any], NDArray
     known = about(analysis[measure])
     if known.scale == "log" and known.neutral is not None and known.bounds[0] >= 0:
         low = low.clip(min=1e-3)  # a ratio, drawn on a logarithmic axis
-    return low.min("layer").values, high.max("layer").values
+    edges = np.stack([low.transpose("layer", "step").values, high.transpose("layer", "step").values], axis=1)
+    apart = np.unique(edges[np.isfinite(edges).any(axis=(1, 2))].round(6), axis=0)
+    if len(apart) <= _BANDS:
+        return [(low, high) for low, high in apart]
+    return [(np.nanmin(edges[:, 0], axis=0), np.nanmax(edges[:, 1], axis=0))]
 
 
 def _shown(analysis: xr.Dataset, measure: str, positive: bool) -> NDArray[np.float64]:
@@ -197,24 +206,27 @@ def _drawn(analysis: xr.Dataset, measure: str, predicted: str | None) -> NDArray
     return np.concatenate(curves).ravel()
 
 
-def _chance(axes: Axes, steps: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> None:
-    """Draw the band that chance explains, even if it is known at a single step, with its key."""
-    known = np.flatnonzero(np.isfinite(low) & np.isfinite(high))
-    if not len(known):
+def _chance(axes: Axes, steps: NDArray[Any], bands: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+    """Draw the bands that chance explains, even if they are known at a single step, with their key."""
+    label = f"chance ± {DEVIATIONS} sd"
+    style: dict[str, Any] = {"color": BAND, "lw": 0, "zorder": 0.5, "alpha": 1.0 if len(bands) == 1 else 0.5}
+    for low, high in bands:
+        known = np.flatnonzero(np.isfinite(low) & np.isfinite(high))
+        if len(known) > 1:
+            axes.fill_between(steps, low, high, label=label, **style)
+        elif len(known):
+            axes.axhspan(low[known[0]], high[known[0]], label=label, **style)
+        label = "_"
+    if not bands:
         return
-    if len(known) > 1:
-        axes.fill_between(steps, low, high, color=BAND, lw=0, zorder=0.5, label=f"chance ± {DEVIATIONS} sd")
-    else:
-        axes.axhspan(low[known[0]], high[known[0]], color=BAND, lw=0, zorder=0.5, label=f"chance ± {DEVIATIONS} sd")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), borderaxespad=0, handlelength=1.2)
 
 
 def _depth_key(axes: Axes, analysis: xr.Dataset, colors: Normalize) -> None:
-    """Draw the key of colours with the names of the layers, the first at the top."""
+    """Draw the key of colours with the names of the layers, the first at the bottom."""
     bar = axes.figure.colorbar(ScalarMappable(colors, DEPTH), ax=axes, pad=0.02, aspect=25)
     bar.outline.set_visible(False)
     shown = spread(analysis.sizes["layer"], 8)
     bar.set_ticks(shown, labels=[layer_name(analysis, i, 12) for i in shown], parse_math=False)
     bar.ax.tick_params(length=0)
     bar.ax.minorticks_off()
-    bar.ax.invert_yaxis()

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.colors import Colormap, FuncNorm, LogNorm, Normalize
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -19,15 +19,14 @@ from wtdiag.probes import Measure
 from wtdiag.reports.figures.axes import (
     Event,
     canvas,
-    compact,
-    every,
     layers_axis,
     mark,
     measure_title,
     need,
     plain_numbers,
+    steps_axis,
 )
-from wtdiag.reports.figures.style import ALIGNMENT, INK, MAGNITUDE, MISSING, RATIO, capital
+from wtdiag.reports.figures.style import ALIGNMENT, FADING, INK, MAGNITUDE, MISSING, RATIO, capital
 
 _TICKS = {  # ticks of a key from 1/reach to reach, by the largest reach that they suit
     2.5: (0.5, 0.7, 1.0, 1.4, 2.0),
@@ -40,9 +39,9 @@ def heatmap(analysis: xr.Dataset, measure: str, *, events: Sequence[Event] = (),
     """Draw a map of a measure by step and layer.
 
     The colours diverge from the value that chance gives (angles, sign agreement) or from 1 (ratios, gains, step-size
-    numbers, whose limit 1 is drawn as a contour), according to the attributes of the measure; for other measures they
-    run from the smallest to the largest value. Every snapshot has one column, whatever its distance to the next;
-    missing values are grey.
+    numbers, whose limit 1 is drawn as a contour), according to the attributes of the measure, and reach as far as the
+    values do; for other measures they run from the smallest to the largest value. Every snapshot has one column, up
+    to the middle between it and the next on the axis of steps; missing values are grey.
 
     Parameters
     ----------
@@ -77,57 +76,85 @@ def heatmap(analysis: xr.Dataset, measure: str, *, events: Sequence[Event] = (),
     with canvas(ax) as axes:
         axes.set_facecolor(MISSING)
         finite = np.ma.masked_invalid(values.values.astype(float))
-        image = axes.imshow(finite, aspect="auto", cmap=colors, norm=norm)
+        steps_axis(axes, analysis.step.values)
+        layers_axis(axes, analysis)
+        edges = _edges(axes, analysis.step.values)
+        image = axes.pcolormesh(
+            edges, np.arange(len(finite) + 1) - 0.5, finite, cmap=colors, norm=norm, rasterized=True,
+            gid=None if colors is MAGNITUDE else FADING,
+        )  # fmt: skip
+        steps_axis(axes, analysis.step.values)
+        layers_axis(axes, analysis)
         axes.grid(visible=False)
         if known.limit is not None:
-            _limit(axes, np.ma.filled(finite, 0.0) > known.limit)
+            _limit(axes, np.ma.filled(finite, 0.0) > known.limit, edges)
         _key(axes, known, image, finite)
         axes.set_title(capital(measure_title(values)), parse_math=False)
-        axes.set_xlabel("training step (one column per snapshot)")
-        shown = every(len(analysis.step), 6)
-        axes.set_xticks(shown, [compact(analysis.step.values[i]) for i in shown])
-        axes.xaxis.set_gid("step")
-        layers_axis(axes, analysis)
-        mark(axes, events, lambda step: float(np.searchsorted(analysis.step.values, step)) - 0.5)
+        axes.set_xlabel("training step")
+        mark(axes, events)
     return axes
 
 
-def _limit(axes: Axes, above: NDArray[np.bool_]) -> None:
+def _edges(axes: Axes, steps: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the edges of each snapshot's column, in steps: halfway to its neighbours on the axis."""
+    place = axes.xaxis.get_transform()
+    low, high = place.transform(np.asarray(axes.get_xlim(), dtype=float))
+    at = place.transform(steps.astype(float))
+    edges = place.inverted().transform(np.array([low, *(at[1:] + at[:-1]) / 2, high]))
+    return np.asarray(edges, dtype=float)
+
+
+def _limit(axes: Axes, above: NDArray[np.bool_], edges: NDArray[np.float64]) -> None:
     """Draw the border of the cells that lie above a limit."""
-    upright = [[(x + 0.5, y - 0.5), (x + 0.5, y + 0.5)] for y, x in np.argwhere(np.diff(above, axis=1))]
-    level = [[(x - 0.5, y + 0.5), (x + 0.5, y + 0.5)] for y, x in np.argwhere(np.diff(above, axis=0))]
+    upright = [[(edges[x + 1], y - 0.5), (edges[x + 1], y + 0.5)] for y, x in np.argwhere(np.diff(above, axis=1))]
+    level = [[(edges[x], y + 0.5), (edges[x + 1], y + 0.5)] for y, x in np.argwhere(np.diff(above, axis=0))]
     axes.add_collection(LineCollection(upright + level, colors=INK, linewidths=0.9), autolim=False)
 
 
 def _key(axes: Axes, measure: Measure, image: ScalarMappable, values: np.ma.MaskedArray[Any, Any]) -> None:
     """Draw the colour key."""
-    centre, chance = _centre(measure), _chance(measure)
-    reach = image.norm.vmax / centre if isinstance(image.norm, LogNorm) and image.norm.vmax and centre else 0.0
-    bar = axes.figure.colorbar(
-        image, ax=axes, pad=0.02, aspect=25, extend="both" if reach == _reach(measure) else "neither"
-    )
+    centre, chance = _centre(measure), _chance(measure, values.compressed())
+    ends = (image.norm.vmin, image.norm.vmax) if isinstance(image.norm, _RatioNorm) else (None, None)
+    shown = values.compressed()
+    below, beyond = (bool(end and len(shown) and out) for end, out in (
+        (ends[0], len(shown) and shown.min() < (ends[0] or 0) * 0.999),
+        (ends[1], len(shown) and shown.max() > (ends[1] or 0) * 1.001),
+    ))  # fmt: skip
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}.get((below, beyond), "both")
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=25, extend=extend)
     bar.outline.set_visible(False)
     if measure.limit is not None:
         bar.ax.axhline(measure.limit, color=INK, lw=0.9)
     if centre is not None:
+        reach = max(centre / (ends[0] or centre), (ends[1] or centre) / centre)
         ticks = next(ticks for most, ticks in _TICKS.items() if reach <= most)
-        bar.ax.yaxis.set_major_locator(FixedLocator([centre * tick for tick in ticks]))
+        low, high = ends[0] or centre, ends[1] or centre
+        bar.ax.yaxis.set_major_locator(
+            FixedLocator([at for at in (centre * tick for tick in ticks) if low <= at <= high])
+        )
         bar.ax.yaxis.set_minor_locator(NullLocator())
         plain_numbers(bar.ax.yaxis)
-    elif chance is not None and measure.neutral is not None:
-        # Colours cover the whole range, so that maps can be compared; the key shows only the part that occurs.
-        low, high = (measure.bounds[0], measure.neutral) if _falls(measure) else (measure.neutral, measure.bounds[1])
-        shown = values.compressed()
-        bar.ax.set_ylim(shown.min(initial=low), shown.max(initial=high))
+    elif chance is not None and measure.neutral is not None and (shown != measure.neutral).any():
+        bar.ax.set_ylim(shown.min(initial=measure.neutral), shown.max(initial=measure.neutral))
 
 
-class _RatioNorm(LogNorm):
-    """Logarithmic norm in which values of 0 or less count as the smallest."""
+class _RatioNorm(FuncNorm):
+    """Logarithmic norm with a colour of its own for the centre, and for values of 0 or less that of the smallest.
 
-    def __call__(self, value: Any, clip: bool | None = None) -> Any:
-        values = np.ma.asarray(value)
-        smallest = self.vmin or 1.0
-        return super().__call__(np.ma.masked_array(np.where(values.data > 0, values.data, smallest), values.mask), clip)
+    Each side of the centre has its own reach, so that the colours of the side on which the values lie are all used.
+    """
+
+    def __init__(self, low: float, centre: float, high: float) -> None:
+        ends = np.log([low, centre, high])
+
+        def forward(values: Any) -> Any:
+            values = np.asarray(values, dtype=float)
+            return np.interp(np.log(np.where(values > 0, values, low)), ends, [0.0, 0.5, 1.0])
+
+        def back(shares: Any) -> Any:
+            return np.exp(np.interp(shares, [0.0, 0.5, 1.0], ends))
+
+        super().__init__((forward, back), low, high)
 
 
 def _centre(measure: Measure) -> float | None:
@@ -137,16 +164,20 @@ def _centre(measure: Measure) -> float | None:
 
 
 def _reach(measure: Measure) -> float:
-    """Return the ratio to the centre at which the colours end; for ratios it is larger than for a limit."""
-    return 1000.0 if measure.limit is None and measure.bounds[0] >= 0 else 10.0
+    """Return the ratio to the centre at which the colours end at the latest, larger for ratios than for a limit."""
+    return 1000.0 if measure.limit is None else 10.0
 
 
-def _chance(measure: Measure) -> Normalize | None:
-    """Return a range with the value of chance in its middle; None for a measure that has no such value."""
+def _chance(measure: Measure, finite: NDArray[np.float64]) -> Normalize | None:
+    """Return a range with the value of chance in its middle; None for a measure that has no such value.
+
+    It reaches as far as the values, and at least to a tenth of what is possible: less than that is noise.
+    """
     low, high = measure.bounds
     if measure.scale == "log" or measure.neutral is None or not np.isfinite(high - low):
         return None
-    reach = max(measure.neutral - low, high - measure.neutral)
+    possible = max(measure.neutral - low, high - measure.neutral)
+    reach = max(np.abs(finite - measure.neutral).max(initial=0.0), possible / 10)
     return Normalize(measure.neutral - reach, measure.neutral + reach)
 
 
@@ -158,11 +189,16 @@ def _falls(measure: Measure) -> bool:
 def _scale(measure: Measure, values: xr.DataArray) -> tuple[Normalize, Colormap]:
     finite = values.values[np.isfinite(values.values)]
     if (centre := _centre(measure)) is not None:
-        logs = np.abs(np.log(finite[finite > 0] / centre))
-        # Symmetric about the centre and at least a factor 2; one exploded layer must not hide the others.
-        reach = float(np.exp(min(logs.max(initial=np.log(2)), np.log(_reach(measure)))))
-        return _RatioNorm(centre / reach, centre * reach), RATIO if measure.limit is None else ALIGNMENT
-    if (norm := _chance(measure)) is not None:
+        logs = np.log(finite[finite > 0] / centre)
+        # At least a factor 2 to each side; one exploded layer, or a gain near zero, must not hide the others.
+        most = np.log(_reach(measure))
+        below, above = (
+            float(np.clip(np.quantile(side, 0.95) if len(side) else 0.0, np.log(2), most))
+            for side in (-logs[logs < 0], logs[logs > 0])
+        )
+        ratio = _RatioNorm(centre * np.exp(-below), centre, centre * np.exp(above))
+        return ratio, RATIO if measure.limit is None else ALIGNMENT
+    if (norm := _chance(measure, finite)) is not None:
         return norm, ALIGNMENT if _falls(measure) else ALIGNMENT.reversed()
     if finite.size and 0 < finite.min() <= finite.max() / 30:
         return LogNorm(finite.min(), finite.max()), MAGNITUDE

@@ -1,4 +1,4 @@
-"""Profiles: values by layer at one snapshot, the first layer at the top, so that errors travel upwards."""
+"""Profiles: values by layer at one snapshot, the input at the bottom and the output at the top: errors travel down."""
 
 from __future__ import annotations
 
@@ -157,7 +157,6 @@ def attribution(
         axes.set_xlabel(COSTS[measure])
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(visible=False, axis="y")
-        axes.set_ylim(len(values) - 0.5, -0.5)
         layers_axis(axes, analysis)
     return axes
 
@@ -248,7 +247,6 @@ def _line(axes: Axes, values: NDArray[np.float64], label: str, color: str, marke
 
 def _rows(axes: Axes, analysis: xr.Dataset, title: str, *, columns: int) -> None:
     """Lay the layers out as rows, with a title above and a key below."""
-    axes.set_ylim(analysis.sizes["layer"] - 0.5, -0.5)
     layers_axis(axes, analysis)
     names_key(axes, columns)
     axes.set_title(title)

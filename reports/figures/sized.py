@@ -38,6 +38,7 @@ __all__ = [
     "spectrum",
     "stability",
     "trial_map",
+    "width_of",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -70,11 +71,25 @@ def _dotted(names: Collection[Any]) -> float:
     return min(_TALLEST, 0.75 + 0.21 * len(names))
 
 
-def _panel(draw: Callable[P, Axes], height: Callable[[Any], float], width: float = HALF) -> Callable[P, Figure]:
-    """Wrap a figure's function so that it draws on a new panel, whose height follows from the first argument."""
+def width_of(panels: int) -> float:
+    """Return the width of each of some panels that stand together: three share a row, else there are two in a row.
+
+    Examples
+    --------
+    >>> width_of(4) == HALF, width_of(3) == THIRD
+    (True, True)
+    """
+    return THIRD if panels in (3, 5, 6) else HALF
+
+
+def _panel(draw: Callable[P, Axes], height: Callable[[Any], float], width: float = HALF) -> Callable[..., Figure]:
+    """Wrap a figure's function so that it draws on a new panel, whose height follows from the first argument.
+
+    A panel has another width if the caller gives one.
+    """
 
     @wraps(draw)
-    def panel(*args: P.args, **options: P.kwargs) -> Figure:
+    def panel(*args: Any, width: float = width, **options: Any) -> Figure:
         with context():
             figure = Figure(figsize=(width, height(args[0])), layout="constrained")
             options["ax"] = figure.subplots()
@@ -91,7 +106,7 @@ size_profile = _panel(plot.size_profile, _profile)
 heatmap = _panel(plot.heatmap, _rows)
 layer_curves = _panel(plot.layer_curves, lambda _: 2.15)
 product_law = _panel(plot.product_law, _profile)
-spectrum = _panel(plot.spectrum, lambda _: 1.75, width=THIRD)
+spectrum = _panel(plot.spectrum, lambda _: 1.85, width=THIRD)
 stability = _panel(plot.stability, lambda _: 2.15)
 
 dots = _panel(points.dots, _dotted)

@@ -53,6 +53,7 @@ DEPTH = LinearSegmentedColormap.from_list("depth", ["#2a80c9", "#8a5cd6", "#cf4f
 # A pale colour is what chance gives; blue is aligned and red is opposed, purple is B too small and green B too large.
 ALIGNMENT = mpl.colormaps["RdBu_r"]
 RATIO = mpl.colormaps["PRGn"]
+FADING = "fading"  # gid of a map in these two
 FEEDBACK, INHERITED = "#d9730d", "#2a80c9"  # B where it shares a panel with W (ink); the inherited error
 MAGNITUDE = mpl.colormaps["cividis"]  # for measures without a neutral value
 DIVERGED = "#c4384b"  # divergence, and the unstable side of a limit
@@ -83,7 +84,7 @@ def context() -> AbstractContextManager[None]:
             "axes.spines.right": False,
             "axes.spines.top": False,
             "axes.titlelocation": "left",
-            "axes.titlesize": 8.5,
+            "axes.titlesize": 8,  # one size for all words of a figure; a title is bold
             "axes.titleweight": "bold",
             "figure.facecolor": "none",
             "axes.facecolor": "none",
@@ -93,7 +94,7 @@ def context() -> AbstractContextManager[None]:
             "grid.color": GRID,
             "grid.linewidth": 0.6,
             "image.interpolation": "none",
-            "legend.fontsize": 7,
+            "legend.fontsize": 8,
             "legend.frameon": False,
             "lines.linewidth": 1.2,
             "lines.markersize": 3.5,
@@ -103,10 +104,10 @@ def context() -> AbstractContextManager[None]:
             "text.parse_math": False,  # a "$" in a layer's name is a dollar
             "xtick.color": MUTED,
             "xtick.labelcolor": INK,
-            "xtick.labelsize": 7,
+            "xtick.labelsize": 8,
             "ytick.color": MUTED,
             "ytick.labelcolor": INK,
-            "ytick.labelsize": 7,
+            "ytick.labelsize": 8,
         }
     )
 
@@ -117,7 +118,7 @@ def to_svg(figure: Figure) -> str:
     with context(), warnings.catch_warnings():
         # Characters that the font of Matplotlib lacks are drawn with the fonts of the reader.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=150)  # the dpi of maps; the rest is lines
     return buffer.getvalue()
 
 

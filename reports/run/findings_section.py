@@ -13,7 +13,7 @@ from wtdiag.diagnostics.findings.finding import Evidence, Finding
 from wtdiag.diagnostics.findings.headline import too_few_steps
 from wtdiag.diagnostics.findings.severity import SEVERITIES
 from wtdiag.reports.document.content import Entry, Figure, Findings
-from wtdiag.reports.figures.style import capital, fixed, number, printable
+from wtdiag.reports.figures.style import capital, fixed, number, percent, printable
 from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.figure_tables import degrees
 from wtdiag.reports.run.sources import Source
@@ -84,7 +84,7 @@ def _also(others: Sequence[Finding]) -> str:
 
 
 def _number(evidence: Evidence, analysis: xr.Dataset) -> str:
-    show = degrees if evidence.units == "degree" else number
+    show = degrees if evidence.units == "degree" else percent if "accuracy" in evidence.measure else number
     units = "" if evidence.units in ("degree", "1", "") else f" {evidence.units}"
     at = "" if evidence.step is None else f" at step {evidence.step}"
     name = evidence.measure.replace("_", " ")  # such as a column of the metrics, which has no label

@@ -32,6 +32,7 @@ _SPECTRAL = ("forward_spectral_norm", "feedback_spectral_norm", "forward_stable_
 def training(source: Source, run: Facts) -> Section | None:
     """Show accuracy and loss over training."""
     panels, results, measures, sets = [], [], list[str](), dict[str, str]()
+    steps, beside = source.analysis.step.values, source.against
     for name, title, scale in (("accuracy", "Accuracy (%)", 100.0), ("loss", "Loss", 1.0)):
         lines = []
         for label, drawn, series in (
@@ -44,9 +45,15 @@ def training(source: Source, run: Facts) -> Section | None:
                 lines.append(sized.Curve(label, drawn, series.index, scale * series, dashed=trained, gid=of))
                 value = percent(series.iloc[-1]) if name == "accuracy" else number(series.iloc[-1])
                 results.append(f"{label} {name} ends at {value} (step {series.index[-1]:.0f})")
+        if lines and beside is not None and len(values := beside.evaluation(name)):
+            drawn = look(beside.rule)
+            lines.append(sized.Curve(beside.name, drawn, values.index, scale * values, gid="reference", dashed=True))
+            end = percent(values.iloc[-1]) if name == "accuracy" else number(values.iloc[-1])
+            results.append(f"{beside.name} {name} ends at {end}")
+            sets[beside.name] = f"and of the run that it is held against ({beside.name})"
         if lines:
             measures.append(name)
-            panels.append(sized.curves(lines, title=title, log=name == "loss", events=source.events))
+            panels.append(sized.curves(lines, title=title, log=name == "loss", events=source.events, steps=steps))
     if not panels:
         return None
     losses = np.concatenate([source.metric("loss"), source.evaluation("loss")])
@@ -61,6 +68,8 @@ def training(source: Source, run: Facts) -> Section | None:
 
 def maps(source: Source, run: Facts) -> Section | None:
     """Show alignment by step and layer."""
+    if source.is_backprop:
+        return None
     figure = alignment_maps(source, _MAPS, layers_of(source.analysis))
     return Section("Alignment by step and layer", (figure,)) if figure else None
 
@@ -72,19 +81,21 @@ def alignment_maps(source: Source, measures: Sequence[str], subjects: Subjects) 
         return None
     colors = [text for name, text in _COLORS.items() if name in names]
     caption = (
-        f"Alignment of every layer of {source.name} at every snapshot, the first layer at the top. "
+        f"Alignment of every layer of {source.name} at every snapshot, from the input at the bottom to the output at "
+        f"the top. "
         f"{meanings(source.analysis, names)} {' '.join(colors)} Cells without a value are grey."
         f"{events_said(source)}{unused(source.analysis)}"
     )
-    panels = [sized.heatmap(source.analysis, name, events=source.events) for name in names]
+    width = sized.width_of(len(names))
+    panels = [sized.heatmap(source.analysis, name, events=source.events, width=width) for name in names]
     return _figure(source.analysis, names, panels, caption, f"{subjects.name}-maps", subjects)
 
 
 _COLORS = {
-    "weight_angle": "A pale angle is what chance gives; blue is aligned, red is opposed.",
-    "weight_gain": "A pale gain is 1; in purple cells the feedback is too small, in green ones too large.",
-    "norm_ratio": "A pale norm ratio is 1; in purple cells B is smaller than W, in green ones larger.",
-    "step_size_number": "A pale S is 1, the limit; blue is stable, red is unstable.",
+    "weight_angle": "Colours of angles fade towards what chance gives; blue is aligned, red is opposed.",
+    "weight_gain": "Colours of gains fade towards 1; in purple cells the feedback is too small, in green too large.",
+    "norm_ratio": "Colours of norm ratios fade towards 1; in purple cells B is smaller than W, in green ones larger.",
+    "step_size_number": "Colours of S fade towards 1, the limit; blue is stable, red is unstable.",
 }
 
 
@@ -92,7 +103,7 @@ def layers(source: Source, run: Facts) -> Section | None:
     """Show every layer's alignment over training, and its numbers at the last snapshot."""
     analysis = source.analysis
     names = _present(analysis, _CURVES)
-    if not names:
+    if not names or source.is_backprop:
         return None
     predicted = {name: variable for name, variable in predictions(analysis).items() if name in names}
     without = unused(analysis)
@@ -100,13 +111,19 @@ def layers(source: Source, run: Facts) -> Section | None:
     hidden = not_drawn(analysis, {name: predicted.get(name) for name in names if _log(analysis, name)})
     dashed = " Dashed lines show where theory predicts that the feedback comes to rest." if predicted else ""
     caption = (
-        f"Alignment of {source.name} over training, one curve per layer, coloured from the first layer (top of "
-        f"the key) to the last. The grey band is what chance gives: the null expectation ± {IN_WORDS}, "
-        f"widened to cover all layers.{dashed}{hidden}{events_said(source)}{without}"
+        f"Alignment of {source.name} over training, one curve per layer, coloured from the first layer (bottom of "
+        f"the key) to the last. The grey bands are what chance gives each layer: the null expectation ± {IN_WORDS}."
+        f"{dashed}{hidden}{events_said(source)}{without}"
     )
     panels = [
         sized.layer_curves(
-            analysis, name, log=_log(analysis, name), chance=True, predicted=predicted.get(name), events=source.events
+            analysis,
+            name,
+            log=_log(analysis, name),
+            chance=True,
+            predicted=predicted.get(name),
+            events=source.events,
+            width=sized.width_of(len(names)),
         )
         for name in names
     ]
@@ -117,14 +134,15 @@ def layers(source: Source, run: Facts) -> Section | None:
 def spectra(source: Source, run: Facts) -> Section | None:
     """Show the singular values, spectral norms and stable ranks of forward and feedback weights."""
     analysis, blocks = source.analysis, list[Block]()
-    if {"forward_singular_values", "feedback_singular_values"} <= set(analysis):
+    if {"forward_singular_values", "feedback_singular_values"} <= set(analysis) and not source.is_backprop:
         blocks.append(_singular_values(analysis))
-    names = _present(analysis, _SPECTRAL)
+    names = _present(analysis, [name for name in _SPECTRAL if not (source.is_backprop and name.startswith("feedback"))])
+    weights = "the weights" if source.is_backprop else "forward and feedback weights"
     if names:
         panels = [sized.layer_curves(analysis, name, log=_log(analysis, name)) for name in names]
         caption = (
             "Spectral norm (largest singular value) and stable rank (squared Frobenius over squared spectral "
-            "norm) of forward and feedback weights over training, one curve per layer, coloured by depth."
+            f"norm) of {weights} over training, one curve per layer, coloured by depth."
         )
         blocks.append(_figure(analysis, names, panels, caption, "ranks", layers_of(analysis)))
     return Section("Spectra", tuple(blocks)) if blocks else None
@@ -134,13 +152,13 @@ def error_signal(source: Source, run: Facts) -> Section | None:
     """Show by depth the angle between the error and exact backpropagation, its causes, and the cost of each layer."""
     analysis = source.analysis
     names = _present(analysis, _ERROR)
-    if "error_angle_total" not in names:
+    if "error_angle_total" not in names or source.is_backprop:
         return None
     meaning = (
         "The error that a layer sends down deviates from exact backpropagation because of its own feedback "
         "(local: the same error sent through B and through W), because of the error that reached it "
         "(inherited: the rule's and the exact error, both sent through W), or both (total). The figure "
-        "is read from the bottom, where the error starts."
+        "is read from the top, the output, where the error starts, down to the input at the bottom."
     )
     subjects = layers_of(analysis)
     panels = [sized.error_profile(analysis, step=run.step)]
@@ -190,13 +208,16 @@ def _singular_values(analysis: xr.Dataset) -> Figure:
     finite = np.isfinite(analysis.forward_singular_values.isel(step=last)).any("mode").values
     usable = np.flatnonzero(finite & carrying(analysis))
     usable = usable if len(usable) else np.arange(analysis.sizes["layer"])
-    chosen = [int(usable[i]) for i in spread(len(usable), 6)]
+    most = 6 if len(usable) > 4 else 4
+    chosen = [int(usable[i]) for i in spread(len(usable), most)]
     which = f"{len(chosen)} layers across the depth" if len(chosen) < len(usable) else "every layer that carries error"
     steps = [int(analysis.step[i]) for i in spread(last + 1, 4)]
     dotted = f", dotted at step{'s' if len(steps) > 2 else ''} {', '.join(map(str, steps[:-1]))}" if last else ""
     data = spectra_table(analysis, chosen)
     return Figure(
-        panels=tuple(sized.spectrum(analysis, layer, steps=steps) for layer in chosen),
+        panels=tuple(
+            sized.spectrum(analysis, layer, steps=steps, width=sized.width_of(len(chosen))) for layer in chosen
+        ),
         caption=f"Singular values of {which}, in descending order: forward weights W are dark, feedback weights "
         f"B orange; the lines are solid at step {int(analysis.step[last])}{dotted}. The shaded bands are what Gaussian "
         f"matrices of the same shape and norm give (± {IN_WORDS}). Values below 1e-4 of the "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from wtdiag.diagnostics.findings.headline import headline, worst_severity
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Text
 from wtdiag.reports.run import sections
@@ -10,7 +12,7 @@ from wtdiag.reports.run.facts import facts
 from wtdiag.reports.run.findings_section import entries, verdict
 from wtdiag.reports.run.sources import NO_FINDINGS, UNDIAGNOSED, Source
 from wtdiag.reports.run.stability_section import stability
-from wtdiag.reports.run.summary import glance, sentences
+from wtdiag.reports.run.summary import alone, glance, sentences, symbols, title
 
 _PARTS = (
     sections.training, sections.maps, sections.layers, stability, sections.error_signal, sections.spectra,
@@ -20,6 +22,7 @@ _PARTS = (
 def single(source: Source) -> Report:
     """Build the report on one run: the findings first, then the figures that show them."""
     run = facts(source)
+    named, source = source, dataclasses.replace(source, name="this run")
     body = [section for part in _PARTS if (section := part(source, run)) is not None]
     figures = [block for section in body for block in section.blocks if isinstance(block, Figure)]
     result, findings = verdict(source, run), tuple[Block, ...]()
@@ -27,12 +30,13 @@ def single(source: Source) -> Report:
         findings = (entries(source.findings, figures, source.analysis, source.path),)
     else:
         result = f"{UNDIAGNOSED}: {NO_FINDINGS} {result}"
-    texts = tuple(Text(sentence) for sentence in (*sentences(run), *_shown(source)))
-    summary = Section("Summary", (glance(run), *findings, *texts))
+    texts = tuple(Text(said) for said in (*sentences(run), alone(source), *_shown(source)) if said)
+    summary = Section("Summary", (glance(run), *findings, Text(symbols(source)), *texts))
+    shown = [name for figure in figures for name in figure.measures]
     return Report(
-        title=source.name,
+        title=title(named, run),
         verdict=result,
-        sections=(summary, *body, settings(source), methods([source.analysis])),
+        sections=(summary, *body, settings(named), methods([source.analysis], shown)),
         health=worst_severity(source.findings),
         headline=headline(source.findings or None, source.accuracy, source.config),
     )

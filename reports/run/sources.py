@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,13 +21,37 @@ from wtdiag.diagnostics.findings.instability import stability
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import evaluations
 from wtdiag.probes.records.config import rule_name
-from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, METRICS, open_run
+from wtdiag.probes.records.schema import ANALYSIS, CONFIG, FINDINGS, METRICS, Run, open_run
 from wtdiag.reports.figures.axes import Event
 from wtdiag.reports.figures.style import printable
 
 UNDIAGNOSED = "Not diagnosed"
 NO_FINDINGS = "the run has no findings; `wtdiag analyze` writes them into findings.json."
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A run that the figures of another one show beside it.
+
+    Attributes
+    ----------
+    name : str
+        Its rule, with the folder's name if the two runs have the same rule.
+    rule : str
+        Its rule.
+    config, metrics
+        As in `Source`.
+    """
+
+    name: str
+    rule: str
+    config: dict[str, Any]
+    metrics: pd.DataFrame
+
+    def evaluation(self, name: str) -> pd.Series:
+        """Return "accuracy" or "loss" of the evaluations by step; empty if there are none."""
+        return evaluations.column(self.metrics, f"{evaluations.evaluated_on(self.metrics, self.config)}_{name}")
 
 
 @dataclass(frozen=True)
@@ -53,6 +78,10 @@ class Source:
         Number of snapshots in ``analysis.nc``.
     reference : Reference or None
         The run that its accuracy was held against when it was diagnosed.
+    date : str
+        The day on which the files of the run were last written; "" if it is not known.
+    against : Beside or None
+        A run that the figures show beside this one.
     stability : DataFrame
         Predicted and observed stability of each layer, from `diagnostics.findings.instability.stability`.
     """
@@ -67,11 +96,18 @@ class Source:
     snapshots: int
     reference: Reference | None
     stability: pd.DataFrame
+    date: str = ""
+    against: Beside | None = None
 
     @property
     def rule(self) -> str:
         """Name of the rule, or "unknown" if the run does not say."""
         return rule_name(self.config)
+
+    @property
+    def is_backprop(self) -> bool:
+        """Whether W itself carries the error, so that nothing is to be said about B."""
+        return self.rule == "bp"
 
     @property
     def of_rule(self) -> str:
@@ -108,10 +144,16 @@ class Source:
         return evaluations.column(self.metrics, name)
 
 
-def load(path: str | os.PathLike[str], name: str | None = None, analysed: Path | None = None) -> Source:
+def load(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    analysed: Path | None = None,
+    against: str | os.PathLike[str] | None = None,
+) -> Source:
     """Read what a report needs from the run directory ``path``, without opening its snapshots.
 
-    The analysis and the findings are read from ``analysed``, by default the run directory.
+    The analysis and the findings are read from ``analysed``, by default the run directory. The figures show the run
+    ``against`` beside this one, by default the one that its accuracy was held against, if that still lies beside it.
 
     Raises
     ------
@@ -124,6 +166,7 @@ def load(path: str | os.PathLike[str], name: str | None = None, analysed: Path |
     folder = analysed or run.path
     findings, measured = folder / FINDINGS, _read(read_analysis, folder / ANALYSIS)
     analysis = _clean_analysis(measured)
+    reference = _read(read_reference, findings) if findings.exists() else None
     return Source(
         name=printable(name or run.path.resolve().name),
         path=run.path,
@@ -133,9 +176,43 @@ def load(path: str | os.PathLike[str], name: str | None = None, analysed: Path |
         findings=tuple(map(_printable, _read(read_findings, findings))) if findings.exists() else None,
         events=_events(metrics, config),
         snapshots=int(analysis.sizes["step"]),
-        reference=_printed(_read(read_reference, findings)) if findings.exists() else None,
+        reference=_printed(reference),
         stability=stability(measured, run.config, metrics).set_axis(analysis.layer.values),
+        date=_date(run.path),
+        against=_beside(run, reference, against),
     )
+
+
+def _beside(run: Run, reference: Reference | None, given: str | os.PathLike[str] | None) -> Beside | None:
+    if given is not None:
+        other = open_run(given)
+    elif reference is not None and Path(reference.name).name == reference.name:
+        path = run.path.resolve().parent / reference.name
+        try:  # the folder may have gone, and another one may have its name
+            other = open_run(path) if not path.is_symlink() else run
+        except InputError:
+            return None
+        if rule_name(other.config) != reference.rule:
+            return None
+    else:
+        return None
+    if other.path.resolve() == run.path.resolve():
+        return None
+    config, rule = _clean(other.config), printable(rule_name(other.config))
+    name = rule if rule != rule_name(run.config) else f"{printable(other.path.resolve().name)} ({rule})"
+    metrics = other.metrics if (other.path / METRICS).exists() else pd.DataFrame()
+    return Beside(name, rule, config, metrics.apply(_numbers))
+
+
+def _date(folder: Path) -> str:
+    """Return the day on which the metrics, or else the settings, were last written, as in "3 May 2026"."""
+    for name in (METRICS, CONFIG):
+        try:
+            written = datetime.fromtimestamp((folder / name).lstat().st_mtime, tz=UTC)
+        except (OSError, OverflowError, ValueError):
+            continue
+        return f"{written.day} {written:%B %Y}"
+    return ""
 
 
 def _read(read: Callable[[Path], T], path: Path) -> T:

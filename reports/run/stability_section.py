@@ -39,13 +39,25 @@ _EXPLAINED = {
 def stability(source: Source, run: Facts) -> Section | None:
     """Compare the predicted stability with the observed one, and the predicted resting point with the one reached."""
     analysis = source.analysis
-    summary = [Text(_summary(source, run))] if "step_size_number" in analysis else []
+    if source.is_backprop:
+        return None
+    has_theory = "step_size_number" in analysis and np.isfinite(analysis.step_size_number).any()
+    summary = [Text(_summary(source, run))] if has_theory or takes_adam(analysis) or _broke(source) else []
     blocks = [block for block in (*summary, _figure(source), _gains(source, run), _table(source)) if block is not None]
-    predicted = "step_size_number" in analysis or takes_adam(analysis) or bool(predictions(analysis))
+    predicted = bool(has_theory) or takes_adam(analysis) or _predicts(analysis)
     title = "Stability: predicted and observed" if predicted else "Size of the feedback and of the errors"
     if not predicted and "error_norm_ratio" not in analysis:
         title = "Size of the feedback"
     return Section(title, tuple(blocks)) if blocks else None
+
+
+def _predicts(analysis: xr.Dataset) -> bool:
+    return any(np.isfinite(analysis[name]).any() for name in predictions(analysis).values())
+
+
+def _broke(source: Source) -> bool:
+    """Return whether the run diverged or the feedback of a layer ran away."""
+    return source.config.get("status") == "diverged" or bool(source.stability.runaway_step.notna().any())
 
 
 def _figure(source: Source) -> Figure | None:
@@ -71,7 +83,9 @@ def _figure(source: Source) -> Figure | None:
     if "log_norm_ratio_sum" in analysis and np.isfinite(analysis.log_norm_ratio_sum).any():
         sums = analysis.log_norm_ratio_sum.values
         line = sized.Curve("sum of log norm ratios", look(source.rule), analysis.step.values, sums, gid="sum")
-        panels.append(sized.curves([line], title="Sum of log norm ratios", events=source.events))
+        panels.append(
+            sized.curves([line], title="Sum of log norm ratios", events=source.events, steps=analysis.step.values)
+        )
         captions.append(
             f"Sum of log norm ratios of {source.name}: the logarithms of ‖B‖/‖W‖ summed over the layers that carry "
             "error. Above 0 the error grows on its way down, below 0 it fades, whatever the angles."

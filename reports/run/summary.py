@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from wtdiag.reports.document.content import Number, Numbers
 from wtdiag.reports.figures.style import capital, number, percent, sentence, short
 from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.figure_tables import degrees, formatter
+from wtdiag.reports.run.sources import Source
 
 
 def outcome(run: Facts) -> str:
@@ -29,25 +32,70 @@ def outcome(run: Facts) -> str:
         last = "last " if run.status == "diverged" else ""
         when = f" at step {run.test_step:.0f}" if at else ""
         parts.append(f"{last}{run.tested_on} accuracy {percent(run.test_accuracy)}{when}")
-    if np.isfinite(run.weight_angle):
+    if np.isfinite(run.weight_angle) and run.rule != "bp":
         parts.append(f"{at}feedback on average {degrees(run.weight_angle)} from the forward weights")
-    if np.isfinite(run.error_angle):
+    if np.isfinite(run.error_angle) and run.rule != "bp":
         parts.append(f"{at}the {run.first}'s error {degrees(run.error_angle)} from exact backpropagation")
     said = (", ".join(parts) or "no accuracy and no angle were recorded") + "."
     return f"{run.rule}: {said}" if run.rule != "unknown" else capital(said)
 
 
+def title(source: Source, run: Facts) -> str:
+    """Return the rule, the network, the data, the seed, the outcome and the date of a run, as far as they are known."""
+    settings = source.settings
+    network = settings.get("model")
+    if network and isinstance(settings.get("depth"), int):
+        network = f"{network} of depth {settings['depth']}"
+    on = " on ".join(str(part) for part in (network, settings.get("data")) if part)
+    rule = run.rule if run.rule != "unknown" else source.name
+    seed = f"seed {settings['seed']}" if isinstance(settings.get("seed"), int) else ""
+    came = _divergence(run) if run.status == "diverged" else ""
+    if not came and np.isfinite(run.compared.value):
+        came = f"{run.compared.on} accuracy {percent(run.compared.value)}"
+    what = short(", ".join(filter(None, (rule, on, seed))), 120)
+    return ": ".join(filter(None, (what, ", ".join(filter(None, (came, source.date))))))
+
+
+def symbols(source: Source) -> str:
+    """Explain W and B, which carry the whole report, to a reader who meets them for the first time."""
+    said = "In every layer, W denotes the forward weights, which carry activity from the input to the output. "
+    if source.is_backprop:
+        return said + (
+            "Backpropagation sends the error down through the transpose of these same weights. There is no B of its "
+            "own, so that this report has no angles between B and W to show."
+        )
+    return said + (
+        "The error travels down through the feedback weights B, where backpropagation would use the transpose of W. "
+        "The closer the direction of B is to that of W, the closer the error is to that of backpropagation: an angle "
+        "of 0° between them is backpropagation, and 90° is what unrelated weights have."
+    )
+
+
+def alone(source: Source) -> str:
+    """Say that one run is one seed; nothing if the run has no seed."""
+    seed = source.settings.get("seed")
+    if not isinstance(seed, int):
+        return ""
+    return (
+        f"This is one run with one seed ({seed}), so that nothing here tells how much another seed would change; runs "
+        "with several seeds are compared by `wtdiag compare`."
+    )
+
+
 def sentences(run: Facts) -> list[str]:
     """State what happened: the outcome, the alignment of the weights, the alignment of the error signal."""
-    return [text for text in (_ending(run), _weights(run), _error(run)) if text]
+    of_feedback = () if run.rule == "bp" else (_weights(run), _error(run))
+    return [text for text in (_ending(run), *of_feedback) if text]
 
 
 def glance(run: Facts) -> Numbers:
     """Return the few numbers that a reader sees first, without those that the run lacks."""
     at = f"at step {run.step}; " if _apart(run) else ""
     rest = "; the rest keeps backprop" if run.converted < 1 else ""
-    numbers = (
+    numbers: tuple[tuple[float, Callable[[float], str], str, str], ...] = (
         (run.compared.value, percent, f"{run.compared.on} accuracy", _accuracy_note(run)),
+    )
+    of_feedback = (
         (
             run.weight_angle,
             degrees,
@@ -59,6 +107,7 @@ def glance(run: Facts) -> Numbers:
         (run.largest_s, number, "largest step-size number S", f"in {short(run.largest_s_layer)}; unstable above 1"),
         (run.converted, percent, "weights converted", f"share of all weight entries{rest}"),
     )
+    numbers += () if run.rule == "bp" else of_feedback
     shown = [Number(label, show(value), note) for value, show, label, note in numbers if np.isfinite(value)]
     return Numbers(tuple(shown))
 

@@ -80,7 +80,7 @@ def analyze(
         if kept := measures_kept(kept):
             named = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
             complain(f"{places[run.path] / ANALYSIS}: kept from the earlier analysis of these snapshots: {named}")
-        own = write_report(run, analysis, against=held.get(run.path), out=places[run.path], formats=formats)
+        own = write_report(run, analysis, against=against or held.get(run.path), out=places[run.path], formats=formats)
         if len(opened) > 1:
             say("", lead=str(run.path))
         found = findings[str(run.path)] = read_findings(places[run.path] / FINDINGS)

@@ -8,6 +8,7 @@
     Object.entries(data.subjects).map(([name, subjects]) => [name, { picked: null, step: subjects.drawn, moved: false }]),
   );
   let refreshBar = () => {};
+  const shown = { linear: false, from: null, to: null, filter: "" }; // how steps are laid out, and which subjects
 
   // This is the only place where text from a run enters the page, and it enters as text.
   const make = (tag, attributes = {}, ...children) => {
@@ -30,11 +31,125 @@
   };
   const bare = (title) => title.replace(/ \([^)]*\)$/, "");
 
+  // The axis of steps: where a step stands on it as drawn, and where it is to stand.
+  const STRETCH = 0.3 / (1 - 1 / 10); // as matplotlib's symlog with linscale 0.3
+  const layout = (linearTo) => linearTo === 0 ? { to: (x) => x, from: (u) => u } : {
+    to: (x) => (Math.abs(x) <= linearTo ? x * STRETCH : Math.sign(x) * linearTo * (STRETCH + Math.log10(Math.abs(x) / linearTo))),
+    from: (u) => (Math.abs(u) <= linearTo * STRETCH ? u / STRETCH : Math.sign(u) * linearTo * 10 ** (Math.abs(u) / linearTo - STRETCH)),
+  };
+  const isChanged = () => shown.linear || shown.from !== null || shown.to !== null;
+  const axisOf = (view) => {
+    const { box: [x0, , x1], axis: [low, high, linearTo] } = view.chart;
+    const drawn = layout(linearTo);
+    const wanted = layout(shown.linear ? 0 : linearTo);
+    const [u, v] = [drawn.to(low), drawn.to(high)];
+    const pad = (0.02 / 1.04) * (v - u); // the margin that the drawn axis has at each end
+    const [from, to] = [wanted.to(shown.from ?? drawn.from(u + pad)), wanted.to(shown.to ?? drawn.from(v - pad))];
+    const [a, b] = [from - 0.02 * (to - from), to + 0.02 * (to - from)];
+    const stepAt = (px) => drawn.from(u + ((px - x0) / (x1 - x0)) * (v - u));
+    return {
+      place: (step) => x0 + ((wanted.to(step) - a) / (b - a)) * (x1 - x0),
+      step: (px) => wanted.from(a + ((px - x0) / (x1 - x0)) * (b - a)),
+      shift: (px) => (px === null ? null : x0 + ((wanted.to(stepAt(px)) - a) / (b - a)) * (x1 - x0)),
+      ends: [wanted.from(a), wanted.from(b)],
+    };
+  };
+  const same = (px) => px;
+  const shiftOf = (view) => (view.chart.axis && isChanged() ? axisOf(view).shift : same);
+  const edgesOf = (view) => view.chart.edges.map(shiftOf(view));
+  const places = (view, line) => {
+    const shift = shiftOf(view);
+    return shift === same || !view.chart.upright ? list(line.px) : list(line.px).map(shift);
+  };
+
+  // Lay a chart over steps out anew: every drawn point is shifted, and the ticks are replaced.
+  const roundSteps = (low, high) => {
+    const rough = (high - low) / 5;
+    const size = 10 ** Math.floor(Math.log10(rough));
+    const unit = Math.max(1, [1, 2, 5, 10].find((each) => each * size >= rough) * size);
+    const ticks = [];
+    for (let tick = Math.ceil(low / unit) * unit; tick <= high; tick += unit) ticks.push(tick);
+    return ticks;
+  };
+  const decades = (low, high) => {
+    const ticks = low <= 0 ? [0] : [];
+    for (let tick = 1; tick <= high; tick *= 10) if (tick >= low) ticks.push(tick);
+    return ticks;
+  };
+  const compact = (value) => {
+    for (const [size, sign] of [[1e6, "M"], [1e3, "k"]]) if (value >= size) return `${Number((value / size).toPrecision(3))}${sign}`;
+    return String(value);
+  };
+  const POINT = /(-?[\d.]+) (-?[\d.]+)/g; // of a path in which matplotlib has written absolute coordinates only
+  const relay = (view) => {
+    const axis = view.svg.querySelector('[data-id="step"]');
+    if (!view.chart.axis || !axis) return;
+    const group = axis.parentNode;
+    view.original ??= [...group.querySelectorAll("[clip-path]")]
+      .filter((element) => !axis.contains(element) && !axis.nextElementSibling.contains(element))
+      .flatMap((element) => (element.tagName === "g" ? [...element.querySelectorAll("use")] : [element]))
+      .map((element) => {
+        const href = element.getAttribute("href") ?? element.getAttributeNS("http://www.w3.org/1999/xlink", "href");
+        const isMarker = element.tagName === "use" && Number(element.getAttribute("x")) !== 0;
+        const target = element.tagName === "use" && !isMarker ? view.svg.querySelector(href) : element;
+        const name = isMarker ? "x" : "d";
+        return [target, name, target.getAttribute(name)];
+      });
+    const shift = shiftOf(view);
+    for (const [element, name, value] of view.original) {
+      const moved = name === "x" ? shift(Number(value)) : value.replace(POINT, (_, x, y) => `${shift(Number(x)).toFixed(2)} ${y}`);
+      element.setAttribute(name, shift === same ? value : moved);
+    }
+    for (const old of view.svg.querySelectorAll(".relaid")) old.remove();
+    const ticks = [...axis.children].filter((child) => child.querySelector("use"));
+    for (const tick of ticks) tick.style.display = shift === same ? "" : "none";
+    const image = view.chart.edges.length ? group.querySelector("image") : null;
+    if (image) image.style.display = shift === same ? "" : "none";
+    if (shift === same) return;
+    const { place, ends: [low, high] } = axisOf(view);
+    const [x0, y0, x1, y1] = view.chart.box;
+    const isLog = !shown.linear && view.chart.axis[2] > 0;
+    const logs = isLog ? decades(low, high) : [];
+    const style = axis.querySelector("text")?.getAttribute("style") ?? "";
+    const marks = draw("g", { class: "relaid" }, axis);
+    for (const tick of logs.length > 1 ? logs : roundSteps(low, high)) {
+      const x = place(tick);
+      if (x < x0 - 0.5 || x > x1 + 0.5) continue;
+      draw("line", { class: "tick", x1: x, x2: x, y1: image ? y1 - 3 : y0, y2: y1 }, marks);
+      draw("text", { x, y: y1 + 12, "text-anchor": "middle", style: style.replace(/text-anchor:[^;]*;?/, "") }, marks).textContent = compact(tick);
+    }
+    if (!image) return;
+    const height = view.svg.viewBox.baseVal.height;
+    const cells = draw("svg", { class: "relaid", x: x0, y: 0, width: x1 - x0, height, viewBox: `${x0} 0 ${x1 - x0} ${height}` }, image.parentNode);
+    const edges = edgesOf(view);
+    view.chart.edges.slice(1).forEach((edge, i) => {
+      const [from, width] = [view.chart.edges[i], edge - view.chart.edges[i]];
+      if (edges[i + 1] < x0 || edges[i] > x1 || width <= 0) return;
+      const slice = draw("svg", {
+        x: edges[i], y: 0, width: edges[i + 1] - edges[i] + 0.1, height, viewBox: `${from} 0 ${width} ${height}`, preserveAspectRatio: "none",
+      }, cells);
+      const copy = slice.appendChild(image.cloneNode());
+      copy.style.display = "";
+    });
+  };
+  const layOut = (change) => {
+    Object.assign(shown, change);
+    for (const view of views) {
+      relay(view);
+      refresh(view);
+    }
+    refreshView();
+  };
+  let refreshView = () => {};
+
   // The values of a line at the selected step.
   const frame = (view, line, key) => {
     const frames = line[key === "py" ? "frames_py" : "frames"];
     return list(frames ? frames[state[view.subjects.name].step] : line[key]);
   };
+
+  // Which subjects the filter keeps.
+  const isKept = (subjects, subject) => (subjects.names[subject] ?? "").toLowerCase().includes(shown.filter);
 
   // The point of a chart under the pointer: its label, its position and its subject.
   const find = (view, x, y) => {
@@ -43,20 +158,22 @@
     if (x < x0 - 3 || x > x1 + 3 || y < y0 - 3 || y > y1 + 3) return null;
     if (chart.rows.length) {
       const cells = list(chart.rows[0]).length;
-      const column = Math.min(cells - 1, Math.max(0, Math.floor(((x - x0) / (x1 - x0)) * cells)));
-      const row = Math.min(chart.rows.length - 1, Math.max(0, Math.floor(((y - y0) / (y1 - y0)) * chart.rows.length)));
+      const edges = edgesOf(view);
+      const column = Math.min(cells - 1, Math.max(0, edges.findLastIndex((edge) => edge <= x)));
+      const row = Math.min(chart.rows.length - 1, Math.max(0, Math.floor(((y1 - y) / (y1 - y0)) * chart.rows.length)));
       return {
         subject: row,
         name: subjects.names[row],
         at: `step ${subjects.steps[column]}`,
         value: list(chart.rows[row])[column],
-        x: x0 + ((column + 0.5) / cells) * (x1 - x0),
-        y: y0 + ((row + 0.5) / chart.rows.length) * (y1 - y0),
+        x: Math.min(x1, Math.max(x0, (edges[column] + edges[column + 1]) / 2)),
+        y: y1 - ((row + 0.5) / chart.rows.length) * (y1 - y0),
       };
     }
     let best = null;
     for (const line of chart.lines) {
-      const [px, py] = [list(line.px), frame(view, line, "py")];
+      const [px, py] = [places(view, line), frame(view, line, "py")];
+      if (line.subject !== null && subjects && !isKept(subjects, line.subject)) continue;
       for (let i = 0; i < px.length; i++) {
         if (px[i] === null || py[i] === null || py[i] === undefined) continue;
         const [cx, cy] = chart.upright ? [px[i], py[i]] : [py[i], px[i]];
@@ -135,26 +252,27 @@
     const cells = chart.rows.length ? list(chart.rows[0]).length : 0;
     if (moved && chart.along === "step") {
       if (cells) {
-        const width = (x1 - x0) / cells;
-        draw("rect", { class: "cursor", x: x0 + step * width, y: y0, width, height: y1 - y0 }, overlay);
+        const edges = edgesOf(view).map((edge) => Math.min(x1, Math.max(x0, edge)));
+        draw("rect", { class: "cursor", x: edges[step], y: y0, width: edges[step + 1] - edges[step], height: y1 - y0 }, overlay);
       } else if (list(chart.lines[0].px).length === subjects.steps.length) {
-        const at = list(chart.lines[0].px)[step];
-        draw("line", { class: "cursor", x1: at, x2: at, y1: y0, y2: y1 }, overlay);
+        const at = places(view, chart.lines[0])[step];
+        if (at >= x0 && at <= x1) draw("line", { class: "cursor", x1: at, x2: at, y1: y0, y2: y1 }, overlay);
       }
     }
     if (picked !== null && cells) {
       const height = (y1 - y0) / chart.rows.length;
-      draw("rect", { class: "row", x: x0, y: y0 + picked * height, width: x1 - x0, height }, overlay);
+      draw("rect", { class: "row", x: x0, y: y1 - (picked + 1) * height, width: x1 - x0, height }, overlay);
     }
     for (const line of picked === null ? [] : chart.lines) {
       const i = chart.along === "layer" ? list(line.at).indexOf(picked) : line.subject === picked ? step : -1;
-      const [p, q] = [list(line.px)[i], frame(view, line, "py")[i]];
+      const [p, q] = [places(view, line)[i], frame(view, line, "py")[i]];
       if (p === undefined || p === null || q === undefined || q === null) continue;
       const [cx, cy] = chart.upright ? [p, q] : [q, p];
-      if (subjects.steps.length) draw("circle", { class: "dot", cx, cy, r: 3 }, overlay);
+      if (subjects.steps.length && cx >= x0 - 1 && cx <= x1 + 1) draw("circle", { class: "dot", cx, cy, r: 3 }, overlay);
     }
     if (view.pointed) draw("circle", { class: "ring", cx: view.pointed.x, cy: view.pointed.y, r: 4 }, overlay);
     svg.querySelectorAll("[data-subject]").forEach((element) => {
+      element.classList.toggle("out", Boolean(subjects) && !isKept(subjects, Number(element.dataset.subject)));
       const own = Number(element.dataset.subject) === picked;
       element.classList.toggle("faded", picked !== null && !own);
       element.classList.toggle("picked", picked !== null && own);
@@ -189,6 +307,88 @@
     refreshBar();
   };
   const pick = (name, subject) => set(name, { picked: state[name].picked === subject ? null : subject });
+
+  // Drag across a chart over steps to zoom into that interval; all such charts follow.
+  const zoomable = (view) => {
+    const { svg, chart } = view;
+    if (!chart.axis) return;
+    let start = null;
+    const at = (event) => {
+      const rect = svg.getBoundingClientRect();
+      const x = (event.clientX - rect.left) * (svg.viewBox.baseVal.width / rect.width);
+      return Math.min(chart.box[2], Math.max(chart.box[0], x));
+    };
+    svg.addEventListener("pointerdown", (event) => {
+      start = event.button === 0 && event.pointerType !== "touch" ? at(event) : null;
+    });
+    svg.addEventListener("pointermove", (event) => {
+      if (start === null || Math.abs(at(event) - start) < 6) return;
+      const [x0, x1] = [start, at(event)].sort((a, b) => a - b);
+      for (const old of view.overlay.querySelectorAll(".span")) old.remove();
+      draw("rect", { class: "span", x: x0, y: chart.box[1], width: x1 - x0, height: chart.box[3] - chart.box[1] }, view.overlay);
+    });
+    svg.addEventListener("pointerup", (event) => {
+      const [begin, end] = [start, at(event)];
+      start = null;
+      if (begin === null || Math.abs(end - begin) < 6) return;
+      view.zoomed = true;
+      const { step } = axisOf(view);
+      const [from, to] = [begin, end].map((x) => Math.max(0, Math.round(step(x)))).sort((a, b) => a - b);
+      if (to > from) layOut({ from, to });
+    });
+    svg.addEventListener("dblclick", () => layOut({ from: null, to: null }));
+  };
+
+  // The form above the sections: how steps are laid out, the interval that is shown, and a filter of the subjects.
+  const viewForm = (subjects) => {
+    const form = make("form", { class: "view", "aria-label": "Show" });
+    form.addEventListener("submit", (event) => event.preventDefault());
+    const charts = views.filter((view) => view.chart.axis);
+    const labelled = (text, element) => form.append(make("label", { for: element.id }, text), element);
+    if (charts.length) {
+      const hasLog = charts.some((view) => view.chart.axis[2] > 0);
+      const kind = make("select", { id: "axis" }, ...(hasLog ? [make("option", { value: "" }, "logarithmic")] : []), make("option", { value: "linear" }, "linear"));
+      kind.addEventListener("change", () => layOut({ linear: hasLog && kind.value === "linear" }));
+      const last = Math.max(...charts.map((view) => view.subjects?.steps.at(-1) ?? Math.floor(view.chart.axis[1])));
+      const field = (id) => make("input", { type: "number", id, min: 0, max: last, step: 1, placeholder: id === "from" ? 0 : last });
+      const [from, to] = [field("from"), field("to")];
+      const number = (input) => (input.value === "" ? null : Number(input.value));
+      for (const input of [from, to]) {
+        input.addEventListener("change", () => {
+          const wanted = { from: number(from), to: number(to) };
+          if ((wanted.to ?? last) > (wanted.from ?? 0)) layOut(wanted);
+        });
+      }
+      const whole = make("button", { type: "button" }, "whole run");
+      whole.addEventListener("click", () => layOut({ from: null, to: null }));
+      labelled("axis of steps", kind);
+      labelled("from step", from);
+      labelled("to", to);
+      form.append(whole);
+      refreshView = () => {
+        from.value = shown.from ?? "";
+        to.value = shown.to ?? "";
+        whole.disabled = shown.from === null && shown.to === null;
+      };
+      refreshView();
+    }
+    if (subjects) {
+      const filter = make("input", { type: "search", id: "filter", placeholder: "part of a name", autocomplete: "off" });
+      filter.addEventListener("input", () => {
+        shown.filter = filter.value.trim().toLowerCase();
+        for (const view of views) {
+          refresh(view);
+          if (view.chart.subject !== null && view.subjects) view.svg.parentElement.classList.toggle("out", !isKept(view.subjects, view.chart.subject));
+        }
+        for (const row of document.querySelectorAll("tr[data-subject]")) {
+          const about = data.subjects[row.closest("table").dataset.subjects];
+          row.classList.toggle("out", !isKept(about, Number(row.dataset.subject)));
+        }
+      });
+      labelled(`${subjects.kind}s with`, filter);
+    }
+    if (form.childElementCount) document.getElementById("content").before(form);
+  };
 
   // The bar that shows the picked subject, the step, and the values there.
   const bar = (subjects) => {
@@ -299,8 +499,13 @@
       for (const kind of ["pointermove", "pointerdown"]) svg.addEventListener(kind, (event) => point(view, event));
       svg.addEventListener("pointerleave", () => leave(view));
       svg.addEventListener("click", () => {
+        if (view.zoomed) {
+          view.zoomed = false; // the click that ends a drag picks nothing
+          return;
+        }
         if (view.pointed && subjects && view.pointed.subject !== null) pick(subjects.name, view.pointed.subject);
       });
+      zoomable(view);
       svg.classList.add("live");
     });
     const tools = make("p", { class: "tools" }, "Download ");
@@ -327,6 +532,7 @@
     head.replaceChildren(button);
   }
   const first = Object.values(data.subjects)[0];
+  viewForm(first);
   if (first && first.names.length > 0) bar(first);
   views.forEach(refresh);
 })();

@@ -14,6 +14,7 @@ from tests.reports.runs import analysis, finding, write_run
 from wtdiag import reports
 from wtdiag.reports.comparison.joint import joint
 from wtdiag.reports.document import html
+from wtdiag.reports.figures import sized
 from wtdiag.reports.run.sources import load
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -93,7 +94,12 @@ def point(page, target, across, down):
 
 
 def cell(data, layer, step):
-    return (step + 0.5) / data.sizes["step"], (layer + 0.5) / data.sizes["layer"]
+    """Return where the middle of a map's cell lies, in parts of its width and height from the top."""
+    axes = sized.heatmap(data, "weight_angle").axes[0]
+    axes.figure.canvas.draw()
+    edges = axes.collections[0].get_coordinates()[0]
+    across = axes.transAxes.inverted().transform(axes.transData.transform(edges))[:, 0]
+    return across[step : step + 2].mean(), 1 - (layer + 0.5) / data.sizes["layer"]
 
 
 @pytest.mark.parametrize(("layer", "step"), [(0, 0), (3, 7), (2, 5), (5, 11)])
@@ -172,7 +178,7 @@ def test_the_slider_moves_spectra_profile_and_cursors(page, data):
     first = panel(page, "layers-maps", 0)
     image, cursor = (first.locator(what).first.bounding_box() for what in ("image", "rect.cursor"))
     middle = cursor["x"] + cursor["width"] / 2 - image["x"]
-    assert middle / image["width"] * data.sizes["step"] == pytest.approx(3.5, abs=0.1)
+    assert middle / image["width"] == pytest.approx(cell(data, 0, 3)[0], abs=0.02)
     # The first layer sends nothing, so the third marker is the fourth layer's.
     marker = page.locator('#errors [data-id="error_angle_total"] use').nth(2)
     marker.scroll_into_view_if_needed()
@@ -183,6 +189,57 @@ def test_the_slider_moves_spectra_profile_and_cursors(page, data):
     assert f"{data.error_angle_total.values[3, 3]:.1f}°" in said
     page.locator("#step").fill("11")
     assert page.locator("#spectra .at").is_hidden()
+
+
+def ends(page, figure):
+    """Return the first and the last horizontal position of the first line of a figure's first panel."""
+    path = panel(page, figure, 0).locator('[data-subject="4"] > path').first.get_attribute("d")
+    points = re.findall(r"([-\d.]+) [-\d.]+", path)
+    return float(points[0]), float(points[len(points) // 2]), float(points[-1])
+
+
+def test_the_axis_of_steps_is_switched_and_zoomed_in_all_charts(page, data):
+    before = ends(page, "curves")
+    page.locator("#axis").select_option("linear")
+    first, middle, last = ends(page, "curves")
+    assert (first, last) == pytest.approx((before[0], before[2]), abs=1.5)
+    assert middle < before[1] - 5  # most snapshots are early
+    shown = panel(page, "curves", 0).locator(".relaid text").all_inner_texts()
+    assert shown == ["0", "500", "1k", "1.5k", "2k"]
+    assert panel(page, "layers-maps", 0).locator("svg.relaid > svg").count() == data.sizes["step"]
+    page.locator("#from").fill("1000")
+    page.locator("#from").press("Enter")
+    assert panel(page, "training", 0).locator(".relaid text").first.inner_text() == "1k"
+    box = panel(page, "layers-maps", 0).locator("svg").first.bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + box["height"] / 2)
+    assert "step 2000" in page.locator(".tip").inner_text() or "step 9" in page.locator(".tip").inner_text()
+    page.locator("button", has_text="whole run").click()
+    page.locator("#axis").select_option("")
+    assert ends(page, "curves") == pytest.approx(before)
+    assert page.locator(".relaid").count() == 0
+
+
+def test_a_drag_zooms_and_picks_nothing(page):
+    svg = panel(page, "curves", 0).locator("svg").first
+    svg.scroll_into_view_if_needed()
+    box = svg.bounding_box()
+    for place, do in ((0.4, page.mouse.down), (0.6, page.mouse.up)):
+        page.mouse.move(box["x"] + place * box["width"], box["y"] + 0.5 * box["height"], steps=3)
+        do()
+    assert 0 < int(page.locator("#from").input_value()) < int(page.locator("#to").input_value()) < 2000
+    assert page.locator("#pick").input_value() == ""
+    svg.dblclick(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    assert page.locator("#from").input_value() == ""
+    page.keyboard.press("Escape")
+
+
+def test_a_filter_keeps_the_layers_whose_names_match(page):
+    page.locator("#filter").fill("FC")
+    rows = page.locator("section > .scroll tr[data-subject]:visible")
+    assert {name.split()[0] for name in rows.locator("th").all_inner_texts()} == {"fc1", "fc6"}
+    assert page.locator('#curves [data-subject="4"]:visible').count() == 0
+    page.locator("#filter").fill("")
+    assert page.locator(".out").count() == 0
 
 
 def download(page, figure, kind):

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from tests.reports.runs import analysis
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.axes import Event, spread
-from wtdiag.reports.figures.lines import not_drawn, null_band
+from wtdiag.reports.figures.lines import not_drawn, null_bands
 from wtdiag.reports.figures.style import BAND, LOOKS, context, look, to_svg
 
 NAMES = ["x" * 80, "<script>alert(1)</script>", "重み $α$", "encoder.layers.11.attention.output.dense", "fc"]
@@ -88,39 +88,71 @@ def test_names_are_drawn_as_they_are():
 def test_every_panel_names_its_measure_and_unit():
     panel = sized.heatmap(DATA["three layers"], "weight_angle")
     assert panel.axes[0].get_title(loc="left") == "Weight angle (°)"
-    assert panel.axes[0].get_xlabel() == "training step (one column per snapshot)"
+    assert panel.axes[0].get_xlabel() == "training step"
     assert sized.layer_curves(DATA["three layers"], "norm_ratio").axes[0].get_xlabel() == "training step"
 
 
 def test_heatmap_shows_the_dataset():
     data = DATA["three layers"]
-    drawn = sized.heatmap(data, "weight_angle").axes[0].images[0]
+    (drawn,) = sized.heatmap(data, "weight_angle").axes[0].collections
     np.testing.assert_array_equal(drawn.get_array(), data.weight_angle.transpose("layer", "step"))
-    assert drawn.norm(90.0) == 0.5  # chance in the middle of the colours
+    assert drawn.norm(90.0) == pytest.approx(0.5)  # chance in the middle of the colours
+    ends = drawn.norm([data.weight_angle.min().item(), 90 - 9])
+    assert ends[0] == pytest.approx(0)  # the colours reach as far as the values
+    narrow = sized.heatmap(data * 0 + 85.5, "weight_angle").axes[0].collections[0]
+    assert narrow.norm(85.5) == pytest.approx(0.25)  # and no less than a tenth of what is possible
+
+
+def test_a_gain_that_is_small_everywhere_has_more_than_one_colour():
+    data = analysis(3, 4)
+    data.weight_gain[:] = np.geomspace(0.004, 0.06, 12).reshape(4, 3)
+    (drawn,) = sized.heatmap(data, "weight_gain").axes[0].collections
+    shares = drawn.norm(drawn.get_array())
+    assert shares.min() == pytest.approx(0, abs=0.01)
+    assert shares.max() > 0.2
+    assert drawn.norm(1.0) == 0.5
+
+
+def test_every_chart_over_steps_has_the_same_axis_with_the_input_at_the_bottom():
+    data = DATA["three layers"]
+    steps = data.step.values
+    line = sized.Curve("a", look("fa"), [0, int(steps[-1])], [0.1, 0.9])
+    panels = (
+        sized.heatmap(data, "weight_angle"),
+        sized.layer_curves(data, "weight_angle"),
+        sized.curves([line], title="a", steps=steps),
+    )
+    first, *others = [(panel.axes[0].get_xscale(), panel.axes[0].get_xlim()) for panel in panels]
+    assert all(each == first for each in others)
+    for upright in (panels[0], sized.error_profile(data), sized.attribution(data, "attribution_angle")):
+        low, high = upright.axes[0].get_ylim()
+        assert (low, high) == (-0.5, 2.5)
+        assert next(text.get_text() for text in upright.axes[0].get_yticklabels()).startswith("fc1")
 
 
 def test_one_exploded_layer_does_not_hide_the_ratios_of_others():
     data = analysis(4, 6)
     data.norm_ratio[2, 1] = 1e30
-    norm = sized.heatmap(data, "norm_ratio").axes[0].images[0].norm
-    assert (norm.vmin, norm.vmax) == (pytest.approx(1e-3), pytest.approx(1e3))
+    norm = sized.heatmap(data, "norm_ratio").axes[0].collections[0].norm
+    assert norm.vmin == pytest.approx(0.5, abs=0.2)
+    assert norm.vmax <= 1e3
 
 
 def test_ratios_are_coloured_around_one_whatever_their_sign():
     data = analysis(3, 4)
     data.weight_gain[1, 1], data.weight_gain[2, 1] = -2.0, 1.0
     data.step_size_number[:] = [[0.5, 1.0, 2.0]] * 4
-    gain = sized.heatmap(data, "weight_gain").axes[0].images[0]
+    gain = sized.heatmap(data, "weight_gain").axes[0].collections[0]
     assert gain.get_array()[1, 1] == -2.0  # what is drawn is what is there, to be read off
     assert gain.norm(np.array([-2.0, 1.0])).tolist() == [0.0, 0.5]
-    s = sized.heatmap(data, "step_size_number").axes[0].images[0]
+    s = sized.heatmap(data, "step_size_number").axes[0].collections[0]
     np.testing.assert_allclose(s.norm(s.get_array()[:, 0]), [0, 0.5, 1], atol=1e-12)
 
 
-def test_events_stand_before_the_snapshot_that_follows_them():
+def test_events_stand_at_their_steps():
     data = analysis(3, 4, log_steps=False)  # snapshots at 0, 100, 200, 300
     line, diverged = sized.heatmap(data, "weight_angle", events=[Event(100, "a"), Event(250, "diverged")]).axes[0].lines
-    assert (line.get_xdata()[0], diverged.get_xdata()[0]) == (0.5, 2.5)
+    assert (line.get_xdata()[0], diverged.get_xdata()[0]) == (100, 250)
     assert line.get_color() != diverged.get_color()
 
 
@@ -178,7 +210,7 @@ def test_chance_is_shown_at_one_snapshot_too_or_not_named():
     one = analysis(3, 1)
     axes = sized.layer_curves(one, "weight_angle", chance=True).axes[0]
     (band,) = axes.patches
-    low, high = null_band(one, "weight_angle")
+    ((low, high),) = null_bands(one, "weight_angle")
     assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((low[0], high[0]))
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chance ± 3 sd"]
     axes = sized.layer_curves(one * np.nan, "weight_angle", chance=True).axes[0]
@@ -221,16 +253,19 @@ def test_layer_curves_show_the_dataset_and_dot_what_carries_no_error():
     assert len({line.get_color() for line in lines}) == 3
 
 
-def test_null_band_spans_what_chance_explains_in_every_layer_that_carries_error():
+def test_every_layer_that_carries_error_has_a_band_of_what_chance_explains():
     data = analysis(3, 4)
     data["weight_angle_null_sd"] = "layer", [9.0, 4.0, 2.0]  # the first layer's feedback carries nothing
-    low, high = null_band(data, "weight_angle")
-    np.testing.assert_allclose([low, high], [[78.0] * 4, [102.0] * 4])
+    bands = null_bands(data, "weight_angle")
+    np.testing.assert_allclose(bands, [[[78.0] * 4, [102.0] * 4], [[84.0] * 4, [96.0] * 4]])
     data["norm_ratio_null"] = "layer", [1.0, 1.0, 1.0]
     data["norm_ratio_null_sd"] = "layer", [0.1, 0.6, 0.1]
-    low, high = null_band(data, "norm_ratio")
-    np.testing.assert_allclose([low, high], [[1e-3] * 4, [2.8] * 4])  # drawn on a logarithmic axis
-    assert null_band(data, "forward_norm") is None
+    bands = null_bands(data, "norm_ratio")
+    np.testing.assert_allclose(bands, [[[1e-3] * 4, [2.8] * 4], [[0.7] * 4, [1.3] * 4]])  # on a logarithmic axis
+    assert null_bands(data, "forward_norm") == []
+    many = analysis(20, 4)
+    many["weight_angle_null_sd"] = "layer", np.arange(20) + 1.0
+    np.testing.assert_allclose(null_bands(many, "weight_angle"), [[[30.0] * 4, [150.0] * 4]])  # one for all
 
 
 def test_spectrum_draws_both_matrices_and_skips_the_padding():

@@ -9,7 +9,7 @@ from wtdiag.diagnostics.analysis.chance import DEVIATIONS, IN_WORDS
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.kinds import KINDS
 from wtdiag.reports.figures import sized
-from wtdiag.reports.figures.lines import null_band
+from wtdiag.reports.figures.lines import null_bands
 from wtdiag.reports.run.facts import facts
 from wtdiag.reports.run.single import single
 from wtdiag.reports.run.sources import load
@@ -25,7 +25,7 @@ def test_findings_summary_and_band_agree(tmp_path, deviations):
     data = data.drop_vars(["error_angle_local", "predicted_angle"])
     run = load(write_run(tmp_path / "r", data, rule="fa"))
     found = "not-aligning" in [finding.kind for finding in diagnose(data, {}, metrics())]
-    low, _ = null_band(data, "weight_angle")
+    ((low, _),) = null_bands(data, "weight_angle")
     assert found == (facts(run).aligned == 0) == (data.weight_angle.values[-1, 1] >= low[-1]) == (deviations < 3)
 
 

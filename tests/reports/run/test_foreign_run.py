@@ -70,7 +70,7 @@ def test_a_run_of_weights_is_reported_without_words_on_signals_rules_and_tests(t
     assert report.verdict.endswith(" from the forward weights.")
     assert " Feedback on average " in f" {report.verdict}"
     assert "Size of the feedback" in page
-    assert "Loss of mine over training steps, on the training batch of each logged step." in page
+    assert "Loss of this run over training steps, on the training batch of each logged step." in page
 
 
 def test_recorded_signals_are_measured_by_the_same_commands(tmp_path):
