@@ -32,6 +32,11 @@ def render(report: Report) -> str:
     The template engine escapes all text; the figures are inlined with the theme's colours as CSS variables. The page
     is complete without its script, which is the only one that its content security policy allows.
     """
+    return page("report.html.j2", "report.js", report=report, data=_data(report))
+
+
+def page(template: str, script: str, **content: Any) -> str:
+    """Return a page from a template that is given its script, and the digest by which its policy allows that alone."""
     environment = Environment(
         loader=PackageLoader(__package__),
         autoescape=True,
@@ -42,11 +47,9 @@ def render(report: Report) -> str:
     environment.filters["inline"] = inline
     environment.filters["marked"] = marked
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    script = resources.files(__package__).joinpath("templates", "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
-        report=report, script=script, digest=digest, data=_data(report)
-    )
+    source = resources.files(__package__).joinpath("templates", script).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return environment.get_template(template).render(script=source, digest=digest, **content)
 
 
 def _data(report: Report) -> dict[str, Any]:

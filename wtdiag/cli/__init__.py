@@ -18,6 +18,7 @@ from wtdiag.cli.check import check
 from wtdiag.cli.compare import compare
 from wtdiag.cli.export import export
 from wtdiag.cli.import_file import import_file
+from wtdiag.cli.index import index
 from wtdiag.cli.open_report import open_report
 from wtdiag.cli.registries import findings, probes, rules
 from wtdiag.cli.report import report
@@ -90,7 +91,7 @@ def cli() -> None:
 
 
 for _command in (
-    train, import_file, analyze, report, open_report, compare, export, rules, probes, findings, study, studies, sweep,
-    transfer, check, audit,
+    train, import_file, analyze, report, index, open_report, compare, export, rules, probes, findings, study, studies,
+    sweep, transfer, check, audit,
 ):  # fmt: skip
     cli.add_command(_command)

@@ -75,8 +75,8 @@ def test_a_healthy_run_is_said_to_be_one():
     assert (finding.kind, finding.severity, finding.layer) == ("nothing-wrong", "none", None)
     assert (finding.first_step, finding.last_step) == (0, 230)
     assert "6 layers and 8 snapshots" in finding.summary
-    assert all(kind in finding.summary for kind in KINDS)
-    assert "could not look for" not in finding.summary
+    assert all(kind in finding.meaning for kind in KINDS)
+    assert "could not look for" not in finding.meaning
 
 
 @pytest.mark.parametrize("kind", FAULTS)
@@ -116,7 +116,7 @@ def test_a_kind_that_lacks_a_measure_is_silent_and_named(kind, need):
     assert kind in [finding.kind for finding in diagnose(analysis, config, log)]
     assert kind not in [finding.kind for finding in diagnose(analysis.drop_vars(need), config, log)]
     without = diagnose(healthy().drop_vars(need), CONFIG, metrics())
-    said = without[-1].summary.split(" It could not look for ")[1]
+    said = without[-1].meaning.split(" It could not look for ")[1]
     skipped, missing = said.split(", because the analysis has no values of ")
     assert kind in skipped.split(", ")
     assert missing == f"{known()[need].label}."
@@ -138,7 +138,7 @@ def test_weights_alone_are_diagnosed():
     analysis = run_of("feedback-too-large")[0][names].drop_vars("carries_error")
     assert diagnose(analysis, {}, pd.DataFrame())[0].kind == "feedback-too-large"
     assert diagnose(run_of("not-aligning")[0][names], {}, pd.DataFrame())[0].kind == "not-aligning"
-    assert "step-too-large" in diagnose(healthy()[names], {}, pd.DataFrame())[-1].summary.split("could not look for")[1]
+    assert "step-too-large" in diagnose(healthy()[names], {}, pd.DataFrame())[-1].meaning.split("could not look for")[1]
 
 
 def test_the_cause_of_a_divergence_comes_before_it():
@@ -510,8 +510,8 @@ def test_variables_of_other_shapes_are_passed_over():
     analysis["weight_angle"] = ("layer",), np.array(list("abcdef"))
     analysis["step_size_number"] = analysis.step_size_number.transpose("layer", "step")
     analysis = analysis.assign_coords(carries_error=("step", np.zeros(8)), direct=("layer", list("abcdef")))
-    summary = diagnose(analysis, CONFIG, metrics())[-1].summary
-    assert summary.endswith(" no values of norm ratio, weight angle.")
+    meaning = diagnose(analysis, CONFIG, metrics())[-1].meaning
+    assert meaning.endswith(" no values of norm ratio, weight angle.")
 
 
 def test_the_diagnosis_changes_nothing():
