@@ -33,7 +33,7 @@ ORDER = {
         "config", "observe", "record", "callbacks", "loop", "",
     ],
     "diagnostics": ["analysis", "findings", "comparison", "claims", ""],
-    "reports": ["figures", "document", "run", "publish comparison index", "study", "gallery", ""],
+    "reports": ["figures", "document", "run", "publish comparison runs_index", "study", "gallery", ""],
     "studies": ["file", "predict", "engine", "parts", "study", "estimate", ""],
     "wtdiag": ["workflow", "cli", ""],
     "bench": ["speed evidence", ""],

@@ -20,7 +20,7 @@ def index(folder: Path) -> None:
     wtdiag index runs
     wtdiag open runs
     """  # noqa: D301  (click wants the character itself)
-    from wtdiag.reports.index import write_index
+    from wtdiag.reports.runs_index import write_index
 
     if not folder.is_dir():
         raise InputError(f"RUNS: {folder} is not a folder; expected one that holds run directories")

@@ -15,8 +15,8 @@ from wtdiag import reports
 from wtdiag.reports.comparison.joint import joint
 from wtdiag.reports.document import html
 from wtdiag.reports.figures import sized
-from wtdiag.reports.index import write_index
 from wtdiag.reports.run.sources import load
+from wtdiag.reports.runs_index import write_index
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
