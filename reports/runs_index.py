@@ -26,7 +26,7 @@ HEADS = ("run", "accuracy", "rule", "model", "depth", "data", "seed", "status", 
 
 
 @dataclass(frozen=True)
-class Row:
+class Listed:
     """What the index says of a run: its cells, what they are sorted by, and the address of its report, if it has one.
 
     A number is sorted as such, and a text by its letters.
@@ -55,7 +55,7 @@ def write_index(runs: Sequence[str | os.PathLike[str]], folder: Path) -> Path:
     return path
 
 
-def _row(run: Run, folder: Path) -> Row:
+def _row(run: Run, folder: Path) -> Listed:
     metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
     settings = run.config.get("settings")
     settings = settings if isinstance(settings, dict) else {}
@@ -71,7 +71,7 @@ def _row(run: Run, folder: Path) -> Row:
     shown = [_shown(value, head) for value, head in zip(values, HEADS, strict=True)]
     keys = [_key(value) for value in values]
     report = run.path / "report.html"
-    return Row(
+    return Listed(
         cells=tuple(shown),
         keys=tuple(keys),
         link=quote(f"{name}/report.html") if report.is_file() else "",
@@ -104,7 +104,7 @@ def _key(value: Any) -> float | str:
     return float(value) if np.isfinite(float(value)) else -1e308
 
 
-def _texts(rows: Sequence[Row]) -> dict[str, str]:
+def _texts(rows: Sequence[Listed]) -> dict[str, str]:
     reported = sum(bool(row.link) for row in rows)
     seeds = {row.cells[HEADS.index("seed")] for row in rows}
     one = " All of them have one seed." if len(seeds) == 1 and len(rows) > 1 and "–" not in seeds else ""
