@@ -208,8 +208,17 @@ def test_feedback_that_carries_nothing_fails(monkeypatch):
     assert (verdict.outcome, verdict.seen) == (FAILED, "dense: the error signal does not depend on B")
 
 
+def test_a_compiled_transform_that_is_not_refused_becomes_backprop_and_fails(monkeypatch):
+    from wtdiag.trainers.layers import synaptic
+
+    monkeypatch.setattr(synaptic, "refuse_transforms", lambda: True)
+    verdict = CHECKS["compiled-transform"](Subject(rule("fa")))
+    assert verdict.outcome == FAILED
+    assert "compiled torch.func.grad" in verdict.seen
+
+
 def test_each_check_has_a_planted_fault():
-    assert {*FAULTS, "error-through-feedback"} == CHECKS.keys()
+    assert {*FAULTS, "error-through-feedback", "compiled-transform"} == CHECKS.keys()
 
 
 def test_a_rule_without_faults_passes_where_those_with_faults_fail():
