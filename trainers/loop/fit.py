@@ -90,6 +90,8 @@ class Training:
         self.out = Path(out)
         self.ranks = ranks = Ranks.of(settings)
         with ranks.agreement():
+            if settings.coefficients.get("centre") == "batch" and not (ranks.is_alone and settings.accumulate == 1):
+                raise InputError("centre: the mean over a batch is not known where processes or pieces share it")
             self.device = choose_device(settings.device)
             whole = dataset or load_data(settings)
             held = data.hold_out(whole, settings.holdout) if settings.holdout else whole

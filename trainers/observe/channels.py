@@ -180,5 +180,7 @@ def white(rule: Rule, op: Operation, x: Tensor, y: Tensor, weight: Tensor, posit
 
 
 def _is_sum(rule: Rule) -> TypeGuard[Regularised]:
-    """Return whether a rule's gradient is that of the sum of its primitives, which a subclass may have changed."""
-    return isinstance(rule, Regularised) and type(rule).feedback_grad is Regularised.feedback_grad
+    """Return whether a rule's gradient is the sum of its primitives of x and y as they are, in no subclass changed."""
+    if not isinstance(rule, Regularised) or rule.centre != "none":
+        return False
+    return type(rule).feedback_grad is Regularised.feedback_grad

@@ -66,9 +66,41 @@ class Local:
         y = _noise_like(self._like_output(), noise, std)
         return Local(self.op, self.x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
 
+    def centred_over_batch(self) -> Local:
+        """Return the same synapse with x and y less their means over the batch, for each unit and position."""
+        x, y = (None if t is None else t - t.mean(self._axis, keepdim=True) for t in (self.x, self.y))
+        return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
+    def centred_examples(self) -> Local:
+        """Return the same synapse with each example's x less its mean, and so each projection of it."""
+        x = _less_mean(self.x, self._axis)
+        y = _less_mean(self.op.apply(x, self.weight.to(x.dtype)), self._axis)
+        return _CentredExamples(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
+    @property
+    def _axis(self) -> int:
+        assert self.batch_axis is not None, "the layer refuses such inputs"
+        return self.batch_axis
+
     def _like_output(self) -> Tensor:
         """Return a tensor of the output's shape and precision."""
         return self.op.apply(self.x, self.weight.to(self.x.dtype)) if self.y is None else self.y
+
+
+@dataclass
+class _CentredExamples(Local):
+    """A synapse whose projections of x and y through B are less their means over each example's units."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        return _less_mean(super().apply(x), self._axis)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return _less_mean(super().adjoint(y), self._axis)
+
+
+def _less_mean(x: Tensor, axis: int) -> Tensor:
+    """Return x less the mean of each example, which ``axis`` counts."""
+    return x - x.mean([other for other in range(x.dim()) if other != axis or x.dim() == 1], keepdim=True)
 
 
 def _noise_like(x: Tensor, noise: str, std: float) -> Tensor:

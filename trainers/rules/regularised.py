@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from wtdiag.probes.errors import InputError
 from wtdiag.trainers.rules.base import RandomFeedback, choice, positive
 from wtdiag.trainers.rules.curvature import Curvature, curvature
 from wtdiag.trainers.rules.primitives import PRIMITIVES, gradient, loss, squares
@@ -28,6 +29,11 @@ class Regularised(RandomFeedback):
         Distribution of that noise, "normal" or "uniform" (both of zero mean), and its standard deviation.
     reduction
         "mean" or "sum" over the positions of a convolution or a sequence; with the sum, terms grow with their number.
+    centre
+        "batch": x and y are less their means over the batch, for each unit and position. "examples": x, W x, B x and
+        Bᵀ y are less the mean of each example over all its units and positions. Both are options of the paper's code,
+        where more combinations can be switched; they hold for activations only. The step-size number is then that of
+        the mean H, without what differs from batch to batch.
     scale
         Standard deviation of the initial B in units of the layer's He deviation.
     """
@@ -38,6 +44,12 @@ class Regularised(RandomFeedback):
     noise: str = choice("normal", "normal", "uniform")
     noise_std: float = positive(1.0)
     reduction: str = choice("mean", "mean", "sum")
+    centre: str = choice("none", "none", "batch", "examples")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.centre != "none" and self.inputs == "noise":
+            raise InputError(f"{self.name}: centre: noise has no mean to subtract, got centre={self.centre!r}")
 
     @property
     def coefficients(self) -> dict[str, float]:
@@ -49,13 +61,14 @@ class Regularised(RandomFeedback):
         """The quantities that the active primitives read; with noise as input the layer's output is never needed."""
         if self.inputs == "noise":
             return frozenset({"weight"})
-        return frozenset().union(*(PRIMITIVES[name].reads for name, value in self.coefficients.items() if value))
+        reads = frozenset().union(*(PRIMITIVES[name].reads for name, value in self.coefficients.items() if value))
+        return reads - {"output"} | {"weight"} if self.centre == "examples" else reads
 
     @property
     def counts_examples(self) -> bool:  # type: ignore[override]
-        """Whether a sum over positions is averaged over the examples."""
+        """Whether a sum over positions is averaged over the examples, or means of examples are subtracted."""
         products = [name for name, value in self.coefficients.items() if value and not PRIMITIVES[name].matrix]
-        return self.reduction == "sum" and bool(products)
+        return (self.reduction == "sum" or self.centre != "none") and bool(products)
 
     @property
     def homogeneous(self) -> Self:
@@ -74,16 +87,22 @@ class Regularised(RandomFeedback):
         return squares(s, self.coefficients, reduction=self.reduction)
 
     def feedback_grad(self, s: Local) -> Tensor:
-        if self.inputs == "noise":
-            s = s.mirror(self.noise, self.noise_std)
-        return gradient(s, self.coefficients, reduction=self.reduction)
+        return gradient(self._seen(s), self.coefficients, reduction=self.reduction)
 
     def feedback_loss(self, s: Local) -> Tensor:
+        return loss(self._seen(s), self.coefficients, reduction=self.reduction)
+
+    def _seen(self, s: Local) -> Local:
+        """Return the synapse with the inputs and outputs that the primitives take."""
         if self.inputs == "noise":
-            s = s.mirror(self.noise, self.noise_std)
-        return loss(s, self.coefficients, reduction=self.reduction)
+            return s.mirror(self.noise, self.noise_std)
+        if self.centre == "none" or not self.counts_examples:
+            return s
+        return s.centred_over_batch() if self.centre == "batch" else s.centred_examples()
 
     def curvature(self, s: Local) -> Curvature | None:
+        if self.centre != "none":  # its matrices are those of x and y as they are
+            return None
         bending = {name: value for name, value in self.coefficients.items() if not PRIMITIVES[name].pulls}
         products = [name for name, value in bending.items() if value and not PRIMITIVES[name].matrix]
         if products and self.inputs == "noise":
