@@ -35,7 +35,7 @@ ORDER = {
     "diagnostics": ["analysis", "findings", "comparison", "claims", ""],
     "reports": ["figures", "document", "run", "publish comparison runs_index", "study", "gallery", ""],
     "studies": ["file", "predict", "engine", "parts", "study", "estimate", ""],
-    "wtdiag": ["workflow", "cli", ""],
+    "wtdiag": ["workflow run_checks", "cli", ""],
     "bench": ["speed evidence", ""],
 }  # fmt: skip
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))

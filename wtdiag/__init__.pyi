@@ -5,6 +5,7 @@ from .probes.errors import InputError as InputError
 from .probes.records.foreign import record as record
 from .probes.version import __version__ as __version__
 from .reports.figures import plot as plot
+from .run_checks import baseline as baseline
 from .trainers.callbacks.hook import Hook as Hook
 from .trainers.config.settings import Settings as Settings
 from .trainers.conformance.error_audit import audit as audit

@@ -201,6 +201,7 @@ def diagnose(
     """
     import pandas as pd
 
+    from wtdiag.diagnostics.analysis.owed import read_baseline
     from wtdiag.diagnostics.findings.diagnose import diagnose as find
     from wtdiag.probes.records.schema import METRICS
     from wtdiag.trainers.loop.changes import accepts_of
@@ -209,7 +210,8 @@ def diagnose(
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     metrics = opened.metrics if (opened.path / METRICS).exists() else pd.DataFrame()
     measured = read_analysis(opened) if analysis is None else analysis
-    return find(measured, opened.config, metrics, accepts_of(opened), _reference(opened, against))
+    held, owed = _reference(opened, against), read_baseline(opened.path)
+    return find(measured, opened.config, metrics, accepts_of(opened), held, owed)
 
 
 def report(

@@ -38,7 +38,8 @@ MEASURES = (
     "feedback_effective_rank", "error_angle", "error_angle_local", "error_angle_inherited", "error_angle_total",
     "error_norm_ratio", "below_floor", "dead_units", "activation_norm", "radial_cosine", "step_size_number",
     "relaxation_time", "predicted_gain", "predicted_angle", "predicted_noise_angle", "rest_distance",
-    "relative_update", "tracking_lag", "relative_step", "travel_time",
+    "relative_update", "tracking_lag", "relative_step", "travel_time", "sent_effective_rank",
+    "sent_effective_rank_exact", "residual_growth",
 )  # fmt: skip
 """The probes that detectors read."""
 
@@ -159,6 +160,22 @@ FAULTS = {
     "×0.1, fa": Fault("feedback-too-small", "fa", plant=scaled(0.1)),
     "units silent": Fault(
         "signal-below-floor", again=silent, settings={"batch_norm": False, "lr": 0.01}, networks=_PLAIN
+    ),
+    "rank one, dfa": Fault("error-rank-collapse", "dfa", plant=rank_one, networks=("mlp",)),
+    "rank one from half-way on, dfa": Fault("error-rank-collapse", "dfa", once=rank_one, since=0.5, networks=("mlp",)),
+    "W ×30": Fault(
+        "residual-growth",
+        "bp",
+        plant=lambda layer: layer.weight.mul_(30.0),
+        settings={"batch_norm": False, "lr": 0.001},
+        networks=_PLAIN,
+    ),
+    "W ×30, dfa": Fault(
+        "residual-growth",
+        "dfa",
+        plant=lambda layer: layer.weight.mul_(30.0),
+        settings={"batch_norm": False, "lr": 0.001},
+        networks=_PLAIN,
     ),
     "NaN half-way": Fault("divergence", once=scaled(math.nan), since=0.5),
     "W +2 % a step under batch norm": Fault("bn-runaway", again=lambda layer: layer.weight.mul_(1.02)),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wtdiag.diagnostics.analysis.accuracy import Reference, accuracy
 from wtdiag.diagnostics.analysis.chance import chance_band
 from wtdiag.diagnostics.analysis.layout import carrying, flag
+from wtdiag.diagnostics.analysis.owed import Baseline
 from wtdiag.diagnostics.analysis.reading import known, measure_of
 from wtdiag.probes.errors import check_one_of
 from wtdiag.probes.records.config import rule_name
@@ -41,6 +42,8 @@ class View:
         The layers whose feedback comes straight from the output; none if the analysis does not say.
     accuracy : Accuracy
         The accuracy of the run, that of chance, and that of a reference run where one is known.
+    baseline : Baseline, optional
+        What the run owes to its lower layers, if that was measured.
 
     Examples
     --------
@@ -57,7 +60,9 @@ class View:
         config: Mapping[str, Any],
         metrics: pd.DataFrame,
         reference: Reference | None = None,
+        baseline: Baseline | None = None,
     ) -> None:
+        self.baseline = baseline
         self._analysis, self.config, self._metrics = analysis, config, metrics
         self.accuracy = accuracy(metrics, config, reference)
         self._arrays: dict[str, Floats] = {}

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from wtdiag.diagnostics.analysis.accuracy import Reference
+from wtdiag.diagnostics.analysis.owed import Baseline
 from wtdiag.diagnostics.analysis.reading import known
 from wtdiag.diagnostics.analysis.view import View
 from wtdiag.diagnostics.findings.advice import Accepts, Case, advise
@@ -31,6 +32,7 @@ def diagnose(
     metrics: pd.DataFrame,
     accepts: Accepts | None = None,
     reference: Reference | None = None,
+    baseline: Baseline | None = None,
 ) -> FoundFaults:
     """Return the findings on a run, of every kind that the analysis has the measures for.
 
@@ -45,6 +47,8 @@ def diagnose(
         that advice is about the user's own loop.
     reference
         A run by backprop, or by another rule, that its accuracy is held against.
+    baseline
+        What the run owes to its lower layers, as ``wtdiag baseline`` measured it.
 
     Returns
     -------
@@ -63,8 +67,8 @@ def diagnose(
     >>> diagnose(analysis * 0, {}, pd.DataFrame())[-1].kind
     'nothing-wrong'
     """
-    view = View(analysis, config, metrics, reference)
-    searched = [each for each in KINDS.values() if all(map(view.has, each.needs))]
+    view = View(analysis, config, metrics, reference, baseline)
+    searched = [each for each in KINDS.values() if all(map(view.has, each.needs)) and not _is_unasked(each, view)]
     with np.errstate(all="ignore"):  # infinities need no warning: what is computed from them is infinite or NaN
         seen = [(each, sighting) for each in searched for sighting in _sightings(each, view)]
         if any(sighting.severity in ("high", "medium") for each, sighting in seen if each.order < RESULT):
@@ -82,6 +86,11 @@ def diagnose(
     if not any(finding.severity in ("high", "medium") for finding in findings):
         findings.append(_nothing_wrong(view, searched, accepts))
     return FoundFaults(findings)
+
+
+def _is_unasked(kind: Kind, view: View) -> bool:
+    """Return whether a kind rests on what another command measures, which was not called."""
+    return bool(kind.command) and view.baseline is None
 
 
 def _sightings(kind: Kind, view: View) -> list[Sighting]:
@@ -185,7 +194,7 @@ def _log(value: float) -> float:
 def _nothing_wrong(view: View, searched: Sequence[Kind], accepts: Accepts | None) -> Finding:
     needed = {need for kind in KINDS.values() for need in kind.needs}
     missing = sorted(known()[need].label for need in needed if not view.has(need))
-    skipped = [kind.name for kind in KINDS.values() if kind not in searched]
+    skipped = [kind.name for kind in KINDS.values() if kind not in searched and not kind.command]
     how = "with --rule bp" if accepts is not None else "with backprop"
     compared = not math.isnan(view.accuracy.gap) or view.rule == "bp"
     summary = f"Nothing wrong was found in {len(view.layers)} layers and {len(view.steps)} snapshots."

@@ -113,6 +113,10 @@ THRESHOLDS: dict[str, Threshold] = {
     "gain": Threshold("undertrained", 0.03, "1", "accuracy that training twice as long is predicted to add"),
     "gain_costly": Threshold("undertrained", 0.1, "1", "the same, above which the severity is medium"),
     "loss_gain": Threshold("undertrained", 0.1, "1", "fall of the loss that this is predicted to bring"),
+    "error_rank_share": Threshold("error-rank-collapse", 0.1, "1", "erank − 1 of the error sent on over backprop's"),
+    "error_rank_exact": Threshold("error-rank-collapse", 1.0, "1", "erank − 1 of backprop's; below, nothing is lost"),
+    "frozen_gain": Threshold("no-better-than-frozen", 0.0, "1", "lower end of the interval of learned minus frozen"),
+    "residual_growth": Threshold("residual-growth", 10.0, "1", "growth of the hidden signal through one block"),
     "error_norm_ratio": Threshold("signal-below-floor", 1e6, "1", "norm of the error over backprop's, or the inverse"),
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ import click
 
 from wtdiag.cli.analyze import analyze
 from wtdiag.cli.audit import audit
+from wtdiag.cli.baseline import baseline
 from wtdiag.cli.check import check
 from wtdiag.cli.compare import compare
 from wtdiag.cli.export import export
@@ -92,6 +93,6 @@ def cli() -> None:
 
 for _command in (
     train, import_file, analyze, report, index, open_report, compare, export, rules, probes, findings, study, studies,
-    sweep, transfer, check, audit,
+    sweep, transfer, check, audit, baseline,
 ):  # fmt: skip
     cli.add_command(_command)

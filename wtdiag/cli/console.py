@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -34,6 +34,17 @@ class Screen(Console):
     def on_broken_pipe(self) -> None:
         """Leave it to the command line what to do when nobody reads."""
         raise
+
+
+@contextmanager
+def counted(name: str, screen: Screen) -> Iterator[Callable[[int, int], None]]:
+    """Show the progress of a work under a name in the block; what it gives is called with what is done, and of all."""
+    from wtdiag.trainers.loop.bars import Bars
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=screen) as bars:
+        task = bars.add_task(name, total=None)
+        yield lambda count, of: bars.update(task, completed=count, total=of)
 
 
 def tracked(steps: Sequence[int], name: str, screen: Screen) -> Iterator[int]:

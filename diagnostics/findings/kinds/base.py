@@ -58,6 +58,8 @@ class Kind:
         Kinds that follow from it anywhere between the layer and the input, and in the network as a whole.
     order : int
         Its place among findings of one severity: `FAULT`, `TIME` or `RESULT`.
+    command : str
+        The command that measures what it rests on, if that is not part of an analysis; else empty.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Kind:
     effects: frozenset[str]
     effects_below: frozenset[str]
     order: int
+    command: str = ""
 
 
 FAULT, TIME, RESULT = range(3)
@@ -105,6 +108,7 @@ def kind(
     effects: tuple[str, ...] = (),
     effects_below: tuple[str, ...] = (),
     order: int = FAULT,
+    command: str = "",
 ) -> Callable[[Detector], Detector]:
     """Register a detector in `KINDS` under a name; the arguments are the attributes of `Kind`, ``advice`` its remedies.
 
@@ -115,7 +119,17 @@ def kind(
         below = frozenset(effects_below)
         remedies = (advice,) if isinstance(advice, str) else tuple(advice)  # a text is a sequence of texts too
         entry = Kind(
-            name, meaning, remedies, equation, reference, detect, needs, frozenset(effects) | below, below, order
+            name,
+            meaning,
+            remedies,
+            equation,
+            reference,
+            detect,
+            needs,
+            frozenset(effects) | below,
+            below,
+            order,
+            command,
         )
         enter(KINDS, "kind", name, entry)
         return detect

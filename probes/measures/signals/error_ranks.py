@@ -146,3 +146,49 @@ def error_effective_rank_exact(exact_error_modes: NDArray[np.float64]) -> float:
     3.0
     """
     return _effective_rank(exact_error_modes)
+
+
+@probe(
+    units="1",
+    long_name="effective rank of the error that the layer sends on",
+    equation=_EQUATION.format(delta="Bᵀδ"),
+    reference=_RANK,
+    null=lambda sent, units=1: _rank_null(sent, units),
+    subject="feedback",
+    bounds=(1, math.inf),
+)
+def sent_effective_rank(sent: Array, units: int = 1) -> float:
+    """Effective rank of what B makes of the error, before the nonlinearity below hides it.
+
+    Silent units alone give the error that arrives below a high rank. So it is here that a B shows which sends the same
+    direction to all examples.
+
+    Examples
+    --------
+    >>> from wtdiag.probes import PROBES
+    >>> PROBES["sent_effective_rank"](sent=np.array([[1.0, 2.0], [-2.0, -4.0]]))
+    1.0
+    """
+    return _effective_rank(principal_sizes(sent, units))
+
+
+@probe(
+    units="1",
+    long_name="effective rank of the error that exact backpropagation sends on from the layer",
+    equation=_EQUATION.format(delta="Wᵀδ*"),
+    reference=_RANK,
+    null=lambda sent_exact, units=1: _rank_null(sent_exact, units),
+    subject="feedback",
+    bounds=(1, math.inf),
+    label="exact sent effective rank",
+)
+def sent_effective_rank_exact(sent_exact: Array, units: int = 1) -> float:
+    """Effective rank of the error that backpropagation sends on; see `sent_effective_rank`.
+
+    Examples
+    --------
+    >>> from wtdiag.probes import PROBES
+    >>> round(PROBES["sent_effective_rank_exact"](sent_exact=np.eye(3)), 12)
+    3.0
+    """
+    return _effective_rank(principal_sizes(sent_exact, units))
