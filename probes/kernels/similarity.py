@@ -104,9 +104,9 @@ def procrustes_distance(first: Array, second: Array) -> float:
     x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
     # The nuclear norm of XᵀY is that of the small product of the triangular factors of Xᵀ and Yᵀ.
     if x.shape[1] > len(x):
-        x = np.linalg.qr(x.T, mode="r").T
+        x = np.asarray(np.linalg.qr(x.T, mode="r")).T
     if y.shape[1] > len(y):
-        y = np.linalg.qr(y.T, mode="r").T
+        y = np.asarray(np.linalg.qr(y.T, mode="r")).T
     nuclear = float(np.linalg.svd(x.T @ y, compute_uv=False).sum())
     return math.sqrt(max(2.0 - 2.0 * nuclear, 0.0))
 
