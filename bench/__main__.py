@@ -3,7 +3,7 @@
 Those of speed are ``steps``, ``compiled``, ``loop``, ``data``, ``snapshots``, ``probes``, ``studies`` and ``analysis``;
 ``data [IMAGES]`` can take fewer images.
 
-``theory``, ``guard``, ``adam``, ``faults``, ``sizes``, ``early_warning`` and ``advice`` run only if they are named.
+``theory``, ``guard``, ``adam``, ``faults``, ``later_faults``, ``sizes``, ``early_warning`` and ``advice`` run only if they are named.
 They measure how well predictions, findings and advice hold, and write their tables into the pages of docs/; the last
 four keep their runs in a FOLDER that follows. ``claims STUDY_DIR...`` does the same with the results of studies,
 ``undertrained [FOLDER]`` with runs of several lengths, and ``recipes [TRIALS]`` with searches for settings. ``kills
@@ -35,6 +35,7 @@ EVIDENCE = {
 WITH_ARGUMENTS: dict[str, tuple[str, str, type]] = {  # and the type of those that follow the name
     "data": ("bench.speed.data", "run", int),
     "faults": ("bench.evidence.faults", "run", str),
+    "later_faults": ("bench.evidence.faults", "run_later", str),
     "sizes": ("bench.evidence.faults", "run_sizes", str),
     "early_warning": ("bench.evidence.early_warning", "run", str),
     "advice": ("bench.evidence.followed", "run", str),

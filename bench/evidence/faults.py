@@ -40,12 +40,20 @@ COSTLY = 0.01
 def cases(networks: Iterable[str], seeds: Sequence[int]) -> Iterator[FaultCase]:
     """Yield all runs: each fault on one of the seeds, which take turns, and each rule without a fault on all."""
     for network in networks:
-        there = [name for name, fault in FAULTS.items() if network in fault.networks]
+        there = [name for name, fault in FAULTS.items() if network in fault.networks and not fault.later]
         for number, name in enumerate(there):
             yield FaultCase(network, (name,), FAULTS[name].rule, seeds[number % len(seeds)])
         for seed in seeds if network in SEVERAL else ():
             yield from (FaultCase(network, (), rule, seed) for rule in HEALTHY)
             yield from (FaultCase(network, pair, FAULTS[pair[0]].rule, seed) for pair in PAIRS[seed % 2 :: 2])
+
+
+def later_cases(seeds: Sequence[int]) -> Iterator[FaultCase]:
+    """Yield the runs of the faults that were counted later, on all seeds, and the healthy runs beside them."""
+    for seed in seeds:
+        for name, fault in FAULTS.items():
+            yield from (FaultCase(at, (name,), fault.rule, seed) for at in fault.networks if fault.later)
+        yield from (FaultCase(network, (), rule, seed) for network in SEVERAL for rule in HEALTHY)
 
 
 @dataclass(frozen=True)
@@ -218,6 +226,15 @@ def run_sizes(folder: str = "") -> None:
                 runs.append((kind, str(layer), trained(case, Path(folder or aside)).analysis))
     fill("findings.md", "sizes", shown := sizes_table(runs))
     print(shown)
+
+
+def run_later(folder: str = "") -> None:
+    """Train and diagnose the runs of `later_cases`, and print the lines for diagnostics/findings/thresholds.py."""
+    with tempfile.TemporaryDirectory() as aside:
+        path = Path(folder or aside)
+        outcomes = [outcome(trained(case, path), path) for case in later_cases(SEEDS)]
+    for kind, record in records(outcomes).items():
+        print(f'    "{kind}": {record},')
 
 
 def run(folder: str = "", *networks: str, seeds: Sequence[int] = SEEDS) -> None:

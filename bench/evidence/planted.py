@@ -68,7 +68,8 @@ class Fault:
 
     ``plant`` is applied to the layer before training, ``again`` after each step from the share ``since`` of the run on,
     and ``once`` at that point. ``frozen`` leaves the layer's feedback out of the optimiser, or its forward weights.
-    ``everywhere`` plants it in all layers, and then the kind alone has to be named.
+    ``everywhere`` plants it in all layers, and then the kind alone has to be named. ``later`` says that it was counted
+    after the others, beside healthy runs only.
     """
 
     kind: str
@@ -79,6 +80,7 @@ class Fault:
     since: float = 0.0
     frozen: str = ""
     half: bool = False
+    later: bool = False
     everywhere: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     networks: tuple[str, ...] = ("mlp", "conv", "resnet8")
@@ -161,13 +163,16 @@ FAULTS = {
     "units silent": Fault(
         "signal-below-floor", again=silent, settings={"batch_norm": False, "lr": 0.01}, networks=_PLAIN
     ),
-    "rank one, dfa": Fault("error-rank-collapse", "dfa", plant=rank_one, networks=("mlp",)),
-    "rank one from half-way on, dfa": Fault("error-rank-collapse", "dfa", once=rank_one, since=0.5, networks=("mlp",)),
+    "rank one, dfa": Fault("error-rank-collapse", "dfa", plant=rank_one, later=True, networks=("mlp",)),
+    "rank one from half-way on, dfa": Fault(
+        "error-rank-collapse", "dfa", once=rank_one, since=0.5, later=True, networks=("mlp",)
+    ),
     "W ×30": Fault(
         "residual-growth",
         "bp",
         plant=lambda layer: layer.weight.mul_(30.0),
         settings={"batch_norm": False, "lr": 0.001},
+        later=True,
         networks=_PLAIN,
     ),
     "W ×30, dfa": Fault(
@@ -175,6 +180,7 @@ FAULTS = {
         "dfa",
         plant=lambda layer: layer.weight.mul_(30.0),
         settings={"batch_norm": False, "lr": 0.001},
+        later=True,
         networks=_PLAIN,
     ),
     "NaN half-way": Fault("divergence", once=scaled(math.nan), since=0.5),
