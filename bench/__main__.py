@@ -5,8 +5,8 @@ Those of speed are ``steps``, ``compiled``, ``loop``, ``data``, ``snapshots``, `
 
 ``theory``, ``guard``, ``adam``, ``faults``, ``later_faults``, ``sizes``, ``early_warning`` and ``advice`` run only if
 they are named. They measure how well predictions, findings and advice hold, and write their tables into the pages of
-docs/ (``later_faults`` prints); the last five keep their runs in a FOLDER that follows. ``claims STUDY_DIR...`` does the same
-with the results of studies,
+docs/ (``later_faults`` prints); the last five keep their runs in a FOLDER that follows. ``claims
+STUDY_DIR...`` does the same with the results of studies,
 ``undertrained [FOLDER]`` with runs of several lengths, and ``recipes [TRIALS]`` with searches for settings. ``kills
 [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave into a table of docs/robustness.md.
 """
