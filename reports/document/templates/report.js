@@ -349,7 +349,8 @@
       const hasLog = charts.some((view) => view.chart.axis[2] > 0);
       const kind = make("select", { id: "axis" }, ...(hasLog ? [make("option", { value: "" }, "logarithmic")] : []), make("option", { value: "linear" }, "linear"));
       kind.addEventListener("change", () => layOut({ linear: hasLog && kind.value === "linear" }));
-      const last = Math.max(...charts.map((view) => view.subjects?.steps.at(-1) ?? Math.floor(view.chart.axis[1])));
+      const ends = charts.map((view) => view.subjects?.steps.at(-1)).filter(Boolean);
+      const last = ends.length ? Math.max(...ends) : Math.max(...charts.map((view) => Math.floor(view.chart.axis[1])));
       const field = (id) => make("input", { type: "number", id, min: 0, max: last, step: 1, placeholder: id === "from" ? 0 : last });
       const [from, to] = [field("from"), field("to")];
       const number = (input) => (input.value === "" ? null : Number(input.value));
