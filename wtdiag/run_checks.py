@@ -1,4 +1,4 @@
-"""Checks of a trained run beyond its analysis: `baseline`, `attack` and `similarity`."""
+"""Checks of a trained run beyond its analysis: `baseline` and `similarity`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from wtdiag.probes.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
     from wtdiag.diagnostics.analysis.owed import Arm, Baseline
@@ -87,6 +88,56 @@ def baseline(
     )
     write_baseline(result, of.run.path)
     return result
+
+
+def similarity(first: str | os.PathLike[str] | ModelRun, second: str | os.PathLike[str] | ModelRun) -> pd.DataFrame:
+    """Compare what the layers of two runs make of the same probe batch, at the last snapshot of each.
+
+    Parameters
+    ----------
+    first, second
+        Runs that ``wtdiag train`` made, with the same probe batch.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row for each layer that both have: ``layer``, the debiased linear CKA ``cka`` and the Procrustes distance
+        ``procrustes`` of W x over the examples, and ``procrustes_null``, the mean distance with shuffled examples.
+
+    Raises
+    ------
+    InputError
+        If the probe batches differ, a run has none, or the runs share no layer.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from wtdiag.probes.kernels.similarity import linear_cka, procrustes_distance
+    from wtdiag.trainers.observe.tracer import error_signals
+
+    runs = [_opened(first), _opened(second)]
+    batches = [run.probe_batch() for run in runs]
+    for run, batch in zip(runs, batches, strict=True):
+        if batch is None or not run.steps.size:
+            raise InputError(f"run: {run.path} has no probe batch or no snapshot; expected both")
+    (x, y), (other, target) = (batch for batch in batches if batch is not None)
+    if x.shape != other.shape or not bool((x == other).all()) or not bool((y == target).all()):
+        raise InputError(f"runs: {runs[0].path} and {runs[1].path} have different probe batches; expected the same one")
+    outputs = [
+        {name: of["forward_projection"] for name, of in error_signals(run.model(int(run.steps[-1])), x, y).items()}
+        for run in runs
+    ]
+    shuffles = [np.random.default_rng(seed).permutation(len(x)) for seed in range(5)]
+    rows = []
+    for layer in (name for name in outputs[0] if name in outputs[1]):
+        a, b = (each[layer].reshape(len(each[layer]), -1) for each in (outputs[0], outputs[1]))
+        if len(a) != len(x) or len(b) != len(x):
+            continue  # a layer that is used several times mixes its uses with the examples
+        null = float(np.mean([procrustes_distance(a, b[shuffle]) for shuffle in shuffles]))
+        rows.append((layer, linear_cka(a, b), procrustes_distance(a, b), null))
+    if not rows:
+        raise InputError(f"runs: {runs[0].path} and {runs[1].path} share no layer; expected runs of one model")
+    return pd.DataFrame(rows, columns=["layer", "cka", "procrustes", "procrustes_null"])
 
 
 def _arm(table: NDArray[np.float64], learned: NDArray[np.float64]) -> Arm:

@@ -113,3 +113,16 @@ def test_the_command_shows_what_it_writes(run):
     assert lines[-1].endswith(FILE)
     assert write_baseline(read_baseline(run), run) == run / FILE
     assert isinstance(pd.read_json(run / FILE, typ="series")["arms"], dict)
+
+
+def test_a_run_represents_the_data_as_itself(run, tmp_path):
+    table = wtdiag.similarity(run, run)
+    assert list(table.layer) == ["fc1", "fc2", "fc3"]
+    np.testing.assert_allclose(table.cka, 1)
+    np.testing.assert_allclose(table.procrustes, 0, atol=1e-6)
+    assert (table.procrustes_null > 0.3).all()
+    other = trained(tmp_path / "other", seed=4, epochs=0)
+    with pytest.raises(InputError, match=r"have different probe batches; expected the same one$"):
+        wtdiag.similarity(run, other)
+    result = CliRunner().invoke(cli, ["compare", "--representations", str(run), str(run)], catch_exceptions=False)
+    assert result.stdout.splitlines()[1].split()[:3] == ["fc1", "1.000", "0.000"]
