@@ -6,6 +6,7 @@ from .probes.records.foreign import record as record
 from .probes.version import __version__ as __version__
 from .reports.figures import plot as plot
 from .run_checks import baseline as baseline
+from .run_checks import sharpness as sharpness
 from .run_checks import similarity as similarity
 from .trainers.callbacks.hook import Hook as Hook
 from .trainers.config.settings import Settings as Settings

@@ -1,4 +1,4 @@
-"""Checks of a trained run beyond its analysis: `baseline` and `similarity`."""
+"""Checks of a trained run beyond its analysis: `baseline`, `similarity` and `sharpness`."""
 
 from __future__ import annotations
 
@@ -138,6 +138,41 @@ def similarity(first: str | os.PathLike[str] | ModelRun, second: str | os.PathLi
     if not rows:
         raise InputError(f"runs: {runs[0].path} and {runs[1].path} share no layer; expected runs of one model")
     return pd.DataFrame(rows, columns=["layer", "cka", "procrustes", "procrustes_null"])
+
+
+def sharpness(run: str | os.PathLike[str] | ModelRun) -> float:
+    """Return the largest eigenvalue of the loss's Hessian on the probe batch at the last snapshot, by Lanczos.
+
+    The loss is the cross-entropy, the network is in evaluation mode, and all weights count. Flatter minima have smaller
+    ones; it is not invariant to a change of the weights' scale, which batch norm hides from the loss.
+
+    Parameters
+    ----------
+    run
+        A run that ``wtdiag train`` made.
+
+    Raises
+    ------
+    InputError
+        If the run has no probe batch or no snapshot.
+
+    References
+    ----------
+    Ghorbani, Krishnan and Xiao 2019, arXiv:1901.10159.
+    """
+    import numpy as np
+    from torch.nn.functional import cross_entropy
+
+    from wtdiag.probes.kernels.lanczos import lanczos
+    from wtdiag.trainers.observe.sharpness import hessian_product
+
+    opened = _opened(run)
+    batch = opened.probe_batch()
+    if batch is None or not opened.steps.size:
+        raise InputError(f"run: {opened.path} has no probe batch or no snapshot; expected both")
+    product, size = hessian_product(opened.model(int(opened.steps[-1])), *batch, cross_entropy)
+    start = np.random.default_rng(0).normal(size=size)
+    return lanczos(product, start, lambda values, weights: values[-1], tolerance=1e-5, most=128)
 
 
 def _arm(table: NDArray[np.float64], learned: NDArray[np.float64]) -> Arm:
