@@ -39,12 +39,13 @@ def held_by_the_optimiser(case: Case) -> Suggestion:
     effects_below=("inherited-error",),
 )  # fmt: skip
 def frozen_feedback(view: View) -> Iterator[Sighting]:
-    """Find B bitwise the same over several snapshots, while W and the other layers' B change."""
+    """Find B bitwise the same over several snapshots, while W changes and other layers' B do, or none ever did."""
     norm, forward = view["feedback_norm"], view["forward_norm"]
     moved = view.moved
     w_moved = (forward[1:] != forward[:-1]) & np.isfinite(forward[1:])
+    nowhere = not moved.any() and bool(np.isfinite(view["rest_distance"]).any())  # although a law says where B goes
     for layer in np.flatnonzero(view.carries & view.learned).tolist():
-        others = np.delete(moved & view.learned, layer, axis=1).any(axis=1)
+        others = nowhere | np.delete(moved & view.learned, layer, axis=1).any(axis=1)
         still = ~moved[:, layer] & others & w_moved[:, layer] & (norm[1:, layer] > 0)  # zero: feedback-too-small
         seen = last_stretch(still, np.isfinite(norm[1:, layer]) & others)
         if seen and seen[1] - seen[0] + 2 >= limit("still"):
@@ -55,8 +56,8 @@ def frozen_feedback(view: View) -> Iterator[Sighting]:
                 first,
                 last,
                 "high",
-                f"The feedback of {name} has not changed since step {view.steps[first]}, while that of other layers "
-                "learns.",
+                f"The feedback of {name} has not changed since step {view.steps[first]}, "
+                + ("and neither has that of any other layer." if nowhere else "while that of other layers learns."),
                 (evidence(view, "feedback_norm", last, layer, "<", float(norm[first, layer])),),
             )
 

@@ -343,6 +343,17 @@ def test_frozen_only_while_the_weights_move_and_other_feedback_does():
     assert diagnose(analysis, CONFIG, metrics())[0].kind == "nothing-wrong"
 
 
+def test_feedback_that_no_optimiser_holds_is_frozen_in_the_whole_network():
+    analysis = healthy()
+    analysis["feedback_norm"][:] = 8.0
+    finding = diagnose(analysis, CONFIG, metrics())[0]
+    assert (finding.kind, finding.severity) == ("frozen-feedback", "high")
+    assert finding.summary.endswith("has not changed since step 0, and neither has that of any other layer.")
+    still = analysis.assign(forward_norm=0 * analysis.forward_norm + 8.0)  # nothing is trained
+    still["feedback_norm"][:] = 8.0
+    assert diagnose(still, CONFIG, metrics())[0].kind != "frozen-feedback"
+
+
 def test_random_feedback_that_does_not_align_is_serious_only_where_it_costs():
     analysis = run_of("not-aligning")[0]
     assert diagnose(analysis, CONFIG, metrics())[0].severity == "medium"
