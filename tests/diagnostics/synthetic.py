@@ -53,7 +53,7 @@ def healthy(steps=STEPS, layers=LAYERS):
         values[name][:, 0] = np.nan  # the first layer sends nothing on
     for name, mean, sd in (("weight_angle", 90, 0.9), ("projection_angle", 90, 2.0), ("sign_agreement", 0.5, 0.01)):
         values |= {f"{name}_null": mean + 0 * fade, f"{name}_null_sd": sd + 0 * fade}
-    variables = {name: (("step", "layer")[: array.ndim], array) for name, array in values.items()}
+    variables = {name: (("step", "layer")[: array.ndim], array.copy()) for name, array in values.items()}
     carries = np.arange(len(layers)) > 0
     return xr.Dataset(variables, {"step": steps, "layer": layers, "carries_error": ("layer", carries)})
 
