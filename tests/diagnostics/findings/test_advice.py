@@ -125,6 +125,7 @@ def test_coefficients_are_set_so_that_the_gain_becomes_one():
     analysis, config, log = run_of("feedback-too-large")
     analysis["predicted_gain"][:] = 10.0
     assert "self from 0.2 to 0.02" in diagnose(analysis, config, log)[0].advice[0]
+    analysis, config, log = run_of("feedback-too-small")
     analysis["predicted_gain"][:] = -2.0
     assert "self from 0.2 to -0.1" in diagnose(analysis, config, log)[0].advice[0]
     still = {"rule": {"name": "sa", "self": 0.0, "decay": 0.2}}
