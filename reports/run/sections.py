@@ -32,7 +32,7 @@ _SPECTRAL = ("forward_spectral_norm", "feedback_spectral_norm", "forward_stable_
 def training(source: Source, run: Facts) -> Section | None:
     """Show accuracy and loss over training."""
     panels, results, measures, sets = [], [], list[str](), dict[str, str]()
-    steps, beside = source.analysis.step.values, source.against
+    steps, beside, others = source.analysis.step.values, source.against, ""
     for name, title, scale in (("accuracy", "Accuracy (%)", 100.0), ("loss", "Loss", 1.0)):
         lines = []
         for label, drawn, series in (
@@ -50,7 +50,7 @@ def training(source: Source, run: Facts) -> Section | None:
             lines.append(sized.Curve(beside.name, drawn, values.index, scale * values, gid="reference", dashed=True))
             end = percent(values.iloc[-1]) if name == "accuracy" else number(values.iloc[-1])
             results.append(f"{beside.name} {name} ends at {end}")
-            sets[beside.name] = f"and of the run that it is held against ({beside.name})"
+            others = f", beside those of the run that it is held against ({beside.name})"
         if lines:
             measures.append(name)
             panels.append(sized.curves(lines, title=title, log=name == "loss", events=source.events, steps=steps))
@@ -59,7 +59,7 @@ def training(source: Source, run: Facts) -> Section | None:
     losses = np.concatenate([source.metric("loss"), source.evaluation("loss")])
     caption = (
         f"{' and '.join(measures).capitalize()} of {source.name}{source.of_rule} over training steps, "
-        f"{' and '.join(sets.values())}.{left_out(losses)}{events_said(source)}"
+        f"{' and '.join(sets.values())}{others}.{left_out(losses)}{events_said(source)}"
     )
     alt, data = sentence("; ".join(results)), evaluations(source)
     figure = Figure(tuple(panels), caption, alt, data, name="training", measures=("loss", "accuracy"))
