@@ -16,13 +16,13 @@ def main(report: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         picture(browser, report, "report.png", "", 612)
-        picture(browser, report, "error-signal.png", "Where the error signal turns", 485)
+        picture(browser, report, "error-signal.png", "Where the error signal turns", 560)
         browser.close()
 
 
 def picture(browser: Browser, report: Path, name: str, heading: str, height: int) -> None:
     """Write ``height`` pixels of a report from a heading on, without the bar at the bottom of the window."""
-    page = browser.new_page(viewport={"width": 1000, "height": height}, device_scale_factor=1.5)
+    page = browser.new_page(viewport={"width": 1100, "height": height}, device_scale_factor=1.5)
     page.goto(report.resolve().as_uri())
     page.add_style_tag(content=".bar { display: none !important; }")
     if heading:
