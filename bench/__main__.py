@@ -3,9 +3,10 @@
 Those of speed are ``steps``, ``compiled``, ``loop``, ``data``, ``snapshots``, ``probes``, ``studies`` and ``analysis``;
 ``data [IMAGES]`` can take fewer images.
 
-``theory``, ``guard``, ``adam``, ``faults``, ``later_faults``, ``sizes``, ``early_warning`` and ``advice`` run only if
-they are named. They measure how well predictions, findings and advice hold, and write their tables into the pages of
-docs/ (``later_faults`` prints); the last five keep their runs in a FOLDER that follows. ``claims
+``theory``, ``guard``, ``adam``, ``volume``, ``faults``, ``later_faults``, ``sizes``, ``early_warning`` and ``advice``
+run only if they are named. They measure how well predictions, findings and advice hold and how much a rule has to send,
+and write their tables into the pages of docs/ (``later_faults`` prints); the last five keep their runs in a FOLDER that
+follows. ``claims
 STUDY_DIR...`` does the same with the results of studies,
 ``undertrained [FOLDER]`` with runs of several lengths, and ``recipes [TRIALS]`` with searches for settings. ``kills
 [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave into a table of docs/robustness.md.
@@ -32,6 +33,7 @@ EVIDENCE = {
     "guard": ("bench.evidence.guarded_runs", "run"),
     "theory": ("bench.evidence.theory", "run"),
     "adam": ("bench.evidence.adam_steps", "run"),
+    "volume": ("bench.evidence.volume", "run"),
 }
 WITH_ARGUMENTS: dict[str, tuple[str, str, type]] = {  # and the type of those that follow the name
     "data": ("bench.speed.data", "run", int),
