@@ -135,8 +135,8 @@ class Synaptic(Converted):
 
     @property
     def learned_feedback(self) -> nn.Parameter:
-        """The parameter through which B learns: B, what B is computed from, or the right one of its factors."""
-        return self.parameters_of("feedback")[-1]
+        """The parameter through which B learns: B, what B is computed from, or the right one of its factors; else W."""
+        return (self.parameters_of("feedback") or self.parameters_of("weight"))[-1]
 
     @property
     def kind(self) -> str:

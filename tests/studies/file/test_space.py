@@ -124,7 +124,7 @@ def test_having_a_parameter_is_what_the_settings_say(rule: str, name: str) -> No
         has = True
     space = {name: Range(0.1, 0.2)}
     # A second method takes it in any case, so that not having it is no error.
-    other = {"rule": "ia", "feedback_optimizer": "sgd"}
+    other = {"rule": "fa"} if name == "pretrain_noise" else {"rule": "ia", "feedback_optimizer": "sgd"}
     assert (name in searched({"other": other, "rule": {"rule": rule}}, space)["rule"]) == has
 
 

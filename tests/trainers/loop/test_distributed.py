@@ -64,6 +64,12 @@ def mirrored(self, noise, std):
     return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
 
 
+def driven_back(self, noise, std):
+    """The same for noise at the output."""
+    y = (7 * self.op.apply(self.x, self.weight.to(self.x.dtype))).sin()
+    return Local(self.op, self.x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
+
 def steps(settings, ranks, count=STEPS):
     """The weights after some steps on batches of even and uneven size."""
     model = build_network(settings, shape=SHAPE, classes=CLASSES)
@@ -79,11 +85,12 @@ def steps(settings, ranks, count=STEPS):
 
 
 def every_case(ranks):
-    original, Local.mirror = Local.mirror, mirrored
+    originals = Local.mirror, Local.driven_back
+    Local.mirror, Local.driven_back = mirrored, driven_back
     try:
         return {case: steps(dataclasses.replace(each, devices=ranks.world), ranks) for case, each in CASES.items()}
     finally:
-        Local.mirror = original
+        Local.mirror, Local.driven_back = originals
 
 
 def noisy(ranks):
