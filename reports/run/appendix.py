@@ -61,7 +61,7 @@ def _folded(words: Sequence[str]) -> str:
     Examples
     --------
     >>> print(_folded(["wtdiag", "train", "--rule", "x" * 40, "--data", "y" * 30]))
-    wtdiag train --rule xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx \\
+    wtdiag train --rule xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx \
       --data yyyyyyyyyyyyyyyyyyyyyyyyyyyyyy
     """
     lines, parts = [""], list[str]()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wtdiag.trainers.rules.base import Recipe, register
 from wtdiag.trainers.rules.direct import Direct
+from wtdiag.trainers.rules.local import add_scaled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,4 +36,4 @@ class DirectKolenPollack(Direct):
 
     def projection_grad(self, signal: Tensor, x: Tensor, feedback: Tensor) -> Tensor:
         product = (signal.to(x.dtype).t() @ x.flatten(1)).view(feedback.shape)
-        return product.to(feedback.dtype).add(feedback, alpha=self.decay)
+        return add_scaled(product.to(feedback.dtype), feedback, self.decay)

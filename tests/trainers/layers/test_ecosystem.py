@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.rules import RULES, rule
+from wtdiag.trainers.rules.local import Local
 
 LEARNED = [name for name in RULES if RULES[name].learned]
 SUM = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}
@@ -80,8 +81,23 @@ class EveryRule(nn.Module):
         return torch.stack([net(x) for net in self.children()], dim=2)
 
 
+def mirrored(self, noise, std):
+    """A mirror phase whose noise follows from the input, so that every program draws the same."""
+    x = (7 * self.x).sin()
+    y = self.op.apply(x, self.weight.to(x.dtype))
+    return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
+
+def driven_back(self, noise, std):
+    """The same for noise at the output."""
+    y = (7 * self.op.apply(self.x, self.weight.to(self.x.dtype))).sin()
+    return Local(self.op, self.x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
+
 @pytest.mark.slow
-def test_generated_code_learns_the_same():
+def test_generated_code_learns_the_same(monkeypatch):
+    monkeypatch.setattr(Local, "mirror", mirrored)
+    monkeypatch.setattr(Local, "driven_back", driven_back)
     torch._dynamo.reset()
     eager = EveryRule()
     generated, exact = copy.deepcopy(eager), copy.deepcopy(eager).double()
@@ -96,11 +112,8 @@ def test_generated_code_learns_the_same():
         found.append(gradients(net) | {"x": x_.grad})
     assert found[0].keys() == found[1].keys() == found[2].keys()
     for key, got in found[0].items():
-        # Noise is drawn apart in each precision, and in the order of the memory, which generated code chooses.
-        mirror = key.startswith(("wm.", "ldrl.")) and key.endswith("feedback")
-        tolerance = 0.5 if mirror else 1e-4
-        for other in found[1:2] if mirror or key.startswith(("brsf.", "x")) else found[1:]:
-            assert (got - other[key]).norm() <= tolerance * other[key].norm(), key
+        for other in found[1:2] if key.startswith(("brsf.", "x")) else found[1:]:  # magnitudes are drawn in a precision
+            assert (got - other[key]).norm() <= 1e-4 * other[key].norm() + 1e-6, key  # of zero, rounding is left
 
 
 # Precision and memory layout
