@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from wtdiag.diagnostics.analysis.layout import carrying, last_measured
@@ -192,6 +192,15 @@ def _decades(values: ArrayLike) -> tuple[float, float] | None:
 def plain_numbers(axis: Axis) -> None:
     """Label an axis with numbers like 0.01 and 1e-5, not with powers of ten, which need mathematical type."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    if axis.get_scale() == "log":
+        axis.set_minor_formatter(_Between())
+
+
+class _Between(LogFormatter):
+    """Numbers at the ticks between powers of ten, where a logarithmic axis is so short that it has too few of these."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return plain(x) if super().__call__(x, pos) else ""
 
 
 def plain(value: float) -> str:

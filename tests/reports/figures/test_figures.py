@@ -5,11 +5,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from tests.reports.runs import analysis
 from wtdiag.reports.figures import sized
-from wtdiag.reports.figures.axes import Event, spread
+from wtdiag.reports.figures.axes import Event, plain_numbers, spread
 from wtdiag.reports.figures.lines import not_drawn, null_bands
 from wtdiag.reports.figures.style import BAND, LOOKS, context, look, to_svg
 
@@ -324,3 +325,15 @@ def test_rules_are_told_apart_in_both_themes(css):
 def test_unknown_rules_get_a_look_of_their_own():
     assert look("mine") == look("mine")
     assert look("mine") not in LOOKS.values()
+
+
+def test_a_short_logarithmic_axis_has_plain_numbers():
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    axes.set_xlim(0.02, 0.2)
+    plain_numbers(axes.xaxis)
+    figure.draw_without_rendering()
+    shown = [text.get_text() for text in axes.get_xticklabels(which="both")]
+    assert {"0.02", "0.1", "0.2"} <= {*shown}
+    assert not any("$" in text for text in shown)
