@@ -200,13 +200,14 @@ def _worst(source: Source) -> str:
 
 def _curves(compared: _Compared) -> Figure | None:
     panels, on = [], compared.tested_on
+    steps = np.unique(np.concatenate([source.analysis.step.values for source, _ in compared.runs]))
     for title, series in (
         (f"{on.capitalize()} accuracy (%)", lambda source: 100 * source.metric(f"{on}_accuracy")),
         ("Mean weight angle (°)", mean_angle),
     ):
         lines = [line for i, group in enumerate(compared.groups) for line in average(group, i, series)]
         if lines:
-            panels.append(sized.curves(lines, title=title))
+            panels.append(sized.curves(lines, title=title, steps=steps))
     if not panels:
         return None
     return Figure(
