@@ -41,7 +41,7 @@ bench: $(READY)  ## ratios against native PyTorch, measured side by side; see be
 	$(BIN)/python -m pip install --quiet weightwatcher==0.7.7
 	$(BIN)/python -m bench
 
-fuzz: $(READY)  ## 10,000 damaged run directories, studies, checkpoints and configurations; 20 minutes on two cores, by extrapolation from 300
+fuzz: $(READY)  ## 10,000 damaged run directories, studies, checkpoints and configurations; 35 minutes on two busy cores, 39 minutes of CPU time
 	$(BIN)/python -m tests.fuzz.campaign
 
 kill: $(READY)  ## 200 kills of commands that write, and full disks at each of their writes; about an hour on two cores
