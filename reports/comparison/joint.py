@@ -129,20 +129,18 @@ def _table(compared: _Compared) -> Table:
     seeds = len({source.settings.get("seed") for source, _ in compared.runs}) > 1
     rows = tuple(
         (
-            *(source.name, run.rule, run.status, _worst(source)),
+            *(source.name, run.rule),
+            *(percent(run.test_accuracy if run.tested_on == on else np.nan), fixed(below[source.name], 1)),
             *((str(source.settings.get("seed", "–")),) if seeds else ()),
-            *(
-                str(depth(source)),
-                percent(run.test_accuracy if run.tested_on == on else np.nan),
-                fixed(below[source.name], 1),
-            ),
+            str(depth(source)),
             *(degrees(run.weight_angle), degrees(run.error_angle), number(run.norm_ratio), number(run.largest_s)),
+            *(run.status, _worst(source)),
         )
         for source, run in compared.runs
     )
     heads = (
-        *("run", "rule", "status", "most severe finding", *(("seed",) if seeds else ()), "layers", f"{on} accuracy"),
-        *("gap to bp (points)", "weight angle", "error angle", "norm ratio", "largest S"),
+        *("run", "rule", f"{on} accuracy", "gap to bp (points)", *(("seed",) if seeds else ()), "layers"),
+        *("weight angle", "error angle", "norm ratio", "largest S", "status", "most severe finding"),
     )
     caption = (
         f"{on.capitalize()} accuracy at the last evaluation, and its gap to backpropagation with the same seed and "
@@ -155,7 +153,7 @@ def _table(compared: _Compared) -> Table:
         caption,
         columns=tuple(heads[i] for i in kept),
         rows=tuple(tuple(row[i] for i in kept) for row in rows),
-        labels=4 if 3 in kept else 3,
+        labels=2,
         subjects=compared.subjects,
         picks=tuple(compared.pick(source) for source, _ in compared.runs),
     )
