@@ -199,18 +199,18 @@ def test_document_takes_text_as_text(attempt):
 def test_joint_report_compares_the_numbers(compared):
     report = joint(compared)
     table = report.sections[0].blocks[0]
-    assert table.columns[:5] == ("run", "rule", "status", "layers", "test accuracy")
+    assert table.columns[:4] == ("run", "rule", "test accuracy", "layers")
     for source, row in zip(compared, table.rows, strict=True):
         last = source.analysis.isel(step=-1)
-        assert row[:5] == (
+        assert row[:4] == (
             source.name,
             source.rule,
-            "finished",
-            str(source.analysis.sizes["layer"]),
             f"{100 * source.metric('test_accuracy').iloc[-1]:.1f}\N{NO-BREAK SPACE}%",
+            str(source.analysis.sizes["layer"]),
         )
-        assert row[5] == f"{last.weight_angle.values[1:].mean():.1f}°"
-        assert row[6] == f"{last.error_angle.values[0]:.1f}°"
+        assert row[4] == f"{last.weight_angle.values[1:].mean():.1f}°"
+        assert row[5] == f"{last.error_angle.values[0]:.1f}°"
+        assert row[table.columns.index("status")] == "finished"
     verdict = report.verdict.replace("\N{NO-BREAK SPACE}", " ")
     best = "Best test accuracy: kp1 (kp) with 97.0 %; lowest: mine3 (mine) with 50.0 %."
     assert verdict == f"{best} Not diagnosed: {', '.join(source.name for source in compared)}."
