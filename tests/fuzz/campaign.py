@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def run(cases: int, first: int, jobs: int) -> list[Outcome]:
         left = True
         while left or busy:
             while left and len(busy) < jobs:
-                some = [seed for seed, _ in zip(seeds, range(_ROUND), strict=False)]
+                some = list(islice(seeds, _ROUND))
                 left = bool(some)
                 if some:
                     _begin(context, busy, Path(folder), some)
