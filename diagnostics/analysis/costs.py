@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wtdiag.diagnostics.analysis.sentences import listed
 from wtdiag.probes import Measure
 
 _REFERENCE = "Shapley 1953, A value for n-person games; layers that carry error are the players"
@@ -84,7 +85,7 @@ class Culprits:
         blamed = [str(names[layer]) for layer in self.layers]
         if not blamed:
             return "many layers, of which none stands out"
-        return blamed[0] if len(blamed) == 1 else f"{', '.join(blamed[:-1])} and {blamed[-1]} together"
+        return listed(blamed) if len(blamed) == 1 else f"{listed(blamed)} together"
 
 
 def culprits(costs: Mapping[str, NDArray[np.float64]]) -> Culprits | None:

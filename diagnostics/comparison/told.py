@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from wtdiag.diagnostics.analysis.sentences import listed
 from wtdiag.diagnostics.findings.finding import Finding
 from wtdiag.diagnostics.findings.severity import SEVERITIES
 
@@ -48,7 +49,7 @@ def _accuracy(table: pd.DataFrame) -> str:
         alike = abs(difference) < 0.05
         gaps.append(f"{rule} is as accurate" if alike else f"{rule} is {abs(difference):.1f} points {side}")
     on = first["measure"].removesuffix("_accuracy")
-    return f"{first['reference']} has a {on} accuracy of {100 * first['reference_mean']:.1f} %; {_listed(gaps)}."
+    return f"{first['reference']} has a {on} accuracy of {100 * first['reference_mean']:.1f} %; {listed(gaps)}."
 
 
 def _errors(table: pd.DataFrame) -> str:
@@ -58,7 +59,7 @@ def _errors(table: pd.DataFrame) -> str:
     first, *others = zip(rows["rule"], rows["mean"], strict=True)
     angles = [f"{first[1]:.0f}° to that of backpropagation under {first[0]}"]
     angles += [f"{mean:.0f}° under {rule}" for rule, mean in others]
-    return f"The error of the first layer is at {_listed(angles)}; 90° is chance."
+    return f"The error of the first layer is at {listed(angles)}; 90° is chance."
 
 
 def _worst(findings: Mapping[str, Sequence[Finding]]) -> str:
@@ -67,7 +68,3 @@ def _worst(findings: Mapping[str, Sequence[Finding]]) -> str:
         return "Nothing wrong was found."
     name, worst = min(wrong, key=lambda pair: SEVERITIES.index(pair[1].severity))
     return f"What is most severe is in {name}: {worst.summary.split('. ')[0].removesuffix('.')}."
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

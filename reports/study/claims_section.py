@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from wtdiag.diagnostics.analysis.sentences import listed
 from wtdiag.diagnostics.claims import CLAIMS, VERDICTS, Result
 from wtdiag.diagnostics.claims.table import numbers
 from wtdiag.reports.document.content import Block, Section, Table, Term, Terms
 from wtdiag.reports.figures.style import printable
-from wtdiag.reports.study.shared import counted, listed
+from wtdiag.reports.study.shared import counted
 
 _MARKS = dict(zip(VERDICTS, "✓✗?–", strict=True))  # told apart by their shapes
 

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from wtdiag.diagnostics.analysis.sentences import listed
 from wtdiag.reports.document.content import Figure, Table
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.axes import spread
 from wtdiag.reports.figures.style import capital, fixed, short
 from wtdiag.reports.study.levels import Levels, conditions, factors
-from wtdiag.reports.study.shared import Estimate, Methods, estimate, level, listed, slug, tidy, words
+from wtdiag.reports.study.shared import Estimate, Methods, estimate, level, slug, tidy, words
 
 _MOST = 4  # the most combinations of the other factors' levels at which one factor is drawn
 _ONE = "one seed each: no interval"

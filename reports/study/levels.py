@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from wtdiag.diagnostics.analysis.sentences import listed
 from wtdiag.reports.document.content import Table
 from wtdiag.reports.figures.style import fixed
-from wtdiag.reports.study.shared import Methods, estimate, listed, tidy, without_blanks, words
+from wtdiag.reports.study.shared import Methods, estimate, tidy, without_blanks, words
 
 Levels = Mapping[str, Any]
 

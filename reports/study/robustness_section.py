@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from wtdiag.diagnostics.analysis.sentences import listed
 from wtdiag.diagnostics.comparison.robustness import reached
 from wtdiag.reports.document.content import Figure, Table
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.style import fixed, number, percent, short
-from wtdiag.reports.study.shared import Methods, counted, listed, share, tally, tidy, words
+from wtdiag.reports.study.shared import Methods, counted, share, tally, tidy, words
 
 _MARK = 0.9  # the share of the reference's accuracy that sentences are about
 _NOTED = 4  # the most methods that a sentence names

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from wtdiag.diagnostics.analysis.sentences import listed
 from wtdiag.diagnostics.claims import read_claims
 from wtdiag.diagnostics.comparison.results import DECIDED, RESULTS, STUDY
 from wtdiag.probes.errors import InputError
@@ -22,7 +23,6 @@ from wtdiag.reports.study.factors import over_factors, ranking
 from wtdiag.reports.study.levels import factors, levels_table, prepared, tuned_table
 from wtdiag.reports.study.shared import (
     Methods,
-    listed,
     load,
     methods_of,
     not_done,

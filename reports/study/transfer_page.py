@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from wtdiag.diagnostics.analysis.sentences import listed
 from wtdiag.diagnostics.comparison.robustness import relative
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Table, Text
 from wtdiag.reports.figures import sized
@@ -19,7 +20,6 @@ from wtdiag.reports.study.shared import (
     Methods,
     counted,
     estimate,
-    listed,
     load,
     methods_of,
     not_done,
