@@ -19,7 +19,8 @@ BUILT_IN = Path(__file__).parents[1]
 SCALES = ("small", "medium", "full")
 """Scales of these studies: for minutes on two cores, a day on a GPU, and the papers' own training."""
 Level = str | int | float | bool
-_FIELDS = tuple(setting.name for setting in dataclasses.fields(Settings))
+DEFAULTS: dict[str, Any] = {setting.name: setting.default for setting in dataclasses.fields(Settings)}
+"""The default of every setting, by its name."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ def joined(settings: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, A
             if not isinstance(given, Mapping):
                 raise InputError(f"coefficients: expected a table of names and values, got {given!r}")
             coefficients |= given
-        coefficients |= {name: value for name, value in values.items() if name not in _FIELDS}
-        result |= {name: value for name, value in values.items() if name in _FIELDS}
+        coefficients |= {name: value for name, value in values.items() if name not in DEFAULTS}
+        result |= {name: value for name, value in values.items() if name in DEFAULTS}
         if coefficients:
             result["coefficients"] = coefficients
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
@@ -18,10 +17,10 @@ from wtdiag.diagnostics.comparison.outcome import angles
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
 from wtdiag.studies.engine.cell import Cell, Outcome, outcome_of
-from wtdiag.studies.file.plan import GridPlan, Level, Plan, joined
+from wtdiag.studies.file.plan import DEFAULTS, GridPlan, Level, Plan, joined
 from wtdiag.studies.parts.dataset import UNITS, by_example, labels, texts, write
 from wtdiag.studies.parts.planned import PlannedCells
-from wtdiag.trainers.config.settings import Settings, from_mapping
+from wtdiag.trainers.config.settings import from_mapping
 from wtdiag.trainers.loop.launch import stored
 
 SAVE_SECONDS = 10.0
@@ -231,9 +230,8 @@ def _factors(plan: Plan) -> dict[str, dict[Level, dict[str, Any]]]:
 
 def _default(plan: Plan, grid: GridPlan, name: str) -> Level:
     """Return the level of a factor in a grid that does not vary it."""
-    fields = {field.name: field.default for field in dataclasses.fields(Settings)}
     settings = joined(plan.settings, grid.settings)
-    level = settings.get(name, settings.get("coefficients", {}).get(name, fields.get(name)))
+    level = settings.get(name, settings.get("coefficients", {}).get(name, DEFAULTS.get(name)))
     if not isinstance(level, Level):
         raise InputError(f"grid: factor {name!r}: one grid varies it, and another gives it no level; set it there")
     return level

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -19,12 +18,12 @@ from wtdiag.probes.errors import InputError, check_one_of, check_path
 from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.engine.storage import open_storage, shown_url, sqlite_url
 from wtdiag.studies.file.methods import searched
-from wtdiag.studies.file.plan import joined
+from wtdiag.studies.file.plan import DEFAULTS, joined
 from wtdiag.studies.file.space import Space
 from wtdiag.studies.parts.folder import PartFolder
 from wtdiag.studies.parts.search import SAMPLERS, Search
 from wtdiag.studies.parts.trials import dataset
-from wtdiag.trainers.config.settings import Settings, from_mapping
+from wtdiag.trainers.config.settings import from_mapping
 
 SWEEP = "sweep.json"
 REFERENCE = "bp"
@@ -33,7 +32,6 @@ MOST_TRIALS = 100_000
 """Largest number of trials of a method, as all of them are held in memory."""
 MAP_POINTS = 25
 """Number of points along each axis of a predicted map."""
-_DEFAULTS = {setting.name: setting.default for setting in dataclasses.fields(Settings)}
 _MAY_DIFFER = ("trials", "map", *settings_with_role("location"))
 """Settings that a later start of the same sweep may change: those of how much is done, and where."""
 
@@ -265,8 +263,8 @@ def _check_same(where: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]
     """Check that a stored sweep is the one that is wanted."""
     theirs, ours = (_flat(json.loads(json.dumps(terms))) for terms in (stored, wanted))
     for name in ours.keys() - theirs.keys():
-        if "settings." in name and (setting := name.rpartition(".")[2]) in _DEFAULTS:  # it came with a later version
-            theirs[name] = _DEFAULTS[setting]
+        if "settings." in name and (setting := name.rpartition(".")[2]) in DEFAULTS:  # it came with a later version
+            theirs[name] = DEFAULTS[setting]
     for name in dict.fromkeys([*ours, *theirs]):
         if name.rpartition(".")[2] in _MAY_DIFFER or theirs.get(name) == ours.get(name):
             continue
