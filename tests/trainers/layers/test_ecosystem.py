@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.trainers.known_noise import driven_back, mirrored
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.local import Local
@@ -79,19 +80,6 @@ class EveryRule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([net(x) for net in self.children()], dim=2)
-
-
-def mirrored(self, noise, std):
-    """A mirror phase whose noise follows from the input, so that every program draws the same."""
-    x = (7 * self.x).sin()
-    y = self.op.apply(x, self.weight.to(x.dtype))
-    return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
-
-
-def driven_back(self, noise, std):
-    """The same for noise at the output."""
-    y = (7 * self.op.apply(self.x, self.weight.to(self.x.dtype))).sin()
-    return Local(self.op, self.x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from shutil import copytree
 import pytest
 import torch
 
+from tests.trainers.known_noise import driven_back, mirrored
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run
 from wtdiag.trainers.config.build import build_network
@@ -55,19 +56,6 @@ RUN = Settings(
 )  # fmt: skip
 EXACT = dataclasses.replace(RUN, rule="fa", precision="float64", batch_norm=False, update_noise=0.0, alternate=0,
                             feedback_optimizer=None, feedback_lr=None, batch_size=63)  # fmt: skip
-
-
-def mirrored(self, noise, std):
-    """A mirror phase whose noise is a function of the example, so that it can be compared."""
-    x = (7 * self.x).sin()
-    y = self.op.apply(x, self.weight.to(x.dtype))
-    return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
-
-
-def driven_back(self, noise, std):
-    """The same for noise at the output."""
-    y = (7 * self.op.apply(self.x, self.weight.to(self.x.dtype))).sin()
-    return Local(self.op, self.x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
 
 
 def steps(settings, ranks, count=STEPS):
