@@ -174,6 +174,11 @@ def synapses(model: nn.Module) -> Iterator[tuple[str, Synaptic]]:
             yield name or "model", module
 
 
+def learners(model: nn.Module) -> list[tuple[str, Synaptic | ErrorPath]]:
+    """Return, by name, what holds the rule by which a model learns: its points if it has any, else its layers."""
+    return [(point.name, point.path) for _, point in points_of(model)] or list(synapses(model))
+
+
 def feedback_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the feedback weights of ``model``, fixed ones included, by their names in ``named_parameters``.
 
@@ -195,9 +200,7 @@ def feedback_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def set_rule(model: nn.Module, rule: Rule) -> None:
     """Give every converted layer the same rule with other coefficients, as a schedule does; B stays as it is."""
-    points = [point for _, point in points_of(model)]
-    learners: list[Any] = [point.path for point in points] or [layer for _, layer in synapses(model)]
-    for learner in learners:
+    for _, learner in learners(model):
         if type(learner.rule) is not type(rule):
             raise InputError(
                 f"set_rule: the model learns by {learner.rule.name}, not {rule.name}; convert the original"
@@ -267,7 +270,7 @@ def summary(model: nn.Module) -> Conversion:
     points = [
         (point.name, type(each).__name__, tuple(getattr(each, FEEDBACK).shape)) for each, point in points_of(model)
     ]
-    names = {point.path.rule.name for _, point in points_of(model)} or {layer.rule.name for _, layer in synapses(model)}
+    names = {learner.rule.name for _, learner in learners(model)}
     return Conversion(", ".join(sorted(names)) or "nothing", converted, skipped, points)
 
 

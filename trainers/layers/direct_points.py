@@ -32,7 +32,7 @@ class _Entry(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         above, feedback, ctx.point, ctx.batch_axis = inputs
         ctx.save_for_backward(feedback)
-        ctx.shape, ctx.exact = above.shape, False
+        ctx.shape = above.shape
         ctx.set_materialize_grads(False)
 
     @staticmethod

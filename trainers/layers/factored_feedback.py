@@ -47,7 +47,7 @@ def widened(op: Operation, left: Tensor, matrix: Tensor) -> Tensor:
 
 def factors_like(op: Operation, weight: Tensor, rule: Factored) -> tuple[Tensor, Tensor]:
     """Return P and R, not filled, of the sizes that a rule gives them beside W."""
-    groups, axis = getattr(op, "groups", 1), int(op.transposed)
+    groups, axis = _groups(op), int(op.transposed)
     outputs = weight.shape[1] if op.transposed else weight.shape[0] // groups  # of one group
     middle = rule.middle(outputs)
     shape = list(weight.shape)

@@ -19,8 +19,7 @@ from torch import nn
 from wtdiag.probes.records.config import command_options
 from wtdiag.probes.version import __version__
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.layers.convert import converted_share, synapses
-from wtdiag.trainers.layers.direct_points import points_of
+from wtdiag.trainers.layers.convert import converted_share, learners
 from wtdiag.trainers.record.staging import plain_name
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "xarray", "h5py")
@@ -41,10 +40,8 @@ def describe(settings: Settings, *, shape: tuple[int, ...], classes: int, majori
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Return the entries of config.json that can be derived from the model and the program."""
-    learners: list[tuple[str, Any]] = [(point.name, point.path) for _, point in points_of(model)] or list(
-        synapses(model)
-    )
-    rules = {plain_name(name): {"name": each.rule.name, **dataclasses.asdict(each.rule)} for name, each in learners}
+    learn = learners(model)
+    rules = {plain_name(name): {"name": each.rule.name, **dataclasses.asdict(each.rule)} for name, each in learn}
     first, *others = rules.values()
     rule = first if all(other == first for other in others) else {"name": "mixed", "layers": rules}
     return {

@@ -204,8 +204,14 @@ def build(rule: type[Rule], coefficients: Mapping[str, Any]) -> Rule:
 
 def choice(default: str, *choices: str, initial: bool = False) -> Any:
     """Declare a field that takes one of several words; ``initial`` says that it sets the initial B."""
-    check = {"check": lambda argument, value: check_one_of(argument, value, choices), "choices": choices}
-    return dataclasses.field(default=default, metadata={**check, "initial": initial})
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "check": lambda argument, value: check_one_of(argument, value, choices),
+            "choices": choices,
+            "initial": initial,
+        },
+    )
 
 
 def positive(default: float, *, initial: bool = False) -> Any:
