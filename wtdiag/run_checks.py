@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from wtdiag.diagnostics.analysis.owed import Arm, Baseline
     from wtdiag.trainers.observe.open_run import ModelRun
@@ -116,11 +117,7 @@ def similarity(first: str | os.PathLike[str] | ModelRun, second: str | os.PathLi
     from wtdiag.trainers.observe.tracer import error_signals
 
     runs = [_opened(first), _opened(second)]
-    batches = [run.probe_batch() for run in runs]
-    for run, batch in zip(runs, batches, strict=True):
-        if batch is None or not run.steps.size:
-            raise InputError(f"run: {run.path} has no probe batch or no snapshot; expected both")
-    (x, y), (other, target) = (batch for batch in batches if batch is not None)
+    (x, y), (other, target) = map(_probe_batch, runs)
     if x.shape != other.shape or not bool((x == other).all()) or not bool((y == target).all()):
         raise InputError(f"runs: {runs[0].path} and {runs[1].path} have different probe batches; expected the same one")
     outputs = [
@@ -167,9 +164,7 @@ def sharpness(run: str | os.PathLike[str] | ModelRun) -> float:
     from wtdiag.trainers.observe.sharpness import hessian_product
 
     opened = _opened(run)
-    batch = opened.probe_batch()
-    if batch is None or not opened.steps.size:
-        raise InputError(f"run: {opened.path} has no probe batch or no snapshot; expected both")
+    batch = _probe_batch(opened)
     product, size = hessian_product(opened.model(int(opened.steps[-1])), *batch, cross_entropy)
     start = np.random.default_rng(0).normal(size=size)
     return lanczos(product, start, lambda values, weights: values[-1], tolerance=1e-5, most=128)
@@ -184,6 +179,14 @@ def _arm(table: NDArray[np.float64], learned: NDArray[np.float64]) -> Arm:
     gain = learned - table
     gain_low, gain_high = of_crossed_mean(gain) if gain.any() else (0.0, 0.0)
     return Arm(float(table.mean()), max(low, 0.0), min(high, 1.0), float(gain.mean()), gain_low, gain_high)
+
+
+def _probe_batch(run: ModelRun) -> tuple[Tensor, Tensor]:
+    """Return the probe batch of a run that has snapshots to pass it through."""
+    batch = run.probe_batch()
+    if batch is None or not run.steps.size:
+        raise InputError(f"run: {run.path} has no probe batch or no snapshot; expected both")
+    return batch
 
 
 def _opened(run: str | os.PathLike[str] | ModelRun) -> ModelRun:
