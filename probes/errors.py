@@ -8,8 +8,22 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any
 
-_LONGEST = 3000
-"""Characters of a message: all choices fit in, but not a value of a megabyte."""
+_LONGEST = 2000
+"""Most characters of a message. The choices of every argument fit; a file that was read by mistake does not."""
+
+
+def shortened(message: str) -> str:
+    """Return a message without its middle if it is very long.
+
+    Examples
+    --------
+    >>> shortened("short"), len(shortened("x" * 10**6))
+    ('short', 2000)
+    """
+    if len(message) <= _LONGEST:
+        return message
+    half = _LONGEST // 2
+    return f"{message[: half - 3]} ... {message[-half + 2 :]}"
 
 
 class InputError(ValueError):
@@ -21,14 +35,11 @@ class InputError(ValueError):
     Examples
     --------
     >>> len(str(InputError(f"lr: expected a number, got {[0] * 100000}")))
-    3000
+    2000
     """
 
     def __init__(self, message: str = "") -> None:
-        if len(message) > _LONGEST:
-            half = _LONGEST // 2
-            message = f"{message[: half - 3]} ... {message[-half + 2 :]}"
-        super().__init__(message)
+        super().__init__(shortened(message))
 
 
 def first_line(error: BaseException) -> str:

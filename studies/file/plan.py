@@ -11,7 +11,7 @@ from typing import Any
 from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.probes.records.files import read_toml
 from wtdiag.studies.file.space import Range, parse_space
-from wtdiag.trainers.config.settings import Settings, from_mapping
+from wtdiag.trainers.config.settings import DEFAULTS, Settings, from_mapping
 from wtdiag.trainers.rules import RULES
 
 BUILT_IN = Path(__file__).parents[1]
@@ -19,8 +19,6 @@ BUILT_IN = Path(__file__).parents[1]
 SCALES = ("small", "medium", "full")
 """Scales of these studies: for minutes on two cores, a day on a GPU, and the papers' own training."""
 Level = str | int | float | bool
-DEFAULTS: dict[str, Any] = {setting.name: setting.default for setting in dataclasses.fields(Settings)}
-"""The default of every setting, by its name."""
 
 
 @dataclass(frozen=True)

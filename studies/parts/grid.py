@@ -17,10 +17,10 @@ from wtdiag.diagnostics.comparison.outcome import angles
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
 from wtdiag.studies.engine.cell import Cell, Outcome, outcome_of
-from wtdiag.studies.file.plan import DEFAULTS, GridPlan, Level, Plan, joined
+from wtdiag.studies.file.plan import GridPlan, Level, Plan, joined
 from wtdiag.studies.parts.dataset import UNITS, by_example, labels, texts, write
 from wtdiag.studies.parts.planned import PlannedCells
-from wtdiag.trainers.config.settings import from_mapping
+from wtdiag.trainers.config.settings import DEFAULTS, from_mapping
 from wtdiag.trainers.loop.launch import stored
 
 SAVE_SECONDS = 10.0

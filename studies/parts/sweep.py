@@ -18,12 +18,12 @@ from wtdiag.probes.errors import InputError, check_one_of, check_path
 from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.engine.storage import open_storage, shown_url, sqlite_url
 from wtdiag.studies.file.methods import searched
-from wtdiag.studies.file.plan import DEFAULTS, joined
+from wtdiag.studies.file.plan import joined
 from wtdiag.studies.file.space import Space
 from wtdiag.studies.parts.folder import PartFolder
 from wtdiag.studies.parts.search import SAMPLERS, Search
 from wtdiag.studies.parts.trials import dataset
-from wtdiag.trainers.config.settings import from_mapping
+from wtdiag.trainers.config.settings import DEFAULTS, from_mapping
 
 SWEEP = "sweep.json"
 REFERENCE = "bp"

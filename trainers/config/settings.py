@@ -117,6 +117,10 @@ class Settings(DeclaredSettings):
         return dataclasses.asdict(self)
 
 
+DEFAULTS = Settings().as_dict()
+"""The default of every setting, by its name. A run that was made before a setting existed did what the default does."""
+
+
 def from_mapping(settings: Mapping[str, Any], source: str) -> Settings:
     """Return settings built from plain data; messages name ``source`` as their origin.
 

@@ -9,7 +9,7 @@ from typing import Any
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import Coefficient, settings_with_role
 from wtdiag.probes.records.schema import CONFIG, read_json
-from wtdiag.trainers.config.settings import Settings, from_mapping, read_config
+from wtdiag.trainers.config.settings import DEFAULTS, Settings, from_mapping, read_config
 from wtdiag.trainers.rules import RULES
 from wtdiag.trainers.rules.base import Recipe
 
@@ -136,14 +136,11 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
     """
     recorded, movable = read_config(path / CONFIG, follow=False), settings_with_role("location")
     for name, value in wanted.items():
-        is_newer = name not in recorded and value is None  # than the run, which did without it
-        is_default = name == "lr" and value is None and recorded.get(name) in _default_rates(recorded.get("rule"))
-        if name in movable or is_newer or is_default:
-            continue
-        if name not in recorded or recorded[name] != value:
+        theirs = recorded.get(name, DEFAULTS.get(name))
+        is_default = name == "lr" and value is None and theirs in _default_rates(recorded.get("rule"))
+        if name not in movable and theirs != value and not is_default:
             raise InputError(
-                f"resume: {path} was made with {name}={recorded.get(name)!r}, not {value!r}; "
-                f"leave {name} out, or start another run"
+                f"resume: {path} was made with {name}={theirs!r}, not {value!r}; leave {name} out, or start another run"
             )
     moved = {name: value for name, value in wanted.items() if name in movable}
     return from_mapping(recorded | moved, str(path / CONFIG))

@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wtdiag.probes.errors import InputError, printable
+from wtdiag.probes.errors import InputError, printable, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from wtdiag.diagnostics.findings.finding import Finding
-
-
-_LONGEST = 2000
-"""Most characters of a message. The choices of every argument fit; a file that was read by mistake does not."""
 
 
 class NobodyReads(Exception):
@@ -54,9 +50,7 @@ def say(text: object, *, lead: str = "") -> None:
 
 def complain(message: str) -> None:
     """Print a message on standard error as one line, shortened in the middle if it is very long."""
-    line = printable(" ".join(message.split()))
-    half = _LONGEST // 2
-    click.echo(f"wtdiag: {line if len(line) <= _LONGEST else f'{line[:half]} ... {line[-half:]}'}", file=sys.stderr)
+    click.echo(f"wtdiag: {shortened(printable(' '.join(message.split())))}", file=sys.stderr)
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:

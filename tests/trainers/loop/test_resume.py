@@ -1,5 +1,6 @@
 """Killed at any instant, a run goes on to the same end, bitwise."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -13,7 +14,7 @@ import torch
 
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_run, write_json
-from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.config.settings import DEFAULTS, Settings
 from wtdiag.trainers.loop import fit
 from wtdiag.trainers.loop.fit import Training, start
 from wtdiag.trainers.loop.launch import runs_to_train, status, stored
@@ -389,3 +390,12 @@ def test_a_run_keeps_the_default_rate_that_it_began_with(tmp_path, monkeypatch):
         break
     with pytest.raises(InputError, match=r"was made with lr=0\.3, not None"):
         stored(tmp_path / "other", Settings(rule="fa", epochs=0.1, snapshots=2).as_dict())
+
+
+@pytest.mark.parametrize("newer", sorted(set(DEFAULTS) - {"rule"}))
+def test_a_run_that_was_made_before_a_setting_existed_goes_on_with_its_default(tmp_path, newer):
+    settings = Settings(rule="fa").as_dict()
+    (tmp_path / "config.json").write_text(
+        json.dumps({"settings": {name: value for name, value in settings.items() if name != newer}})
+    )
+    assert stored(tmp_path, settings).as_dict() == settings
