@@ -10,6 +10,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import NamedTuple, Self
 
@@ -72,12 +73,15 @@ class Split(ABC):
         """Return the split with what it holds in memory moved to the device."""
         return self
 
+    @cached_property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, each as (C, 1, 1)."""
+        mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (self.mean, self.std))
+        return mean, std
+
     def normalised(self, pixels: Tensor) -> Tensor:
         """Return images as float32 ``(pixel - mean) / std``."""
-        mean, std = (
-            torch.tensor(v, dtype=torch.float32).to(pixels.device, non_blocking=True).view(-1, 1, 1)
-            for v in (self.mean, self.std)
-        )
+        mean, std = (values.to(pixels.device, non_blocking=True) for values in self._statistics)
         return pixels.to(torch.float32).sub(mean).div_(std)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:

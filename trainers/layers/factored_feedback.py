@@ -6,7 +6,6 @@ in place of the outputs. So B can be formed, or the error be sent through both f
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.layers.synapse import saved
+from wtdiag.trainers.layers.synapse import always_given, saved
 from wtdiag.trainers.rules.local import Local
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ def factors_like(op: Operation, weight: Tensor, rule: Factored) -> tuple[Tensor,
     return weight.new_empty(outputs * groups, middle), weight.new_empty(shape)
 
 
+@always_given
 class FactoredSynapse(torch.autograd.Function):
     """Like `Synapse`, but dx = Rᵀ δ with δ = Pᵀ dy; the factors learn as the rule says.
 
@@ -115,9 +115,6 @@ class FactoredSynapse(torch.autograd.Function):
             s.weight_grad = dw
             dw = rule.weight_grad(s)
         return dx, dw, dleft, dright, dbias, None, None, None
-
-
-FactoredSynapse.forward.__signature__ = inspect.signature(FactoredSynapse.forward)  # type: ignore[attr-defined]
 
 
 def _is_formed_cheaply(op: Operation, dy: Tensor, weight: Tensor, left: Tensor) -> bool:

@@ -168,14 +168,15 @@ class Dense(Operation):
         return y @ self._matrix(weight)
 
     def outer(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-        return x.t() @ y if self.transposed else (y.t() @ x).view(weight.shape)
+        x, y = _rows(x), _rows(y)
+        product = x.t() @ y if self.transposed else y.t() @ x
+        return product if weight.dim() == 2 else product.view(weight.shape)
 
     def backward(self, dy: Tensor, x: Tensor, feedback: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
         return (
             self.adjoint(dy, feedback, x) if wanted[0] else None,
             self.outer(x, dy, feedback) if wanted[1] else None,
-            dy.reshape(-1, dy.shape[-1]).sum(0) if wanted[2] else None,
+            _rows(dy).sum(0) if wanted[2] else None,
         )
 
     def positions(self, x: Tensor, y: Tensor) -> int:
@@ -208,7 +209,7 @@ class Rows(Operation):
         return y @ weight[self.start : self.stop]
 
     def outer(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        return self._padded(y.reshape(-1, y.shape[-1]).t() @ x.reshape(-1, x.shape[-1]), weight)
+        return self._padded(_rows(y).t() @ _rows(x), weight)
 
     def backward(self, dy: Tensor, x: Tensor, feedback: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
         dx, dw, dbias = super().backward(dy, x, feedback, wanted)
@@ -298,3 +299,8 @@ class Convolution(Operation):
     @property
     def _output_padding(self) -> tuple[int, ...]:
         return self.output_padding or (0,) * len(self.stride)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return x as a matrix, whose rows are its vectors of features."""
+    return x if x.dim() == 2 else x.reshape(-1, x.shape[-1])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,32 @@ if TYPE_CHECKING:
     from wtdiag.trainers.rules.base import Rule
     from wtdiag.trainers.rules.direct import Direct
 
+F = TypeVar("F", bound=torch.autograd.Function)
 
+
+class _AllGiven(inspect.Signature):
+    """The signature of a function that is always given all its arguments by position: it has none to look up."""
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        return SimpleNamespace(args=args, kwargs=kwargs, apply_defaults=_nothing)
+
+
+def _nothing() -> None:
+    pass
+
+
+def always_given(function: type[F]) -> type[F]:
+    """Declare that ``function.apply`` is always given all arguments by position.
+
+    `apply` matches them with the signature of ``forward`` in every call, which costs more than a small layer's forward
+    pass.
+    """
+    forward: Any = function.forward
+    forward.__signature__ = _AllGiven(list(inspect.signature(forward).parameters.values()))
+    return function
+
+
+@always_given
 class Synapse(torch.autograd.Function):
     """y = W x + b; dx = Bᵀ dy; db as in backprop; dW and dB as the rule says. If B is None, W is used for it.
 
@@ -92,6 +118,7 @@ class SharedWeight(torch.autograd.Function):
         return gradient, ctx.shared(gradient.detach()), None
 
 
+@always_given
 class DirectSynapse(torch.autograd.Function):
     """Like `Synapse`, but dx = Bᵀ e with a signal e from the network's output.
 
@@ -141,11 +168,6 @@ class DirectSynapse(torch.autograd.Function):
                 inputs = projected_inputs(x, feedback, ctx.batch_axis)
                 dfeedback = ctx.rule.projection_grad(signal, inputs, feedback)
         return dx, dw, dfeedback, dbias, None, None, None
-
-
-# `apply` asks for these signatures in every call, and computing one costs as much as a small layer's forward pass.
-for _function in (Synapse, DirectSynapse):
-    _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[union-attr]
 
 
 def project(signal: Tensor, feedback: Tensor, x: Tensor, batch_axis: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -82,7 +83,8 @@ class Stepper:
         with ranks.same_draws(self._device):
             learner.step(step)
         scale = learner.guard.scale if learner.guard else None
-        return StepResult(loss, accuracy, norms(learner.weights), norms(learner.feedback), scale)
+        measured, count = norms(learner.weights + learner.feedback), len(learner.weights)
+        return StepResult(loss, accuracy, measured[:count], measured[count:], scale)
 
     def _loss(self, network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         with self._autocast():
@@ -105,5 +107,7 @@ class Stepper:
         total = float(self._ranks.joined(loss.reshape(1).cpu()).sum())
         return Evaluation(total / len(flags), int(flags.sum()) / len(flags), flags)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16")
+    def _autocast(self) -> AbstractContextManager[None]:
+        if self._settings.precision != "bfloat16":  # even an autocast that is not enabled empties a cache at its end
+            return nullcontext()
+        return torch.autocast(self._device.type, torch.bfloat16)
