@@ -12,6 +12,7 @@ import pytest
 
 import wtdiag
 from wtdiag.cli import cli
+from wtdiag.probes.records.optimizers import OPTIMIZERS
 from wtdiag.studies.file.plan import read_plan
 from wtdiag.trainers.config.settings import from_mapping
 
@@ -145,6 +146,7 @@ def test_each_definition_has_a_section_in_the_reference(monkeypatch):
         "probes": ("probe", registries.known()),
         "findings": ("finding", registries.KINDS),
         "settings": ("setting", wtdiag.Settings.__dataclass_fields__),
+        "optimizers": ("optimizer", OPTIMIZERS),
         "commands": ("command", cli.commands),
     }
     assert entries.keys() == registries.SECTIONS.keys()

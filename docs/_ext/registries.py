@@ -26,6 +26,7 @@ from wtdiag.diagnostics.findings.thresholds import RECORDS, THRESHOLDS
 from wtdiag.probes import GIVEN, PROBES
 from wtdiag.probes.measure import Measure
 from wtdiag.probes.records.config import ROLES
+from wtdiag.probes.records.optimizers import OPTIMIZERS
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.rules import RULES, Rule
 
@@ -182,6 +183,21 @@ def settings() -> Iterator[str]:
                 ("choices", _names(about["choices"])),
                 ("values", ", ".join(bounds)),
             )
+
+
+@sections
+def optimizers() -> Iterator[str]:
+    """Yield a section for each optimiser that a run may name."""
+    yield "(optimisers)=\n## Optimisers"
+    measures = {"sgd": ("step_size_number", "relaxation_time"), "adam": ("relative_step", "travel_time")}
+    for name, optimizer in OPTIMIZERS.items():
+        yield _head("optimizer", name, f"`{name}`: {optimizer.title}", level=3)
+        yield optimizer.about
+        yield _facts(
+            ("weight decay", "apart from the gradient" if optimizer.decoupled else "in the gradient"),
+            ("default learning rate", "that of the rule" if optimizer.lr is None else f"{optimizer.lr:g}"),
+            ("measures of its steps on B", _links("probe", measures.get(optimizer.theory, ())) or "none"),
+        )
 
 
 @sections

@@ -16,8 +16,8 @@ from types import MappingProxyType, UnionType
 from typing import Any, get_args, get_type_hints
 
 from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records.optimizers import OPTIMIZERS
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "constant", "step")
 Coefficient = float | str
 Changes = Mapping[str, Any]
@@ -98,6 +98,12 @@ class DeclaredSettings:
     depth: int | None = _setting(None, "Weight layers of the model.", roles="architecture", least=1, most=10**4)
     width: int | None = _setting(None, "Width of the model.", roles="architecture", least=1, most=2**20)
     batch_norm: bool = _setting(True, "Batch normalisation in the model.", roles="architecture")
+    activation_norm: bool = _setting(
+        False,
+        "Bring the activations of each example, after each ReLU, to mean 0 and variance 1 over the layer's units and "
+        "positions, without learned parameters; in mlp, conv and the CIFAR ResNets.",
+        roles="architecture",
+    )
     points: str | None = _setting(
         None,
         "Modules at whose outputs the output's error enters under dfa and drtp, by names or patterns between commas; "
@@ -130,11 +136,11 @@ class DeclaredSettings:
     seed: int = _setting(
         0, "Seed of initial weights, data order and all noise.", roles="protocol number", least=0, most=2**63 - 1
     )
-    optimizer: str = _setting("sgd", "Optimiser of the forward weights.", roles="training", choices=OPTIMIZERS)
+    optimizer: str = _setting("sgd", "Optimiser of the forward weights.", roles="training", choices=tuple(OPTIMIZERS))
     lr: float | None = _setting(
         None,
         "Learning rate of the forward weights; default: 0.05, and 0.2 if most weights are those of convolutions with "
-        "batch norm.",
+        "batch norm; radam, rmsprop, adagrad and muon have defaults of their own.",
         roles="training number",
         least=0,
         most=1e38,
@@ -142,7 +148,11 @@ class DeclaredSettings:
     momentum: float = _setting(0.9, "Momentum of SGD.", roles="training number", least=0, below=1)
     nesterov: bool = _setting(False, "Nesterov's form of momentum.", roles="training number")
     weight_decay: float = _setting(
-        0.0, "Weight decay of the forward weights; adamw decouples it.", roles="training number", least=0, most=1e38
+        0.0,
+        "Weight decay of the forward weights; adamw and muon decouple it.",
+        roles="training number",
+        least=0,
+        most=1e38,
     )
     schedule: str = _setting(
         "cosine", "Learning rate; step: ×0.1 at 1/3, 2/3 and 8/9.", roles="training number", choices=SCHEDULES

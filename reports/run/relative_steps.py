@@ -1,4 +1,4 @@
-"""The sentences on the steps of Adam, which have a relative size in place of a step-size number."""
+"""Words on the steps of optimisers other than SGD: Adam's have a relative size in place of a step-size number."""
 
 from __future__ import annotations
 
@@ -7,12 +7,26 @@ import xarray as xr
 
 from wtdiag.diagnostics.analysis.layout import carrying
 from wtdiag.diagnostics.findings.thresholds import limit
+from wtdiag.probes.records.optimizers import OPTIMIZERS
 from wtdiag.reports.figures.style import number, short
+from wtdiag.reports.run.sources import Source
 
 
 def takes_adam(analysis: xr.Dataset) -> bool:
     """Return whether Adam trains the feedback, as far as the analysis tells: its steps alone have a travel time."""
     return all(name in analysis and np.isfinite(analysis[name]).any() for name in ("relative_step", "travel_time"))
+
+
+def without_theory(source: Source) -> str:
+    """Return the title of the optimiser that trains the feedback, if none of its steps' measures is known; else ""."""
+    settings, rates = source.settings, source.metrics.get("feedback_lr")
+    if rates is None or rates.isna().all():
+        return ""
+    kind = settings.get("feedback_optimizer") or "forward"  # the optimisers that rules come with have a theory
+    optimizer = OPTIMIZERS.get(str(settings.get("optimizer") if kind == "forward" else kind))
+    if optimizer is None or optimizer.theory or takes_adam(source.analysis):
+        return ""
+    return "" if np.isfinite(source.stability.step_size_number).any() else optimizer.title
 
 
 def steps_of_adam(analysis: xr.Dataset) -> str:

@@ -15,7 +15,7 @@ from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.style import fixed, look, number, short
 from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.figure_tables import degrees, history, layers_of
-from wtdiag.reports.run.relative_steps import steps_of_adam, takes_adam
+from wtdiag.reports.run.relative_steps import steps_of_adam, takes_adam, without_theory
 from wtdiag.reports.run.sections import events_said
 from wtdiag.reports.run.sources import Source
 from wtdiag.reports.run.summary import trend
@@ -42,7 +42,8 @@ def stability(source: Source, run: Facts) -> Section | None:
     if source.is_backprop:
         return None
     has_theory = "step_size_number" in analysis and np.isfinite(analysis.step_size_number).any()
-    summary = [Text(_summary(source, run))] if has_theory or takes_adam(analysis) or _broke(source) else []
+    told = has_theory or takes_adam(analysis) or _broke(source) or without_theory(source)
+    summary = [Text(_summary(source, run))] if told else []
     blocks = [block for block in (*summary, _figure(source), _gains(source, run), _table(source)) if block is not None]
     predicted = bool(has_theory) or takes_adam(analysis) or _predicts(analysis)
     title = "Stability: predicted and observed" if predicted else "Size of the feedback and of the errors"
@@ -137,6 +138,11 @@ def _summary(source: Source, run: Facts) -> str:
     table = source.stability
     known, of_adam = table.step_size_number.dropna(), steps_of_adam(source.analysis)
     if not of_adam and not len(known) and table.unstable_step.isna().all():
+        if optimizer := without_theory(source):
+            return (
+                f"Not known: how large the steps of {optimizer} on the feedback may be. Step-size numbers, relaxation "
+                "times and relative steps are known for SGD and Adam only."
+            )
         return (
             "No layer has a step-size number S: it is defined if the feedback learns by a rule with a linear theory, "
             "by gradient descent with or without momentum."

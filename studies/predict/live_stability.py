@@ -19,6 +19,7 @@ from wtdiag.trainers.config.device import RandomState
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.loop.learner import Learner
+from wtdiag.trainers.observe.rates import decay_in_gradient
 from wtdiag.trainers.observe.tracer import error_signals
 from wtdiag.trainers.rules import Rule
 
@@ -105,8 +106,8 @@ class Descent:
                 if any(id(parameter) in moved for parameter in group["params"]):
                     _, lr = learner.rates(step)
                     assert lr is not None
-                    kind = type(optimizer).__name__.lower()
-                    weight_decay = 0.0 if kind == "adamw" else group["weight_decay"]  # decoupled
+                    kind = learner.feedback_kind
+                    weight_decay = decay_in_gradient(kind, group["weight_decay"], learner.rule_at(step))
                     momentum, nesterov = group.get("momentum", 0.0), group.get("nesterov", False)
                     batch_size = learner.settings.batch_size
                     return cls(lr, kind, momentum, nesterov, weight_decay, batch_size, learner.epoch)

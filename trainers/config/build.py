@@ -32,7 +32,14 @@ def build_network(settings: Settings, *, shape: tuple[int, int, int], classes: i
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(settings.seed)
-            model = models.build(settings.model, classes=classes, shape=shape, batch_norm=settings.batch_norm, **sizes)
+            model = models.build(
+                settings.model,
+                classes=classes,
+                shape=shape,
+                batch_norm=settings.batch_norm,
+                activation_norm=settings.activation_norm,
+                **sizes,
+            )
             if begins and settings.pretrained is not None:
                 load_pretrained(model, settings.pretrained, name=settings.model)
             sample = torch.zeros(2, *shape, dtype=dtype)

@@ -100,7 +100,8 @@ def _differ(weight: Tensor, weight_moved: Tensor, feedback: Tensor, feedback_mov
 
 def _say(layer: _Updated, what: str) -> None:
     warnings.warn(
-        f"{layer.rule.name}: {layer}: {what}, so W − B will not decay; give both to one optimiser with the same "
-        "settings, and use layer.shared_weight() where the loss uses W beside its layer",
+        f"{layer.rule.name}: {layer}: {what}, so W − B need not decay; give both to one optimiser with the same "
+        "settings, use layer.shared_weight() where the loss uses W beside its layer, and under optimisers other than "
+        "SGD let a decoupled weight decay take the place of the rule's",
         stacklevel=2,
     )

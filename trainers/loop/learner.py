@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from wtdiag.probes.records.optimizers import OPTIMIZERS
 from wtdiag.trainers.config.schedules import learning_rate
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses
@@ -14,6 +15,7 @@ from wtdiag.trainers.layers.same_update import unwatch_updates
 from wtdiag.trainers.layers.synaptic import Synaptic
 from wtdiag.trainers.loop.distributed import Ranks
 from wtdiag.trainers.loop.guard import StepGuard
+from wtdiag.trainers.loop.optimizer_classes import Group, build
 from wtdiag.trainers.rules import Rule
 
 Phase = Literal["both", "task", "feedback"]
@@ -48,7 +50,7 @@ class Learner:
         self._shared = {_learned(layer)[-1]: layer for layer in layers if "weight_grad" in layer.rule.shares}
         rule = layers[0].rule
         default = rule.recipe.convolutional_lr if _is_convolutional(model) else rule.recipe.forward_lr
-        self.lr = default if settings.lr is None else settings.lr
+        self.lr = _given(settings.lr, OPTIMIZERS[settings.optimizer].lr, default)
         for layer in layers if settings.update_noise or settings.relative_noise else ():
             unwatch_updates(layer)
         kind = settings.feedback_optimizer or rule.recipe.optimizer
@@ -60,21 +62,33 @@ class Learner:
         lefts = {id(getattr(layer, "feedback_left", None)) for layer in layers}
         matrices = [p for p in self.forward if p.dim() > 1] + [p for p in together if id(p) not in lefts]
         vectors = [p for p in self.forward if p.dim() <= 1] + [p for p in together if id(p) in lefts]
-        groups = [{"params": matrices, "weight_decay": settings.weight_decay}]
-        groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
         # In a delay W stands still while the B beside it moves. Then only some parameters have a momentum, which the
         # fused SGD cannot take.
         fused = not (together and self._delay)
-        self.optimizers = {"forward": _build(settings.optimizer, groups, settings, settings.momentum, fused=fused)}
+        of_sgd = {"momentum": settings.momentum, "nesterov": settings.nesterov, "fused": fused}
+        self.optimizers = self._of_forward(matrices, vectors, **of_sgd)
         self.feedback_lr: float | None = None
-        if learned and not together:
-            self.feedback_lr = rule.recipe.lr if settings.feedback_lr is None else settings.feedback_lr
-            group = [{"params": learned, "weight_decay": 0.0}]
-            self.optimizers["feedback"] = _build(kind, group, settings, settings.feedback_momentum)
-
+        self.feedback_kind = settings.optimizer if kind == "forward" else kind
         momentum = settings.feedback_momentum
         nesterov = settings.nesterov and momentum > 0
+        if learned and not together:
+            self.feedback_lr = _given(settings.feedback_lr, OPTIMIZERS[kind].lr, rule.recipe.lr)
+            group = [{"params": learned, "weight_decay": 0.0}]
+            self.optimizers["feedback"] = build(kind, group, momentum=momentum, nesterov=nesterov, fused=True)
         self.guard = StepGuard(model, momentum, nesterov=nesterov, ranks=ranks) if settings.s_guard else None
+
+    def _of_forward(
+        self, matrices: list[Tensor], vectors: list[Tensor], **of_sgd: Any
+    ) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimisers of the forward weights, and of feedback that takes their steps, by name."""
+        kind, decay = self.settings.optimizer, self.settings.weight_decay
+        if kind != "muon":
+            return {"forward": build(kind, _groups(matrices, vectors, decay), **of_sgd)}
+        # An embedding is a list of vectors, and its gradient has few rows: not for Muon.
+        own = {id(p) for p in (*self.weights, *self._together)}
+        taken, rest = ([p for p in matrices if (id(p) in own) == mine] for mine in (True, False))
+        muon = build(kind, _groups(taken, [], decay))
+        return {"forward": muon, "others": build("adamw", _groups(rest, vectors, decay))}
 
     def phase(self, step: int) -> Phase:
         """Return which weights learn in the step from ``step`` to ``step + 1``."""
@@ -126,7 +140,7 @@ class Learner:
             self._clip(self.settings.clip_norm)
         before = [weight.detach().clone() for weight in self.weights] if self.settings.relative_noise else []
         for name, optimizer in self.optimizers.items():
-            rate = lr if name == "forward" else feedback_lr
+            rate = feedback_lr if name == "feedback" else lr
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
@@ -185,16 +199,15 @@ def _is_convolutional(model: nn.Module) -> bool:
     return normalised and 2 * convolved > sum(sizes.values())
 
 
-def _build(
-    kind: str, groups: list[dict[str, Any]], settings: Settings, momentum: float, *, fused: bool = True
-) -> torch.optim.Optimizer:
-    # A fused optimiser makes one pass over memory for each parameter, so that a second set of weights is affordable.
-    if kind == "sgd":
-        nesterov = settings.nesterov and momentum > 0
-        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=fused)
-    if kind == "adam":
-        return torch.optim.Adam(groups, lr=0.0, fused=True)
-    return torch.optim.AdamW(groups, lr=0.0, fused=True)
+def _given(*values: float | None) -> float:
+    """Return the first of the values that is one."""
+    return next(value for value in values if value is not None)
+
+
+def _groups(matrices: list[Tensor], vectors: list[Tensor], weight_decay: float) -> list[Group]:
+    """Return the groups of an optimiser: matrices, which decay, and vectors, which do not."""
+    groups: list[Group] = [{"params": matrices, "weight_decay": weight_decay}]
+    return groups + ([{"params": vectors, "weight_decay": 0.0}] if vectors else [])
 
 
 def _learned(layer: Synaptic) -> list[Tensor]:

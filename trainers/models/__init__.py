@@ -22,6 +22,7 @@ BUILT_IN: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "transformer": (Transformer, ("depth", "width")),
     "lstm": (RowLSTM, ("depth", "width")),
 }
+_OWN_NORMS = ("transformer", "lstm")  # normalised as their kind is, or not at all
 
 
 def names() -> tuple[str, ...]:
@@ -46,6 +47,7 @@ def build(
     depth: int | None = None,
     width: int | None = None,
     batch_norm: bool = True,
+    activation_norm: bool = False,
 ) -> nn.Module:
     """Build a model by name, with weights drawn from torch's global random state.
 
@@ -71,6 +73,9 @@ def build(
     batch_norm : bool
         Whether batch norm follows each hidden weight layer; without it the layers have biases instead. ``transformer``
         and ``lstm`` have none, and in torchvision's models that have it, it cannot be switched off.
+    activation_norm : bool
+        Whether the activations of each example are normalised after each ReLU, without learned parameters; in ``mlp``,
+        ``conv`` and the CIFAR ResNets.
 
     Returns
     -------
@@ -80,8 +85,8 @@ def build(
     Raises
     ------
     InputError
-        If the name is unknown, if a size is out of range or fixed by the name, if batch norm cannot be switched off, or
-        if the images do not fit the model.
+        If the name is unknown, if a size is out of range or fixed by the name, if batch norm cannot be switched off or
+        activations cannot be normalised, or if the images do not fit the model.
 
     Examples
     --------
@@ -107,8 +112,11 @@ def build(
             raise InputError(
                 f"{argument}: {value} cannot be used, because {name!r} fixes it; it can be chosen for {open_to}"
             )
+    if activation_norm and (builder is None or name in _OWN_NORMS):
+        raise InputError(f"activation_norm: cannot be had in {name!r}; mlp, conv and the CIFAR ResNets have it")
     if builder is not None:
-        return builder(classes=classes, shape=shape, batch_norm=batch_norm, **sizes)
+        norms = {"batch_norm": batch_norm} | ({"activation_norm": True} if activation_norm else {})
+        return builder(classes=classes, shape=shape, **norms, **sizes)
     from wtdiag.trainers.models import zoo
 
     return zoo.build(name, classes=classes, shape=shape, batch_norm=batch_norm)

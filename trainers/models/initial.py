@@ -1,4 +1,4 @@
-"""The initialisation of wtdiag's own models."""
+"""What wtdiag's own models share: their initialisation, and the activation after a layer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,34 @@ from typing import TypeVar
 
 from torch import nn
 
-__all__ = ["he_normal_"]
+from wtdiag.probes.errors import InputError
+
+__all__ = ["activation", "he_normal_"]
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+def activation(units: int, *, normalised: bool) -> nn.Module:
+    """Return a ReLU; ``normalised`` appends what brings each example to mean 0 and variance 1 over its units and map.
+
+    That is layer normalisation without its learned scale and shift: Ba et al. 2016, arXiv:1607.06450.
+
+    Raises
+    ------
+    InputError
+        If one unit is to be normalised, which would leave nothing of it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> activation(3, normalised=True)(torch.tensor([[-1.0, 0.0, 3.0]]))
+    tensor([[-0.7071, -0.7071,  1.4142]])
+    """
+    if not normalised:
+        return nn.ReLU()
+    if units < 2:
+        raise InputError(f"activation_norm: needs layers of two units at least, got {units}")
+    return nn.Sequential(nn.ReLU(), nn.GroupNorm(1, units, affine=False))
 
 
 def he_normal_(model: Model) -> Model:

@@ -8,13 +8,19 @@ from math import prod
 from torch import nn
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.models.initial import he_normal_
+from wtdiag.trainers.models.initial import activation, he_normal_
 
 __all__ = ["conv", "mlp"]
 
 
 def mlp(
-    *, classes: int, shape: tuple[int, int, int], depth: int = 4, width: int = 64, batch_norm: bool = True
+    *,
+    classes: int,
+    shape: tuple[int, int, int],
+    depth: int = 4,
+    width: int = 64,
+    batch_norm: bool = True,
+    activation_norm: bool = False,
 ) -> nn.Sequential:
     """Return ``depth`` linear layers ``fc1`` ... after flatten; all but the last have batch norm and ReLU."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
@@ -23,14 +29,20 @@ def mlp(
         layers[f"fc{i}"] = nn.Linear(inputs, width, bias=not batch_norm)
         if batch_norm:
             layers[f"bn{i}"] = nn.BatchNorm1d(width)
-        layers[f"relu{i}"] = nn.ReLU()
+        layers[f"relu{i}"] = activation(width, normalised=activation_norm)
         inputs = width
     layers[f"fc{depth}"] = nn.Linear(inputs, classes)
     return he_normal_(nn.Sequential(layers))
 
 
 def conv(
-    *, classes: int, shape: tuple[int, int, int], depth: int = 7, width: int = 16, batch_norm: bool = True
+    *,
+    classes: int,
+    shape: tuple[int, int, int],
+    depth: int = 7,
+    width: int = 16,
+    batch_norm: bool = True,
+    activation_norm: bool = False,
 ) -> nn.Sequential:
     """Return ``depth - 1`` 3x3 convolutions ``conv1`` ..., each with batch norm and ReLU, then a mean and ``fc``.
 
@@ -47,7 +59,7 @@ def conv(
         layers[f"conv{i}"] = nn.Conv2d(inputs, channels, 3, stride=1 + (stage > before), padding=1, bias=not batch_norm)
         if batch_norm:
             layers[f"bn{i}"] = nn.BatchNorm2d(channels)
-        layers[f"relu{i}"] = nn.ReLU()
+        layers[f"relu{i}"] = activation(channels, normalised=activation_norm)
         inputs, before = channels, stage
     layers["mean"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()

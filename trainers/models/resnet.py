@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from wtdiag.trainers.models.initial import he_normal_
+from wtdiag.trainers.models.initial import activation, he_normal_
 
 __all__ = ["CifarResNet"]
 
@@ -36,15 +36,16 @@ class CifarResNet(nn.Module):
         shape: tuple[int, int, int],
         width: int = 16,
         batch_norm: bool = True,
+        activation_norm: bool = False,
     ) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
         self.conv1 = _conv3x3(shape[0], width, 1, batch_norm)
         self.bn1 = _norm(width, batch_norm)
-        self.relu = nn.ReLU()
-        self.layer1 = _stage(blocks, width, width, batch_norm)
-        self.layer2 = _stage(blocks, width, 2 * width, batch_norm)
-        self.layer3 = _stage(blocks, 2 * width, 4 * width, batch_norm)
+        self.relu = activation(width, normalised=activation_norm)
+        self.layer1 = _stage(blocks, width, width, batch_norm, activation_norm)
+        self.layer2 = _stage(blocks, width, 2 * width, batch_norm, activation_norm)
+        self.layer3 = _stage(blocks, 2 * width, 4 * width, batch_norm, activation_norm)
         self.mean = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(4 * width, classes)
@@ -65,16 +66,16 @@ class CifarResNet(nn.Module):
 class _Block(nn.Module):
     """A block of two 3x3 convolutions, with a shortcut that strides and pads with zero channels."""
 
-    def __init__(self, inputs: int, channels: int, batch_norm: bool) -> None:
+    def __init__(self, inputs: int, channels: int, batch_norm: bool, activation_norm: bool) -> None:
         super().__init__()
         self.stride = 1 if inputs == channels else 2
         self.new = channels - inputs
         self.conv1 = _conv3x3(inputs, channels, self.stride, batch_norm)
         self.bn1 = _norm(channels, batch_norm)
-        self.relu1 = nn.ReLU()
+        self.relu1 = activation(channels, normalised=activation_norm)
         self.conv2 = _conv3x3(channels, channels, 1, batch_norm)
         self.bn2 = _norm(channels, batch_norm)
-        self.relu2 = nn.ReLU()
+        self.relu2 = activation(channels, normalised=activation_norm)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new))
@@ -82,8 +83,8 @@ class _Block(nn.Module):
         return self.relu2(self.bn2(self.conv2(x)) + shortcut)  # type: ignore[no-any-return]
 
 
-def _stage(blocks: int, inputs: int, channels: int, batch_norm: bool) -> nn.Sequential:
-    return nn.Sequential(*(_Block(channels if i else inputs, channels, batch_norm) for i in range(blocks)))
+def _stage(blocks: int, inputs: int, channels: int, *norms: bool) -> nn.Sequential:
+    return nn.Sequential(*(_Block(channels if i else inputs, channels, *norms) for i in range(blocks)))
 
 
 def _conv3x3(inputs: int, channels: int, stride: int, batch_norm: bool) -> nn.Conv2d:

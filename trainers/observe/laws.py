@@ -285,7 +285,7 @@ class Law:
     lr : float
         Learning rate of B in the step that follows; NaN if it is not known.
     optimizer : str
-        Optimiser of B: "sgd", "adam" or "adamw".
+        Optimiser of B, by its name in `probes.records.optimizers`.
     momentum, nesterov
         Momentum of SGD, and whether it has Nesterov's form.
     interval : int

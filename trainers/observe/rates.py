@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import schema
 from wtdiag.probes.records.config import settings_with_role
+from wtdiag.probes.records.optimizers import OPTIMIZERS
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.rules import Rule
 
@@ -92,7 +93,7 @@ class Rates:
             "momentum": momentum if optimizer == "sgd" else 0.0,
             "nesterov": settings.nesterov and optimizer == "sgd" and momentum > 0,
             "interval": 1 if self._is_delayed(step) or "weight_grad" in rule.shares else settings.alternate + 1,
-            "weight_decay": settings.weight_decay if together and optimizer != "adamw" else 0.0,
+            "weight_decay": decay_in_gradient(optimizer, settings.weight_decay, rule) if together else 0.0,
             "update_noise": self._update_noise(lr) * math.sqrt(noises) if noises else 0.0,
             "batch_size": settings.batch_size,
             "epoch": int(self._epoch) or None,
@@ -106,6 +107,17 @@ class Rates:
 
     def _is_delayed(self, step: int) -> bool:
         return step < round(self._settings.delay * self._epoch)
+
+
+def decay_in_gradient(optimizer: str, decay: float, rule: Rule) -> float:
+    """Return the weight decay that an optimiser adds to the gradient of B; NaN if it moves B* in another way.
+
+    A decoupled decay shrinks B beside steps whose size does not follow the gradient, so that no linear law tells where
+    B comes to rest. But if B takes the steps of W, it comes to W all the same.
+    """
+    if OPTIMIZERS[optimizer].decoupled:
+        return math.nan if decay and "weight_grad" not in rule.shares else 0.0
+    return decay
 
 
 def _own_settings(given: Any, examples: int) -> Settings:

@@ -2,7 +2,7 @@
 
 All these measures follow from the recursion in `probes.measures.dynamics.recursion`. The steps of Adam do not scale
 with the gradient, so for Adam the step-size number and the relaxation time are NaN; see
-`probes.measures.dynamics.step_sizes` for what it has instead.
+`probes.measures.dynamics.step_sizes` for what it has instead. Of the other optimisers neither is known.
 
 Examples
 --------
@@ -32,6 +32,7 @@ from wtdiag.probes.kernels.lanczos import lanczos
 from wtdiag.probes.kernels.random_products import resting_variance
 from wtdiag.probes.measures.dynamics.adam_noise import adam_variance
 from wtdiag.probes.measures.dynamics.recursion import Drift, FeedbackLaw, Rest
+from wtdiag.probes.records.optimizers import theory
 from wtdiag.probes.registry import probe, shared
 
 Array = NDArray[Any]
@@ -61,7 +62,7 @@ def relaxation_time(law: FeedbackLaw, rest: Rest | None) -> float:
 
     It is infinite for a learning rate of zero. If H is stiff, parts of B that matter little are far slower.
     """
-    if rest is None or law.optimizer != "sgd" or not rest.curvature > 0:
+    if rest is None or theory(law.optimizer) != "sgd" or not rest.curvature > 0:
         return math.nan
     rate = law.lr * rest.curvature
     return law.interval * (1 - law.momentum) / rate if rate else math.inf
@@ -114,12 +115,13 @@ def predicted_noise_angle(
     """Angle between the fixed point and a B that noise of minibatches, noise inputs and updates keeps moving.
 
     The noise is taken to be independent of B*, so that in many dimensions it is at right angles to it. The angle is
-    NaN if learning is unstable. Under Adam it is also NaN for noise of updates, and where `adam_variance` is.
+    NaN if learning is unstable. Under Adam it is also NaN for noise of updates, and where `adam_variance` is. It is not
+    known for optimisers other than SGD, Adam and AdamW.
     """
     if drift is None or rest is None or not rest.point.any():
         return math.nan
     size = float(np.linalg.norm(rest.point))
-    if law.optimizer != "sgd" and law.lr > 0 and not law.update_noise:
+    if theory(law.optimizer) == "adam" and law.lr > 0 and not law.update_noise:
         with np.errstate(all="ignore"):
             variance = adam_variance(drift.product, drift.noise(rest.point, _ADAM_DRAWS), law.lr)
         return math.degrees(math.atan(math.sqrt(variance) / size)) if 0 <= variance < math.inf else math.nan

@@ -46,7 +46,7 @@ class FeedbackLaw(Protocol):
     lr: float
     """Learning rate of the step; NaN if it is not known."""
     optimizer: str
-    """Optimiser of B: "sgd", "adam" or "adamw"."""
+    """Optimiser of B, by its name in `probes.records.optimizers`."""
     momentum: float
     nesterov: bool
     interval: int

@@ -25,6 +25,7 @@ from wtdiag.probes.kernels.krylov import krylov
 from wtdiag.probes.kernels.lanczos import lanczos
 from wtdiag.probes.kernels.random_products import fluctuation_factor, limit_of_rate, resting_variance
 from wtdiag.probes.measures.dynamics.recursion import Drift, FeedbackLaw
+from wtdiag.probes.records.optimizers import theory
 from wtdiag.probes.registry import probe
 
 Vector = NDArray[np.float64]
@@ -48,7 +49,7 @@ def mean_step_size_number(law: FeedbackLaw, drift: Drift | None) -> float:
     H comes from the rule and the layer's activations, and includes the optimiser's weight decay. The number is accurate
     to about 1 %. It is infinite if H overflows, and NaN for optimisers other than SGD and for an unknown learning rate.
     """
-    if drift is None or law.optimizer != "sgd" or math.isnan(law.lr):
+    if drift is None or theory(law.optimizer) != "sgd" or math.isnan(law.lr):
         return math.nan
     start = np.random.default_rng(0).normal(size=drift.target.shape)
     largest = lanczos(drift.product, start, lambda values, _: float(values[-1]), tolerance=1e-3)

@@ -1,4 +1,4 @@
-"""The steps of B against the size of its fixed point and against the distance that is left, for any optimiser.
+"""The steps of B against the size of its fixed point and against the distance that is left, for SGD and Adam.
 
 Adam divides the mean of its gradients by the root of their mean square. So while the gradient of an entry keeps its
 sign the entry moves by the learning rate η in each step, whatever the size of the gradient, and B by η√n. That is the
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wtdiag.probes.measures.dynamics.recursion import Drift, FeedbackLaw, Rest
+from wtdiag.probes.records.optimizers import theory
 from wtdiag.probes.registry import probe
 
 Array = NDArray[Any]
@@ -47,13 +48,14 @@ def relative_step(law: FeedbackLaw, drift: Drift | None, rest: Rest | None, feed
     """Step of B over the size of what it learns: from 1 on, a single step is as large as the fixed point itself.
 
     For Adam it is the step while gradients keep their signs, which is the usual one far from rest and about the largest
-    one. For SGD it is the step at this B, in the long run of equal steps. It is NaN for an unknown learning rate and
-    for a fixed point at zero.
+    one. For SGD it is the step at this B, in the long run of equal steps. It is NaN for an unknown learning rate, for a
+    fixed point at zero, and for other optimisers.
     """
-    if drift is None or rest is None or not rest.point.any() or math.isnan(law.lr):
+    known = theory(law.optimizer)
+    if drift is None or rest is None or not rest.point.any() or math.isnan(law.lr) or not known:
         return math.nan
     size = float(np.linalg.norm(rest.point))
-    if law.optimizer != "sgd":
+    if known == "adam":
         return law.lr * math.sqrt(rest.point.size) / size
     with np.errstate(all="ignore"):
         gradient = drift.product(feedback.astype(np.float64)) - drift.target
@@ -72,9 +74,9 @@ def travel_time(law: FeedbackLaw, rest: Rest | None, feedback: Array) -> float:
     """Time, in steps, in which Adam covers the distance to the fixed point if each entry moves by η in each update.
 
     Entries that are further away than the root mean square need longer. It is infinite for a learning rate of zero, and
-    NaN for SGD, whose step grows with the distance; see `relaxation_time`.
+    NaN for SGD, whose step grows with the distance; see `relaxation_time`. It is not known for other optimisers.
     """
-    if rest is None or law.optimizer == "sgd" or math.isnan(law.lr):
+    if rest is None or theory(law.optimizer) != "adam" or math.isnan(law.lr):
         return math.nan
     with np.errstate(all="ignore"):
         apart = float(np.linalg.norm(rest.point - feedback)) / math.sqrt(feedback.size)

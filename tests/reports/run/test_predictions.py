@@ -83,6 +83,24 @@ def test_adam_has_a_relative_step_in_place_of_the_step_size_number(largest, mean
     assert "largest S" not in table.columns
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"feedback_optimizer": "muon"}, True),
+        ({"optimizer": "muon"}, True),
+        ({"optimizer": "muon", "feedback_optimizer": "adam"}, False),
+    ],
+)
+def test_an_optimiser_without_theory_is_named(settings, says, tmp_path):
+    data = analysis(3)
+    data["step_size_number"][:] = data["relaxation_time"][:] = np.nan
+    path = write_run(tmp_path / "r", data, settings=settings)
+    metrics = path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text() + '{"step": 1, "feedback_lr": 0.1}\n')
+    said = [block.text for block in section(path).blocks if hasattr(block, "text")]
+    assert any("Not known: how large the steps of Muon" in text for text in said) == says
+
+
 def test_a_run_without_dynamics_has_no_such_section(light):
     assert section(light) is None
 

@@ -30,6 +30,35 @@ def test_every_parameter_of_our_models_learns(name, shape, batch_norm):
     assert any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in model.modules()) == batch_norm
 
 
+@pytest.mark.parametrize("name", ["mlp", "conv", "resnet8"])
+def test_activations_of_each_example_are_normalised_without_parameters(name):
+    models = {}
+    for given in ({}, {"activation_norm": True}):
+        torch.manual_seed(0)
+        models[bool(given)] = build(name, classes=5, shape=(1, 8, 8), **given)
+    plain, normalised = (model.state_dict() for model in (models[False], models[True]))
+    assert plain.keys() == normalised.keys()
+    assert all(torch.equal(plain[key], normalised[key]) for key in plain)
+    seen = []
+    for module in models[True].modules():
+        if isinstance(module, nn.Sequential) and isinstance(module[0], nn.ReLU):
+            module.register_forward_hook(lambda module, x, y: seen.append((x[0], y)))
+    models[True](torch.randn(4, 1, 8, 8))
+    assert len(seen) == len([m for m in models[True].modules() if isinstance(m, nn.ReLU)]) > 2
+    for x, y in seen:
+        own = x.clamp_min(0).flatten(1)
+        own = (own - own.mean(1, keepdim=True)) / (own.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        torch.testing.assert_close(y.flatten(1), own, rtol=1e-4, atol=1e-5)
+
+
+def test_activations_that_cannot_be_normalised_are_refused():
+    for name in ("transformer", "lstm", "squeezenet1_1"):
+        with pytest.raises(InputError, match=f"activation_norm: cannot be had in '{name}'"):
+            build(name, classes=2, shape=(3, 32, 32), activation_norm=True)
+    with pytest.raises(InputError, match="activation_norm: needs layers of two units"):
+        build("mlp", classes=2, shape=(1, 4, 4), width=1, activation_norm=True)
+
+
 def test_names_of_layers_and_number_of_weight_layers():
     shape = (1, 16, 16)
     assert list(weight_layers(build("mlp", classes=3, shape=shape))) == ["fc1", "fc2", "fc3", "fc4"]
