@@ -9,7 +9,8 @@ import xarray as xr
 
 from wtdiag.diagnostics.claims.base import MARGIN, NEAR, Measured, Statistic, claim, floor, over_seeds, points
 from wtdiag.diagnostics.claims.carried import RESAMPLED, transferred, widest
-from wtdiag.diagnostics.claims.pairs import Pairs, compared, fa_tells, held, paired, planned_levels, varies
+from wtdiag.diagnostics.claims.gaps import matches
+from wtdiag.diagnostics.claims.pairs import Pairs, held, paired, planned_levels, varies
 from wtdiag.diagnostics.comparison import intervals
 from wtdiag.diagnostics.comparison.results import StudyResults, chance, settings_of
 from wtdiag.diagnostics.comparison.robustness import accuracies, best_accuracy
@@ -25,28 +26,6 @@ NOISE = "relative_noise"
 """Noise in units of the updates themselves, which does not depend on how the rule's rates are parametrised."""
 TOLERABLE = 0.10
 """Loss of accuracy from which noise is too strong for backpropagation itself."""
-
-
-def _matches(rule: str) -> Statistic:
-    def measure(evidence: StudyResults) -> Measured | None:
-        """Return the gap to backprop; the threshold is ±2 points, the difference that matters, see `MARGIN`.
-
-        It decides only on networks of at least `DEEP` layers, and only where feedback alignment does not match too.
-        """
-        grid = evidence.grid
-        if grid is None or (place := held(grid, ("bp", rule))) is None:
-            return None
-        if (pairs := compared(grid, ("bp", rule), place)) is None:
-            return None
-        blocked = pairs.at_floor("bp")
-        if not pairs.depth >= DEEP:
-            few = f"the network has {pairs.depth:g} weight layers, fewer than {DEEP}, and does not count as deep"
-            blocked = "the depth of the network is not known" if math.isnan(pairs.depth) else few
-        doubt = fa_tells(grid, MARGIN, place)
-        gap = pairs.gap(rule, "bp")
-        return over_seeds(f"{rule} − bp", gap, pairs.where, facts=pairs.facts, blocked=blocked, doubt=doubt)
-
-    return measure
 
 
 def _stands_noise(rule: str) -> Statistic:
@@ -117,7 +96,7 @@ for _rule, _title in ESTIMATING.items():
         reason="two points are the difference in accuracy that matters; where feedback alignment is no further away, "
         f"or the network has fewer than {DEEP} weight layers, a match shows nothing",
         needs=f"a grid with bp, fa and {_rule}",
-    )(_matches(_rule))
+    )(matches(_rule, DEEP))
     claim(
         f"{_rule}-stands-noise",
         paper=PAPER,

@@ -165,6 +165,7 @@ def check_results(results: xr.Dataset) -> None:
         if not isinstance(results.attrs.get(attr), str):
             raise InputError(f"{attr}: expected an attribute with text, got {results.attrs.get(attr)!r:.60}")
     settings_of(results)
+    methods_of(results)
     dims = results["status"].dims if "status" in results else ()
     if not set(kind.dims) <= set(dims) or (len(dims) > len(kind.dims) and not kind.open_dims):
         raise InputError(f"status: expected the dims {', '.join(kind.dims)}, got {', '.join(map(str, dims)) or 'none'}")
@@ -209,6 +210,22 @@ def settings_of(results: xr.Dataset) -> dict[str, Any]:
     {'data': 'digits'}
     """
     return _object(results, "settings")
+
+
+def methods_of(results: xr.Dataset) -> dict[str, Any]:
+    """Return the settings of each method of some results by its name; none if the results do not hold them.
+
+    Raises
+    ------
+    InputError
+        If the attribute ``methods`` is there, but is not a JSON object.
+
+    Examples
+    --------
+    >>> methods_of(xr.Dataset(attrs={"methods": '{"soft": {"rule": "fa", "coefficients": {"soft": 0.5}}}'}))
+    {'soft': {'rule': 'fa', 'coefficients': {'soft': 0.5}}}
+    """
+    return _object(results, "methods") if "methods" in results.attrs else {}
 
 
 def chance(results: xr.Dataset) -> float:

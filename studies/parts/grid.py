@@ -146,6 +146,7 @@ class Grid(PlannedCells):
             "kind": "grid",
             "title": self.plan.title,
             "settings": json.dumps(self._shared()),
+            "methods": json.dumps({label: joined({}, self.plan.methods[str(label)]) for label in self.factors["rule"]}),
             "reference": "bp",
         }
         coords = {name: (name, labels(list(levels))) for name, levels in self.factors.items()}

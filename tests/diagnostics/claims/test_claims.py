@@ -21,17 +21,20 @@ from wtdiag.probes.errors import InputError
 NAN = np.nan
 DEPTHS, NOISE = (2, 16), (0.0, 0.01, 0.1)
 SETTINGS = json.dumps({"model": "mlp", "data": "digits"})
+RANKS = {"ldfa": 10, "ldfa-low": 2}
 
 # accuracy at the least depth, at the greatest, and what noise 0.01 costs; noise 0.1 costs 0.2 more
 HOLD = {
     "bp": (0.95, 0.95, 0.02), "fa": (0.90, 0.50, 0.05), "usf": (0.90, 0.80, 0.05), "frsf": (0.90, 0.85, 0.05),
     "brsf": (0.90, 0.70, 0.05), "wm": (0.95, 0.93, 0.05), "kp": (0.95, 0.945, 0.02), "sa": (0.95, 0.95, 0.015),
-    "aa": (0.95, 0.955, 0.02), "ia": (0.94, 0.80, 0.05),
+    "aa": (0.95, 0.955, 0.02), "ia": (0.94, 0.80, 0.05), "pfa": (0.95, 0.945, 0.02), "soft": (0.95, 0.92, 0.02),
+    "ldfa": (0.95, 0.94, 0.02), "ldfa-low": (0.95, 0.80, 0.02),
 }  # fmt: skip
 FAIL = {
     "bp": (0.95, 0.95, 0.02), "fa": (0.95, 0.945, 0.02), "usf": (0.9, 0.95, 0.02), "frsf": (0.9, 0.94, 0.02),
     "brsf": (0.9, 0.8, 0.02), "wm": (0.9, 0.6, 0.2), "kp": (0.9, 0.6, 0.2), "sa": (0.9, 0.6, 0.2),
-    "aa": (0.9, 0.6, 0.2), "ia": (0.8, 0.94, 0.02),
+    "aa": (0.9, 0.6, 0.2), "ia": (0.8, 0.94, 0.02), "pfa": (0.9, 0.6, 0.2), "soft": (0.9, 0.6, 0.2),
+    "ldfa": (0.9, 0.5, 0.2), "ldfa-low": (0.9, 0.7, 0.2),
 }  # fmt: skip
 FALL_TO_NOISE = FAIL | dict.fromkeys(("sa", "aa", "kp"), (0.9, 0.93, 0.2))  # near backprop until there is noise
 
@@ -50,7 +53,13 @@ def grid(table, seeds=5, settings=SETTINGS):
     }
     texts = {"status": "finished", "reason": "", "run": "cells/x"}
     variables |= {name: (tuple(dims), np.full(shape, text, object)) for name, text in texts.items()}
-    return xr.Dataset(variables, dims, {"kind": "grid", "title": "", "settings": settings, "classes": 10})
+    attrs = {"kind": "grid", "title": "", "settings": settings, "classes": 10, "methods": ranked(RANKS)}
+    return xr.Dataset(variables, dims, attrs)
+
+
+def ranked(ranks):
+    """Return methods by ldfa of such ranks, as results hold them."""
+    return json.dumps({name: {"rule": "ldfa", "coefficients": {"rank": rank}} for name, rank in ranks.items()})
 
 
 def sweep(ia, wm, trials=40, sampler="random"):
@@ -322,7 +331,34 @@ def test_without_room_being_no_better_shows_nothing():
     assert worse.verdict == "not seen"
 
 
-@pytest.mark.parametrize("name", ["sa-matches-bp-deep", "kp-near-bp"])
+@pytest.mark.parametrize("name", ["low-rank-loses-nothing", "error-rank-helps"])
+@pytest.mark.parametrize(
+    ("attrs", "why"),
+    [
+        ({"methods": ranked({"ldfa": 9, "ldfa-low": 2})}, "the ranks are 9 and 2, and the number of classes, 10"),
+        ({"methods": ranked({"ldfa": 20, "ldfa-low": 10})}, "the ranks are 20 and 10"),
+        ({"methods": ranked({"ldfa": 10})}, "do not say that ldfa-low is trained by ldfa"),
+        ({"methods": ranked(RANKS).replace('"ldfa"}', '"kp"}').replace('"ldfa",', '"kp",')}, "do not say that ldfa is"),
+        ({"methods": "{}"}, "do not say that ldfa is"),
+        ({"settings": "{}"}, "one number of classes"),
+    ],
+)
+def test_ranks_are_those_that_the_claim_speaks_of(name, attrs, why, holding):
+    result = on(name, holding.grid.assign_attrs(attrs))
+    assert result.verdict == "undecided at this scale"
+    assert why in result.why
+
+
+def test_a_low_rank_suffices_only_where_a_lower_one_does_not():
+    result = on("low-rank-loses-nothing", grid(HOLD | {"ldfa-low": (0.95, 0.94, 0.02)}))
+    assert result.verdict == "undecided at this scale"
+    assert "the task needs no rank, because ldfa-low too is only 0.5 points below kp" in result.why
+    assert on("low-rank-loses-nothing", grid(HOLD | {"ldfa": (0.95, 0.91, 0.02)})).verdict == "not seen"
+    there_is_no_room = grid(HOLD | {"ldfa": (0.95, 0.95, 0.02), "ldfa-low": (0.95, 0.94, 0.02)})
+    assert "there is no room" in on("error-rank-helps", there_is_no_room).why
+
+
+@pytest.mark.parametrize("name", ["sa-matches-bp-deep", "kp-near-bp", "pfa-matches-bp", "soft-near-bp"])
 def test_a_match_takes_a_control(name, holding):
     without = on(name, holding.grid.drop_sel(rule="fa"))
     assert without.verdict == "undecided at this scale"
