@@ -127,10 +127,11 @@ def _called(run: str, rule: str) -> str:
 def _table(compared: _Compared) -> Table:
     below, on = compared.gaps, compared.tested_on
     seeds = len({source.settings.get("seed") for source, _ in compared.runs}) > 1
+    named = any(source.name != run.rule for source, run in compared.runs)
     rows = tuple(
         (
-            *(source.name, run.rule),
-            *(percent(run.test_accuracy if run.tested_on == on else np.nan), fixed(below[source.name], 1)),
+            *(source.name, percent(run.test_accuracy if run.tested_on == on else np.nan), fixed(below[source.name], 1)),
+            *((run.rule,) if named else ()),
             *((str(source.settings.get("seed", "–")),) if seeds else ()),
             str(depth(source)),
             *(degrees(run.weight_angle), degrees(run.error_angle), number(run.norm_ratio), number(run.largest_s)),
@@ -139,8 +140,10 @@ def _table(compared: _Compared) -> Table:
         for source, run in compared.runs
     )
     heads = (
-        *("run", "rule", f"{on} accuracy", "gap to bp (points)", *(("seed",) if seeds else ()), "layers"),
-        *("weight angle", "error angle", "norm ratio", "largest S", "status", "most severe finding"),
+        *("run" if named else "rule", f"{on} accuracy", "gap to bp (points)"),
+        *(("rule",) if named else ()),
+        *(("seed",) if seeds else ()),
+        *("layers", "weight angle", "error angle", "norm ratio", "largest S", "status", "most severe finding"),
     )
     caption = (
         f"{on.capitalize()} accuracy at the last evaluation, and its gap to backpropagation with the same seed and "
@@ -153,7 +156,6 @@ def _table(compared: _Compared) -> Table:
         caption,
         columns=tuple(heads[i] for i in kept),
         rows=tuple(tuple(row[i] for i in kept) for row in rows),
-        labels=2,
         subjects=compared.subjects,
         picks=tuple(compared.pick(source) for source, _ in compared.runs),
     )
@@ -178,12 +180,18 @@ def _differences(sources: Sequence[Source]) -> Table | None:
         )
         for row in table.itertuples()
     )
+    heads = ("runs", "rules", "measure", "difference", "from", "to", "pairs")
+    single = all(row[4] == row[5] == "–" for row in rows)  # a single pair has no interval
+    kept = [i for i, head in enumerate(heads) if not (single and head in ("from", "to", "pairs"))]
+    what = (
+        "one pair each" if single else "the mean and the ends of its 95 % interval, which a single pair does not have"
+    )
     return Table(
         caption="Differences between rules, over pairs of runs that share seed, model, data and all other settings: "
-        "the mean and the ends of its 95 % interval, which a single pair does not have. A run that diverged "
-        "counts as answering at chance. The depth gap is the accuracy at the greatest depth minus that at the least.",
-        columns=("runs", "rules", "measure", "difference", "from", "to", "pairs"),
-        rows=rows,
+        f"{what}. A run that diverged counts as answering at chance. The depth gap is the accuracy at the greatest "
+        "depth minus that at the least.",
+        columns=tuple(heads[i] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in rows),
         labels=3,
     )
 
@@ -280,7 +288,9 @@ def _lines(compared: _Compared) -> str:
 def _brief(index: int, source: Source, run: Facts) -> Section:
     """Build the section on one run: its findings, its summary, its alignment maps and the command that repeats it."""
     measures = ("weight_angle", "error_angle", "step_size_number")
-    maps = alignment_maps(source, measures, layers_of(source.analysis, f"layers-{index}"))
+    maps = None  # backprop's would show zeros
+    if not source.is_backprop:
+        maps = alignment_maps(source, measures, layers_of(source.analysis, f"layers-{index}"))
     findings: Block = Text(f"{UNDIAGNOSED}: {NO_FINDINGS}")
     if source.findings:
         findings = entries(source.findings, [maps] if maps else [], source.analysis, source.path)

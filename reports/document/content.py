@@ -9,10 +9,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure as Panel
 from numpy.typing import NDArray
 
-from wtdiag.reports.figures.style import FADING, to_svg
+from wtdiag.reports.figures.style import HALF, ON_DARK, THIRD, to_svg
 
 _SCREEN = {"screen": True}  # of fields that only a page on a screen can use
 
@@ -201,17 +203,30 @@ class Figure(Block):
         return tuple(to_svg(panel) for panel in self.panels)
 
     @cached_property
-    def fading(self) -> tuple[bool, ...]:
-        """Whether each panel is a map whose colours fade towards a value, as a page on a dark ground must know."""
-        return tuple(
-            any(each.get_gid() == FADING for axes in panel.axes for each in axes.collections) for panel in self.panels
-        )
+    def maps(self) -> tuple[Colormap | None, ...]:
+        """The colours of the map in each panel that has other ones on a dark page."""
+        meshes = ([each for axes in panel.axes for each in axes.collections] for panel in self.panels)
+        used = ([each.get_cmap() for each in meshes if isinstance(each, QuadMesh)] for meshes in meshes)
+        return tuple(next((colors for colors in each if colors.name in ON_DARK), None) for each in used)
+
+    @property
+    def beside(self) -> bool:
+        """Whether the last row of panels leaves room for the caption beside it."""
+        widest = max(panel.get_figwidth() for panel in self.panels)
+        return widest <= HALF and len(self.panels) % (3 if widest <= THIRD else 2) > 0
 
     def plain(self) -> dict[str, Any]:
         """Return words and panels, each an SVG document with its width in inches."""
         widths = [float(panel.get_figwidth()) for panel in self.panels]
         panels = [{"svg": svg, "width": width} for svg, width in zip(self.svgs, widths, strict=True)]
-        return {"kind": self.kind, "name": self.name, "caption": self.caption, "alt": self.alt, "panels": panels}
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "caption": self.caption,
+            "alt": self.alt,
+            "panels": panels,
+            "beside": self.beside,
+        }
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import re
 from importlib import resources
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.colors import Colormap, to_hex
+from numpy.typing import NDArray
+from PIL import Image
 
 from wtdiag.reports.document.content import Block, Figure, Report, Subjects, Table, code_in
 from wtdiag.reports.document.interaction import SUBJECT, Arrays, charts
-from wtdiag.reports.figures.style import BAND, GRID, INK, MISSING, MUTED
+from wtdiag.reports.figures.style import BAND, GRID, INK, MISSING, MUTED, ON_DARK
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_HREF = f"{{{_XLINK}}}href"
 _THEMED = {INK: "ink", MUTED: "muted", GRID: "grid", BAND: "band", MISSING: "missing"}
 _THEMED_STYLE = re.compile("|".join(_THEMED))
 _FINE = re.compile(r"(\.\d\d)\d+")  # a hundredth of a point is finer than any screen shows
@@ -85,11 +91,12 @@ def marked(text: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(part) if code else part for part, code in parts)
 
 
-def inline(svg: str, prefix: str) -> str:
+def inline(svg: str, prefix: str, colors: Colormap | None = None) -> str:
     """Prepare an SVG document for embedding in a page: unique ids, themed colours, no metadata.
 
-    An element that is marked as belonging to a layer or run keeps its index as ``data-subject``; other ids are kept as
-    ``data-id`` or, if the document refers to them, made unique.
+    A map in the given ``colors`` is there twice, the second time in their counterparts for a dark page. An element that
+    is marked as belonging to a layer or run keeps its index as ``data-subject``; other ids are kept as ``data-id`` or,
+    if the document refers to them, made unique.
     """
     root = ElementTree.fromstring(svg)
     for child in root.findall(f"{{{_SVG}}}metadata"):
@@ -108,12 +115,45 @@ def inline(svg: str, prefix: str) -> str:
                 value = _FINE.sub(r"\1", value)
             if key == "style":
                 value = _THEMED_STYLE.sub(lambda match: f"var(--{_THEMED[match[0]]})", value)
-            if key == f"{{{_XLINK}}}href" and value.startswith("#"):
+            if key == _HREF and value.startswith("#"):
                 value = f"#{prefix}-{value[1:]}"
             element.set(key, value.replace("url(#", f"url(#{prefix}-"))
+    if colors is not None:
+        _double(root, colors)
     width, height = (float(root.get(side, "0").removesuffix("pt")) for side in ("width", "height"))
     for side in ("width", "height"):
         root.attrib.pop(side, None)
     root.set("viewBox", f"0 0 {width:g} {height:g}")
     root.set("aria-hidden", "true")
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _double(root: ElementTree.Element, colors: Colormap) -> None:
+    """Put a copy in the colours for a dark page after every image, and after what has the colour of an end of them."""
+    light, dark = (each(np.arange(each.N), bytes=True)[:, :3] for each in (colors, ON_DARK[colors.name]))
+    fills = {f"fill: {to_hex(light[end] / 255)}": f"fill: {to_hex(dark[end] / 255)}" for end in (0, -1)}
+    for parent in list(root.iter()):
+        for place, element in reversed(list(enumerate(parent))):
+            style = element.get("style", "")
+            other = ElementTree.Element(element.tag, dict(element.attrib))
+            if element.tag == f"{{{_SVG}}}image":
+                other.set(_HREF, _recolored(element.get(_HREF, ""), light, dark))
+            elif style in fills:
+                other.set("style", fills[style])
+            else:
+                continue
+            element.set("class", "on-light")
+            other.set("class", "on-dark")
+            parent.insert(place + 1, other)
+
+
+def _recolored(address: str, light: NDArray[np.uint8], dark: NDArray[np.uint8]) -> str:
+    """Return the address of an image with the colours of a dark page in place of the nearest light ones."""
+    kind, _, data = address.partition(",")
+    pixels = np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
+    found, place = np.unique(pixels[..., :3].reshape(-1, 3), axis=0, return_inverse=True)
+    nearest = np.abs(found[:, None].astype(int) - light[None]).sum(axis=2).argmin(axis=1)
+    pixels[..., :3] = dark[nearest][place].reshape(pixels[..., :3].shape)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png")
+    return f"{kind},{base64.b64encode(buffer.getvalue()).decode()}"

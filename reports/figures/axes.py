@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from wtdiag.diagnostics.analysis.layout import carrying, last_measured
@@ -105,6 +105,24 @@ def layer_name(analysis: xr.Dataset, index: int, length: int) -> str:
     return short(str(analysis.layer.values[index]), length) + mark
 
 
+def exact(analysis: xr.Dataset, measure: str) -> NDArray[np.bool_]:
+    """Return the layers whose angle is 0 in all snapshots, as that of the error at the output is; not if all are so.
+
+    They have nothing to tell, and would stretch the axis and the colours of the others.
+
+    Examples
+    --------
+    >>> angle = xr.DataArray([[88.0, 0.0]], dims=("step", "layer"), name="error_angle", attrs={"units": "degree"})
+    >>> exact(angle.to_dataset(), "error_angle")
+    array([False,  True])
+    """
+    values = analysis[measure].transpose("layer", "step").values
+    zero = np.all((values == 0) | np.isnan(values), axis=1) & np.any(values == 0, axis=1)
+    if about(analysis[measure]).units != "degree" or not np.isfinite(values[~zero]).any():
+        return np.zeros_like(zero)
+    return np.asarray(zero)
+
+
 def names_key(axes: Axes, columns: int) -> None:
     """Draw the key below the axes if they are the only ones of the figure and it has room, otherwise inside them."""
     figure = axes.figure
@@ -114,13 +132,13 @@ def names_key(axes: Axes, columns: int) -> None:
         axes.legend()
 
 
-def steps_axis(axes: Axes, steps: NDArray[Any], last: float | None = None) -> None:
+def steps_axis(axes: Axes, steps: NDArray[Any], others: Sequence[float] = ()) -> None:
     """Lay out the axis of steps, the same for all charts of these snapshots, with early training stretched if most are.
 
-    It ends at the step ``last``, by default the last snapshot.
+    It ends at the last snapshot, or at the last of some other steps that it has to show, such as those of events.
     """
     axes.xaxis.set_gid("step")
-    positive, end = steps[steps > 0], float(steps[-1] if last is None else max(last, steps[-1]))
+    positive, end = steps[steps > 0], float(max([steps[-1], *others]))
     if len(steps) == 1:
         axes.xaxis.set_major_locator(FixedLocator(steps.tolist()))
     elif len(steps) > 4 and np.median(steps) < 0.25 * steps[-1]:
@@ -138,6 +156,17 @@ def steps_axis(axes: Axes, steps: NDArray[Any], last: float | None = None) -> No
         margin = 0.02 * (high - low)
         axes.set_xlim(*place.inverted().transform([low - margin, high + margin]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+
+
+def near(events: Sequence[Event], steps: NDArray[Any]) -> list[float]:
+    """Return the steps of the events up to which an axis of these snapshots reaches: a little beyond the last one.
+
+    Examples
+    --------
+    >>> near([Event(15, "diverged"), Event(10**9, "diverged")], np.array([0, 13]))
+    [15.0]
+    """
+    return [float(step) for step, _ in events if step <= 1.25 * steps[-1]]
 
 
 def mark(axes: Axes, events: Sequence[Event], place: Callable[[int], float] = float) -> None:
@@ -161,6 +190,11 @@ def log_axis(axis: Axis, values: ArrayLike, *, floor: float = 0.0) -> bool:
     upright = axis is axis.axes.yaxis
     (axis.axes.set_yscale if upright else axis.axes.set_xscale)("log")
     (axis.axes.set_ylim if upright else axis.axes.set_xlim)(10 ** (low - margin), 10 ** (high + margin))
+    decades = high - low + 2 * margin
+    if decades < 2.5:  # too short for powers of ten alone
+        axis.set_major_locator(LogLocator(subs=(1, 3) if decades > 1.2 else (1, 2, 5)))
+    elif not upright:  # numbers side by side need more room than those above one another
+        axis.set_major_locator(LogLocator(numticks=6))
     plain_numbers(axis)
     axis.set_minor_locator(NullLocator())
     return True

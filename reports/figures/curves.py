@@ -22,6 +22,7 @@ from wtdiag.reports.figures.axes import (
     mark,
     measure_title,
     names_key,
+    near,
     need,
     spread,
     steps_axis,
@@ -139,7 +140,7 @@ def curves(
         axes.set_xlabel(x_label)
         places = sorted({float(x) for line in lines for x in np.ravel(line.x)})
         if steps is not None:
-            steps_axis(axes, steps, max(places, default=None))
+            steps_axis(axes, steps, [*places, *near(events, steps)])
             return axes
         axes.xaxis.set_gid("step" if x_label == "training step" else None)
         axes.xaxis.set_major_locator(FixedLocator(places) if len(places) == 1 else MaxNLocator(6, integer=True))

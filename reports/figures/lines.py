@@ -17,11 +17,13 @@ from wtdiag.diagnostics.analysis.reading import about, meaningful
 from wtdiag.reports.figures.axes import (
     Event,
     canvas,
+    exact,
     layer_name,
     left_out,
     log_axis,
     mark,
     measure_title,
+    near,
     need,
     spread,
     steps_axis,
@@ -44,7 +46,8 @@ def layer_curves(
 ) -> Axes:
     """Draw a measure over training, one curve per layer, coloured by depth.
 
-    Curves of layers in which the measure has no meaning are dotted.
+    Curves of layers in which the measure has no meaning are dotted. A layer whose angle is 0 in all snapshots, as that
+    of the error at the output is, has no curve.
 
     Parameters
     ----------
@@ -84,7 +87,7 @@ def layer_curves(
     """
     values = need(analysis, measure, *([predicted] if predicted else []), dims=("layer", "step"))
     steps = analysis.step.values
-    solid = meaningful(analysis, measure)
+    solid, hidden = meaningful(analysis, measure), exact(analysis, measure)
     key = (
         BoundaryNorm(np.arange(len(solid) + 1) - 0.5, max(256, len(solid))) if len(solid) > 1 else Normalize(-0.5, 0.5)
     )
@@ -101,6 +104,8 @@ def layer_curves(
                     axes.plot(steps, curve, "--", marker="_" if alone else "", color=color, lw=0.7, alpha=0.7, gid=gid)
         width = 1.2 if len(solid) < 30 else 0.7
         for layer, curve in enumerate(_shown(analysis, measure, positive)):
+            if hidden[layer]:
+                continue
             style = "-" if solid[layer] else ":"
             axes.plot(
                 steps,
@@ -114,7 +119,7 @@ def layer_curves(
         _depth_key(axes, analysis, key)
         axes.set_title(capital(measure_title(values)), pad=16 if bands else 6, parse_math=False)
         axes.set_xlabel("training step")
-        steps_axis(axes, steps)
+        steps_axis(axes, steps, near(events, steps))
         if limit is not None:
             low, high = axes.get_ylim()
             high = max(high, 2 * limit)
@@ -178,11 +183,12 @@ def null_bands(analysis: xr.Dataset, measure: str) -> list[tuple[NDArray[Any], N
         return []
     null = analysis[f"{measure}_null"].broadcast_like(analysis[measure])
     sd = analysis[f"{measure}_null_sd"].broadcast_like(analysis[measure])
-    shown = meaningful(analysis, measure)
+    shown = meaningful(analysis, measure) & ~exact(analysis, measure)
     if shown.any():  # the band of feedback that carries no error would hide what the other layers have learned
         null, sd = null.isel(layer=shown), sd.isel(layer=shown)
     low, high = chance_band(null, sd)
     known = about(analysis[measure])
+    low, high = low.clip(*known.bounds), high.clip(*known.bounds)
     if known.scale == "log" and known.neutral is not None and known.bounds[0] >= 0:
         low = low.clip(min=1e-3)  # a ratio, drawn on a logarithmic axis
     edges = np.stack([low.transpose("layer", "step").values, high.transpose("layer", "step").values], axis=1)
@@ -227,6 +233,6 @@ def _depth_key(axes: Axes, analysis: xr.Dataset, colors: Normalize) -> None:
     bar = axes.figure.colorbar(ScalarMappable(colors, DEPTH), ax=axes, pad=0.02, aspect=25)
     bar.outline.set_visible(False)
     shown = spread(analysis.sizes["layer"], 8)
-    bar.set_ticks(shown, labels=[layer_name(analysis, i, 12) for i in shown], parse_math=False)
+    bar.set_ticks(shown, labels=[layer_name(analysis, i, 14) for i in shown], parse_math=False)
     bar.ax.tick_params(length=0)
     bar.ax.minorticks_off()

@@ -19,14 +19,16 @@ from wtdiag.probes import Measure
 from wtdiag.reports.figures.axes import (
     Event,
     canvas,
+    exact,
     layers_axis,
     mark,
     measure_title,
+    near,
     need,
     plain_numbers,
     steps_axis,
 )
-from wtdiag.reports.figures.style import ALIGNMENT, FADING, INK, MAGNITUDE, MISSING, RATIO, capital
+from wtdiag.reports.figures.style import ALIGNMENT, INK, MAGNITUDE, MISSING, RATIO, capital
 
 _TICKS = {  # ticks of a key from 1/reach to reach, by the largest reach that they suit
     2.5: (0.5, 0.7, 1.0, 1.4, 2.0),
@@ -40,7 +42,8 @@ def heatmap(analysis: xr.Dataset, measure: str, *, events: Sequence[Event] = (),
 
     The colours diverge from the value that chance gives (angles, sign agreement) or from 1 (ratios, gains, step-size
     numbers, whose limit 1 is drawn as a contour), according to the attributes of the measure, and reach as far as the
-    values do; for other measures they run from the smallest to the largest value. Every snapshot has one column, up
+    values do, except for the zeros of layers whose angle is 0 in all snapshots; for other measures they run from the
+    smallest to the largest value. Every snapshot has one column, up
     to the middle between it and the next on the axis of steps; missing values are grey.
 
     Parameters
@@ -71,24 +74,26 @@ def heatmap(analysis: xr.Dataset, measure: str, *, events: Sequence[Event] = (),
     >>> ax = plot.heatmap(analysis, "step_size_number", events=[(57, "diverged")])
     """
     values = need(analysis, measure, dims=("layer", "step"))
-    known = about(values)
-    norm, colors = _scale(known, values)
+    known, apart = about(values), exact(analysis, measure)
+    told = values.values[~apart].astype(float)
+    norm, colors = _scale(known, told)
     with canvas(ax) as axes:
         axes.set_facecolor(MISSING)
         finite = np.ma.masked_invalid(values.values.astype(float))
-        steps_axis(axes, analysis.step.values)
+        steps = analysis.step.values
+        shown = steps, near(events, steps)
+        steps_axis(axes, *shown)
         layers_axis(axes, analysis)
-        edges = _edges(axes, analysis.step.values)
+        edges = _edges(axes, steps)
         image = axes.pcolormesh(
-            edges, np.arange(len(finite) + 1) - 0.5, finite, cmap=colors, norm=norm, rasterized=True,
-            gid=None if colors is MAGNITUDE else FADING,
-        )  # fmt: skip
-        steps_axis(axes, analysis.step.values)
+            edges, np.arange(len(finite) + 1) - 0.5, finite, cmap=colors, norm=norm, rasterized=True
+        )
+        steps_axis(axes, *shown)
         layers_axis(axes, analysis)
         axes.grid(visible=False)
         if known.limit is not None:
             _limit(axes, np.ma.filled(finite, 0.0) > known.limit, edges)
-        _key(axes, known, image, finite)
+        _key(axes, known, image, told[np.isfinite(told)], beyond=apart.any())
         axes.set_title(capital(measure_title(values)), parse_math=False)
         axes.set_xlabel("training step")
         mark(axes, events)
@@ -100,6 +105,8 @@ def _edges(axes: Axes, steps: NDArray[Any]) -> NDArray[np.float64]:
     place = axes.xaxis.get_transform()
     low, high = place.transform(np.asarray(axes.get_xlim(), dtype=float))
     at = place.transform(steps.astype(float))
+    if len(at) > 1:  # the axis may go on to the step at which the run diverged
+        high = min(high, max(1.5 * at[-1] - 0.5 * at[-2], at[-1] + 0.02 * (high - low)))
     edges = place.inverted().transform(np.array([low, *(at[1:] + at[:-1]) / 2, high]))
     return np.asarray(edges, dtype=float)
 
@@ -111,16 +118,16 @@ def _limit(axes: Axes, above: NDArray[np.bool_], edges: NDArray[np.float64]) -> 
     axes.add_collection(LineCollection(upright + level, colors=INK, linewidths=0.9), autolim=False)
 
 
-def _key(axes: Axes, measure: Measure, image: ScalarMappable, values: np.ma.MaskedArray[Any, Any]) -> None:
-    """Draw the colour key."""
-    centre, chance = _centre(measure), _chance(measure, values.compressed())
+def _key(axes: Axes, measure: Measure, image: ScalarMappable, shown: NDArray[np.float64], *, beyond: np.bool_) -> None:
+    """Draw the colour key as far as the shown values reach; some lie below its end if there are others ``beyond``."""
+    centre, chance = _centre(measure), _chance(measure, shown)
     ends = (image.norm.vmin, image.norm.vmax) if isinstance(image.norm, _RatioNorm) else (None, None)
-    shown = values.compressed()
-    below, beyond = (bool(end and len(shown) and out) for end, out in (
+    below, above = (bool(end and len(shown) and out) for end, out in (
         (ends[0], len(shown) and shown.min() < (ends[0] or 0) * 0.999),
         (ends[1], len(shown) and shown.max() > (ends[1] or 0) * 1.001),
     ))  # fmt: skip
-    extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}.get((below, beyond), "both")
+    below = below or bool(beyond)
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}.get((below, above), "both")
     bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=25, extend=extend)
     bar.outline.set_visible(False)
     if measure.limit is not None:
@@ -134,6 +141,8 @@ def _key(axes: Axes, measure: Measure, image: ScalarMappable, values: np.ma.Mask
         )
         bar.ax.yaxis.set_minor_locator(NullLocator())
         plain_numbers(bar.ax.yaxis)
+        if (shown != centre).any():
+            bar.ax.set_ylim(max(low, shown.min(initial=centre)), min(high, shown.max(initial=centre)))
     elif chance is not None and measure.neutral is not None and (shown != measure.neutral).any():
         bar.ax.set_ylim(shown.min(initial=measure.neutral), shown.max(initial=measure.neutral))
 
@@ -186,8 +195,8 @@ def _falls(measure: Measure) -> bool:
     return measure.units == "degree"
 
 
-def _scale(measure: Measure, values: xr.DataArray) -> tuple[Normalize, Colormap]:
-    finite = values.values[np.isfinite(values.values)]
+def _scale(measure: Measure, values: NDArray[np.float64]) -> tuple[Normalize, Colormap]:
+    finite = values[np.isfinite(values)]
     if (centre := _centre(measure)) is not None:
         logs = np.log(finite[finite > 0] / centre)
         # At least a factor 2 to each side; one exploded layer, or a gain near zero, must not hide the others.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wtdiag.diagnostics.analysis.layout import carrying
 from wtdiag.probes.errors import check_one_of
 from wtdiag.reports.figures.axes import at_step, canvas, layers_axis, log_axis, measure_title, names_key, need
-from wtdiag.reports.figures.style import BAND, FEEDBACK, INHERITED, INK, MUTED, capital
+from wtdiag.reports.figures.style import BAND, FEEDBACK, INHERITED, INK, MUTED, capital, short
 
 COSTS = {  # measures of the cost of a layer's feedback, and the label of their axis
     "attribution_angle": "degrees at the first layer",
@@ -31,7 +31,13 @@ class _Part(NamedTuple):
     marker: str
 
 
-def error_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | None = None) -> Axes:
+def error_profile(
+    analysis: xr.Dataset,
+    *,
+    step: int | None = None,
+    against: xr.Dataset | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw, for each layer, the angle between the error that it sends down and that of exact backpropagation.
 
     The *local* angle comes from the layer's own feedback, the *inherited* angle from the error that reached it, and the
@@ -43,6 +49,8 @@ def error_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | N
         Result of `wtdiag.analyze`, with ``error_angle_total`` and, if they were measured, its two parts.
     step : int, optional
         Snapshot to draw; default: the last that holds any measure.
+    against : Dataset, optional
+        Analysis of another run of these layers, whose total angle at its own last snapshot is drawn dashed.
     ax : Axes, optional
         Axes to draw on; default: a new figure.
 
@@ -68,10 +76,16 @@ def error_profile(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | N
         _Part("error_angle_inherited", "inherited", INHERITED, "s"),
         _Part("error_angle_total", "total", INK, "D"),
     )
-    return _angles(analysis, step, parts, "Error sent down (°)", ax)
+    return _angles(analysis, step, parts, "Error sent down (°)", against, ax)
 
 
-def product_law(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | None = None) -> Axes:
+def product_law(
+    analysis: xr.Dataset,
+    *,
+    step: int | None = None,
+    against: xr.Dataset | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw, for each layer, the angle of the error that trains it: as measured, and as the product law predicts it.
 
     The product law assumes that the local deviations of the layers above are independent:
@@ -83,6 +97,8 @@ def product_law(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | Non
         Result of `wtdiag.analyze`, with ``error_angle`` and ``error_angle_product``.
     step : int, optional
         Snapshot to draw; default: the last that holds any measure.
+    against : Dataset, optional
+        Analysis of another run of these layers, whose measured angle at its own last snapshot is drawn dashed.
     ax : Axes, optional
         Axes to draw on; default: a new figure.
 
@@ -104,7 +120,7 @@ def product_law(analysis: xr.Dataset, *, step: int | None = None, ax: Axes | Non
     """
     need(analysis, "error_angle", "error_angle_product")
     parts = _Part("error_angle", "measured", INK, "D"), _Part("error_angle_product", "product law", FEEDBACK, "o")
-    return _angles(analysis, step, parts, "Error that trains (°)", ax)
+    return _angles(analysis, step, parts, "Error that trains (°)", against, ax)
 
 
 def attribution(
@@ -224,25 +240,39 @@ def _product(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isfinite(ratio) & np.isfinite(product), product, np.nan)
 
 
-def _angles(analysis: xr.Dataset, step: int | None, parts: Sequence[_Part], title: str, ax: Axes | None) -> Axes:
-    """Draw angles by layer, with the range of all snapshots."""
+def _angles(
+    analysis: xr.Dataset,
+    step: int | None,
+    parts: Sequence[_Part],
+    title: str,
+    against: xr.Dataset | None,
+    ax: Axes | None,
+) -> Axes:
+    """Draw angles by layer, with the range of all snapshots, and the black one of another run if that is given."""
     now = at_step(analysis, step)
+    black = next(part for part in parts if part.color == INK)
+    other = np.empty(0) if against is None else need(at_step(against, None), black.measure, dims=("layer",)).values
     shown = [part for part in parts if part.measure in now]
-    everything = np.concatenate([[90.0], *(analysis[part.measure].values.ravel() for part in shown)])
+    everything = np.concatenate([[90.0], other, *(analysis[part.measure].values.ravel() for part in shown)])
     with canvas(ax) as axes:
         axes.axvline(90, color=BAND, lw=3, zorder=0.5)
         for part in shown:
             _line(axes, now[part.measure].values, part.label, part.color, part.marker, part.measure)
+        if against is not None:
+            rule = str(against.attrs.get("rule", "unknown"))
+            _line(axes, other, f"{black.label}, {short(rule, 12)}", MUTED, black.marker, "reference", "--")
         axes.set_xlim(-2, 5 + np.nanmax(everything))  # the same scale for all snapshots
         axes.xaxis.set_major_locator(MaxNLocator(steps=[3, 4.5, 9], nbins=6))
         axes.set_xlabel("angle to the exact error (°)")
-        _rows(axes, now, title, columns=3)
+        _rows(axes, now, title, columns=3 if against is None else 4)
     return axes
 
 
-def _line(axes: Axes, values: NDArray[np.float64], label: str, color: str, marker: str, gid: str) -> None:
+def _line(
+    axes: Axes, values: NDArray[np.float64], label: str, color: str, marker: str, gid: str, style: str = "-"
+) -> None:
     size = 3.5 if len(values) < 40 else 1.5
-    axes.plot(values, np.arange(len(values)), color=color, marker=marker, ms=size, lw=1, label=label, gid=gid)
+    axes.plot(values, np.arange(len(values)), style, color=color, marker=marker, ms=size, lw=1, label=label, gid=gid)
 
 
 def _rows(axes: Axes, analysis: xr.Dataset, title: str, *, columns: int) -> None:

@@ -71,15 +71,17 @@ def _dotted(names: Collection[Any]) -> float:
     return min(_TALLEST, 0.75 + 0.21 * len(names))
 
 
-def width_of(panels: int) -> float:
+def width_of(panels: int, names: Sequence[str] = ()) -> float:
     """Return the width of each of some panels that stand together: three share a row, else there are two in a row.
+
+    Beside long names of layers three have no room.
 
     Examples
     --------
-    >>> width_of(4) == HALF, width_of(3) == THIRD
-    (True, True)
+    >>> width_of(4) == HALF, width_of(3) == THIRD, width_of(3, ["encoder.layer1"]) == HALF
+    (True, True, True)
     """
-    return THIRD if panels in (3, 5, 6) else HALF
+    return THIRD if panels in (3, 5, 6) and max(map(len, names), default=0) < 11 else HALF
 
 
 def _panel(draw: Callable[P, Axes], height: Callable[[Any], float], width: float = HALF) -> Callable[..., Figure]:

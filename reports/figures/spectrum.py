@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from wtdiag.diagnostics.analysis.chance import chance_band
 from wtdiag.diagnostics.analysis.layout import last_measured
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.reports.figures.axes import canvas, layer_name, log_axis, need, spread
-from wtdiag.reports.figures.style import FEEDBACK, INK
+from wtdiag.reports.figures.axes import at_step, canvas, layer_name, log_axis, need, spread
+from wtdiag.reports.figures.style import FEEDBACK, INK, MUTED, short
 
 
 def spectrum(
@@ -23,6 +23,7 @@ def spectrum(
     layer: str | int,
     *,
     steps: Sequence[int] | None = None,
+    against: xr.Dataset | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the singular values of one layer's forward and feedback weights through training.
@@ -38,6 +39,8 @@ def spectrum(
         Name of the layer, or its index, counted from the input and from 0.
     steps : sequence of int, optional
         Snapshots to draw, ascending; default: four from the first to the last that holds any measure.
+    against : Dataset, optional
+        Analysis of another run of these layers, whose W at its own last snapshot is drawn dashed.
     ax : Axes, optional
         Axes to draw on; default: a new figure.
 
@@ -86,6 +89,11 @@ def spectrum(
                     at = every.index(step)
                     mean, sd = (_at(shown[each], at)[: len(row)] for each in (null, f"{null}_sd"))
                     axes.fill_between(modes, *chance_band(mean, sd), color=color, alpha=0.2, lw=0)
+        if against is not None:
+            theirs = need(at_step(against, None), "forward_singular_values", dims=("layer", "mode"))[index].values
+            theirs, rule = theirs[np.isfinite(theirs)], str(against.attrs.get("rule", "unknown"))
+            name = f"W, {short(rule, 12)}"
+            axes.plot(np.arange(1, len(theirs) + 1), theirs, "--", color=MUTED, label=name, gid="reference")
         axes.legend(loc="upper right", handlelength=1.2, borderaxespad=0)
         axes.set_title(layer_name(analysis, index, 26), parse_math=False)
         axes.set_xlabel("mode")
@@ -93,11 +101,14 @@ def spectrum(
         axes.set_ylabel("singular value")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlim(0, 1 + max([1, *(np.size(line.get_xdata()) for line in axes.lines)]))
-        values = np.concatenate([shown[f"{side}_singular_values"].values.ravel() for side in ("forward", "feedback")])
-        values = values[np.isfinite(values)].astype(float)  # the same scale for all snapshots
-        if values.size:
-            axes.set_ylim(0, 1.05 * min(values.max(), 1e300) or 1)
-        log_axis(axes.yaxis, values, floor=1e-4)
+        sides = [shown[f"{side}_singular_values"].values.ravel().astype(float) for side in ("forward", "feedback")]
+        sides += [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines if line.get_gid() == "reference"]
+        sides = [finite for values in sides if (finite := values[np.isfinite(values)]).size]
+        if sides:  # the same scale for all snapshots
+            tops = [min(values.max(), 1e300) for values in sides]
+            axes.set_ylim(0, 1.05 * max(tops) or 1)
+            # Each matrix is seen, however much larger the other one is.
+            log_axis(axes.yaxis, np.concatenate(sides), floor=1e-4 * (min(tops) / max(tops) if min(tops) > 0 else 1))
         axes.set_gid(f"layer-{index}")
     return axes
 

@@ -53,7 +53,10 @@ DEPTH = LinearSegmentedColormap.from_list("depth", ["#2a80c9", "#8a5cd6", "#cf4f
 # A pale colour is what chance gives; blue is aligned and red is opposed, purple is B too small and green B too large.
 ALIGNMENT = mpl.colormaps["RdBu_r"]
 RATIO = mpl.colormaps["PRGn"]
-FADING = "fading"  # gid of a map in these two
+ON_DARK = {  # their counterparts on a dark page, where what chance gives is dark
+    colors.name: mpl.colormaps[dark]
+    for colors, dark in ((ALIGNMENT, "berlin"), (ALIGNMENT.reversed(), "berlin_r"), (RATIO, "vanimo"))
+}
 FEEDBACK, INHERITED = "#d9730d", "#2a80c9"  # B where it shares a panel with W (ink); the inherited error
 MAGNITUDE = mpl.colormaps["cividis"]  # for measures without a neutral value
 DIVERGED = "#c4384b"  # divergence, and the unstable side of a limit

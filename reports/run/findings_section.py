@@ -84,7 +84,8 @@ def _also(others: Sequence[Finding]) -> str:
 
 
 def _number(evidence: Evidence, analysis: xr.Dataset) -> str:
-    show = degrees if evidence.units == "degree" else percent if "accuracy" in evidence.measure else number
+    share = "accuracy" in evidence.measure and evidence.units == "1"
+    show = degrees if evidence.units == "degree" else percent if share else number
     units = "" if evidence.units in ("degree", "1", "") else f" {evidence.units}"
     at = "" if evidence.step is None else f" at step {evidence.step}"
     name = evidence.measure.replace("_", " ")  # such as a column of the metrics, which has no label

@@ -6,26 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure as Panel
 
 from wtdiag.diagnostics.analysis.chance import IN_WORDS
-from wtdiag.diagnostics.analysis.costs import COSTS, culprits
 from wtdiag.diagnostics.analysis.layout import carrying, last_measured
-from wtdiag.diagnostics.analysis.reading import about, predictions
-from wtdiag.reports.document.content import Block, Figure, Frames, Section, Subjects, Text
+from wtdiag.diagnostics.analysis.reading import predictions
+from wtdiag.reports.document.content import Block, Figure, Frames, Section, Subjects
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.axes import left_out, spread
 from wtdiag.reports.figures.lines import not_drawn
 from wtdiag.reports.figures.style import TRAINING, look, number, percent, sentence
+from wtdiag.reports.run.error_section import ERROR
 from wtdiag.reports.run.facts import Facts
-from wtdiag.reports.run.figure_tables import evaluations, history, layer_table, layers_of, spectra_table, unused
+from wtdiag.reports.run.figure_parts import against, by_ratio, events_said, exact_said, layer_figure, present
+from wtdiag.reports.run.figure_tables import evaluations, layer_table, layers_of, spectra_table, unused
 from wtdiag.reports.run.sources import Source
-from wtdiag.reports.run.summary import meanings, trend
+from wtdiag.reports.run.summary import meanings
 
 _CURVES = ("weight_angle", "weight_gain", "norm_ratio", "error_angle")
 _ALIGNMENT = ("weight_angle", "sign_agreement", "weight_gain", "norm_ratio", "error_angle")
 _MAPS = ("weight_angle", "sign_agreement", "weight_gain", "step_size_number")
-_ERROR = ("error_angle_local", "error_angle_inherited", "error_angle_total")
 _SPECTRAL = ("forward_spectral_norm", "feedback_spectral_norm", "forward_stable_rank", "feedback_stable_rank")
 
 
@@ -76,7 +75,7 @@ def maps(source: Source, run: Facts) -> Section | None:
 
 def alignment_maps(source: Source, measures: Sequence[str], subjects: Subjects) -> Figure | None:
     """Draw a map by step and layer of each measure that the run has."""
-    names = _present(source.analysis, measures)
+    names = present(source.analysis, measures)
     if not names:
         return None
     colors = [text for name, text in _COLORS.items() if name in names]
@@ -84,11 +83,12 @@ def alignment_maps(source: Source, measures: Sequence[str], subjects: Subjects) 
         f"Alignment of every layer of {source.name} at every snapshot, from the input at the bottom to the output at "
         f"the top. "
         f"{meanings(source.analysis, names)} {' '.join(colors)} Cells without a value are grey."
+        f"{exact_said(source.analysis, names, 'lies below the end of the key')}"
         f"{events_said(source)}{unused(source.analysis)}"
     )
-    width = sized.width_of(len(names))
+    width = sized.width_of(len(names), subjects.names)
     panels = [sized.heatmap(source.analysis, name, events=source.events, width=width) for name in names]
-    return _figure(source.analysis, names, panels, caption, f"{subjects.name}-maps", subjects)
+    return layer_figure(source.analysis, names, panels, caption, f"{subjects.name}-maps", subjects)
 
 
 _COLORS = {
@@ -102,108 +102,57 @@ _COLORS = {
 def layers(source: Source, run: Facts) -> Section | None:
     """Show every layer's alignment over training, and its numbers at the last snapshot."""
     analysis = source.analysis
-    names = _present(analysis, _CURVES)
+    names = present(analysis, _CURVES)
     if not names or source.is_backprop:
         return None
-    predicted = {name: variable for name, variable in predictions(analysis).items() if name in names}
+    known = {name: variable for name, variable in predictions(analysis).items() if name in names}
+    predicted = {name: variable for name, variable in known.items() if present(analysis, [variable])}
     without = unused(analysis)
     without += " The curves of these layers are dotted for measures of the feedback." if without else ""
-    hidden = not_drawn(analysis, {name: predicted.get(name) for name in names if _log(analysis, name)})
+    hidden = not_drawn(analysis, {name: predicted.get(name) for name in names if by_ratio(analysis, name)})
     dashed = " Dashed lines show where theory predicts that the feedback comes to rest." if predicted else ""
     caption = (
         f"Alignment of {source.name} over training, one curve per layer, coloured from the first layer (bottom of "
         f"the key) to the last. The grey bands are what chance gives each layer: the null expectation ± {IN_WORDS}."
-        f"{dashed}{hidden}{events_said(source)}{without}"
+        f"{dashed}{hidden}{exact_said(analysis, names, 'has no curve')}{events_said(source)}{without}"
     )
     panels = [
         sized.layer_curves(
             analysis,
             name,
-            log=_log(analysis, name),
+            log=by_ratio(analysis, name),
             chance=True,
             predicted=predicted.get(name),
             events=source.events,
-            width=sized.width_of(len(names)),
+            width=sized.width_of(len(names), analysis.layer.values.tolist()),
         )
         for name in names
     ]
-    figure = _figure(analysis, names, panels, caption, "curves", layers_of(analysis), also=tuple(predicted.values()))
-    return Section("Layer by layer", (figure, layer_table(analysis, _present(analysis, (*_ALIGNMENT, *_ERROR)))))
+    figure = layer_figure(
+        analysis, names, panels, caption, "curves", layers_of(analysis), also=tuple(predicted.values())
+    )
+    return Section("Layer by layer", (figure, layer_table(analysis, present(analysis, (*_ALIGNMENT, *ERROR)))))
 
 
 def spectra(source: Source, run: Facts) -> Section | None:
     """Show the singular values, spectral norms and stable ranks of forward and feedback weights."""
     analysis, blocks = source.analysis, list[Block]()
     if {"forward_singular_values", "feedback_singular_values"} <= set(analysis) and not source.is_backprop:
-        blocks.append(_singular_values(analysis))
-    names = _present(analysis, [name for name in _SPECTRAL if not (source.is_backprop and name.startswith("feedback"))])
+        blocks.append(_singular_values(analysis, against(source, "forward_singular_values")))
+    names = present(analysis, [name for name in _SPECTRAL if not (source.is_backprop and name.startswith("feedback"))])
     weights = "the weights" if source.is_backprop else "forward and feedback weights"
     if names:
-        panels = [sized.layer_curves(analysis, name, log=_log(analysis, name)) for name in names]
+        panels = [sized.layer_curves(analysis, name, log=by_ratio(analysis, name)) for name in names]
         caption = (
             "Spectral norm (largest singular value) and stable rank (squared Frobenius over squared spectral "
             f"norm) of {weights} over training, one curve per layer, coloured by depth."
         )
-        blocks.append(_figure(analysis, names, panels, caption, "ranks", layers_of(analysis)))
+        blocks.append(layer_figure(analysis, names, panels, caption, "ranks", layers_of(analysis)))
     return Section("Spectra", tuple(blocks)) if blocks else None
 
 
-def error_signal(source: Source, run: Facts) -> Section | None:
-    """Show by depth the angle between the error and exact backpropagation, its causes, and the cost of each layer."""
-    analysis = source.analysis
-    names = _present(analysis, _ERROR)
-    if "error_angle_total" not in names or source.is_backprop:
-        return None
-    meaning = (
-        "The error that a layer sends down deviates from exact backpropagation because of its own feedback "
-        "(local: the same error sent through B and through W), because of the error that reached it "
-        "(inherited: the rule's and the exact error, both sent through W), or both (total). The figure "
-        "is read from the top, the output, where the error starts, down to the input at the bottom."
-    )
-    subjects = layers_of(analysis)
-    panels = [sized.error_profile(analysis, step=run.step)]
-    drawn, product = [names], ""
-    if {"error_angle", "error_angle_product"} <= set(analysis):
-        drawn.append(["error_angle", "error_angle_product"])
-        panels.append(sized.product_law(analysis, step=run.step))
-        product = (
-            " Right: the angle of the error that trains each layer, as measured and as the product law predicts it "
-            "from the local angles of the layers above (the product of their cosines, as if they were independent)."
-        )
-    frames = tuple({name: analysis[name].transpose("step", "layer").values for name in part} for part in drawn)
-    caption = (
-        f"Angle between the error that each layer of {source.name} sends down and the exact one, at step "
-        f"{run.step}. The grey line is 90°, where the error says nothing about the direction of the gradient.{product}"
-    )
-    names = [name for part in drawn for name in part]
-    blocks: list[Block] = [Text(meaning), _figure(analysis, names, panels, caption, "errors", subjects, frames)]
-    costs = _present(analysis, ("attribution_angle", "attribution_loss"))
-    if len(costs) == 2:
-        blocks.append(_attribution(source, costs, subjects))
-    return Section("Where the error signal turns", tuple(blocks))
-
-
-def _attribution(source: Source, names: list[str], subjects: Subjects) -> Figure:
-    analysis, index = source.analysis, _last(source.analysis, names[0])
-    now = {name: analysis[name].isel(step=index).values for name in _present(analysis, tuple(COSTS))}
-    blamed = culprits(now)
-    caption = (
-        f"Cost of the feedback of each layer of {source.name} at step {int(analysis.step[index])}: the degrees that it "
-        "adds to the error angle at the first layer, and the share that it takes from the decrease of the loss in one "
-        "step of exact backpropagation. It is what putting B in the place of W changes, averaged over the orders in "
-        "which layers can be replaced (Shapley value), so the costs of all layers add up to those of the rule. A "
-        "negative cost means that the layer's feedback makes up for that of others, or lengthens a step that is too "
-        "short. Thin lines are one standard error to either side."
-    )
-    if blamed is not None:
-        caption += " Counting both costs, the error at the first layer is due mainly to "
-        caption += f"{blamed.said(analysis.layer.values)}."
-    panels = [sized.attribution(analysis, name, step=int(analysis.step[index])) for name in names]
-    return _figure(analysis, names, panels, caption, "attribution", subjects)
-
-
-def _singular_values(analysis: xr.Dataset) -> Figure:
-    """Draw the spectra of up to six layers that carry error, at up to four snapshots."""
+def _singular_values(analysis: xr.Dataset, against: xr.Dataset | None) -> Figure:
+    """Draw the spectra of up to six layers that carry error, at up to four snapshots, and W of another run."""
     last = last_measured(analysis)
     finite = np.isfinite(analysis.forward_singular_values.isel(step=last)).any("mode").values
     usable = np.flatnonzero(finite & carrying(analysis))
@@ -213,15 +162,17 @@ def _singular_values(analysis: xr.Dataset) -> Figure:
     which = f"{len(chosen)} layers across the depth" if len(chosen) < len(usable) else "every layer that carries error"
     steps = [int(analysis.step[i]) for i in spread(last + 1, 4)]
     dotted = f", dotted at step{'s' if len(steps) > 2 else ''} {', '.join(map(str, steps[:-1]))}" if last else ""
+    theirs = "" if against is None else f" Dashed: W of the run by {against.attrs.get('rule')} at its end."
     data = spectra_table(analysis, chosen)
     return Figure(
         panels=tuple(
-            sized.spectrum(analysis, layer, steps=steps, width=sized.width_of(len(chosen))) for layer in chosen
+            sized.spectrum(analysis, layer, steps=steps, against=against, width=sized.width_of(len(chosen)))
+            for layer in chosen
         ),
         caption=f"Singular values of {which}, in descending order: forward weights W are dark, feedback weights "
-        f"B orange; the lines are solid at step {int(analysis.step[last])}{dotted}. The shaded bands are what Gaussian "
-        f"matrices of the same shape and norm give (± {IN_WORDS}). Values below 1e-4 of the "
-        "panel's largest are not drawn.",
+        f"B orange; the lines are solid at step {int(analysis.step[last])}{dotted}.{theirs} The shaded bands are what "
+        f"Gaussian matrices of the same shape and norm give (± {IN_WORDS}). Values below 1e-4 of the "
+        "largest of either matrix are not drawn.",
         alt=sentence("; ".join(f"{layer} {matrix}: largest {largest}" for layer, matrix, largest, *_ in data.rows)),
         data=data,
         name="spectra",
@@ -238,43 +189,3 @@ def _moves(analysis: xr.Dataset, layer: int, drawn: int) -> Frames:
         values = analysis[f"{side}_singular_values"].isel(layer=layer).transpose("step", "mode").values
         frames[side] = values[:, np.isfinite(values[drawn])]
     return frames
-
-
-def _figure(
-    analysis: xr.Dataset,
-    names: list[str],
-    panels: Sequence[Panel],
-    caption: str,
-    name: str,
-    subjects: Subjects,
-    frames: tuple[Frames, ...] = (),
-    also: tuple[str, ...] = (),
-) -> Figure:
-    """Return a figure of measures over step and layer, and of those in ``also``, with its text and numbers."""
-    alt = " ".join(trend(analysis, name) for name in names)
-    return Figure(tuple(panels), caption, alt, history(analysis, names), name, (*names, *also), subjects, frames)
-
-
-def events_said(source: Source) -> str:
-    """Return a sentence that explains the marks of events; empty if there are none."""
-    if not source.events:
-        return ""
-    marked = "; ".join(f"{event.text} at step {event.step}" for event in source.events[:3])
-    more = f"; and {len(source.events) - 3} more" if len(source.events) > 3 else ""
-    return f" Dashed lines mark events: {marked}{more}."
-
-
-def _log(analysis: xr.Dataset, measure: str) -> bool:
-    """Return whether a measure is compared by ratios, not by differences."""
-    return about(analysis[measure]).scale == "log"
-
-
-def _last(analysis: xr.Dataset, measure: str) -> int:
-    """Return the index of the last snapshot at which a measure has a value, or of the last one if none has."""
-    measured = np.isfinite(analysis[measure].transpose("step", "layer").values).any(axis=1)
-    return int(np.flatnonzero(measured)[-1]) if measured.any() else len(measured) - 1
-
-
-def _present(analysis: xr.Dataset, names: Sequence[str]) -> list[str]:
-    """Return the measures that have a value somewhere; a chart of the others would be empty."""
-    return [name for name in names if name in analysis and np.isfinite(analysis[name].values).any()]

@@ -42,12 +42,15 @@ class Beside:
         Its rule.
     config, metrics
         As in `Source`.
+    analysis : Dataset or None
+        Its analysis, if it has one of the same layers.
     """
 
     name: str
     rule: str
     config: dict[str, Any]
     metrics: pd.DataFrame
+    analysis: xr.Dataset | None = None
 
     def evaluation(self, name: str) -> pd.Series:
         """Return "accuracy" or "loss" of the evaluations by step; empty if there are none."""
@@ -179,11 +182,13 @@ def load(
         reference=_printed(reference),
         stability=stability(measured, run.config, metrics).set_axis(analysis.layer.values),
         date=_date(run.path),
-        against=_beside(run, reference, against),
+        against=_beside(run, analysis, reference, against),
     )
 
 
-def _beside(run: Run, reference: Reference | None, given: str | os.PathLike[str] | None) -> Beside | None:
+def _beside(
+    run: Run, analysis: xr.Dataset, reference: Reference | None, given: str | os.PathLike[str] | None
+) -> Beside | None:
     if given is not None:
         other = open_run(given)
     elif reference is not None and Path(reference.name).name == reference.name:
@@ -201,7 +206,16 @@ def _beside(run: Run, reference: Reference | None, given: str | os.PathLike[str]
     config, rule = _clean(other.config), printable(rule_name(other.config))
     name = rule if rule != rule_name(run.config) else f"{printable(other.path.resolve().name)} ({rule})"
     metrics = other.metrics if (other.path / METRICS).exists() else pd.DataFrame()
-    return Beside(name, rule, config, metrics.apply(_numbers))
+    return Beside(name, rule, config, metrics.apply(_numbers), _alike(other, analysis))
+
+
+def _alike(other: Run, analysis: xr.Dataset) -> xr.Dataset | None:
+    """Return the analysis of another run, if it has one of the same layers that can be read."""
+    try:
+        theirs = _clean_analysis(read_analysis(other.path / ANALYSIS))
+    except InputError:
+        return None
+    return theirs if theirs.layer.values.tolist() == analysis.layer.values.tolist() else None
 
 
 def _date(folder: Path) -> str:

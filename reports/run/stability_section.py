@@ -14,9 +14,9 @@ from wtdiag.reports.document.content import Figure, Section, Table, Text
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.style import fixed, look, number, short
 from wtdiag.reports.run.facts import Facts
+from wtdiag.reports.run.figure_parts import against, events_said
 from wtdiag.reports.run.figure_tables import degrees, history, layers_of
 from wtdiag.reports.run.relative_steps import steps_of_adam, takes_adam, without_theory
-from wtdiag.reports.run.sections import events_said
 from wtdiag.reports.run.sources import Source
 from wtdiag.reports.run.summary import trend
 
@@ -82,11 +82,15 @@ def _figure(source: Source) -> Figure | None:
         results.append(trend(analysis, "relative_step"))
         measures.append("relative_step")
     if "log_norm_ratio_sum" in analysis and np.isfinite(analysis.log_norm_ratio_sum).any():
-        sums = analysis.log_norm_ratio_sum.values
-        line = sized.Curve("sum of log norm ratios", look(source.rule), analysis.step.values, sums, gid="sum")
-        panels.append(
-            sized.curves([line], title="Sum of log norm ratios", events=source.events, steps=analysis.step.values)
-        )
+        sums, steps = analysis.log_norm_ratio_sum.values, analysis.step.values
+        lines = [sized.Curve("sum of log norm ratios", look(source.rule), steps, sums, gid="sum")]
+        if (other := against(source, "log_norm_ratio_sum")) is not None and source.against is not None:
+            theirs, drawn = other.log_norm_ratio_sum, look(source.against.rule)
+            lines = [
+                lines[0]._replace(name="this run"),
+                sized.Curve(source.against.name, drawn, other.step, theirs, dashed=True, gid="reference"),
+            ]
+        panels.append(sized.curves(lines, title="Sum of log norm ratios", events=source.events, steps=steps))
         captions.append(
             f"Sum of log norm ratios of {source.name}: the logarithms of ‖B‖/‖W‖ summed over the layers that carry "
             "error. Above 0 the error grows on its way down, below 0 it fades, whatever the angles."
@@ -196,8 +200,8 @@ def _table(source: Source) -> Table | None:
         columns |= _column(analysis, measure, _brief(measure), index)
     columns |= _column(analysis, "predicted_noise_angle", "angle by noise alone", index)
     columns = {head: column for head, column in columns.items() if np.isfinite(column[1]).any()}
-    if not columns:
-        return None
+    if not columns.keys() - {_brief(measure) for measure in predictions(analysis)}:
+        return None  # measured values alone stand in the table of the layers
     explained = (f" {text}" for head, text in _EXPLAINED.items() if head in columns)
     cells = [[show(value) for value in values] for show, values in columns.values()]
     subjects = layers_of(analysis)

@@ -59,6 +59,7 @@ def analyze(
     from wtdiag.diagnostics.comparison.told import told
     from wtdiag.diagnostics.findings.finding import read_findings
     from wtdiag.diagnostics.findings.headline import headline
+    from wtdiag.probes.records.config import rule_name
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS
     from wtdiag.reports import write
     from wtdiag.reports.publish import check_writable, destination
@@ -71,7 +72,7 @@ def analyze(
     for place in dict.fromkeys([folder, *places.values()]):
         check_writable(place)
     held, findings = against_each(opened, against), {}
-    for run in opened:
+    for run in sorted(opened, key=lambda run: rule_name(run.config) != "bp"):  # first those that others stand beside
         steps = partial(tracked, name=str(run.path), screen=screen)
         analysis = measure(run, progress=steps, scheduler=scheduler, also=probes, fast=fast)
         for step, reason in json.loads(analysis.attrs.get("failures", "{}")).items():

@@ -127,7 +127,7 @@ def undertrained(view: View) -> Iterator[Sighting]:
             f"{100 * found.half:.0f} % to {100 * found.end:.0f} %. Training twice as long{twice} is predicted to add "
             f"{_foretold(found)}"
         )
-        gained = Evidence("predicted_accuracy_gain", found.gain, limit("gain"), ">", "1", steps)
+        gained = Evidence("predicted_accuracy_gain", 100 * found.gain, 100 * limit("gain"), ">", "points", steps)
     else:
         if found.gain < limit("loss_gain"):
             return

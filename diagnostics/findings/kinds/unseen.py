@@ -100,5 +100,9 @@ def no_better_than_frozen(view: View) -> Iterator[Sighting]:
         f"A last layer on the learned features is right in {100 * (frozen.accuracy + frozen.gain):.1f} % of the test "
         f"examples, one on the initial features in {100 * frozen.accuracy:.1f} %: {100 * frozen.gain:+.1f} points "
         f"[{100 * frozen.gain_low:+.1f}, {100 * frozen.gain_high:+.1f}].",
-        (Evidence("baseline_gain", frozen.gain_low, limit("frozen_gain"), "<", "1", int(view.steps[last])),),
+        (
+            Evidence(
+                "baseline_gain", 100 * frozen.gain_low, 100 * limit("frozen_gain"), "<", "points", int(view.steps[last])
+            ),
+        ),
     )

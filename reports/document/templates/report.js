@@ -103,8 +103,9 @@
     for (const old of view.svg.querySelectorAll(".relaid")) old.remove();
     const ticks = [...axis.children].filter((child) => child.querySelector("use"));
     for (const tick of ticks) tick.style.display = shift === same ? "" : "none";
-    const image = view.chart.edges.length ? group.querySelector("image") : null;
-    if (image) image.style.display = shift === same ? "" : "none";
+    const images = view.chart.edges.length ? [...group.querySelectorAll(":scope > image")] : []; // one for each ground
+    const [image] = images;
+    for (const each of images) each.style.display = shift === same ? "" : "none";
     if (shift === same) return;
     const { place, ends: [low, high] } = axisOf(view);
     const [x0, y0, x1, y1] = view.chart.box;
@@ -128,8 +129,7 @@
       const slice = draw("svg", {
         x: edges[i], y: 0, width: edges[i + 1] - edges[i] + 0.1, height, viewBox: `${from} 0 ${width} ${height}`, preserveAspectRatio: "none",
       }, cells);
-      const copy = slice.appendChild(image.cloneNode());
-      copy.style.display = "";
+      for (const each of images) slice.appendChild(each.cloneNode()).style.display = "";
     });
   };
   const layOut = (change) => {
@@ -455,7 +455,7 @@
       const { width, height } = svg.viewBox.baseVal;
       const place = { x: (i % columns) * wide, y: Math.floor(i / columns) * high, width, height };
       for (const [name, value] of Object.entries(place)) copy.setAttribute(name, value);
-      copy.querySelector(".hand").remove();
+      copy.querySelectorAll(".hand, .on-dark").forEach((element) => element.remove());
       copy.querySelectorAll("[class]").forEach((element) => element.removeAttribute("class"));
       whole.append(copy);
     });

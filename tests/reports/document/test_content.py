@@ -33,4 +33,4 @@ def test_what_is_printed_is_plain_data_without_what_only_a_screen_can_use():
     assert json.loads(json.dumps(terms)) == {"kind": "terms", "terms": [{"name": "S", "details": [["unit", "1"]]}]}
     figure = Figure((Panel(figsize=(2, 1)),), "A.", "B.", table, "empty").plain()
     assert [panel["width"] for panel in figure["panels"]] == [2.0]
-    assert figure.keys() == {"kind", "name", "caption", "alt", "panels"}
+    assert figure.keys() == {"kind", "name", "caption", "alt", "panels", "beside"}

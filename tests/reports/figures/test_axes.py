@@ -52,6 +52,20 @@ def test_even_or_few_snapshots_are_not_stretched(axes, steps):
     assert axes.get_xscale() == "linear"
 
 
+@pytest.mark.parametrize(("others", "end"), [([15.0], 15), ([5.0], 13), ([], 13)])
+def test_steps_beyond_the_last_snapshot_are_on_the_axis(axes, others, end):
+    steps_axis(axes, np.array([0, 4, 8, 13]), others)
+    assert end < axes.get_xlim()[1] < end + 1
+
+
+@pytest.mark.parametrize(("low", "high", "ticks"), [(0.16, 8, 3), (1.0, 31, 4), (1e-36, 1e18, 3)])
+def test_a_logarithmic_axis_has_several_ticks_with_room_between_them(axes, low, high, ticks):
+    log_axis(axes.xaxis, [low, high])
+    begin, end = axes.get_xlim()
+    shown = [tick for tick in axes.xaxis.get_majorticklocs() if begin <= tick <= end]
+    assert ticks <= len(shown) <= 6
+
+
 def test_one_snapshot_has_one_tick(axes):
     steps_axis(axes, np.array([7]))
     assert axes.xaxis.get_majorticklocs().tolist() == [7]

@@ -157,6 +157,49 @@ def test_events_stand_at_their_steps():
     assert line.get_color() != diverged.get_color()
 
 
+def test_a_map_ends_with_its_last_snapshot_where_the_run_diverged_later():
+    data = analysis(3, 4, log_steps=False)  # snapshots at 0, 100, 200, 300
+    panel = sized.heatmap(data, "weight_angle", events=[Event(370, "diverged"), Event(10**9, "diverged")])
+    edges = panel.axes[0].collections[0].get_coordinates()[0, :, 0]
+    assert edges[-1] == pytest.approx(350)
+    assert 370 < panel.axes[0].get_xlim()[1] < 400
+
+
+def test_layers_whose_angle_is_always_zero_do_not_stretch_the_others():
+    data = analysis(3, 4)
+    data.error_angle[:] = 80.0
+    data.error_angle[:, 2] = 0.0
+    axes = sized.layer_curves(data, "error_angle", chance=True).axes[0]
+    assert [line.get_gid() for line in axes.lines if line.get_gid()] == ["layer-0", "layer-1"]
+    assert axes.get_ylim()[0] > 20
+    s = sized.heatmap(data, "error_angle").axes[0].collections[0]
+    assert s.norm.vmin == 80  # the zeros do not take the range
+    data.error_angle[:] = 0.0  # as under backprop
+    assert len([line for line in sized.layer_curves(data, "error_angle").axes[0].lines if line.get_gid()]) == 3
+
+
+def test_another_run_is_drawn_dashed_and_on_the_scale():
+    data, other = analysis(3, 4), analysis(3, 4).assign_attrs(rule="fa")
+    other.error_angle_total[:] = 120.0
+    other.forward_singular_values[:] = 50.0
+    profile = sized.error_profile(data, against=other).axes[0]
+    spectrum = sized.spectrum(data, 1, against=other).axes[0]
+    for axes, label, end, most in (
+        (profile, "total, fa", profile.get_xlim()[1], 120),
+        (spectrum, "W, fa", spectrum.get_ylim()[1], 50),
+    ):
+        (line,) = (each for each in axes.lines if each.get_gid() == "reference")
+        assert (line.get_linestyle(), line.get_label()) == ("--", label)
+        assert end > most
+
+
+def test_the_smaller_matrix_of_a_spectrum_is_seen():
+    data = analysis(3, 4)
+    data.forward_singular_values[:] = data.forward_singular_values * 1e12
+    low, high = sized.spectrum(data, 1).axes[0].get_ylim()
+    assert low < float(data.feedback_singular_values.isel(layer=1).max()) < high
+
+
 def test_what_is_predicted_is_on_the_axis():
     data = analysis(3, 9)
     data.predicted_gain[:] = 700.0

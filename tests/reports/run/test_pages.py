@@ -199,13 +199,13 @@ def test_document_takes_text_as_text(attempt):
 def test_joint_report_compares_the_numbers(compared):
     report = joint(compared)
     table = report.sections[0].blocks[0]
-    assert table.columns[:4] == ("run", "rule", "test accuracy", "layers")
+    assert table.columns[:4] == ("run", "test accuracy", "rule", "layers")
     for source, row in zip(compared, table.rows, strict=True):
         last = source.analysis.isel(step=-1)
         assert row[:4] == (
             source.name,
-            source.rule,
             f"{100 * source.metric('test_accuracy').iloc[-1]:.1f}\N{NO-BREAK SPACE}%",
+            source.rule,
             str(source.analysis.sizes["layer"]),
         )
         assert row[4] == f"{last.weight_angle.values[1:].mean():.1f}°"
