@@ -1,7 +1,7 @@
 """Run all benchmarks of speed, or those named: ``python -m bench [steps] [compiled] [snapshots] [probes] ...``.
 
 Those of speed are ``steps``, ``compiled``, ``loop``, ``data``, ``snapshots``, ``probes``, ``studies`` and ``analysis``;
-``data [IMAGES]`` can take fewer images.
+``data [IMAGES]`` and ``studies [SEEDS]`` can take less.
 
 ``theory``, ``guard``, ``adam``, ``volume``, ``faults``, ``later_faults``, ``sizes``, ``early_warning`` and ``advice``
 run only if they are named. They measure how well predictions, findings and advice hold and how much a rule has to send,
@@ -37,6 +37,7 @@ EVIDENCE = {
 }
 WITH_ARGUMENTS: dict[str, tuple[str, str, type]] = {  # and the type of those that follow the name
     "data": ("bench.speed.data", "run", int),
+    "studies": ("bench.speed.studies", "run", int),
     "faults": ("bench.evidence.faults", "run", str),
     "later_faults": ("bench.evidence.faults", "run_later", str),
     "sizes": ("bench.evidence.faults", "run_sizes", str),

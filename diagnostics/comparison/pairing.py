@@ -84,11 +84,12 @@ def pair(runs: Iterable[Run], reference: str | None = None) -> PairedRuns:
     # Of several variants of the reference rule, the first under the same conditions.
     variant = {key(entry.conditions): entry.method for entry in reversed(own)}
     references = {entry.pair: entry for entry in own if entry.method == variant[key(entry.conditions)]}
+    described = [(_description(entry), entry) for entry in references.values()]
     pairs = []
     for entry in entries:
         other = references.get(entry.pair)
         if other is None:
-            unpaired[entry.name] = _why(entry, reference, list(references.values()))
+            unpaired[entry.name] = _why(entry, reference, described)
         elif other is not entry:
             pairs.append((entry, other))
     used = {entry.name for both in pairs for entry in both}
@@ -103,12 +104,14 @@ def compared_run(run: Run) -> ComparedRun | None:
 
 def method_names(entries: Iterable[ComparedRun]) -> dict[str, str]:
     """Name each method by its rule, and where there are several variants of one, by what sets them apart."""
-    names = {}
     variants = {entry.method: entry for entry in entries}
-    for method, entry in variants.items():
-        apart = differing([each.variant for each in variants.values() if each.rule == entry.rule])
-        names[method] = " ".join([entry.rule, *_words(entry.variant, apart)])
-    return names
+    of_rule: dict[str, list[dict[str, Any]]] = {}
+    for entry in variants.values():
+        of_rule.setdefault(entry.rule, []).append(entry.variant)
+    apart = {rule: differing(every) for rule, every in of_rule.items()}
+    return {
+        method: " ".join([entry.rule, *_words(entry.variant, apart[entry.rule])]) for method, entry in variants.items()
+    }
 
 
 def condition_names(conditions: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -174,17 +177,24 @@ def _entry(run: Run, settings: Mapping[str, Any]) -> ComparedRun:
     return ComparedRun(run, name, variant, conditions, settings["seed"])
 
 
-def _why(entry: ComparedRun, reference: str, references: Sequence[ComparedRun]) -> str:
+Described = frozenset[tuple[str, str]]
+
+
+def _description(entry: ComparedRun) -> Described:
+    """Return the settings that runs have to share, each as its `key`; one of None is like one that is missing."""
+    shared = entry.conditions | {"seed": entry.seed}
+    return frozenset((name, key(value)) for name, value in shared.items() if value is not None)
+
+
+def _why(entry: ComparedRun, reference: str, references: Sequence[tuple[Described, ComparedRun]]) -> str:
     """Say what sets a run apart from the reference that is most like it."""
     wanted = f"no run of {reference} has its settings and seed"
-    apart = [
-        (differing([entry.conditions | {"seed": entry.seed}, other.conditions | {"seed": other.seed}]), other.name)
-        for other in references
-    ]
-    if not apart:
+    if not references:
         return wanted
-    names, nearest = min(apart, key=lambda each: len(each[0]))
-    return f"{wanted}; {nearest} differs in {', '.join(names)}"
+    own = _description(entry)
+    _, nearest = min(references, key=lambda each: len({name for name, _ in own ^ each[0]}))
+    apart = differing([each.conditions | {"seed": each.seed} for each in (entry, nearest)])
+    return f"{wanted}; {nearest.name} differs in {', '.join(apart)}"
 
 
 def _words(settings: Mapping[str, Any], names: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,12 @@ import xarray as xr
 from rich.console import Console
 
 from wtdiag.diagnostics.analysis.analyze import write_analysis
+from wtdiag.diagnostics.comparison import pairing
 from wtdiag.diagnostics.comparison.compare import COLUMNS, UNITS, compare
 from wtdiag.diagnostics.comparison.tables import comparison_tables
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import ROLES, settings_with_role
-from wtdiag.probes.records.schema import open_run, write_json
+from wtdiag.probes.records.schema import Run, open_run, write_json
 
 SETTINGS = {"model": "mlp", "depth": 4, "data": "digits", "lr": 0.05, "feedback_lr": None, "delay": 0.0,
             "update_noise": 0.0, "noise_on": "both", "device": "auto", "coefficients": {}}  # fmt: skip
@@ -259,3 +261,27 @@ def test_configs_of_strangers(make, damage):
     )
     (row,) = compare([open_run(run.path) for run in runs]).itertuples()
     assert (row.measure, row.reference_mean, row.difference) == ("test_accuracy", 0.5, pytest.approx(0.4))
+
+
+@pytest.mark.parametrize("what", ["pair", "method_names"])
+def test_the_work_grows_with_the_number_of_runs_and_not_faster(what, monkeypatch):
+    turned, plain = [], pairing.key
+
+    def counted(value):
+        turned.append(value)
+        return plain(value)
+
+    monkeypatch.setattr(pairing, "key", counted)
+
+    def work(count):
+        runs = []
+        for number in range(count):
+            rule, coefficients = ("bp", {}) if number % 2 else ("kp", {"decay": number})
+            settings = SETTINGS | {"rule": rule, "seed": 0, "coefficients": coefficients, "lr": number}
+            runs.append(Run(Path(str(number)), {"status": "finished", "settings": settings}))
+        entries = [pairing.compared_run(run) for run in runs]
+        turned.clear()
+        pairing.pair(runs) if what == "pair" else pairing.method_names(entries)
+        return len(turned)
+
+    assert work(80) < 2.5 * work(40)

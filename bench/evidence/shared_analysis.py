@@ -1,0 +1,67 @@
+"""An analysis on a dask cluster of two workers beside one on a single thread, for the table of docs/scale.md.
+
+``python -m bench shared_analysis [MODEL]`` trains a few steps of ResNet-18, or of a smaller network, with eight
+snapshots, and analyses them by ``wtdiag analyze``, which writes its reports too: on one core, and with ``--scheduler``.
+The speed-up is the ratio of their times. On a machine that is busy with other work these times say little; the CPU
+times do: with two cores of their own, the command and its two workers take as long as the command and the busier
+worker. Expected result: 1.7 times as fast.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from distributed import Client, LocalCluster
+
+from bench.evidence.commands import environment
+from bench.evidence.page import fill, table
+
+WORKERS, SNAPSHOTS, TARGET = 2, 8, 1.7
+HEADS = ("network", "snapshots", "where", "seconds", "CPU, s: command", "each worker", "speed-up", "with cores of its own")
+
+
+def run(model: str = "resnet18") -> None:
+    """Measure, print, and write the table to docs/scale.md."""
+    with tempfile.TemporaryDirectory() as name:
+        alone, shared = (Path(name, each) for each in ("alone", "shared"))
+        trained = ("--rule", "fa", "--model", model, "--data", "glyphs", "--epochs", "0.1")
+        _call("train", *trained, "--snapshots", str(SNAPSHOTS), "--out", str(alone))
+        shutil.copytree(alone, shared)
+        with (
+            LocalCluster(n_workers=WORKERS, threads_per_worker=1, memory_limit=None, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            before = client.run(time.process_time)
+            seconds, cpu = _call("analyze", str(shared), "--scheduler", cluster.scheduler_address)
+            spent = [after - before[worker] for worker, after in client.run(time.process_time).items()]
+        single, single_cpu = _call("analyze", str(alone))
+    freed = single_cpu / (cpu + max(spent))
+    each = ", ".join(f"{worker:.0f}" for worker in spent)
+    rows = [
+        [model, str(SNAPSHOTS), "one thread", f"{single:.0f}", f"{single_cpu:.0f}", "", "", ""],
+        [*("", "", f"{WORKERS} workers", f"{seconds:.0f}", f"{cpu:.0f}"), each, f"{single / seconds:.2f}", f"{freed:.2f}"],
+    ]
+    text = table(HEADS, rows)
+    print(text, f"target {TARGET}")
+    fill("scale.md", "shared analysis", text)
+
+
+def _call(*words: str) -> tuple[float, float]:
+    """Return the seconds and the CPU seconds of a command on one core."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", "wtdiag", *words],
+        check=True,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - began, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
