@@ -3,7 +3,7 @@
 Those of speed are ``steps``, ``compiled``, ``loop``, ``data``, ``snapshots``, ``probes``, ``studies`` and ``analysis``;
 ``data [IMAGES]`` and ``studies [SEEDS]`` can take less.
 
-``theory``, ``guard``, ``adam``, ``volume``, ``faults``, ``later_faults``, ``sizes``, ``early_warning`` and ``advice``
+``theory``, ``guard``, ``adam``, ``volume``, ``estimates``, ``many_runs``, ``shared_analysis``, ``faults``, ``later_faults``, ``sizes``, ``early_warning`` and ``advice``
 run only if they are named. They measure how well predictions, findings and advice hold and how much a rule has to send,
 and write their tables into the pages of docs/ (``later_faults`` prints); the last five keep their runs in a FOLDER that
 follows. ``claims
@@ -34,6 +34,7 @@ EVIDENCE = {
     "theory": ("bench.evidence.theory", "run"),
     "adam": ("bench.evidence.adam_steps", "run"),
     "volume": ("bench.evidence.volume", "run"),
+    "estimates": ("bench.evidence.estimates", "run"),
 }
 WITH_ARGUMENTS: dict[str, tuple[str, str, type]] = {  # and the type of those that follow the name
     "data": ("bench.speed.data", "run", int),
@@ -46,6 +47,8 @@ WITH_ARGUMENTS: dict[str, tuple[str, str, type]] = {  # and the type of those th
     "claims": ("bench.evidence.claims", "run", str),
     "undertrained": ("bench.evidence.undertrained", "run", str),
     "recipes": ("bench.evidence.recipes", "run", int),
+    "many_runs": ("bench.evidence.many_runs", "run", int),
+    "shared_analysis": ("bench.evidence.shared_analysis", "run", str),
     "kills": ("bench.evidence.kills", "run", int),
     "full_disk": ("bench.evidence.full_disk", "run", int),
 }

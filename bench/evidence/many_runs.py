@@ -1,16 +1,17 @@
 """What the commands that read many runs cost for 100 and for 1,000 of them, for the table of docs/scale.md.
 
-``python -m bench many_runs [RUNS]`` trains and analyses a short run of each rule, and copies them: under other seeds, as
-the cells of a study, and under other learning rates and coefficients, as a random search leaves them, where few have a
-pair. The commands are called on a tenth of the runs and on all. Their start, which is the time for as few runs as there are
-rules, is taken off before the two are compared: a command whose growth is 10 does ten times the work for ten times the
-runs. Expected result: no command grows by much more than that.
+``python -m bench many_runs [RUNS]`` trains and analyses a short run of each rule, and copies them: under other seeds,
+as the cells of a study, and under other learning rates and coefficients, as a random search leaves them, where few have
+a pair. The commands are called on a tenth of the runs and on all. Their start, which is the time for as few runs as
+there are rules, is taken off before the two are compared: a command whose growth is 10 does ten times the work for ten
+times the runs. Expected result: no command grows by much more than that.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ HEADS = ("command", "CPU, s: start", "{few} runs", "{many} runs", "growth", "mem
 
 @dataclass(frozen=True)
 class Spent:
-    """What a command has cost: CPU seconds of all its processes, and the memory of the largest, in MB."""
+    """What a command has cost: CPU seconds of all its processes, and the most memory that it held itself, in MB."""
 
     seconds: float
     memory: float
@@ -113,14 +114,22 @@ def _copy(first: Path, path: Path, changes: Mapping[str, Any]) -> None:
     write_json(path / CONFIG, {**config, "settings": {**config["settings"], **changes}})
 
 
+_OBSERVED = """
+import atexit, pathlib
+atexit.register(lambda: pathlib.Path({state!r}).write_bytes(pathlib.Path("/proc/self/status").read_bytes()))
+import wtdiag
+wtdiag.main()
+"""
+"""A command that leaves its peak of memory, which Linux counts from its own start only there."""
+
+
 def spent(words: Sequence[str], folder: Path) -> Spent:
     """Return what a command has cost in a folder that `make` has made."""
     arguments = [word.replace("{}", str(folder)) for word in words]
-    with open(os.devnull, "w") as nothing:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "wtdiag", *arguments], env=environment(), stdout=nothing
-        )
-        _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"wtdiag {words[0]} ended with {os.waitstatus_to_exitcode(status)}")
-    return Spent(used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3)
+    with tempfile.NamedTemporaryFile("r") as state:
+        command = [sys.executable, "-c", _OBSERVED.format(state=state.name), *arguments]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        (peak,) = (int(line.split()[1]) for line in state if line.startswith("VmHWM:"))
+    return Spent(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, peak / 1e3)

@@ -78,6 +78,10 @@ class Operation:
         origin = torch.zeros_like(weight, dtype=y.dtype)
         return torch.func.vjp(lambda w: self.apply(x, w), origin)[1](y)[0]  # type: ignore[no-any-return]
 
+    def outer_onto(self, x: Tensor, y: Tensor, matrix: Tensor, scale: float) -> Tensor | None:
+        """Return Σ y xᵀ + scale · matrix if one kernel computes the sum with the product, else None."""
+        return None
+
     def backward(self, dy: Tensor, x: Tensor, feedback: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
         """Return (adjoint(dy, feedback), outer(x, dy), sum of dy), each None unless wanted."""
         features = 1 if self.channels_first else dy.dim() - 1
@@ -171,6 +175,13 @@ class Dense(Operation):
         x, y = _rows(x), _rows(y)
         product = x.t() @ y if self.transposed else y.t() @ x
         return product if weight.dim() == 2 else product.view(weight.shape)
+
+    def outer_onto(self, x: Tensor, y: Tensor, matrix: Tensor, scale: float) -> Tensor | None:
+        if matrix.dim() != 2 or not x.dtype == y.dtype == matrix.dtype:
+            return None
+        x, y = _rows(x), _rows(y)
+        # Adding up in place costs the product nothing, while a sum of the two would be a pass over memory of its own.
+        return (scale * matrix).addmm_(*((x.t(), y) if self.transposed else (y.t(), x)))
 
     def backward(self, dy: Tensor, x: Tensor, feedback: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
         return (

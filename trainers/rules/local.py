@@ -42,6 +42,11 @@ class Local:
         """Return Σ y xᵀ over batch and positions, in B's shape and precision."""
         return self.op.outer(x, y, self.feedback).to(self.feedback.dtype)
 
+    def outer_onto(self, x: Tensor, y: Tensor, matrix: Tensor, scale: float) -> Tensor:
+        """Return Σ y xᵀ over batch and positions, plus scale · matrix, in B's shape and precision."""
+        total = self.op.outer_onto(x, y, matrix, scale)
+        return add_scaled(self.outer(x, y), matrix, scale, in_place=True) if total is None else total
+
     def examples(self, reduction: str) -> int:
         """Return the number by which a sum over the batch is divided: examples, times positions for a mean over them.
 

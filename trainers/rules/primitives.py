@@ -115,10 +115,17 @@ def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> 
         end = needed if primitive.input and primitive.output else "input" if primitive.input else "output"
         term: Term = getattr(primitive, end)
         ends[end].append((primitive.sign * value / s.examples(reduction), term(s)))
-    total = s.outer(_weighted_sum(ends["input"]), s.y) if ends["input"] else None
-    if ends["output"]:
-        product = s.outer(s.x, _weighted_sum(ends["output"]))
-        total = product if total is None else total.add_(product)
+    products = [(_weighted_sum(ends["input"]), s.y)] if ends["input"] else []
+    products += [(s.x, _weighted_sum(ends["output"]))] if ends["output"] else []
+    total = None
+    for x, y in products:
+        if total is not None:
+            total.add_(s.outer(x, y))
+        elif matrices:
+            scale, matrix = matrices.pop(0)
+            total = s.outer_onto(x, y, matrix, scale)
+        else:
+            total = s.outer(x, y)
     return _weighted_sum(matrices, onto=total)
 
 

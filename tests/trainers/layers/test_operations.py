@@ -94,6 +94,19 @@ def test_outer_pairs_each_weight_with_what_it_multiplies(name):
     torch.testing.assert_close(op.outer(x, y, torch.empty_like(w)), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_outer_onto_adds_a_multiple_of_a_matrix_where_it_is_offered(name):
+    op, x_shape, w_shape = OPERATIONS[name]
+    x, w = random(x_shape, 0), random(w_shape, 1)
+    y = random(tuple(op.apply(x, w).shape), 2)
+    before, total = w.clone(), op.outer_onto(x, y, w, 0.3)
+    assert (total is not None) == (isinstance(op, Dense) and w.dim() == 2)
+    if total is not None:
+        torch.testing.assert_close(total, op.outer(x, y, w) + 0.3 * w, rtol=1e-12, atol=1e-12)
+    assert torch.equal(w, before)
+    assert op.outer_onto(x.float(), y.float(), w, 0.3) is None  # a product in less precision is not added in place
+
+
 @pytest.mark.parametrize("wanted", list(product([True, False], repeat=3)))
 @pytest.mark.parametrize("name", ["dense", "conv2d", "transposed1d"])
 def test_backward_gives_what_is_wanted_and_no_more(name, wanted):
