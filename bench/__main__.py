@@ -3,13 +3,13 @@
 Those of speed are ``steps``, ``compiled``, ``loop``, ``data``, ``snapshots``, ``probes``, ``studies`` and ``analysis``;
 ``data [IMAGES]`` and ``studies [SEEDS]`` can take less.
 
-``theory``, ``guard``, ``adam``, ``volume``, ``estimates``, ``many_runs``, ``shared_analysis``, ``faults``, ``later_faults``, ``sizes``, ``early_warning`` and ``advice``
-run only if they are named. They measure how well predictions, findings and advice hold and how much a rule has to send,
-and write their tables into the pages of docs/ (``later_faults`` prints); the last five keep their runs in a FOLDER that
-follows. ``claims
-STUDY_DIR...`` does the same with the results of studies,
-``undertrained [FOLDER]`` with runs of several lengths, and ``recipes [TRIALS]`` with searches for settings. ``kills
-[COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave into a table of docs/robustness.md.
+``theory``, ``guard``, ``adam``, ``volume``, ``estimates``, ``many_runs [RUNS]``, ``shared_analysis [MODEL]``,
+``faults``, ``later_faults``, ``sizes``, ``early_warning`` and ``advice`` run only if they are named. They measure how
+well predictions, findings and advice hold, how much a rule has to send, and what is needed beyond one machine, and
+write their tables into the pages of docs/ (``later_faults`` prints); the last five keep their runs in a FOLDER that
+follows. ``claims STUDY_DIR...`` does the same with the results of studies, ``undertrained [FOLDER]`` with runs of
+several lengths, and ``recipes [TRIALS]`` with searches for settings. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop
+the commands and write what they leave into a table of docs/robustness.md.
 """
 
 from __future__ import annotations
