@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from wtdiag.probes.errors import InputError
@@ -186,7 +186,10 @@ def _probe_batch(run: ModelRun) -> tuple[Tensor, Tensor]:
     batch = run.probe_batch()
     if batch is None or not run.steps.size:
         raise InputError(f"run: {run.path} has no probe batch or no snapshot; expected both")
-    return batch
+    inputs, targets = batch
+    if isinstance(inputs, Mapping):
+        raise InputError(f"run: the probe batch of {run.path} has inputs by name; expected one tensor")
+    return inputs, targets
 
 
 def _opened(run: str | os.PathLike[str] | ModelRun) -> ModelRun:

@@ -106,8 +106,8 @@ class DeclaredSettings:
     )
     points: str | None = _setting(
         None,
-        "Modules at whose outputs the output's error enters under dfa and drtp, by names or patterns between commas; "
-        "inside them it goes on by backprop.",
+        "Modules at whose outputs the output's error enters under dfa, drtp and dkp, by names or patterns between "
+        "commas; inside them it goes on by backprop.",
         roles="method",
     )
     pretrained: str | None = _setting(

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,7 @@ from wtdiag.probes.records.schema import (
     CONFIG,
     FINDINGS,
     METRICS,
+    NAMED_INPUT,
     PROBE_BATCH,
     SNAPSHOTS,
     open_run,
@@ -188,27 +190,39 @@ def flush_metrics(path: Path) -> None:
         raise InputError(f"{path / METRICS}: cannot be written ({error.strerror})") from error
 
 
-def probe_dataset(inputs: tuple[NDArray[Any], str], targets: tuple[NDArray[Any], str]) -> xr.Dataset:
+def probe_dataset(
+    inputs: tuple[NDArray[Any], str] | Mapping[str, tuple[NDArray[Any], str]], targets: tuple[NDArray[Any], str]
+) -> xr.Dataset:
     """Return the fixed batch of the signal probes, ``inputs`` (batch, ...) and ``targets`` (batch, ...), as a dataset.
 
-    Each comes with the name of its torch dtype if NumPy has no such dtype, as `trainers.observe.tensors.to_numpy`
-    returns it.
+    The inputs are one array, or several by the names under which the network takes them. Each comes with the name of
+    its torch dtype if NumPy has no such dtype, as `trainers.observe.tensors.to_numpy` returns it.
 
     Raises
     ------
     InputError
-        If the two do not hold the same number of examples, at least one.
+        If they do not hold the same number of examples, at least one.
     """
-    (x, x_dtype), (y, y_dtype) = inputs, targets
-    if not x.ndim or x.shape[:1] != y.shape[:1] or not x.size:
-        raise InputError(
-            "probe_batch: expected inputs and targets with the same number of examples, at least one, "
-            f"got shapes {x.shape} and {y.shape}"
-        )
-    names = _INPUT_DIMS.get(x.ndim) or [f"axis{axis}" for axis in range(1, x.ndim)]
-    target_names = [f"target_axis{axis}" for axis in range(1, y.ndim)]
-    attrs = [{"torch_dtype": dtype} if dtype else {} for dtype in (x_dtype, y_dtype)]
-    return xr.Dataset({"inputs": (("batch", *names), x, attrs[0]), "targets": (("batch", *target_names), y, attrs[1])})
+    given: dict[str, tuple[NDArray[Any], str]]
+    if isinstance(inputs, Mapping):
+        given = {f"{NAMED_INPUT}{name}": each for name, each in inputs.items()}
+    else:
+        given = {"inputs": inputs}
+    for x, _ in given.values():
+        if not x.ndim or x.shape[:1] != targets[0].shape[:1] or not x.size:
+            raise InputError(
+                "probe_batch: expected inputs and targets with the same number of examples, at least one, "
+                f"got shapes {x.shape} and {targets[0].shape}"
+            )
+    axes = {"inputs": "axis", "targets": "target_axis"}
+    variables = {}
+    for name, (array, dtype) in (given | {"targets": targets}).items():
+        axis = axes.get(name) or f"axis_of_{name.removeprefix(NAMED_INPUT)}_"
+        dims = [f"{axis}{place}" for place in range(1, array.ndim)]
+        if name == "inputs":
+            dims = _INPUT_DIMS.get(array.ndim) or dims
+        variables[name] = (("batch", *dims), array, {"torch_dtype": dtype} if dtype else {})
+    return xr.Dataset(variables)
 
 
 def write_probe_batch(path: Path, batch: xr.Dataset) -> None:

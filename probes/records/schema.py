@@ -27,6 +27,7 @@ from wtdiag.probes.records.config import rule_name
 from wtdiag.probes.records.files import json_lines, read_json, write_aside, write_json
 from wtdiag.probes.records.snapshots import (
     FORMAT,
+    NAMED_INPUT,
     SNAPSHOT_NAME,
     STATE,
     encode_layer,
@@ -41,8 +42,8 @@ from wtdiag.probes.records.snapshots import (
 )
 
 __all__ = [
-    "ANALYSIS", "CHECKPOINT", "CONFIG", "FINDINGS", "FORMAT", "METRICS", "PROBE_BATCH", "SNAPSHOTS", "STATE",
-    "LayerArrays", "Run", "Snapshot", "encode_layer", "layer_names", "open_run", "open_snapshot",
+    "ANALYSIS", "CHECKPOINT", "CONFIG", "FINDINGS", "FORMAT", "METRICS", "NAMED_INPUT", "PROBE_BATCH", "SNAPSHOTS",
+    "STATE", "LayerArrays", "Run", "Snapshot", "encode_layer", "layer_names", "open_run", "open_snapshot",
     "read_facts", "read_json", "read_layer", "read_probe_batch", "read_signals", "read_state", "snapshot_path",
     "write_aside", "write_json", "write_snapshot",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ from wtdiag.probes.version import __version__
 
 FORMAT = 1
 SNAPSHOT_NAME = re.compile(r"step-(0\d{7}|[1-9]\d{7,})\.nc", re.ASCII)  # exactly the names that `snapshot_path` gives
+NAMED_INPUT = "inputs."  # begins the names of a probe batch's inputs, where the network takes several
 _SIGNALS = "signals"  # the group in that of a layer
 STATE = "_state"  # the reserved group, for tensors that are neither forward nor feedback weights
 
@@ -225,8 +226,10 @@ def read_state(file: File) -> dict[str, Array]:
         return {unquote(name): read_variable(file, f"{STATE}/{name}")[0] for name in names}
 
 
-def read_probe_batch(path: str | os.PathLike[str]) -> tuple[tuple[Array, str], tuple[Array, str]]:
-    """Read the fixed batch of the signal probes: inputs (batch, ...) and targets (batch, ...).
+def read_probe_batch(
+    path: str | os.PathLike[str],
+) -> tuple[tuple[Array, str] | dict[str, tuple[Array, str]], tuple[Array, str]]:
+    """Read the fixed batch of the signal probes: inputs (batch, ...), one or by name, and targets (batch, ...).
 
     Each comes with the name of its torch dtype if NumPy has no such dtype and the array is a lossless copy in another,
     else with "".
@@ -234,16 +237,20 @@ def read_probe_batch(path: str | os.PathLike[str]) -> tuple[tuple[Array, str], t
     Raises
     ------
     InputError
-        If the file does not hold the two, with the same number of examples, at least one.
+        If the file does not hold both, with the same number of examples, at least one.
     """
     with _reading(path, kind="probe batch"), File(path) as file:
-        inputs, targets = (read_variable(file, name) for name in ("inputs", "targets"))
-        shapes = inputs[0].shape, targets[0].shape
-        if not (inputs[0].ndim and inputs[0].size) or shapes[0][:1] != shapes[1][:1]:
-            raise InputError(
-                f"inputs {shapes[0]}, targets {shapes[1]}; expected the same number of examples, at least one"
-            )
-        return inputs, targets
+        names = [name for name in file if name.startswith(NAMED_INPUT)]
+        inputs = {name: read_variable(file, name) for name in names or ["inputs"]}
+        targets = read_variable(file, "targets")
+        for array, _ in inputs.values():
+            if not (array.ndim and array.size) or array.shape[:1] != targets[0].shape[:1]:
+                raise InputError(
+                    f"inputs {array.shape}, targets {targets[0].shape}; expected the same number of examples, at least "
+                    "one"
+                )
+        named = {name.removeprefix(NAMED_INPUT): inputs[name] for name in names}
+        return named or inputs["inputs"], targets
 
 
 def _is_dimension(member: Any) -> bool:

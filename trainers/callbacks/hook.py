@@ -13,6 +13,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.entries import plain_value, whole
 from wtdiag.trainers.callbacks.live import live_measures
 from wtdiag.trainers.callbacks.loggers import Loggers, check_logger
+from wtdiag.trainers.observe.inputs import Inputs
 from wtdiag.trainers.record.foreign_layers import Pairs, Signals
 from wtdiag.trainers.record.recorder import Recorder
 
@@ -65,7 +66,7 @@ class Hook:
         pairs: Pairs | None = None,
         signals: Signals | None = None,
         config: Mapping[str, Any] | None = None,
-        probe_batch: tuple[Tensor, Tensor] | None = None,
+        probe_batch: tuple[Inputs, Tensor] | None = None,
         force: bool = False,
     ) -> None:
         if whole("every", every) < 1:

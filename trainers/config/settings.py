@@ -70,8 +70,8 @@ class Settings(DeclaredSettings):
                 raise InputError(
                     f"coefficient {field.name}: sets the initial B only, so it has no schedule; got {value!r}"
                 )
-        if self.points is not None and (rule.learned or not issubclass(rule, Direct)):
-            raise InputError(f"points: {self.rule} does not project the output's error by a fixed B; dfa and drtp do")
+        if self.points is not None and not issubclass(rule, Direct):
+            raise InputError(f"points: {self.rule} does not project the output's error; dfa, drtp and dkp do")
         if not rule.learned:
             for name in settings_with_role("feedback"):
                 if getattr(self, name) and name != "noise_on":

@@ -64,9 +64,10 @@ def transport_free(
         feature), 1 for (sequence, batch, feature). ``dfa``, ``drtp`` and ``reduction="sum"`` need it. By default it is
         found from ``sample``, by the number of examples in the network's output (batch, classes).
     points
-        For ``dfa`` and ``drtp``, with a ``sample``: names of modules, or patterns such as ``"encoder.layers.*"``, at
-        whose outputs the output's error enters, as Bᵀ e in place of the error from above. Inside a module it goes on
-        by backprop (Launay et al. 2020, arXiv:2006.12878). By default it enters at the input of every layer.
+        For ``dfa``, ``drtp`` and ``dkp``, with a ``sample``: names of modules, or patterns such as
+        ``"encoder.layers.*"``, at whose outputs the output's error enters, as Bᵀ e in place of the error from above.
+        Inside a module it goes on by backprop (Launay et al. 2020, arXiv:2006.12878). By default it enters at the input
+        of every layer.
     **coefficients
         Coefficients of the rule, if ``rule`` is a name.
 
@@ -98,8 +99,8 @@ def transport_free(
         raise InputError(f"transport_free: classes must be a positive whole number, got {classes!r}")
     if batch_axis is not None and (isinstance(batch_axis, bool) or not isinstance(batch_axis, int) or batch_axis < 0):
         raise InputError(f"transport_free: batch_axis must be a whole number from 0 on, got {batch_axis!r}")
-    if points is not None and (not isinstance(rule, Direct) or rule.learned or sample is None):
-        why = "needs sample=" if sample is None else f"{rule.name} does not project the output's error by a fixed B"
+    if points is not None and (not isinstance(rule, Direct) or sample is None):
+        why = "needs sample=" if sample is None else f"{rule.name} does not project the output's error"
         raise InputError(f"transport_free: points: {why}")
     try:
         model = copied(model)

@@ -12,7 +12,7 @@ from torch.utils import _pytree
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.batch_axis import batch_axis_of
-from wtdiag.trainers.layers.synapse import project
+from wtdiag.trainers.layers.synapse import project, projected_inputs, saved
 
 if TYPE_CHECKING:
     from wtdiag.trainers.layers.error_path import ErrorPath
@@ -22,7 +22,10 @@ FEEDBACK = "point_feedback"
 
 
 class _Entry(torch.autograd.Function):
-    """The identity on a module's output; its backward pass replaces the error from above by Bᵀ e."""
+    """The identity on a module's output h; its backward pass replaces the error from above by Bᵀ e.
+
+    B's local gradient comes from e and h, where B learns.
+    """
 
     @staticmethod
     def forward(output: Tensor, feedback: Tensor, point: Point, batch_axis: int) -> tuple[Tensor, Tensor]:
@@ -31,22 +34,29 @@ class _Entry(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         above, feedback, ctx.point, ctx.batch_axis = inputs
-        ctx.save_for_backward(feedback)
+        learns = ctx.point.path.rule.learned and feedback.requires_grad  # otherwise h is not held
+        ctx.save_for_backward(feedback, *([above] if learns else []))
         ctx.shape = above.shape
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, error: Tensor | None, signal: Tensor | None) -> tuple[Tensor | None, ...]:
-        (feedback,) = ctx.saved_tensors
+        ctx.rule = ctx.point.path.rule
+        feedback, *learns_from = saved(ctx)
         if ctx.point.exact or error is None:
             return error, None, None, None
         if signal is None:
             raise RuntimeError(
-                f"{ctx.point.path.rule.name}: the output error never reached a point; call the converted model itself, "
+                f"{ctx.rule.name}: the output error never reached a point; call the converted model itself, "
                 "not its parts, take the loss of its output, and checkpoint with use_reentrant=False"
             )
         like = signal.new_empty(1).expand(ctx.shape)
-        return project(signal, feedback, like, ctx.batch_axis).to(error.dtype), None, None, None
+        dfeedback = None
+        if learns_from:
+            with torch.no_grad():
+                h = projected_inputs(learns_from[0], feedback, ctx.batch_axis)
+                dfeedback = ctx.rule.projection_grad(signal, h, feedback.detach())
+        return project(signal, feedback, like, ctx.batch_axis).to(error.dtype), dfeedback, None, None
 
 
 class Point:
@@ -76,6 +86,11 @@ def points_of(model: nn.Module) -> Iterator[tuple[nn.Module, Point]]:
         for hook in module._forward_hooks.values():
             if isinstance(hook, Point):
                 yield module, hook
+
+
+def learned_at_points(model: nn.Module) -> list[nn.Parameter]:
+    """Return the feedback weights of points that learn."""
+    return [getattr(module, FEEDBACK) for module, point in points_of(model) if point.path.rule.learned]
 
 
 def chosen(model: nn.Module, patterns: Collection[str]) -> dict[str, nn.Module]:
@@ -157,7 +172,7 @@ def add_point(
     size = like.shape[1:] if maps else like.shape[-1:]
     feedback = like.new_empty(path.classes, *size)
     path.rule.init_feedback(feedback, 1.0, feedback)
-    module.register_parameter(FEEDBACK, nn.Parameter(feedback, requires_grad=False))
+    module.register_parameter(FEEDBACK, nn.Parameter(feedback, requires_grad=path.rule.learned))
     module.register_forward_hook(Point(name, path, given))
 
 

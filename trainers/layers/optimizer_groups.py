@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.layers.convert import feedback_parameters, synapses
+from wtdiag.trainers.layers.convert import feedback_parameters, learners, synapses
+from wtdiag.trainers.layers.direct_points import learned_at_points
 
 
 def parameter_groups(model: nn.Module, *, lr: float, feedback_lr: float | None = None) -> list[dict[str, Any]]:
@@ -44,14 +45,15 @@ def parameter_groups(model: nn.Module, *, lr: float, feedback_lr: float | None =
     if not layers:
         raise InputError("parameter_groups: the model is not converted; use transport_free first")
     own = {id(p) for name, p in feedback_parameters(model).items()}
+    at_points, rule = learned_at_points(model), learners(model)[0][1].rule
     together = {
         id(p) for layer in layers if layer.rule.recipe.optimizer == "forward" for p in layer.parameters_of("feedback")
-    }
+    } | {id(p) for p in at_points if rule.recipe.optimizer == "forward"}
     learned = [p for p in model.parameters() if id(p) in own - together and p.requires_grad]
     forward = [p for p in model.parameters() if id(p) not in own - together and p.requires_grad]
-    rules = ", ".join(sorted({layer.rule.name for layer in layers}))
+    rules = ", ".join(sorted({learner.rule.name for _, learner in learners(model)}))
     if learned and feedback_lr is None:
-        recipe = next(layer.rule.recipe for layer in layers if layer.rule.learned)
+        recipe = next(learner.rule.recipe for _, learner in learners(model) if learner.rule.learned)
         raise InputError(
             f"feedback_lr: the feedback of {rules} learns at a rate of its own; wtdiag trains it with "
             f"{recipe.optimizer} at {recipe.lr:g}"

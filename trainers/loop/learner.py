@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from wtdiag.probes.records.optimizers import OPTIMIZERS
 from wtdiag.trainers.config.schedules import learning_rate
 from wtdiag.trainers.config.settings import Settings
-from wtdiag.trainers.layers.convert import feedback_parameters, synapses
+from wtdiag.trainers.layers.convert import feedback_parameters, learners, synapses
+from wtdiag.trainers.layers.direct_points import learned_at_points
 from wtdiag.trainers.layers.same_update import unwatch_updates
 from wtdiag.trainers.layers.synaptic import Synaptic
 from wtdiag.trainers.loop.distributed import Ranks
@@ -42,13 +43,13 @@ class Learner:
         self.settings, self.total, self.epoch = settings, total, epoch
         layers = [layer for _, layer in synapses(model)]
         self.weights = _unique(layer.weight for layer in layers)
-        learned = _unique(p for layer in layers for p in _learned(layer))
+        learned = _unique([p for layer in layers for p in _learned(layer)] + learned_at_points(model))
         feedback = feedback_parameters(model)
         self.forward = [p for name, p in model.named_parameters() if name not in feedback and p.requires_grad]
         self.feedback = learned
         self._feedback_of = {layer.weight: p for layer in layers for p in _learned(layer)[-1:]}
         self._shared = {_learned(layer)[-1]: layer for layer in layers if "weight_grad" in layer.rule.shares}
-        rule = layers[0].rule
+        rule = learners(model)[0][1].rule
         default = rule.recipe.convolutional_lr if _is_convolutional(model) else rule.recipe.forward_lr
         self.lr = _given(settings.lr, OPTIMIZERS[settings.optimizer].lr, default)
         for layer in layers if settings.update_noise or settings.relative_noise else ():

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from wtdiag.probes.floor import comparable
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses
+from wtdiag.trainers.observe.inputs import Inputs, output_of, output_with
 from wtdiag.trainers.observe.shapley import marginals, shapley
 from wtdiag.trainers.observe.tracer import Call, Error, Loss, SynapseTracer, attached, forked, tracing
 
@@ -36,7 +36,7 @@ class LayerCost(NamedTuple):
 
 
 def attribution(
-    model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F.cross_entropy, lr: float = math.nan
+    model: nn.Module, x: Inputs, target: Tensor, *, loss: Loss = F.cross_entropy, lr: float = math.nan
 ) -> dict[str, LayerCost]:
     """Return the cost of each layer's feedback, in degrees and in learning, by layer in forward order.
 
@@ -88,7 +88,7 @@ def attribution(
     with tracing(model) as tracer, torch.enable_grad():
         tracer.remembers = True
         with forked(model):
-            value = loss(model(x), target)
+            value = loss(output_of(model, x), target)
         products: dict[int, _Products] = {}
         errors_exact, gradient_exact = _backward(tracer, value, trained, tracer.calls, products)
 
@@ -97,7 +97,7 @@ def attribution(
             with forked(model), attached(model), torch.no_grad():
                 state = {name: buffer.clone() for name, buffer in model.named_buffers()}
                 state |= {name: p - step * gradient[name] for name, p in trained.items()}
-                return value.item() - float(loss(functional_call(model, state, (x,)), target))
+                return value.item() - float(loss(output_with(model, state, x), target))
 
         decrease, total = _decrease(moved, value, trained, gradient_exact, lr)
         carrying = [

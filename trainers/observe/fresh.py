@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.observe.inputs import Inputs, output_of
 
 if TYPE_CHECKING:
     from wtdiag.trainers.layers.synaptic import Synaptic
@@ -28,7 +29,7 @@ class FreshAngles:
     Feedback that transports W stays as it is, unless it does so in every layer.
     """
 
-    def __init__(self, model: nn.Module, x: Tensor, target: Tensor, loss: Loss) -> None:
+    def __init__(self, model: nn.Module, x: Inputs, target: Tensor, loss: Loss) -> None:
         self._given = model, x, target, loss
         self._lock = threading.Lock()
         self._found: dict[str, Angles] | None = None
@@ -47,7 +48,7 @@ class FreshAngles:
         names = {layer: name for name, layer in synapses(model)}
         found: dict[str, Angles] = {name: {} for name in names.values()}
         with tracing(model) as tracer, torch.enable_grad():
-            value = loss(model(x), target)
+            value = loss(output_of(model, x), target)
             exact, _ = tracer.backward(value, exact=tracer.calls)
             calls = tracer.calls
             with torch.no_grad():

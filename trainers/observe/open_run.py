@@ -7,13 +7,11 @@ import json
 import os
 from collections.abc import Callable
 from functools import partial
-from itertools import starmap
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wtdiag.probes.errors import InputError, first_line
 from wtdiag.probes.records import schema
@@ -22,6 +20,7 @@ from wtdiag.trainers.config.settings import Settings, from_mapping
 from wtdiag.trainers.layers.convert import copied, set_rule, synapses
 from wtdiag.trainers.layers.direct_points import points_of
 from wtdiag.trainers.observe.attribution import LayerCost, attribution
+from wtdiag.trainers.observe.inputs import Inputs, cross_entropy, moved
 from wtdiag.trainers.observe.rates import Rates
 from wtdiag.trainers.observe.tensors import from_numpy, is_recordable
 from wtdiag.trainers.observe.tracer import Loss, Signals, error_signals
@@ -108,17 +107,24 @@ class ModelRun(schema.Run):
         state |= rest
         return _load(model, own, state, str(path))
 
-    def probe_batch(self) -> tuple[Tensor, Tensor] | None:
-        """Return the fixed batch of the signal probes, inputs and targets, or None if no batch was recorded."""
+    def probe_batch(self) -> tuple[Inputs, Tensor] | None:
+        """Return the fixed batch of the signal probes, inputs and targets, or None if no batch was recorded.
+
+        The inputs are a tensor, or tensors by name.
+        """
         path = self.path / schema.PROBE_BATCH
         if not path.exists():
             return None
-        arrays = schema.read_probe_batch(path)
+        inputs, targets = schema.read_probe_batch(path)
         try:
-            inputs, targets = starmap(from_numpy, arrays)
+            given: Inputs = (
+                {name: from_numpy(*each) for name, each in inputs.items()}
+                if isinstance(inputs, dict)
+                else from_numpy(*inputs)
+            )
+            return given, from_numpy(*targets)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        return inputs, targets
 
 
 def signals_of(
@@ -147,7 +153,7 @@ def signals_of(
         weights of a step do not fit the network, or if the network or the loss cannot take the batch.
     """
 
-    def at(network: nn.Module, x: Tensor, target: Tensor, loss: Loss, rates: Rates, step: int) -> Signals:
+    def at(network: nn.Module, x: Inputs, target: Tensor, loss: Loss, rates: Rates, step: int) -> Signals:
         signals = error_signals(network, x, target, loss=loss)
         layers = dict(synapses(network))
         for name, of_layer in signals.items():
@@ -178,7 +184,7 @@ def attribution_of(
         As `signals_of` does.
     """
 
-    def at(network: nn.Module, x: Tensor, target: Tensor, loss: Loss, rates: Rates, step: int) -> dict[str, LayerCost]:
+    def at(network: nn.Module, x: Inputs, target: Tensor, loss: Loss, rates: Rates, step: int) -> dict[str, LayerCost]:
         return attribution(network, x, target, loss=loss, lr=rates.forward_lr(step))
 
     return _probed(run, model, loss, at)
@@ -205,7 +211,7 @@ def context_of(
     parts = [*network.modules(), *(layer.rule for _, layer in synapses(network))]
     if {type(part).__module__.partition(".")[0] for part in parts} - _VERSIONED:
         return lambda step: None
-    rates = Rates(run, run.settings(), examples=len(batch[0]))
+    rates = Rates(run, run.settings(), examples=len(batch[1]))
     recorded = json.dumps([run.config.get(part) for part in ("settings", "network", "rule")], sort_keys=True)
     return lambda step: recorded + rates.key(step)
 
@@ -226,7 +232,7 @@ def _probed(
     run: ModelRun,
     model: nn.Module | None,
     loss: Loss | None,
-    measure: Callable[[nn.Module, Tensor, Tensor, Loss, Rates, int], _T],
+    measure: Callable[[nn.Module, Inputs, Tensor, Loss, Rates, int], _T],
 ) -> Callable[[int], _T] | None:
     """Return a measure of the run's network on its probe batch as a function of the step."""
     batch = run.probe_batch()
@@ -240,11 +246,11 @@ def _probed(
                 f"loss: {source} has {str(batch[1].dtype)[6:]} targets, so the loss was not the cross-entropy of "
                 "classes; give the loss of the training, for example loss=torch.nn.functional.mse_loss"
             )
-        loss = partial(F.cross_entropy, label_smoothing=settings.label_smoothing if settings else 0.0)
-    rates = Rates(run, settings, examples=len(batch[0]))
+        loss = partial(cross_entropy, label_smoothing=settings.label_smoothing if settings else 0.0)
+    rates = Rates(run, settings, examples=len(batch[1]))
     network = _copied(model) if model is not None else run.model(int(run.steps[0]))
-    device = next(network.parameters(), batch[0]).device
-    x, target = (tensor.to(device) for tensor in batch)
+    device = next(network.parameters(), batch[1]).device
+    x, target = moved(batch[0], device), batch[1].to(device)
 
     def at(step: int) -> _T:
         now = run.model(step, network)

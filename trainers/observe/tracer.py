@@ -19,6 +19,7 @@ from wtdiag.trainers.layers.direct_points import Point, points_of
 from wtdiag.trainers.layers.synapse import project
 from wtdiag.trainers.observe.blocks import Passed, blocks, passing
 from wtdiag.trainers.observe.fresh import FreshAngles
+from wtdiag.trainers.observe.inputs import Inputs, output_of
 from wtdiag.trainers.observe.laws import Law, LayerOperator, Use
 from wtdiag.trainers.rules.factored import Factored
 from wtdiag.trainers.rules.local import Local
@@ -31,7 +32,7 @@ Signals = dict[str, dict[str, Any]]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F.cross_entropy) -> Signals:
+def error_signals(model: nn.Module, x: Inputs, target: Tensor, *, loss: Loss = F.cross_entropy) -> Signals:
     """Return each layer's signals on one batch, under the rule and under exact backprop.
 
     This takes two forward passes in training mode, the second in two halves, with two backward passes of errors only
@@ -70,7 +71,7 @@ def error_signals(model: nn.Module, x: Tensor, target: Tensor, *, loss: Loss = F
     """
     inside = blocks(model)
     with tracing(model) as tracer, passing(list(dict.fromkeys(inside.values()))) as passed, torch.enable_grad():
-        output = model(x)
+        output = output_of(model, x)
         tracer.find_examples(count := count_examples(output))
         value = loss(output, target)
         exact, _ = tracer.backward(value, exact=tracer.calls)
@@ -106,21 +107,25 @@ def sharing(layer: Synaptic, calls: dict[Synaptic, list[Call]]) -> list[Synaptic
     return [other for other in calls if other is layer or calls[other][0].weight is shared]
 
 
-def _halves(x: Tensor, target: Tensor, count: int | None) -> list[tuple[Tensor, Tensor]]:
+def _halves(x: Inputs, target: Tensor, count: int | None) -> list[tuple[Inputs, Tensor]]:
     """Return two halves of the batch, of every other example; none if its examples cannot be told or are too few."""
-    axis = batch_axis_of(x.shape, count) if count is not None and count > 3 else None
-    if axis is None or not target.dim() or len(target) != count:
+    if count is None or count < 4 or not target.dim() or len(target) != count:
         return []
-    index = torch.arange(count, device=x.device)
+    index = torch.arange(count, device=target.device)
+    if isinstance(x, Mapping):  # of which the first axis counts the examples
+        return [({name: each[index[i::2]] for name, each in x.items()}, target[i::2]) for i in (0, 1)]
+    axis = batch_axis_of(x.shape, count)
+    if axis is None:
+        return []
     return [(x.index_select(axis, index[start::2]), target[start::2]) for start in (0, 1)]
 
 
 def _weight_gradients(
-    model: nn.Module, x: Tensor, target: Tensor, loss: Loss
+    model: nn.Module, x: Inputs, target: Tensor, loss: Loss
 ) -> dict[Synaptic, dict[str, np.ndarray[Any, Any]]]:
     """Return the task's gradient of each W on a batch, under the rule and under exact backprop."""
     with tracing(model) as tracer, torch.enable_grad():
-        value = loss(model(x), target)
+        value = loss(output_of(model, x), target)
         errors = {
             "gradient_exact": tracer.backward(value, exact=tracer.calls)[0],
             "gradient": tracer.backward(value, exact=())[0],

@@ -28,11 +28,12 @@ _ATTRIBUTES = ("stride", "padding", "dilation", "output_padding", "padding_mode"
 
 @dataclass
 class _Pair:
-    """A layer's W and B as they are now, and the module that uses them, if it is known."""
+    """A layer's W and B as they are now, the module that uses them, if it is known, and whether B is direct."""
 
     forward: Any
     feedback: Any
     module: nn.Module | None = None
+    direct: bool = False
 
 
 class PairReader:
@@ -89,6 +90,8 @@ class PairReader:
             place = {module: index for index, module in enumerate(self._seen)}
             rank = {name: place.get(pair.module, len(place)) for name, pair in found.items() if pair.module}
             found = dict(sorted(found.items(), key=lambda item: rank[item[0]]))
+            last = next(reversed(found.values()))
+            last.direct = last.direct and last.forward.shape != last.feedback.shape  # its output is the network's
         state = {plain_name(key): entry for key, entry in model.state_dict().items() if is_recordable(entry)}
         used = {each.data_ptr() for pair in found.values() for each in (pair.forward, pair.feedback) if each.numel()}
         tensors = {key: entry for key, entry in state.items() if entry.data_ptr() not in used or not entry.numel()}
@@ -127,10 +130,10 @@ class PairReader:
         check_names(found)
         for name, pair in found.items():
             pair.forward, pair.feedback = (_tensor(name, *each) for each in (("W", pair.forward), ("B", pair.feedback)))
-            if pair.forward.shape != pair.feedback.shape:
+            if pair.forward.shape != pair.feedback.shape and not pair.direct:
                 raise InputError(
                     f"{name}: W has shape {tuple(pair.forward.shape)} and B {tuple(pair.feedback.shape)}; expected one "
-                    "shape (direct feedback from the output is not recorded by pairs)"
+                    "shape (direct feedback from the output is recorded of BioTorch's layers only)"
                 )
         return found
 
@@ -150,7 +153,8 @@ class PairReader:
         groups = getattr(module, "groups", 1)
         given = {name: getattr(module, name) for name in _ATTRIBUTES if isinstance(getattr(module, name, None), _PLAIN)}
         carries = True if module is None else self._seen.get(module, True)
-        return {"kind": kind, "index": index, "carries_error": carries, "groups": groups, "attrs": given}
+        facts = {"kind": kind, "index": index, "carries_error": carries, "groups": groups, "attrs": given}
+        return facts | ({"direct": True, "fixed": True} if pair.direct else {})
 
 
 _PLAIN = (int, str, tuple)
@@ -192,7 +196,7 @@ def _by_attribute(model: nn.Module, attribute: str) -> dict[str, _Pair]:
             if _biotorch_rule(module) in _SIGNED:
                 # What the layer keeps are magnitudes, or has the signs of the W before; those of W now carry the error.
                 feedback = feedback.detach().abs() * weight.detach().sign()
-            found[plain_name(name) or "model"] = _Pair(weight, feedback, module)
+            found[plain_name(name) or "model"] = _Pair(weight, feedback, module, _biotorch_rule(module) == "dfa")
     return found
 
 
@@ -258,4 +262,7 @@ def _kind(module: nn.Module | None) -> str:
 
 def _biotorch_rule(module: nn.Module | None) -> str:
     """Return the rule of a layer of BioTorch; empty for any other module."""
-    return str(getattr(module, "type", "")) if type(module).__module__.startswith("biotorch.") else ""
+    path = type(module).__module__
+    if path.startswith("biotorch.layers.dfa."):  # the only layers that do not name their rule themselves
+        return "dfa"
+    return str(getattr(module, "type", "")) if path.startswith("biotorch.") else ""

@@ -22,8 +22,9 @@ from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import CONFIG, open_run, snapshot_path, write_json
 from wtdiag.trainers.layers.convert import converted_share, synapses
 from wtdiag.trainers.layers.watch import watch
+from wtdiag.trainers.observe.inputs import Inputs
 from wtdiag.trainers.observe.tensors import to_numpy
-from wtdiag.trainers.record.arguments import two_tensors
+from wtdiag.trainers.record.arguments import probe_tensors
 from wtdiag.trainers.record.foreign_layers import PairReader, Pairs, Signals, signal_arrays
 from wtdiag.trainers.record.provenance import describe_model, describe_pairs
 from wtdiag.trainers.record.staging import Staging, is_finite, unrecorded, unwrap
@@ -55,7 +56,8 @@ class Recorder:
         Entries for ``config.json`` in addition to those that are added automatically (versions, command, rule): your
         own settings go under ``{"settings": {...}}``.
     probe_batch
-        (inputs, targets), the fixed batch on which error signals of layers from transport_free will be measured.
+        (inputs, targets), the fixed batch on which error signals of layers from transport_free will be measured. The
+        inputs are a tensor, or tensors by the names under which the network takes them.
     force
         Whether to replace the run that ``path`` holds.
 
@@ -96,7 +98,7 @@ class Recorder:
         pairs: Pairs | None = None,
         signals: Signals | None = None,
         config: Mapping[str, Any] | None = None,
-        probe_batch: tuple[Tensor, Tensor] | None = None,
+        probe_batch: tuple[Inputs, Tensor] | None = None,
         force: bool = False,
     ) -> None:
         self._attach(model, path, pairs, signals)
@@ -109,7 +111,13 @@ class Recorder:
             raise InputError("probe_batch: wtdiag cannot run the layers of other code; give their signals= instead")
         batch = None
         if probe_batch is not None:
-            batch = rundir.probe_dataset(*(to_numpy(tensor.detach().cpu()) for tensor in two_tensors(probe_batch)))
+            inputs, targets = probe_tensors(probe_batch)
+            batch = rundir.probe_dataset(
+                {name: _array(each) for name, each in inputs.items()}
+                if isinstance(inputs, Mapping)
+                else _array(inputs),
+                _array(targets),
+            )
         self._hold(rundir.make(self.path, self._config, force=force))
         if batch is not None:
             rundir.write_probe_batch(self.path, batch)
@@ -351,3 +359,7 @@ class Recorder:
         if self._config.get("status") == instead_of:
             self._config |= {**facts, "status": status}
             write_json(self.path / CONFIG, self._config)
+
+
+def _array(tensor: Tensor) -> tuple[Array, str]:
+    return to_numpy(tensor.detach().cpu())

@@ -9,7 +9,11 @@ from wtdiag.trainers.rules.direct import Direct
 @register
 @dataclass(frozen=True, kw_only=True)
 class DirectFeedbackAlignment(Direct):
-    """Direct feedback alignment."""
+    """Direct feedback alignment.
+
+    With ``--points`` in ``--model transformer``, SGD diverges unless B is small: begin with ``-c scale=0.1``, or train by
+    ``--optimizer adam --lr 0.003``.
+    """
 
     name = "dfa"
     title = "Direct feedback alignment"

@@ -8,6 +8,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from wtdiag import analyze, diagnose, open_run, transport_free
+from wtdiag.trainers.observe.attribution import attribution
+from wtdiag.trainers.observe.inputs import cross_entropy
+from wtdiag.trainers.observe.tracer import error_signals
 
 X = torch.linspace(-1, 1, 96 * 4).reshape(96, 4).sin()
 Y = torch.arange(96) % 3
@@ -100,16 +103,16 @@ def with_transformers(tmp_path):
             super().__init__()
             self.net = network()
 
-        def forward(self, x, labels):
-            logits = self.net(x)
-            return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+        def forward(self, x, mask, labels=None):
+            logits = self.net(x * mask)
+            return {"logits": logits} | ({} if labels is None else {"loss": F.cross_entropy(logits, labels)})
 
     model = Model()
     arguments = TrainingArguments(
         output_dir="out", max_steps=6, per_device_train_batch_size=8, learning_rate=0.01, logging_steps=2, use_cpu=True,
         report_to=[], save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
-    rows = [{"x": x, "labels": y} for x, y in zip(X, Y, strict=True)]
+    rows = [{"x": x, "mask": (x > -0.5).float(), "labels": y} for x, y in zip(X, Y, strict=True)]
     Trainer(
         model=model, args=arguments, train_dataset=rows, callbacks=[TransformersCallback("runs/transformers", every=3)]
     ).train()
@@ -118,6 +121,16 @@ def with_transformers(tmp_path):
     logged = run.metrics.dropna(subset="loss")
     assert logged.step.tolist() == [2, 4, 6]
     assert "learning_rate" in run.metrics
+    # The first examples of the Trainer's own data are the probe batch, with all that the network takes.
+    inputs, labels = run.probe_batch()
+    torch.testing.assert_close(inputs, {"x": X[:64], "mask": (X[:64] > -0.5).float()})
+    signals = error_signals(model, inputs, labels, loss=cross_entropy)
+    plain = error_signals(model.net, inputs["x"] * inputs["mask"], labels)
+    np.testing.assert_array_equal(signals["net.2"]["delta"], plain["2"]["delta"])
+    found = analyze(run, ["error_angle", "credit_angle"], model=model)
+    assert found.error_angle.notnull().all()
+    assert found.credit_angle.notnull().all()
+    assert attribution(model, inputs, labels, loss=cross_entropy)["net.2"].angle >= 0
 
 
 def with_skorch(tmp_path):

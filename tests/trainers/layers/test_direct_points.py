@@ -12,6 +12,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import feedback_parameters, set_rule, summary
 from wtdiag.trainers.layers.direct_points import FEEDBACK
+from wtdiag.trainers.loop.learner import Learner
 from wtdiag.trainers.observe.tracer import error_signals
 from wtdiag.trainers.rules import rule
 
@@ -108,6 +109,40 @@ def test_signals_are_compared_with_exact_backprop():
     torch.testing.assert_close(torch.tensor(signals["blocks.1.fc1"]["weight_gradient"]), twin.blocks[1].fc1.weight.grad)
 
 
+@pytest.mark.parametrize("shape", [(5, 6), (5, 4, 6)])
+def test_feedback_at_points_learns_from_the_error_and_what_the_module_returns(shape):
+    model, twin = converted("dkp", shape=shape, decay=0.25)
+    x, target = torch.randn(*shape).double(), torch.randint(0, 3, (5,))
+    output = twin(x)
+    error = torch.autograd.grad(F.cross_entropy(output, target), output, retain_graph=True)[0]
+    F.cross_entropy(output, target).backward()
+    h = model.embed(x)
+    for i, block in enumerate(model.blocks):
+        h, _ = block(h)
+        feedback = getattr(twin.blocks[i], FEEDBACK)
+        wanted = error.T @ (h if h.dim() == 2 else h.sum(1)) + 0.25 * feedback
+        torch.testing.assert_close(feedback.grad, wanted, rtol=1e-12, atol=1e-14)
+    (group,) = wtdiag.parameter_groups(twin, lr=0.1)  # B takes W's steps
+    assert {id(getattr(block, FEEDBACK)) for block in twin.blocks} <= {id(p) for p in group["params"]}
+    signals = error_signals(twin, x, target)  # which leaves no gradient behind
+    assert signals["blocks.0.fc1"]["delta"].any()
+
+
+def test_training_moves_the_feedback_of_points_that_learn():
+    settings = Settings(rule="dkp", points="blocks.*", lr=0.1)
+    _, twin = converted("dkp")
+    learner = Learner(twin, settings, total=10, epoch=10)
+    before = twin.blocks[1].point_feedback.detach().clone()
+    x, target = torch.randn(5, 6).double(), torch.randint(0, 3, (5,))
+    learner.begin(5)
+    F.cross_entropy(twin(x), target).backward()
+    gradient = twin.blocks[1].point_feedback.grad.clone()
+    learner.step(5)
+    rate, _ = learner.rates(5)
+    assert gradient.any()
+    torch.testing.assert_close(twin.blocks[1].point_feedback.detach(), before - rate * gradient)
+
+
 def test_targets_are_projected_too():
     _, twin = converted("drtp")
     x, target = torch.randn(5, 6).double(), torch.tensor([0, 1, 2, 0, 1])
@@ -175,7 +210,7 @@ def test_a_run_is_rebuilt_and_resumed_with_its_points(tmp_path):
     [
         ("dfa", {"points": "blok.*"}, r"'blok.\*' names no module; of its depth there are blocks.0"),
         ("dfa", {"points": "blocks"}, r"blocks \(ModuleList\) has no forward pass of its own; .*: blocks.\*"),
-        ("fa", {}, "points: fa does not project the output's error by a fixed B"),
+        ("fa", {}, "points: fa does not project the output's error$"),
         ("dfa", {"shape": (5, 5, 6)}, r"blocks.0: which axis counts the examples in \(5, 5, 8\) is not known"),
     ],
 )

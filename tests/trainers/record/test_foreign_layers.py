@@ -271,6 +271,39 @@ def test_the_effective_feedback_of_biotorch_is_recorded_and_not_its_magnitudes(t
 
 
 @pytest.mark.filterwarnings("default")
+def test_direct_feedback_of_biotorch_is_recorded_as_such(tmp_path):
+    if not importlib.util.find_spec("biotorch"):
+        pytest.skip("biotorch is not installed; `make install` adds it")
+    from biotorch.module.biomodule import BioModule
+    from biotorch.training.functions import train as train_epoch
+
+    torch.manual_seed(0)
+    # The third layer has as many units as the output, so that its B has W's shape although it starts at the output.
+    parts = nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10), nn.ReLU(), nn.Linear(10, 10)
+    with contextlib.redirect_stdout(io.StringIO()):
+        net = BioModule(nn.Sequential(*parts), mode="dfa", output_dim=10)
+    x, y = torch.randn(16, 1, 8, 8), torch.arange(16) % 10
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.05)
+    sent = []
+    net.module[2].register_forward_pre_hook(lambda module, inputs: inputs[0].register_hook(sent.append) and None)
+    with Recorder(net, tmp_path / "run") as recorder, contextlib.redirect_stdout(io.StringIO()):
+        train_epoch(net, "dfa", nn.CrossEntropyLoss(), optimizer, [(x, y)], torch.device("cpu"), 0, False)
+        recorder.snapshot(1)
+    run = open_run(tmp_path / "run")
+    assert run.config["rule"] == {"name": "dfa"}
+    b = run.layer("module.2").feedback
+    assert b.dims == ("step", "class", "in")
+    np.testing.assert_array_equal(b.values[0], net.module[2].weight_backward)
+    error = net.module[2].loss_gradient
+    np.testing.assert_allclose(sent[0], error.numpy() @ b.values[0], rtol=1e-5, atol=1e-7)  # what carried the error
+    analysis = analyze(run)
+    assert analysis.direct.values.tolist() == [True, True, False]
+    assert np.isnan(analysis.weight_angle.values[0, :2]).all()  # W and B cannot be compared
+    assert np.isfinite(analysis.weight_angle.values[0, 2])
+    assert np.isfinite(analysis.feedback_stable_rank.values).all()
+
+
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("rule", ["fa", "frsf"])
 def test_a_network_of_biotorch_trained_by_its_own_loop_is_recorded_and_explained(tmp_path, rule):
     if not importlib.util.find_spec("biotorch"):
