@@ -11,8 +11,8 @@ from wtdiag.trainers.rules.direct import Direct
 class DirectFeedbackAlignment(Direct):
     """Direct feedback alignment.
 
-    With ``--points`` in ``--model transformer``, SGD diverges unless B is small: begin with ``-c scale=0.1``, or train by
-    ``--optimizer adam --lr 0.003``.
+    With ``--points`` in ``--model transformer``, SGD diverges unless B is small: begin with ``-c scale=0.1``, or train
+    by ``--optimizer adam --lr 0.003``.
     """
 
     name = "dfa"
