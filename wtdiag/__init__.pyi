@@ -5,6 +5,7 @@ from .probes.errors import InputError as InputError
 from .probes.records.foreign import record as record
 from .probes.version import __version__ as __version__
 from .reports.figures import plot as plot
+from .run_checks import attack as attack
 from .run_checks import baseline as baseline
 from .run_checks import sharpness as sharpness
 from .run_checks import similarity as similarity

@@ -1,9 +1,10 @@
-"""Checks of a trained run beyond its analysis: `baseline`, `similarity` and `sharpness`."""
+"""Checks of a trained run beyond its analysis: `baseline`, `attack`, `similarity` and `sharpness`."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wtdiag.probes.errors import InputError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from wtdiag.diagnostics.analysis.attacked import Attacked
     from wtdiag.diagnostics.analysis.owed import Arm, Baseline
     from wtdiag.trainers.observe.open_run import ModelRun
 
@@ -88,6 +90,82 @@ def baseline(
         arms={arm: _arm(table, tables["learned"]) for arm, table in tables.items()},
     )
     write_baseline(result, of.run.path)
+    return result
+
+
+def attack(
+    run: str | os.PathLike[str] | ModelRun,
+    *,
+    strengths: Sequence[float] = (0.02, 0.05, 0.1, 0.2),
+    widths: Sequence[float] = (0.5, 1.0, 2.0),
+    pgd_steps: int = 10,
+    tested: int = 500,
+    device: str = "auto",
+    done: Done | None = None,
+) -> Attacked:
+    """Measure how accuracy falls under perturbed inputs at the last snapshot, and write ``attack.json``.
+
+    FGSM and PGD follow two gradients: the true one of the loss, and the signal that the rule's own feedback sends to
+    the inputs. Feedback that is not aligned hides the true gradient from whoever follows it backwards, so that a
+    network seems robust; only the true gradient tells. Both are left out where they are the same, in backprop, but for
+    the first. Noise and blur need no gradient.
+
+    Parameters
+    ----------
+    run
+        A run that ``wtdiag train`` made, and whose data is at hand.
+    strengths
+        Shares of the range that each channel has in the training examples (that of all pixel values, where images are
+        read from files): the largest change of a value, or the standard deviation of the noise. No value leaves that
+        range.
+    widths
+        Standard deviations of the blur in pixels; data without height or width is not blurred.
+    pgd_steps
+        Steps of PGD.
+    tested
+        Number of test examples.
+    device
+        Where to compute.
+    done
+        Function that is called with the number of perturbations that are done, and of all.
+
+    Returns
+    -------
+    Attacked
+        Accuracies as shares, with exact 95 % intervals over test examples.
+
+    Raises
+    ------
+    InputError
+        If a number is out of range, or the run's network or data cannot be had.
+
+    References
+    ----------
+    Athalye, Carlini and Wagner 2018, Obfuscated gradients give a false sense of security, arXiv:1802.00420.
+    """
+    from wtdiag.diagnostics.analysis.attacked import Attacked, Attempt, write_attacked
+    from wtdiag.diagnostics.comparison.intervals import of_share
+    from wtdiag.trainers.observe.attacks import perturbed
+    from wtdiag.trainers.observe.recorded import recorded, right
+
+    for name, values, most in (("strengths", strengths, 1.0), ("widths", widths, 100.0)):
+        for value in values:
+            if not 0 < value <= most or not math.isfinite(value):
+                raise InputError(f"{name}: expected numbers above 0 and up to {most:g}, got {value!r}")
+    for name, count, least in (("pgd_steps", pgd_steps, 1), ("tested", tested, 100)):
+        if count < least:
+            raise InputError(f"{name}: expected at least {least}, got {count}")
+    of = recorded(_opened(run), device)
+    x, y = of.examples(of.data.test, tested)
+    attempts = []
+    ways = perturbed(of, x, y, sorted(set(strengths)), sorted(set(widths)), pgd_steps)
+    for count, (name, strength, inputs) in enumerate(ways, start=1):
+        answered = right(of.model, inputs(), y)
+        attempts.append(Attempt(name, strength, float(answered.mean()), *of_share(int(answered.sum()), len(answered))))
+        if done is not None:
+            done(count, len(ways))
+    result = Attacked(of.step, len(y), pgd_steps, tuple(attempts))
+    write_attacked(result, of.run.path)
     return result
 
 

@@ -143,6 +143,7 @@ def curves(
             steps_axis(axes, steps, [*places, *near(events, steps)])
             return axes
         axes.xaxis.set_gid("step" if x_label == "training step" else None)
-        axes.xaxis.set_major_locator(FixedLocator(places) if len(places) == 1 else MaxNLocator(6, integer=True))
+        whole = all(place.is_integer() for place in places)
+        axes.xaxis.set_major_locator(FixedLocator(places) if len(places) == 1 else MaxNLocator(6, integer=whole))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     return axes

@@ -8,6 +8,7 @@ from wtdiag.diagnostics.findings.headline import headline, worst_severity
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Text
 from wtdiag.reports.run import sections
 from wtdiag.reports.run.appendix import methods, settings
+from wtdiag.reports.run.checks_section import owed, robustness
 from wtdiag.reports.run.error_section import error_signal
 from wtdiag.reports.run.facts import facts
 from wtdiag.reports.run.findings_section import entries, verdict
@@ -16,7 +17,7 @@ from wtdiag.reports.run.stability_section import stability
 from wtdiag.reports.run.summary import alone, glance, sentences, symbols, title
 
 _PARTS = (
-    sections.training, sections.maps, sections.layers, stability, error_signal, sections.spectra,
+    sections.training, sections.maps, sections.layers, stability, error_signal, sections.spectra, owed, robustness,
 )  # fmt: skip
 
 

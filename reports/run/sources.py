@@ -16,6 +16,8 @@ import xarray as xr
 
 from wtdiag.diagnostics.analysis.accuracy import Accuracy, Reference, accuracy
 from wtdiag.diagnostics.analysis.analyze import read_analysis
+from wtdiag.diagnostics.analysis.attacked import Attacked, read_attacked
+from wtdiag.diagnostics.analysis.owed import Baseline, read_baseline
 from wtdiag.diagnostics.findings.finding import Finding, read_findings, read_reference
 from wtdiag.diagnostics.findings.instability import stability
 from wtdiag.probes.errors import InputError
@@ -87,6 +89,10 @@ class Source:
         A run that the figures show beside this one.
     stability : DataFrame
         Predicted and observed stability of each layer, from `diagnostics.findings.instability.stability`.
+    baseline : Baseline or None
+        What ``wtdiag baseline`` measured, if it did.
+    attacked : Attacked or None
+        What ``wtdiag attack`` measured, if it did.
     """
 
     name: str
@@ -101,6 +107,8 @@ class Source:
     stability: pd.DataFrame
     date: str = ""
     against: Beside | None = None
+    baseline: Baseline | None = None
+    attacked: Attacked | None = None
 
     @property
     def rule(self) -> str:
@@ -183,6 +191,8 @@ def load(
         stability=stability(measured, run.config, metrics).set_axis(analysis.layer.values),
         date=_date(run.path),
         against=_beside(run, analysis, reference, against),
+        baseline=read_baseline(run.path),
+        attacked=read_attacked(run.path),
     )
 
 

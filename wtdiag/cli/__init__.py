@@ -13,6 +13,7 @@ from typing import TextIO
 import click
 
 from wtdiag.cli.analyze import analyze
+from wtdiag.cli.attack import attack
 from wtdiag.cli.audit import audit
 from wtdiag.cli.baseline import baseline
 from wtdiag.cli.check import check
@@ -93,6 +94,6 @@ def cli() -> None:
 
 for _command in (
     train, import_file, analyze, report, index, open_report, compare, export, rules, probes, findings, study, studies,
-    sweep, transfer, check, audit, baseline,
+    sweep, transfer, check, audit, baseline, attack,
 ):  # fmt: skip
     cli.add_command(_command)
