@@ -281,10 +281,11 @@ class Training:
     def _numbers(self, metrics: StepMetrics) -> dict[str, Any]:
         """Return the columns of a step in the metrics."""
         lr, feedback_lr = self.learner.rates(metrics.step - 1)
+        of = "noise_" if metrics.step <= self.pretraining else ""  # noise is not what the run is to learn
         numbers = {
             "epoch": metrics.step / self.epoch,
-            "loss": metrics.loss,
-            "accuracy": metrics.accuracy,
+            f"{of}loss": metrics.loss,
+            f"{of}accuracy": metrics.accuracy,
             "lr": lr,
             "feedback_lr": feedback_lr,
             "forward_norm": metrics.forward_norm,

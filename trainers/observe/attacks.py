@@ -94,8 +94,8 @@ def input_gradient(model: nn.Module) -> InputGradient:
     model.eval().requires_grad_(False)
 
     def gradient(x: Tensor, y: Tensor) -> Tensor:
-        parts = []
-        for some, classes in zip(x.split(_AT_ONCE), y.split(_AT_ONCE), strict=True):
+        parts: list[Tensor] = []
+        for some, classes in zip(torch.split(x, _AT_ONCE), torch.split(y, _AT_ONCE), strict=True):
             point = some.detach().clone().requires_grad_()
             loss = cross_entropy(model(point), classes, reduction="sum")
             parts += torch.autograd.grad(loss, point, materialize_grads=True)

@@ -64,6 +64,9 @@ def test_a_stopped_run_goes_on_bitwise_in_either_phase(stop, tmp_path, monkeypat
         assert torch.equal(value, other), key
     metrics = open_run(tmp_path / "half").metrics
     assert metrics.step.tolist() == list(range(1, 2 * EPOCH + 1))
+    for name in ("loss", "accuracy"):  # those on noise are no part of those on the data
+        assert metrics[f"noise_{name}"].notna().tolist() == [True] * EPOCH + [False] * EPOCH
+        assert metrics[name].notna().tolist() == [False] * EPOCH + [True] * EPOCH
 
 
 def test_noise_aligns_weights_with_feedback_and_labels_cannot_be_guessed(tmp_path):
