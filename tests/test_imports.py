@@ -26,7 +26,8 @@ ORDER = {
     "probes": ["errors version", "discovery floor", "records", "measure", "registry", "kernels", "measures", ""],
     "trainers": [
         "data models layers.operations", "rules.local", "rules",
-        "layers.synapse layers.factored_feedback layers.error_path layers.place layers.same_update layers.batch_axis",
+        "layers.synapse layers.error_path layers.place layers.same_update layers.batch_axis",
+        "layers.factored_feedback layers.perturbed_synapse",
         "layers.direct_points layers.synaptic",
         "layers.matrices layers.conversions", "layers.types", "layers.watch", "layers.convert",
         "layers.optimizer_groups layers.revert", "conformance",

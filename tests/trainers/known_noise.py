@@ -1,4 +1,4 @@
-"""Noise of mirror phases that follows from what a layer sees, so that every program and process draws the same."""
+"""Noise of rules that follows from what a layer sees, so that every program and process draws the same."""
 
 from wtdiag.trainers.rules.local import Local
 
@@ -8,6 +8,11 @@ def mirrored(self, noise, std):
     x = (7 * self.x).sin()
     y = self.op.apply(x, self.weight.to(x.dtype))
     return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
+
+def drawn(self, x):
+    """The same for noise in a forward pass."""
+    return self.noise_std * (7 * x).sin()
 
 
 def driven_back(self, noise, std):

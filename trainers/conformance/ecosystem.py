@@ -14,9 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from wtdiag.probes.errors import one_line
-from wtdiag.trainers.conformance.requirements import Violation, check, require
+from wtdiag.trainers.conformance.requirements import Inapplicable, Violation, check, require
 from wtdiag.trainers.conformance.subject import Subject, descend, gradients, require_close, same
 from wtdiag.trainers.layers.convert import synapses, transport_free
+from wtdiag.trainers.rules.perturbed import Perturbed
+
+
+def _passes_twice(subject: Subject) -> bool:
+    return isinstance(subject.rule, Perturbed) and not subject.rule.rides
 
 
 def _draws(subject: Subject) -> bool:
@@ -76,6 +81,8 @@ def precision(subject: Subject) -> str:
 @check("torch.compile traces the network as one graph that learns the same.")
 def compiled(subject: Subject) -> str:
     """Require one graph, whose gradients and feedback are those of the network, also after W has changed its signs."""
+    if _passes_twice(subject):
+        raise Inapplicable("It takes a second forward pass, which torch.compile cannot.")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     eager, x, target = subject.network("conv", torch.float32)
@@ -144,7 +151,8 @@ def compiled_transform(subject: Subject) -> str:
 
 @check("Checkpointed activations give the same gradients.")
 def checkpointing(subject: Subject) -> str:
-    """Require the same gradients where a block is computed again, or a refusal from a direct rule that cannot."""
+    """Require the same gradients where a block is computed again, or a refusal from a rule that cannot."""
+    cannot = subject.direct or _passes_twice(subject)
     torch.manual_seed(0)
     x, target = torch.randn(8, 6), torch.arange(8) % 5
     reference = transport_free(_Checkpointed(None), subject.rule, sample=x)
@@ -153,7 +161,7 @@ def checkpointing(subject: Subject) -> str:
         again = copy.deepcopy(reference)
         again.reentrant = reentrant  # type: ignore[assignment]
         again.zero_grad()
-        if reentrant and subject.direct:
+        if reentrant and cannot:
             try:
                 descend(again, x, target)
             except RuntimeError as error:
@@ -162,7 +170,7 @@ def checkpointing(subject: Subject) -> str:
             raise Violation("checkpointing: use_reentrant=True is neither refused nor right")
         descend(again, x, target)
         require_close(gradients(again), gradients(reference), 1e-6, f"checkpointing, use_reentrant={reentrant}")
-    return "use_reentrant=True is refused." if subject.direct else ""
+    return "use_reentrant=True is refused." if cannot else ""
 
 
 class _Checkpointed(nn.Module):

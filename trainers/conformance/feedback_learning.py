@@ -23,6 +23,7 @@ from wtdiag.trainers.conformance.subject import (
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.rules.base import Recipe
 from wtdiag.trainers.rules.local import Local
+from wtdiag.trainers.rules.perturbed import Perturbed
 
 
 @check("The rule is documented data: a frozen dataclass with its title, equation and reference.")
@@ -50,6 +51,8 @@ def gradient_of_loss(subject: Subject) -> str:
         raise Inapplicable("B does not learn.")
     if subject.direct:
         raise Inapplicable("A direct rule has no local loss.")
+    if isinstance(subject.rule, Perturbed):
+        raise Inapplicable("The noise of its loss belongs to the forward pass.")
     for kind in LAYERS:
         net, x, target = subject.network(kind)
         ((name, layer),) = synapses(net)

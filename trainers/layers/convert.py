@@ -20,12 +20,14 @@ from wtdiag.trainers.layers.conversions import converted_class, known_types, reb
 from wtdiag.trainers.layers.direct_points import FEEDBACK, add_point, chosen, points_of
 from wtdiag.trainers.layers.error_path import ErrorPath
 from wtdiag.trainers.layers.matrices import Composite
+from wtdiag.trainers.layers.perturbed_synapse import SecondPass
 from wtdiag.trainers.layers.synaptic import Converted, Synaptic
 from wtdiag.trainers.layers.types.linear import TiedEmbedding
 from wtdiag.trainers.layers.watch import watch
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
 from wtdiag.trainers.rules.direct import Direct
+from wtdiag.trainers.rules.perturbed import Perturbed
 
 
 def transport_free(
@@ -145,6 +147,11 @@ def transport_free(
             tied[shared] = layer
     if "weight_grad" in rule.shares:
         _share_gradients(model)
+    if isinstance(rule, Perturbed) and not rule.rides:
+        second_pass = SecondPass(rule)
+        second_pass.attach(model)
+        for layer in layers:
+            layer.second_pass = second_pass
     _protect_outputs(model, rule)
     if sample is not None:
         _run(model, sample)

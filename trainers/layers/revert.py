@@ -15,7 +15,7 @@ from wtdiag.trainers.layers.synaptic import Converted
 from wtdiag.trainers.layers.types.linear import TiedEmbedding
 from wtdiag.trainers.rules.factored import Factored
 
-_OURS = ("rule", "op", "place", "error_path", "batch_axis", "_compared")
+_OURS = ("rule", "op", "place", "error_path", "second_pass", "batch_axis", "_compared")
 
 
 def revert(model: nn.Module) -> nn.Module:

@@ -18,6 +18,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.factored_feedback import FactoredSynapse, factors_like, narrowed, product
 from wtdiag.trainers.layers.operations import Operation
+from wtdiag.trainers.layers.perturbed_synapse import PerturbedSynapse, SecondPass
 from wtdiag.trainers.layers.place import Place, refuse_transforms, traced_order
 from wtdiag.trainers.layers.same_update import watch_updates
 from wtdiag.trainers.layers.synapse import DirectSynapse, SharedWeight, Synapse
@@ -25,6 +26,7 @@ from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
 from wtdiag.trainers.rules.direct import Direct
 from wtdiag.trainers.rules.factored import Factored
+from wtdiag.trainers.rules.perturbed import Perturbed
 
 if TYPE_CHECKING:
     from wtdiag.trainers.layers.error_path import ErrorPath
@@ -76,6 +78,7 @@ class Synaptic(Converted):
     tracer: Tracer | None = None
     batch_axis: int | None = None
     error_path: ErrorPath | None = None
+    second_pass: SecondPass | None = None
 
     def __init__(self, *args: Any, rule: str | Rule, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -259,6 +262,8 @@ class Synaptic(Converted):
             y, silent = DirectSynapse.apply(x, weight, self.feedback, self.bias, op, self.rule, batch_axis)
             if torch.is_grad_enabled():
                 self.error_path.silent.append(silent)
+        elif isinstance(self.rule, Perturbed):
+            y = self._perturbed(x, weight, op, self.rule, batch_axis)
         elif isinstance(self.rule, Factored):
             factors = self.feedback_left, self.feedback_right
             y = FactoredSynapse.apply(x, weight, *factors, self.bias, op, self.rule, batch_axis)
@@ -267,6 +272,19 @@ class Synaptic(Converted):
             y = Synapse.apply(x, weight, feedback, self.bias, op, self.rule, batch_axis)
         if not compiling:
             place.connected(x, y)
+        return y  # type: ignore[no-any-return]
+
+    def _perturbed(self, x: Tensor, weight: Tensor, op: Operation, rule: Perturbed, axis: int | None) -> Tensor:
+        """Return the output of one use, for which noise is drawn unless it is an evaluation."""
+        second = self.second_pass is not None and self.second_pass.runs
+        if not (self.training or torch.is_grad_enabled() or second):
+            return op.apply(x, weight, self.bias)
+        noise = rule.draw(x.detach())
+        if rule.rides or second:
+            x = x + noise
+        y, silent = PerturbedSynapse.apply(x, noise, weight, self.feedback, self.bias, op, rule, axis)
+        if self.second_pass is not None and torch.is_grad_enabled():
+            self.second_pass.note(silent)
         return y  # type: ignore[no-any-return]
 
     def axis_of_examples(self, x: Tensor) -> int | None:

@@ -24,7 +24,7 @@ from wtdiag.trainers.layers.operations import Convolution, Operation
 from wtdiag.trainers.observe.channels import Channel, White, channel, strongest_group, white
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules.curvature import Curvature
-from wtdiag.trainers.rules.local import Local
+from wtdiag.trainers.rules.local import Local, noise_like
 
 Array = NDArray[Any]
 _S = TypeVar("_S", bound=Local)
@@ -193,6 +193,10 @@ class _Expected(Local):
         x = self.x.new_empty(len(y), *self.x.shape[1:])
         return Local(self.op, x, self.feedback, self.positions, y, self.weight)
 
+    def riding(self, noise: str, std: float) -> Local:
+        """Return the synapse in the mirror phase: the activity on which the noise rides has no share in the mean."""
+        return self.mirror(noise, std)
+
 
 @dataclass
 class _Sampled(Local):
@@ -208,6 +212,12 @@ class _Sampled(Local):
         # The noise at the output is drawn apart from that at the input, whose seeds are even and odd numbers from 0 on.
         with _DRAWING, RandomState(self.x.device, self.seed + _AT_OUTPUT).active():
             return super().driven_back(noise, std)
+
+    def riding(self, noise: str, std: float) -> Local:
+        with _DRAWING, RandomState(self.x.device, self.seed).active():
+            self.noise = noise_like(self.x, noise, std)
+        self.y = self.op.apply(self.x + self.noise, self.weight)
+        return super().riding(noise, std)
 
 
 def _definer(rule: Rule, method: str) -> type:

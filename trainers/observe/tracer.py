@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from wtdiag.trainers.layers.batch_axis import batch_axis_of, count_examples
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.layers.direct_points import Point, points_of
+from wtdiag.trainers.layers.perturbed_synapse import own_buffers
 from wtdiag.trainers.layers.synapse import project
 from wtdiag.trainers.observe.blocks import Passed, blocks, passing
 from wtdiag.trainers.observe.fresh import FreshAngles
@@ -91,7 +92,7 @@ def error_signals(model: nn.Module, x: Inputs, target: Tensor, *, loss: Loss = F
                 found["weight_gradient"] = _total(gradient for _, _, gradient in gradients)
                 found["forward_gradient"] = _total(_descended(*part) for part in gradients)
             found |= _hidden(layer, list(calls), calls, inside, passed)
-            if layer.rule.learned and layer.error_path is None:  # the output's error follows no law of one layer
+            if layer.rule.learned and "error" not in layer.rule.shares:  # which follows no law of one layer
                 uses = tuple(_use(each, call) for each in together for call in calls[each])
                 found["law"] = Law(uses, examples=len(uses[0].x))
     for half, examples in zip(("half", "other_half"), _halves(x, target, count), strict=False):
@@ -388,31 +389,13 @@ class _TracedSynapse(torch.autograd.Function):
 def tracing(model: nn.Module) -> Iterator[SynapseTracer]:
     """Let a new tracer stand in for the model's synapses, in training mode, and leave the model as it was."""
     modes = {module: module.training for module in model.modules()}
-    with forked(model), attached(model) as tracer, _own_buffers(model):
+    with forked(model), attached(model) as tracer, own_buffers(model):
         try:
             model.train()
             yield tracer
         finally:
             for module, mode in modes.items():
                 module.training = mode
-
-
-@contextmanager
-def _own_buffers(model: nn.Module) -> Iterator[None]:
-    """Let the model write to copies of its buffers in the block, and restore its own afterwards."""
-    before = {module: dict(module._buffers) for module in model.modules()}
-    copies: dict[Tensor | None, Tensor | None] = {None: None}
-    try:
-        for module, buffers in before.items():
-            for name, buffer in buffers.items():
-                if buffer not in copies and buffer is not None:
-                    copies[buffer] = buffer.clone()
-                module._buffers[name] = copies[buffer]
-        yield
-    finally:
-        for module, buffers in before.items():
-            module._buffers.clear()
-            module._buffers.update(buffers)
 
 
 @contextmanager

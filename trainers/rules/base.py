@@ -68,8 +68,8 @@ class Rule:
     tied: ClassVar[bool] = False
     """Whether part of B follows W, without learning, by `tie`: sign symmetry."""
     shares: ClassVar[frozenset[str]] = frozenset()
-    """The quantities that the local gradients read besides x and B, of "weight", "output" and "weight_grad", or of a
-    direct rule "error", that of the network's output."""
+    """The quantities that the local gradients read besides x and B, of "weight", "output" and "weight_grad", or
+    "error": of a direct rule that of the network's output, of a perturbed rule that of the layer's."""
     counts_examples: ClassVar[bool] = False
     """Whether the rule has to know which axis of a layer's input counts the examples."""
     recipe: ClassVar[Recipe] = Recipe()

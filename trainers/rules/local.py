@@ -18,7 +18,9 @@ class Local:
     Of ``y`` (W x, without bias), ``weight`` and ``weight_grad`` (that of the task), those that the rule's ``shares``
     names are given; the others may be None, but ``weight_grad`` is given whenever the rule is asked for that of W.
     ``positions`` is the number of times that one example uses the weights if the first axis of ``x`` counts the
-    examples. ``batch_axis`` is the axis that does count them, or None if it is not known.
+    examples. ``batch_axis`` is the axis that does count them, or None if it is not known. Only rules that draw noise in
+    the forward pass are given ``noise``, that at the layer's input, and, of the mean loss, ``error``, that at its
+    output, and ``change``, (example,), which noise at all layers causes.
     """
 
     op: Operation
@@ -29,6 +31,9 @@ class Local:
     weight: Tensor = None  # type: ignore[assignment]
     weight_grad: Tensor = None  # type: ignore[assignment]
     batch_axis: int | None = 0
+    noise: Tensor = None  # type: ignore[assignment]
+    error: Tensor = None  # type: ignore[assignment]
+    change: Tensor = None  # type: ignore[assignment]
 
     def apply(self, x: Tensor) -> Tensor:
         """Return B x."""
@@ -62,14 +67,25 @@ class Local:
 
     def mirror(self, noise: str, std: float) -> Local:
         """Return the same synapse in the mirror phase: driven by fresh iid noise instead of its input."""
-        x = _noise_like(self.x, noise, std)
+        x = noise_like(self.x, noise, std)
         y = self.op.apply(x, self.weight.to(x.dtype))
         return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
 
     def driven_back(self, noise: str, std: float) -> Local:
         """Return the same synapse with fresh iid noise in place of its output; of its input only the shape counts."""
-        y = _noise_like(self._like_output(), noise, std)
+        y = noise_like(self._like_output(), noise, std)
         return Local(self.op, self.x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
+    def riding(self, noise: str, std: float) -> Local:
+        """Return the same synapse with the noise on its activity for its input, and y less its mean over the batch.
+
+        y is multiplied by n / (n − 1) for n examples, which makes the products with the noise of their own unbiased.
+        """
+        y = self.y
+        if y.dim() > 1:
+            n = y.shape[self._axis]
+            y = (y - y.mean(self._axis, keepdim=True)) * (n / max(1, n - 1))
+        return Local(self.op, self.noise, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
 
     def centred_over_batch(self) -> Local:
         """Return the same synapse with x and y less their means over the batch, for each unit and position."""
@@ -108,7 +124,8 @@ def _less_mean(x: Tensor, axis: int) -> Tensor:
     return x - x.mean([other for other in range(x.dim()) if other != axis or x.dim() == 1], keepdim=True)
 
 
-def _noise_like(x: Tensor, noise: str, std: float) -> Tensor:
+def noise_like(x: Tensor, noise: str, std: float) -> Tensor:
+    """Return fresh iid noise in the shape of x, "normal" or "uniform", of zero mean and this standard deviation."""
     import torch  # here, because settings and the command line read the rules without torch
 
     if noise == "normal":

@@ -18,6 +18,7 @@ from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.local import Local
 
 LEARNED = [name for name in RULES if RULES[name].learned]
+COMPILED = [name for name in RULES if name != "np"]  # which takes a second forward pass
 SUM = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}
 
 
@@ -74,7 +75,7 @@ class EveryRule(nn.Module):
         torch.manual_seed(0)
         layers = nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.ConvTranspose2d(3, 2, 2), nn.Flatten(), nn.Linear(32, 5)
         sample = torch.zeros(1, 2, 6, 6)
-        for name in RULES:
+        for name in COMPILED:
             built = rule(name, **(SUM if name == "sum" else {}))
             self.add_module(name, transport_free(nn.Sequential(*layers), built, sample=sample))
 
@@ -96,7 +97,7 @@ def test_generated_code_learns_the_same(monkeypatch):
         x_ = x_.clone().requires_grad_()
         with torch._inductor.config.patch(fallback_random=True):
             torch.manual_seed(2)
-            F.cross_entropy(run(x_), target[:, None].expand(-1, len(RULES)), reduction="sum").backward()
+            F.cross_entropy(run(x_), target[:, None].expand(-1, len(COMPILED)), reduction="sum").backward()
         found.append(gradients(net) | {"x": x_.grad})
     assert found[0].keys() == found[1].keys() == found[2].keys()
     for key, got in found[0].items():
@@ -324,6 +325,7 @@ def test_two_processes_stay_equal(name, ranks):
             assert torch.equal(mine[0][key]["value"], fresh[key.removeprefix(f"{name} ")])
 
 
+@pytest.mark.noisy
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 def test_two_processes_average_their_gradients(name, ranks):

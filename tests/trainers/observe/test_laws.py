@@ -15,9 +15,8 @@ from tests.trainers.layer_cases import CASES, seen
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.observe.tracer import error_signals
 from wtdiag.trainers.rules import RULES, curvature, rule
-from wtdiag.trainers.rules.direct import Direct
 
-LEARNED = [name for name in RULES if RULES[name].learned and not issubclass(RULES[name], Direct)]
+LEARNED = [name for name in RULES if RULES[name].learned and "error" not in RULES[name]().shares]
 ACTIVE = {"amp": 0.07, "null": 0.03, "decay": 0.02, "sparse": 0.05, "self": 0.04}
 FAITHFUL = {"aa": {}, "ia": {}, "sa": {}, "wm-reg": {}, "kp": {"decay": 0.3}, "sum": ACTIVE}
 """Rules that learn from what really passes, so that one backward pass has their gradient."""

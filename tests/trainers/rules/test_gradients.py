@@ -15,6 +15,7 @@ from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.direct import Direct
 from wtdiag.trainers.rules.factored import Factored
 from wtdiag.trainers.rules.local import Local
+from wtdiag.trainers.rules.perturbed import Perturbed
 from wtdiag.trainers.rules.primitives import PRIMITIVES
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # said by PyTorch's layer
@@ -23,6 +24,7 @@ FACTORED = [name for name in RULES if issubclass(RULES[name], Factored)]
 LAYERWISE = [name for name in RULES if not issubclass(RULES[name], Direct)]
 SHARING = [name for name in RULES if RULES[name].learned and "weight_grad" in RULES[name]().shares]
 LEARNED = [name for name in LAYERWISE if RULES[name].learned]
+PERTURBED = [name for name in RULES if issubclass(RULES[name], Perturbed)]  # here without noise
 SUM = {"amp": 0.7, "null": 0.3, "decay": 0.2, "sparse": 0.5, "self": 0.4}
 
 
@@ -73,7 +75,8 @@ def convert(case: Case, name: str, **coefficients) -> tuple[nn.Module, nn.Module
     if name == "sum":
         coefficients = SUM | coefficients
     torch.manual_seed(3)
-    return native, transport_free(native, name, **coefficients), x, dy
+    axis = 0 if name in PERTURBED else None
+    return native, transport_free(native, name, batch_axis=axis, **coefficients), x, dy
 
 
 def close(got: Tensor | None, expected: Tensor | None) -> None:
@@ -107,7 +110,13 @@ def test_gradients_equal_their_definition(name, case):
     else:
         feedback = layer.feedback.detach().clone().requires_grad_()
         torch.manual_seed(4)
-        if name == "ldrl":
+        if name == "np":
+            x_, function = seen(native, x)
+            sent = adjoint(function, feedback, dy.view_as(function(x_, native.weight.detach())), x_)
+            (len(x_) / 2 * sent.square().sum()).backward()
+        elif name == "wm-live":
+            (layer.rule.decay / 2 * feedback.square().sum()).backward()
+        elif name == "ldrl":
             (layer.rule.amp / 2 * reconstruction(native, x, feedback)).backward()
         else:
             noise = layer.rule.inputs == "noise"

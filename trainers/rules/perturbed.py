@@ -1,0 +1,33 @@
+"""The base class of rules whose feedback learns from noise that is drawn in the forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from wtdiag.trainers.rules.base import RandomFeedback, choice, positive
+from wtdiag.trainers.rules.local import noise_like
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbed(RandomFeedback):
+    """A rule for whose B each layer draws iid noise ξ at its input, anew in each forward pass.
+
+    It is drawn in training, and wherever gradients are recorded; an evaluation has none. ``noise`` and ``noise_std``
+    are its distribution, "normal" or "uniform", and its standard deviation.
+    """
+
+    learned = True
+    counts_examples = True
+    rides: ClassVar[bool]
+    """Whether the noise rides on the activity from which the task learns; else it enters a second forward pass."""
+
+    noise: str = choice("normal", "normal", "uniform")
+    noise_std: float = positive(0.1)
+
+    def draw(self, x: Tensor) -> Tensor:
+        """Return the noise at a layer's input x."""
+        return noise_like(x, self.noise, self.noise_std)
