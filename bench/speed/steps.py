@@ -1,4 +1,4 @@
-"""Cost of a training step under each rule, relative to native backprop: time, peak memory, compiled, and BioTorch."""
+"""Cost of a training step under each rule, relative to native backprop: time, FLOPs, peak memory, and BioTorch's."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.speed.flops import step_flops
 from bench.speed.memory import peak_bytes
 from bench.speed.timing import paired_ratios
 from wtdiag.trainers import models
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.observe.tracer import error_signals
 
-RULES = ("bp", "fa", "usf", "frsf", "brsf", "dfa", "kp", "sa", "wm-reg", "wm", "aa", "ia")
+RULES = ("bp", "fa", "usf", "frsf", "brsf", "dfa", "dkp", "kp", "pfa", "ldfa", "sa", "wm-reg", "wm", "aa", "ia", "ldrl")
 TARGETS = {  # (convolutional, mlp)
     "fa": (1.05, 1.08), "usf": (1.05, 1.08), "frsf": (1.05, 1.08), "kp": (1.10, 1.28), "sa": (1.10, 1.40),
     "wm-reg": (1.40, 1.50), "aa": (1.60, 1.65), "ia": (1.65, 1.75),
@@ -45,7 +46,8 @@ def networks() -> dict[str, tuple[nn.Module, Tensor, int]]:
 def step_of(model: nn.Module, x: Tensor) -> Callable[[], object]:
     """Return a training step: forward, backward, fused SGD, with momentum for W and for a B that shares W's steps."""
     y = torch.arange(len(x)) % 10
-    plain = [layer.feedback for _, layer in synapses(model) if layer.rule.learned and layer.rule.name != "kp"]
+    own = [layer for _, layer in synapses(model) if layer.rule.learned and layer.rule.recipe.optimizer != "forward"]
+    plain = [each for layer in own for each in layer.parameters_of("feedback")]
     taken = set(map(id, plain))
     moving = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     groups = [{"params": moving, "momentum": 0.9}] + ([{"params": plain}] if plain else [])
@@ -77,20 +79,27 @@ def run() -> None:
         native_peak = peak_bytes(native)
         dense = title.startswith("MLP")
         print(f"\n{title}: native peak {native_peak / 2**20:.1f} MiB", flush=True)
-        print(f"{'':10}{'ms':>8}{'native':>8}{'ratio':>8}{'target':>8}{'BioTorch':>10}{'memory':>8}")
+        native_flops = step_flops(copy.deepcopy(model), x)
+        print(f"{'':10}{'ms':>8}{'native':>8}{'ratio':>8}{'FLOPs':>8}{'target':>8}{'BioTorch':>10}{'memory':>8}")
         for rule in RULES:
             twin = transport_free(model, rule, sample=x)
+            flops = step_flops(twin, x) / native_flops
             steps = {"native": native, rule: step_of(twin, x)}
             if rule in ("fa", "usf", "frsf"):
                 steps["biotorch"] = step_of(biotorch(model, rule), x)
             result = paired_ratios(steps, rounds=rounds)
             # Beside backprop's memory a rule may hold the gradient of B; B and its momentum exist before the step.
-            allowed = native_peak + sum(layer.feedback.nbytes for _, layer in synapses(twin) if layer.rule.learned)
+            allowed = native_peak + sum(
+                each.nbytes
+                for _, layer in synapses(twin)
+                if layer.rule.learned
+                for each in layer.parameters_of("feedback")
+            )
             target = f"{TARGETS[rule][dense]:.2f}" if rule in TARGETS else ""
             other = f"{result['biotorch'][1]:.2f}" if "biotorch" in result else ""
             print(
                 f"{rule:10}{1e3 * result[rule][0]:8.1f}{1e3 * result['native'][0]:8.1f}{result[rule][1]:8.2f}"
-                f"{target:>8}{other:>10}{peak_bytes(steps[rule]) / allowed:8.2f}",
+                f"{flops:8.2f}{target:>8}{other:>10}{peak_bytes(steps[rule]) / allowed:8.2f}",
                 flush=True,
             )
         twin, quarter = transport_free(model, "fa"), x[: len(x) // 4]

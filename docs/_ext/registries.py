@@ -74,6 +74,7 @@ def rules() -> Iterator[str]:
                 "learning rate of W",
                 f"{recipe.forward_lr:g}, and {recipe.convolutional_lr:g} in convolutional networks with batch norm",
             ),
+            ("FLOPs of a step", f"`{rule.flops}` of those of backpropagation" if rule.flops else ""),
             ("source", rule.reference),
         )
         fields = dataclasses.fields(rule)

@@ -27,6 +27,7 @@ class WeightMirror(Regularised):
     name = "wm"
     title = "Weight mirror (mirror phase on noise)"
     equation = "∂B = − amp · E[y xᵀ] + decay · B, x noise, y = W x"
+    flops = "5/3"
     reference = _AKROUT + ", eq. 7; decay in place of its normalisation"
 
     inputs: str = choice("noise", "activations", "noise")
@@ -46,6 +47,7 @@ class KolenPollack(RandomFeedback):
     name = "kp"
     title = "Kolen-Pollack"
     equation = "∂W = dy xᵀ + λW, ∂B = dy xᵀ + λB"
+    flops = "1"
     reference = "Kolen & Pollack 1994, ICNN; " + _AKROUT
     learned = True
     shares = frozenset({"weight", "weight_grad"})

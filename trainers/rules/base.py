@@ -73,6 +73,12 @@ class Rule:
     counts_examples: ClassVar[bool] = False
     """Whether the rule has to know which axis of a layer's input counts the examples."""
     recipe: ClassVar[Recipe] = Recipe()
+    flops: ClassVar[str] = ""
+    """What the matrix products of a training step cost at least at one layer, with the default coefficients, over those
+    of backprop, which are forward pass, error and gradient of W; "" if it is not known. It is a number, or a formula of
+    the size of W, out × fan; n, the times that a batch uses W (examples times positions); m, the middle units of a
+    product of two factors; c, the classes; i, the values in the layer's input for one example; and w, the
+    multiplications in W x for one example."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -29,6 +29,7 @@ class DirectKolenPollack(Direct):
     name = "dkp"
     title = "Direct Kolen-Pollack"
     equation = "dx = Bᵀ e, e = ∂L/∂output, ∂B = e xᵀ + decay · B, B ~ N(0, scale² / classes) at first"
+    flops = "2/3 + 2*c*i / (3*w)"
     reference = "“Learning the Connections in Direct Feedback Alignment”, 2020, OpenReview zgGmAx9ZcY"
     learned = True
     shares = frozenset({"error"})

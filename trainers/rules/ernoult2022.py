@@ -32,6 +32,7 @@ class DifferenceReconstruction(RandomFeedback):
     name = "ldrl"
     title = "Local difference reconstruction loss"
     equation = "∂B = amp · (E[ζ ζᵀ] B − E[y ξᵀ]), ξ and ζ noise, y = W ξ"
+    flops = "7/3"
     reference = "Ernoult et al. 2022, ICML; the form for one linear layer is derived"
     learned = True
     shares = frozenset({"weight"})
@@ -60,7 +61,5 @@ class DifferenceReconstruction(RandomFeedback):
 
     def _driven(self, s: Local) -> dict[str, Local]:
         """Return the layer driven by noise at its input and at its output, by the primitive that it gives."""
-        return {
-            "amp": s.mirror(self.noise, self.noise_std),
-            "null": s.driven_back(self.noise, self.noise_std),
-        }
+        mirrored = s.mirror(self.noise, self.noise_std)  # whose output has the shape of ζ
+        return {"amp": mirrored, "null": mirrored.driven_back(self.noise, self.noise_std)}

@@ -25,6 +25,7 @@ class DirectRandomTargetProjection(Direct):
     name = "drtp"
     title = "Direct random target projection"
     equation = "dx = −Bᵀ y* / N, y* one-hot, B fixed, B ~ N(0, scale² / classes)"
+    flops = "2/3 + c*i / (3*w)"
     reference = "Frenkel, Lefebvre & Bol 2021, Frontiers in Neuroscience 15:629892"
 
     def signal(self, error: Tensor, output: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ class RegularisedWeightMirror(Regularised):
     name = "wm-reg"
     title = "Weight mirror (regulariser)"
     equation = "∂B = − amp · E[y xᵀ] + decay · B"
+    flops = "4/3"
     reference = _KUNIN
 
     amp: float = 0.03
@@ -32,6 +33,7 @@ class InformationAlignment(Regularised):
     name = "ia"
     title = "Information alignment"
     equation = "∂B = − amp · E[y xᵀ] + null · E[y yᵀ] B + decay · B"
+    flops = "5/3"
     reference = _KUNIN
     recipe = Recipe(optimizer="adam", lr=0.005)
 
@@ -48,6 +50,7 @@ class SymmetricAlignment(Regularised):
     name = "sa"
     title = "Symmetric alignment"
     equation = "∂B = decay · B − self · W"
+    flops = "1"
     reference = _KUNIN
 
     decay: float = 0.2
@@ -62,6 +65,7 @@ class ActivationAlignment(Regularised):
     name = "aa"
     title = "Activation alignment"
     equation = "∂B = − amp · E[y xᵀ] + sparse · B E[x xᵀ]"
+    flops = "5/3"
     reference = _KUNIN
     # Adam, because plain steps that are stable in directions of large activations barely move B in the others.
     recipe = Recipe(optimizer="adam", lr=0.02)

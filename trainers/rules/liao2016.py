@@ -31,6 +31,7 @@ class UniformSign(_SignSymmetry):
     name = "usf"
     title = "Uniform sign symmetry"
     equation = "B = s · sign(W), s = scale · √(2 / fan-in)"
+    flops = "1"
 
     def init_feedback(self, feedback: Tensor, std: float, weight: Tensor) -> None:
         feedback.fill_(self.scale * std)
@@ -44,6 +45,7 @@ class FixedRandomSign(_SignSymmetry):
     name = "frsf"
     title = "Fixed random-magnitude sign symmetry"
     equation = "B = |M| ⊙ sign(W), M fixed, M ~ N(0, scale² · 2 / fan-in)"
+    flops = "1"
 
 
 @register
@@ -54,6 +56,7 @@ class BatchRandomSign(FixedRandomSign):
     name = "brsf"
     title = "Batch-wise random-magnitude sign symmetry"
     equation = "B = |M| ⊙ sign(W), M ~ N(0, scale² · 2 / fan-in) drawn anew each step"
+    flops = "1"
 
     def refresh(self, weight: Tensor, feedback: Tensor, std: float) -> None:
         self.init_feedback(feedback, std, weight)

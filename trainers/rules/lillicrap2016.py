@@ -25,6 +25,7 @@ class FeedbackAlignment(RandomFeedback):
     title = "Feedback alignment"
     equation = "dx = Bᵀ dy, B = ρ W₀ + √(1 − ρ²) M fixed, M ~ N(0, scale² · 2 / fan-in), ρ = soft"
     reference = "Lillicrap et al. 2016, Nature Communications 7:13276"
+    flops = "1"
 
     soft: float = share(0.0, initial=True)
 

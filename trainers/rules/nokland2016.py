@@ -18,4 +18,5 @@ class DirectFeedbackAlignment(Direct):
     name = "dfa"
     title = "Direct feedback alignment"
     equation = "dx = Bᵀ e, e = ∂L/∂output, B fixed, B ~ N(0, scale² / classes)"
+    flops = "2/3 + c*i / (3*w)"
     reference = "Nøkland 2016, NeurIPS, arXiv:1609.01596"

@@ -14,4 +14,5 @@ class Backprop(Rule):
     title = "Backpropagation"
     equation = "dx = Wᵀ dy"
     reference = "Rumelhart, Hinton & Williams 1986, Nature 323"
+    flops = "1"
     transports = True

@@ -46,6 +46,7 @@ def rules(names: tuple[str, ...]) -> None:
             "optimiser of B: that of W, with the same learning rate" if rule.learned and not own else "",
             f"learning rate of W: by default {recipe.forward_lr:g}, {recipe.convolutional_lr:g} in convolutional "
             "networks with batch norm",
+            f"FLOPs of a step: at least {rule.flops} of those of backpropagation" if rule.flops else "",
             rule.reference,
         )
 
