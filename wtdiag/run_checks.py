@@ -30,6 +30,7 @@ def baseline(
     seeds: int = 5,
     examples: int = 4000,
     tested: int = 2000,
+    by_block: bool = False,
     device: str = "auto",
     done: Done | None = None,
 ) -> Baseline:
@@ -39,6 +40,10 @@ def baseline(
     the run left them, *frozen* at the run's initial weights, *re-randomised* for each seed, and *removed*, so that only
     the input is left. All have the same small budget, and seed by seed the same training examples and order.
 
+    With ``by_block`` each block is frozen, re-randomised and, if its output has the shape of its input, removed alone.
+    The learned blocks above it are not trained anew, so a loss shows that they rely on this block, while no loss shows
+    that nothing is owed to what it learned.
+
     Parameters
     ----------
     run
@@ -47,6 +52,8 @@ def baseline(
         The budget: epochs on so many training examples, and the number of test examples.
     seeds
         Number of paired seeds, at least 2.
+    by_block
+        Whether to change each block alone too.
     device
         Where to compute.
     done
@@ -65,7 +72,7 @@ def baseline(
     import numpy as np
 
     from wtdiag.diagnostics.analysis.owed import Baseline, write_baseline
-    from wtdiag.trainers.observe.lower_layers import ARMS, answers
+    from wtdiag.trainers.observe.lower_layers import ARMS, answers, count_blocks
     from wtdiag.trainers.observe.recorded import recorded
 
     for name, value, least in (("epochs", epochs, 1), ("seeds", seeds, 2), ("examples", examples, 100)):
@@ -74,20 +81,26 @@ def baseline(
     if tested < 100:
         raise InputError(f"tested: expected at least 100, got {tested}")
     of = recorded(_opened(run), device)
-    right: dict[str, list[NDArray[Any]]] = {arm: [] for arm in ARMS}
-    found = answers(of, epochs=epochs, seeds=seeds, examples=examples, tested=tested)
-    for count, (arm, _, answered) in enumerate(found, start=1):
-        right[arm].append(answered)
+    right: dict[tuple[str, str], list[NDArray[Any]]] = {}
+    trainings = seeds * (len(ARMS) + (count_blocks(of) if by_block else 0))
+    found = answers(of, epochs=epochs, seeds=seeds, examples=examples, tested=tested, by_block=by_block)
+    for count, (block, arm, _, answered) in enumerate(found, start=1):
+        right.setdefault((block, arm), []).append(answered)
         if done is not None:
-            done(count, seeds * len(ARMS))
-    tables = {arm: np.stack(each, axis=1).astype(float) for arm, each in right.items()}
+            done(count, trainings)
+    tables = {place: np.stack(each, axis=1).astype(float) for place, each in right.items()}
+    learned = tables["", "learned"]
+    arms: dict[str, dict[str, Arm]] = {}
+    for (block, arm), table in tables.items():
+        arms.setdefault(block, {})[arm] = _arm(table, learned)
     result = Baseline(
         step=of.step,
         seeds=seeds,
         epochs=epochs,
         examples=min(examples, len(of.data.train)),
-        tested=len(tables["learned"]),
-        arms={arm: _arm(table, tables["learned"]) for arm, table in tables.items()},
+        tested=len(learned),
+        arms=arms.pop(""),
+        blocks=arms,
     )
     write_baseline(result, of.run.path)
     return result

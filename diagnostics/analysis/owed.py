@@ -45,6 +45,9 @@ class Baseline:
         The snapshot, the number of paired seeds, and the budget: epochs, training examples and test examples.
     arms : dict of Arm
         "learned", "frozen", "re-randomised" and "removed".
+    blocks : dict of dict of Arm
+        By block, the last three of these arms, as far as they were measured, where that block alone is not as the run
+        left it.
     """
 
     step: int
@@ -53,6 +56,7 @@ class Baseline:
     examples: int
     tested: int
     arms: Mapping[str, Arm]
+    blocks: Mapping[str, Mapping[str, Arm]] = dataclasses.field(default_factory=dict)
 
 
 def write_baseline(baseline: Baseline, run: str | os.PathLike[str]) -> Path:
@@ -81,11 +85,16 @@ def read_baseline(run: str | os.PathLike[str]) -> Baseline | None:
         return None
     try:
         content = read_json(path)
-        arms = {str(name): Arm(**_numbers(Arm, arm)) for name, arm in content["arms"].items()}
+        arms = _arms(content["arms"])
+        blocks = {str(block): _arms(each) for block, each in content.get("blocks", {}).items()}
         counts = {field: int(content[field]) for field in ("step", "seeds", "epochs", "examples", "tested")}
-        return Baseline(**counts, arms=arms)
+        return Baseline(**counts, arms=arms, blocks=blocks)
     except (InputError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
+
+
+def _arms(content: Mapping[str, Any]) -> dict[str, Arm]:
+    return {str(name): Arm(**_numbers(Arm, arm)) for name, arm in content.items()}
 
 
 def _numbers(of: type[Any], content: Mapping[str, Any]) -> dict[str, float]:

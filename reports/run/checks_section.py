@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from wtdiag.diagnostics.analysis.attacked import ATTACKS, Attempt
+from wtdiag.diagnostics.analysis.owed import Arm
 from wtdiag.reports.document.content import Figure, Section, Table, Text
 from wtdiag.reports.figures import sized
-from wtdiag.reports.figures.style import MUTED, Look, fixed, percent, sentence
+from wtdiag.reports.figures.style import MUTED, Look, fixed, percent, printable, sentence
 from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.sources import Source
 
@@ -71,19 +72,26 @@ def owed(source: Source, run: Facts) -> Section | None:
         f"{found.examples} training examples, with {found.seeds} seeds, tested on {found.tested} examples "
         f"(`wtdiag baseline`). What the learned layers do not have over those of the start, they have not earned."
     )
-    rows = tuple(
-        (
-            name,
-            percent(arm.accuracy),
-            _interval(arm.low, arm.high),
-            "–" if name == "learned" else f"{100 * arm.gain:+.1f}".replace("-", "−"),
-            "–" if name == "learned" else _interval(arm.gain_low, arm.gain_high),
-        )
-        for name, arm in found.arms.items()
-    )
     columns = ("lower layers", "accuracy", "95 % interval", "learned, points above", "95 % interval of these")
-    table = Table(f"Test accuracy of {source.name} by the state of its lower layers.", columns, rows)
-    return Section("What the lower layers earned", (Text(text), table))
+    rows = tuple(_row(printable(name), arm, gains=name != "learned") for name, arm in found.arms.items())
+    tables = [Table(f"Test accuracy of {source.name} by the state of its lower layers.", columns, rows)]
+    if found.blocks:
+        caption = (
+            "The same where one block alone is not as the run left it. The learned blocks above it are not trained "
+            "anew: a loss shows that they rely on this block, no loss that nothing is owed to what it learned."
+        )
+        rows = tuple(
+            _row(f"{printable(block)}: {printable(name)}", arm)
+            for block, arms in found.blocks.items()
+            for name, arm in arms.items()
+        )
+        tables.append(Table(caption, ("block", *columns[1:]), rows))
+    return Section("What the lower layers earned", (Text(text), *tables))
+
+
+def _row(name: str, arm: Arm, *, gains: bool = True) -> tuple[str, ...]:
+    gain = (f"{100 * arm.gain:+.1f}".replace("-", "−"), _interval(arm.gain_low, arm.gain_high))
+    return (name, percent(arm.accuracy), _interval(arm.low, arm.high), *(gain if gains else ("–", "–")))
 
 
 def _interval(low: float, high: float) -> str:

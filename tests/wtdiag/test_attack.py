@@ -115,12 +115,13 @@ def test_a_report_shows_the_checks_that_were_made(found, tmp_path):
     path = write_run(tmp_path / "ia6", analysis()[["weight_angle", "weight_angle_null", "weight_angle_null_sd"]])
     without = {section.title for section in single(load(path)).sections}
     arm = Arm(0.5, 0.25, 0.75, -0.125, -0.25, 0.0625)
-    write_baseline(Baseline(3, 2, 1, 300, 200, {"learned": arm, "frozen": arm}), path)
+    write_baseline(Baseline(3, 2, 1, 300, 200, {"learned": arm, "frozen": arm}, {"<fc1>": {"removed": arm}}), path)
     write_attacked(found, path)
     report = single(load(path))
     shown = {section.title: section for section in report.sections}
     assert shown.keys() - without == {"What the lower layers earned", "Robustness"}
-    _, table = shown["What the lower layers earned"].blocks
+    _, table, blocks = shown["What the lower layers earned"].blocks
+    assert blocks.rows[0][0] == "<fc1>: removed"
     assert table.rows[1] == ("frozen", "50.0\N{NO-BREAK SPACE}%", "25.0 to 75.0", "−12.5", "−25.0 to 6.2")
     (figure,) = shown["Robustness"].blocks
     assert len(figure.data.rows) == len(found.attempts)

@@ -1,5 +1,6 @@
 """What a run owes to its lower layers: the measure, its file, its finding and its command."""
 
+import copy
 import dataclasses
 import json
 
@@ -15,6 +16,8 @@ from wtdiag.cli import cli
 from wtdiag.diagnostics.analysis.owed import FILE, read_baseline, write_baseline
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.probes.errors import InputError
+from wtdiag.trainers import models
+from wtdiag.trainers.observe.exchanged_blocks import lower_blocks, with_block_of, without_block
 from wtdiag.trainers.observe.lower_layers import ARMS, features
 from wtdiag.trainers.observe.recorded import recorded
 
@@ -57,6 +60,44 @@ def test_a_run_that_never_moved_is_no_better_than_frozen(tmp_path):
     ]
 
 
+def test_each_block_is_exchanged_alone(tmp_path):
+    """In a run that never moved, no block has earned anything."""
+    path = trained(tmp_path / "run", epochs=4, batch_norm=False, width=64)
+    counts = []
+    found = wtdiag.baseline(path, **BUDGET, by_block=True, done=lambda done, of: counts.append((done, of)))
+    assert {block: list(arms) for block, arms in found.blocks.items()} == {
+        "fc1": ["frozen", "re-randomised", "removed"],
+        "fc2": ["frozen", "re-randomised", "removed"],
+    }
+    assert counts == [(n, 20) for n in range(1, 21)]
+    whole = wtdiag.baseline(path, **BUDGET)
+    assert (whole.arms, whole.blocks) == (found.arms, {})
+    still = trained(tmp_path / "still", epochs=0, batch_norm=False)
+    for arms in wtdiag.baseline(still, **BUDGET, by_block=True).blocks.values():
+        assert (arms["frozen"].gain, arms["frozen"].gain_high) == (0, 0)
+        assert arms["re-randomised"].gain_high > 0
+
+
+def test_a_block_has_the_state_of_the_other_network_and_the_rest_its_own():
+    torch.manual_seed(0)
+    shape = 8, 8, 1
+    one, other = (wtdiag.transport_free(models.build("transformer", classes=10, shape=shape), "fa") for _ in range(2))
+    blocks = lower_blocks(one)
+    assert list(blocks) == ["embed", "encoder.layers.0", "encoder.layers.1"]
+    mixed = with_block_of(one, other, blocks["encoder.layers.0"])
+    theirs, ours = other.state_dict(), one.state_dict()
+    for key, value in mixed.state_dict().items():
+        assert torch.equal(value, (theirs if key.startswith("encoder.layers.0.") else ours)[key]), key
+    x = torch.randn(3, *shape)
+    without = without_block(one, "encoder.layers.0", x)
+    with torch.no_grad():
+        shorter = copy.deepcopy(wtdiag.revert(one)).eval()
+        del shorter.encoder.layers[0]
+        torch.testing.assert_close(without.eval()(x), shorter(x))
+    assert without_block(one, "embed", x) is None
+    assert not one.get_submodule("encoder.layers.0")._forward_hooks
+
+
 def test_features_are_the_input_of_the_last_layer(run):
     of = recorded(wtdiag.open_run(run), "cpu")
     x, _ = of.examples(of.data.test, 7)
@@ -78,7 +119,16 @@ def test_the_finding_needs_an_interval_above_zero(run):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "{}", '{"arms": 3}', json.dumps({"arms": {"frozen": {"accuracy": 1e9}}}), '{"arms": {"x": []}}'],
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"arms": 3}',
+        json.dumps({"arms": {"frozen": {"accuracy": 1e9}}}),
+        '{"arms": {"x": []}}',
+        json.dumps({"arms": {}, "blocks": 3}),
+    ],
 )
 def test_a_damaged_file_is_no_result(tmp_path, content):
     (tmp_path / FILE).write_text(content)
@@ -106,11 +156,13 @@ def test_a_run_of_another_loop_is_refused(tmp_path):
 
 def test_the_command_shows_what_it_writes(run):
     words = ["baseline", str(run), "--epochs", "1", "--seeds", "2", "--examples", "200", "--tested", "100"]
+    words.append("--by-block")
     result = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:5]] == list(ARMS)
     assert lines[-1].endswith(FILE)
+    assert [line.split()[:3] for line in lines[5:8]] == [[arm, "only", "fc1"] for arm in ARMS[1:]]
     assert write_baseline(read_baseline(run), run) == run / FILE
     assert isinstance(pd.read_json(run / FILE, typ="series")["arms"], dict)
 

@@ -15,6 +15,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import CONFIG
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.layers.convert import synapses
+from wtdiag.trainers.observe.exchanged_blocks import lower_blocks, with_block_of, without_block
 from wtdiag.trainers.observe.open_run import sizes
 from wtdiag.trainers.observe.recorded import Recorded, in_batches
 
@@ -26,12 +27,13 @@ _MOMENTUM = 0.9
 
 
 def answers(
-    of: Recorded, *, epochs: int, seeds: int, examples: int, tested: int
-) -> Iterator[tuple[str, int, NDArray[np.bool_]]]:
-    """Yield for each arm and seed whether the test examples are answered rightly, ``(arm, seed, right)``.
+    of: Recorded, *, epochs: int, seeds: int, examples: int, tested: int, by_block: bool = False
+) -> Iterator[tuple[str, str, int, NDArray[np.bool_]]]:
+    """Yield whether the test examples are answered rightly, ``(block, arm, seed, right)``; block "" is all of them.
 
     Seeds are paired: under one seed, all arms have the same training examples, order of batches and test examples. The
     last layer is a linear classifier of the standardised features, trained by SGD with momentum for some epochs.
+    ``by_block`` changes each block alone too, while the others stay as the run left them.
 
     Raises
     ------
@@ -42,12 +44,30 @@ def answers(
     frozen = _beginning(of)
     for seed in range(seeds):
         x, y = of.examples(of.data.train, examples, seed=1000 + seed)
-        for arm in ARMS:
-            model = {"learned": of.model, "frozen": frozen, "removed": None}.get(arm)
-            if arm == "re-randomised":
-                model = _calibrated(_drawn(of, 10_000 + seed), of)
+        drawn = _calibrated(_drawn(of, 10_000 + seed), of)
+        models: list[tuple[str, str, nn.Module | None]] = [
+            ("", arm, model) for arm, model in zip(ARMS, (of.model, frozen, drawn, None), strict=True)
+        ]
+        for block, arm, model in models + (_by_block(of, frozen, drawn) if by_block else []):
             train, test = (each.flatten(1) if model is None else features(model, each) for each in (x, test_x))
-            yield arm, seed, _trained(train, y, test, test_y, of.data.classes, epochs, seed)
+            yield block, arm, seed, _trained(train, y, test, test_y, of.data.classes, epochs, seed)
+
+
+def count_blocks(of: Recorded) -> int:
+    """Return the number of arms of all blocks together, which is that of trainings for each seed."""
+    x, _ = of.examples(of.data.train, 2)
+    return sum(2 + (without_block(of.model, block, x) is not None) for block in lower_blocks(of.model))
+
+
+def _by_block(of: Recorded, frozen: nn.Module, drawn: nn.Module) -> list[tuple[str, str, nn.Module | None]]:
+    """Return the networks in which one block is not as the run left it, by block and arm."""
+    models: list[tuple[str, str, nn.Module | None]] = []
+    for block, names in lower_blocks(of.model).items():
+        for arm, other in (("frozen", frozen), ("re-randomised", drawn)):
+            models.append((block, arm, _calibrated(with_block_of(of.model, other, names), of)))
+        if (without := without_block(of.model, block, of.examples(of.data.train, 2)[0])) is not None:
+            models.append((block, "removed", _calibrated(without, of)))
+    return models
 
 
 def _beginning(of: Recorded) -> nn.Module:

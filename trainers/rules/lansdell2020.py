@@ -34,6 +34,7 @@ class NodePerturbation(Perturbed):
     reference = "Lansdell et al. 2020, arXiv:1906.00889"
     shares = frozenset({"error"})
     recipe = Recipe(optimizer="adam", lr=0.02)
+    flops = "2"
     rides = False
 
     def feedback_grad(self, s: Local) -> Tensor:

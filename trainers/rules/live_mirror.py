@@ -33,6 +33,7 @@ class LiveMirror(Perturbed):
     equation = "y = W (x + ξ), ∂B = − amp · E[(y − ȳ) ξᵀ] / σ² + decay · B, ξ noise, ȳ the mean of y"
     reference = "the static form of phaseless alignment learning, arXiv:2212.10249; derived"
     shares = frozenset({"output"})
+    flops = "4/3"
     rides = True
     inputs = "noise"
 
