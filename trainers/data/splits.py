@@ -35,6 +35,8 @@ __all__ = [
 
 Batch = tuple[Tensor, Tensor]
 _CPU = torch.device("cpu")
+_AT_ONCE = 2**20
+"""Bytes of the small batches that are made at once, because to make a batch takes time however small it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,14 +340,21 @@ def _made(
     if split.reads_files:
         asked, wanted = itertools.tee(wanted)
         pixels = loaded(split, wanted, count, workers, pinned=device.type == "cuda")
-        pairs = ((indices, images) for (indices, _), images in zip(asked, pixels, strict=False))
-    else:
-        pairs = ((indices, split.pixels(indices, draws)) for indices, draws in wanted)
-    for indices, images in pairs:
-        yield (
-            split.normalised(images.to(device, non_blocking=True)),
-            split.targets[indices].to(device, non_blocking=True),
-        )
+        for (indices, _), images in zip(asked, pixels, strict=False):
+            yield (
+                split.normalised(images.to(device, non_blocking=True)),
+                split.targets[indices].to(device, non_blocking=True),
+            )
+        return
+    at_once = 1
+    while group := list(islice(wanted, at_once)):
+        indices, draws = zip(*group, strict=True)
+        rows = None if draws[0] is None else torch.cat(draws)
+        x = split.normalised(split.pixels(torch.cat(indices), rows).to(device, non_blocking=True))
+        y = split.targets[torch.cat(indices)].to(device, non_blocking=True)
+        sizes = [len(each) for each in indices]
+        yield from zip(x.split(sizes), y.split(sizes), strict=True)
+        at_once = max(1, _AT_ONCE * len(group) // max(1, x.nbytes))
 
 
 def _generator(*key: int) -> torch.Generator:
