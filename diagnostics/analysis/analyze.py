@@ -164,8 +164,11 @@ def write_analysis(analysis: xr.Dataset, path: str | os.PathLike[str]) -> None:
     write_dataset(path, analysis)
 
 
-def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
+def read_analysis(path: str | os.PathLike[str], only: Collection[str] = ()) -> xr.Dataset:
     """Read the analysis that `write_analysis` wrote; the file may come from anyone.
+
+    If names of measures are given, only these are read, with what is known of the layers, and former names and
+    descriptions stay as they are in the file.
 
     Raises
     ------
@@ -174,7 +177,7 @@ def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
     """
     if not (path := Path(path)).exists():
         raise InputError(f"{path}: there is no analysis; expected one, as `wtdiag analyze {path.parent}` writes it")
-    analysis = read_dataset(path, "an analysis file")
+    analysis = read_dataset(path, "an analysis file", [*only, "step", "layer", "carries_error"] if only else ())
     for dim in ("step", "layer"):
         if not analysis.sizes.get(dim) or dim not in analysis.coords:
             raise InputError(f"{path}: has no coordinate {dim!r} with values; expected dims step and layer")
@@ -192,7 +195,7 @@ def read_analysis(path: str | os.PathLike[str]) -> xr.Dataset:
             raise InputError(f"{path}: {name} holds {content}; expected numbers over step, layer and mode")
         if not str(name).endswith(NULLS) and "step" not in measure.dims:
             raise InputError(f"{path}: {name} lacks the dim step")
-    return complete(analysis)
+    return analysis if only else complete(analysis)
 
 
 def _choose(names: Sequence[str] | None, also: Sequence[str], given: Collection[str], *, fast: bool) -> list[Probe]:

@@ -24,7 +24,7 @@ def angles(run: Path) -> dict[str, float]:
     InputError
         If the analysis cannot be read.
     """
-    analysis = read_analysis(run / ANALYSIS)
+    analysis = read_analysis(run / ANALYSIS, ("weight_angle", "error_angle"))
     return {
         "weight_angle": _last(analysis, "weight_angle", carrying(analysis)),
         "error_angle": _last(analysis, "error_angle", slice(1)),

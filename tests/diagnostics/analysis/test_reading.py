@@ -2,11 +2,14 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
+import xarray as xr
 
 from tests.diagnostics.synthetic import CONFIG, LAYERS, healthy, metrics
 from wtdiag.diagnostics.analysis.analyze import read_analysis, write_analysis
+from wtdiag.diagnostics.analysis.layout import carrying
 from wtdiag.diagnostics.analysis.reading import about, known, meaningful, predictions
 from wtdiag.diagnostics.analysis.view import View
 from wtdiag.probes.errors import InputError
@@ -48,6 +51,27 @@ def test_what_a_file_says_stands_where_it_makes_sense(tmp_path):
     assert meaningful(read, "norm_ratio").tolist() == [False, *[True] * 5]
     assert about(read.new).limit == 2
     assert read.fixed.values.tolist() == analysis.fixed.values.tolist()
+
+
+def test_some_measures_are_read_as_all_of_them_are(tmp_path, monkeypatch):
+    path = tmp_path / "analysis.nc"
+    analysis = healthy().assign_coords(carries_error=("layer", np.arange(len(LAYERS)) > 1))
+    write_analysis(analysis.assign_attrs(rule="sa"), path)
+    whole = read_analysis(path)
+    monkeypatch.setattr("xarray.load_dataset", lambda *_, **__: pytest.fail("everything was read"))
+    some = read_analysis(path, ("weight_angle", "error_angle", "no_measure"))
+    xr.testing.assert_equal(some, whole[["weight_angle", "error_angle"]].drop_vars("fixed"))
+    assert some.attrs == whole.attrs
+    assert carrying(some).tolist() == carrying(whole).tolist() == [False, False, *[True] * 4]
+
+
+def test_a_link_is_refused_whatever_is_read(tmp_path):
+    path = tmp_path / "analysis.nc"
+    write_analysis(healthy(), path)
+    with h5py.File(path, "a") as file:
+        file["other"] = h5py.ExternalLink("/dev/null", "/x")
+    with pytest.raises(InputError, match="other: is a link"):
+        read_analysis(path, ("weight_angle",))
 
 
 def test_predictions_are_found_by_what_they_predict():
