@@ -75,7 +75,6 @@ COMMANDS = {
     "`wtdiag index`, of a study": ("index", "{}/study/cells"),
     "`wtdiag compare`, of a study": ("compare", "{}/study/cells"),
     "`wtdiag compare`, of a search": ("compare", "{}/search"),
-    "`wtdiag report` on all": ("report", "{}/study/cells", "--format", "html"),
     "`wtdiag study`, all trained": ("study", "{}/study.toml", "--out", "{}/study", "--jobs", "1", "--format", "html"),
 }
 """The commands, in which {} stands for the folder that `make` makes."""

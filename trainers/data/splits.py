@@ -348,12 +348,13 @@ def _made(
         return
     at_once = 1
     while group := list(islice(wanted, at_once)):
-        indices, draws = zip(*group, strict=True)
-        rows = None if draws[0] is None else torch.cat(draws)
-        x = split.normalised(split.pixels(torch.cat(indices), rows).to(device, non_blocking=True))
-        y = split.targets[torch.cat(indices)].to(device, non_blocking=True)
-        sizes = [len(each) for each in indices]
-        yield from zip(x.split(sizes), y.split(sizes), strict=True)
+        places, draws = [each for each, _ in group], [rows for _, rows in group if rows is not None]
+        joined = torch.cat(places)
+        made = split.pixels(joined, torch.cat(draws) if draws else None)
+        x = split.normalised(made.to(device, non_blocking=True))
+        y = split.targets[joined].to(device, non_blocking=True)
+        sizes = [len(each) for each in places]
+        yield from zip(torch.split(x, sizes), torch.split(y, sizes), strict=True)
         at_once = max(1, _AT_ONCE * len(group) // max(1, x.nbytes))
 
 
