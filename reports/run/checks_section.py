@@ -11,10 +11,10 @@ from wtdiag.reports.run.facts import Facts
 from wtdiag.reports.run.sources import Source
 
 _CURVES = {
-    "pgd-true": ("PGD, true gradient", Look("#d55e00", "o"), False),
-    "fgsm-true": ("FGSM, true gradient", Look("#0072b2", "s"), False),
-    "pgd-rule": ("PGD, rule's signal", Look("#d55e00", "v"), True),
-    "fgsm-rule": ("FGSM, rule's signal", Look("#0072b2", "^"), True),
+    "pgd-true": ("PGD, true", Look("#d55e00", "o"), False),
+    "fgsm-true": ("FGSM, true", Look("#0072b2", "s"), False),
+    "pgd-rule": ("PGD, rule", Look("#d55e00", "v"), True),
+    "fgsm-rule": ("FGSM, rule", Look("#0072b2", "^"), True),
     "noise": ("noise", Look(MUTED, "D"), False),
 }
 
@@ -40,9 +40,9 @@ def robustness(source: Source, run: Facts) -> Section | None:
         f"Accuracy of {source.name} on {found.tested} test examples at step {found.step}, against the strength of "
         "changes to the input, with 95 % intervals. Strength is a share of the range of the pixels: the largest change "
         f"of any of them for FGSM, one signed gradient step, and for PGD, {found.pgd_steps} such steps, and the "
-        "standard deviation of the noise. Dashed lines follow the signal that the feedback sends to the input in "
-        "place of the gradient. Where they lie above the solid ones, the feedback hides the gradient, and the network "
-        "is only as robust as the solid lines say."
+        "standard deviation of the noise. Dashed lines (rule) follow the signal that the feedback sends to the input "
+        "in place of the gradient. Where they lie above the solid ones, the feedback hides the gradient, and the "
+        "network is only as robust as the solid lines say."
     )
     if len(found.of("pgd-rule")) == 0:
         caption = caption[: caption.index(" Dashed")]

@@ -125,7 +125,7 @@ def test_a_report_shows_the_checks_that_were_made(found, tmp_path):
     assert table.rows[1] == ("frozen", "50.0\N{NO-BREAK SPACE}%", "25.0 to 75.0", "−12.5", "−25.0 to 6.2")
     (figure,) = shown["Robustness"].blocks
     assert len(figure.data.rows) == len(found.attempts)
-    assert "Dashed lines follow the signal that the feedback sends" in figure.caption
+    assert "Dashed lines (rule) follow the signal that the feedback sends" in figure.caption
     alone = dataclasses.replace(found, attempts=tuple(each for each in found.attempts if "rule" not in each.attack))
     write_attacked(alone, path)
     (figure,) = next(section for section in single(load(path)).sections if section.title == "Robustness").blocks
