@@ -111,6 +111,7 @@ def advise(case: Case, remedies: Iterable[Remedy | str]) -> tuple[tuple[str, ...
     """
     suggestions = [Suggestion(each) if isinstance(each, str) else each(case) for each in remedies]
     fitting = [each for each in suggestions if each is not None and _fits(case, each.changes)]
+    fitting = list({each.sentence: each for each in fitting}.values())  # a sighting may repeat a remedy of its kind
     fitting.sort(key=lambda each: not each.changes)
     best = fitting[:_MOST]
     changes: Changes = best[0].changes if best else {}

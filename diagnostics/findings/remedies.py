@@ -118,6 +118,11 @@ def unit_scale(case: Case) -> Suggestion | None:
     )
 
 
+def smaller_scale(case: Case) -> Suggestion | None:
+    """Bring the initial size of B down to that of W, where it is larger."""
+    return unit_scale(case) if case.typical("norm_ratio", 0) > 1 else None
+
+
 def faster_feedback(case: Case) -> Suggestion | None:
     """Raise the feedback learning rate so that B relaxes twenty times in a run, as far as S remains below 0.2.
 

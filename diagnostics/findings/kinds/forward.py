@@ -17,7 +17,7 @@ from wtdiag.diagnostics.findings.thresholds import limit
     "forward-step-too-large",
     meaning="A step changes the forward weights by as much as they are. Whatever the layer had learned is gone after "
     "one step, and its feedback points at weights that no longer exist.",
-    advice=(remedies.lower_rate, remedies.clipped),
+    advice=(remedies.lower_rate, remedies.smaller_scale, remedies.clipped),
     equation="η ‖∂L/∂W‖ / ((1 − μ) ‖W‖) > 1",
     reference="You et al. 2017, arXiv:1708.03888, for the ratio of an update to the weights",
     needs=("relative_update",),
@@ -35,13 +35,27 @@ def forward_step_too_large(view: View) -> Iterator[Sighting]:
     number = beyond.any(axis=0).sum()
     severity = unless_learned(view) if beyond.any(axis=1).sum() > 1 else "medium"  # one alone may pass
     passed = last < len(view.steps) // 2  # a network that learned has recovered from it
-    others = f", and so do {number - 1} other layers later" if number > 1 else ""
+    others = "" if number < 2 else ", and so does that of another layer later"
+    others = f", and so do those of {number - 1} other layers later" if number > 2 else others
     yield Sighting(
         layer,
         first,
         last,
         "low" if passed and severity == "medium" else severity,
         f"The steps of the forward weights are too large: at step {view.steps[first]}, the update of "
-        f"{view.layers[layer]} reaches {size[first, layer]:.3g} times the weights themselves{others}.",
+        f"{view.layers[layer]} reaches {size[first, layer]:.3g} times the weights themselves{others}"
+        f"{_after_larger_feedback(view)}.",
         (evidence(view, "relative_update", first, layer, ">", "relative_update"),),
+    )
+
+
+def _after_larger_feedback(view: View) -> str:
+    """Say so if B began larger than W, as it does where W has PyTorch's own initialisation."""
+    ratios = np.where(view.compared, view["norm_ratio"], np.nan)[0]
+    ratios = ratios[np.isfinite(ratios)]
+    if not len(ratios) or np.median(ratios) < 1.5:
+        return ""
+    return (
+        f". B began {np.median(ratios):.2g} times as large as W in a typical layer, so that errors, and with them the "
+        "steps, grow on their way down"
     )

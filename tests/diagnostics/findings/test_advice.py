@@ -17,6 +17,7 @@ from tests.diagnostics.synthetic import CONFIG, healthy, metrics
 from wtdiag.cli import cli
 from wtdiag.cli.options import given
 from wtdiag.diagnostics.analysis.view import View
+from wtdiag.diagnostics.findings import remedies
 from wtdiag.diagnostics.findings.advice import Case, Suggestion, advise, command
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.finding import read_findings, write_findings
@@ -170,6 +171,24 @@ def test_findings_keep_their_advice(tmp_path):
     del content["findings"][0]["changes"]
     (tmp_path / "findings.json").write_text(json.dumps(content | {"format": 1}))
     assert read_findings(tmp_path / "findings.json")[0].advice == ("Lower the step.",)
+
+
+@pytest.mark.parametrize(("ratio", "scaled"), [(2.5, True), (1.0, False), (0.4, False)])
+def test_too_large_steps_of_w_below_a_larger_b_are_told_to_begin_with_a_smaller_one(ratio, scaled):
+    analysis, _, lines = run_of("forward-step-too-large")
+    analysis.norm_ratio[:] = ratio
+    config = {"rule": {"name": "fa", "scale": 1.0}, "settings": {"lr": 0.05}}
+    first = next(each for each in diagnose(analysis, config, lines) if each.kind == "forward-step-too-large")
+    assert first.advice[0].startswith("Lower the learning rate")
+    assert ("change its scale from 1 to 0.4" in " ".join(first.advice)) == scaled
+    assert ("B began 2.5 times as large as W" in first.summary) == scaled
+
+
+def test_no_remedy_is_told_twice():
+    analysis, _, lines = run_of("healthy")
+    case = Case(View(analysis, {"settings": {"lr": 0.05}}, lines), 0)
+    lines, _ = advise(case, [remedies.lower_rate, "Wait.", remedies.lower_rate, "Wait."])
+    assert [line.split(".")[0] for line in lines] == ["Lower the learning rate of the forward weights from 0", "Wait"]
 
 
 def test_commands_come_first_and_few():
