@@ -32,7 +32,8 @@ def last_measured(analysis: xr.Dataset) -> int:
     """Return the index of the last snapshot with a finite measure, as a diverged run ends in NaN; else of the last."""
     finite = np.zeros(analysis.sizes["step"], dtype=bool)
     for name in measures(analysis):
-        measure = analysis[name]
+        measure = analysis.variables[name]  # without coordinates, which would cost much in a report
         if "step" in measure.dims and measure.dtype.kind == "f":
-            finite |= np.isfinite(measure.transpose("step", ...).values).reshape(len(finite), -1).any(axis=1)
+            others = tuple(axis for axis, dim in enumerate(measure.dims) if dim != "step")
+            finite |= np.isfinite(measure.values).any(axis=others)
     return int(np.flatnonzero(finite)[-1]) if finite.any() else len(finite) - 1

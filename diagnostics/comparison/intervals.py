@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, t
+from scipy.special import stdtrit
 
 Interval = tuple[float, float]
 
@@ -93,7 +93,7 @@ def of_crossed_mean(values: ArrayLike, less: ArrayLike | None = None, *, varianc
     of_rows = summed - parts[0][0]
     total = max(summed - shared, parts[0][0], of_rows) + variance
     freedom = total**2 / max(sum(part**2 / count for part, count in parts), np.finfo(float).tiny)
-    mean, half = float(np.mean(by_column)), float(t.ppf(0.975, max(freedom, 1.0)) * math.sqrt(total))
+    mean, half = float(np.mean(by_column)), float(stdtrit(max(freedom, 1.0), 0.975) * math.sqrt(total))
     return mean - half, mean + half
 
 
@@ -120,6 +120,8 @@ def of_share(count: int, of: int) -> Interval:
     """
     if not of:
         return math.nan, math.nan
+    from scipy.stats import binomtest  # here, because its import takes as long as a fifth of a report
+
     interval = binomtest(count, of).proportion_ci(confidence_level=0.95, method="exact")
     return float(interval.low), float(interval.high)
 
@@ -153,6 +155,8 @@ def of_share_difference(first: ArrayLike, second: ArrayLike) -> Interval:
     samples = [np.asarray(each, dtype=bool) for each in (first, second)]
     if min(map(len, samples)) < 2:
         return math.nan, math.nan
+    from scipy.stats import binomtest
+
     (p, low, high), (q, below, above) = (
         (each.mean(), *binomtest(int(each.sum()), len(each)).proportion_ci(0.95, method="wilson")) for each in samples
     )

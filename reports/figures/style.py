@@ -11,12 +11,14 @@ from zlib import crc32
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from wtdiag.probes.errors import printable as printable
 
 HALF, THIRD = 3.35, 2.2  # panel widths in inches: two or three to a line of A4
+_DPI = 150  # of maps; the rest is lines
 
 # Colours that a page may replace to suit its theme; see `reports.document.html`.
 INK, MUTED, GRID, BAND, MISSING = "#1f2430", "#667085", "#e2e5ea", "#d3d7de", "#c3c8d1"
@@ -117,11 +119,19 @@ def context() -> AbstractContextManager[None]:
 
 def to_svg(figure: Figure) -> str:
     """Draw a figure as an SVG document, the same bytes for the same figure."""
-    buffer = io.StringIO()
+    buffer, (canvas, dpi) = io.StringIO(), (figure.canvas, figure.dpi)
     with context(), warnings.catch_warnings():
         # Characters that the font of Matplotlib lacks are drawn with the fonts of the reader.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=150)  # the dpi of maps; the rest is lines
+        svg = FigureCanvasSVG(figure)
+        if (engine := figure.get_layout_engine()) is not None:
+            figure.dpi = _DPI
+            engine.execute(figure)  # `savefig` would go through the whole figure once more for this
+            figure.set_layout_engine("none")
+        figure.dpi = _DPI
+        svg.print_svg(buffer, metadata={"Date": None})
+    figure.set_canvas(canvas)
+    figure.dpi = dpi
     return buffer.getvalue()
 
 

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
-from scipy.interpolate import RegularGridInterpolator
 
 from wtdiag.diagnostics.findings.thresholds import limit
 from wtdiag.reports.figures.axes import canvas, plain_numbers
@@ -95,6 +94,8 @@ def _boundaries(axes: Axes, search: xr.Dataset) -> list[Any]:
 
 def beyond(search: xr.Dataset, *, x: str, y: str, log: tuple[bool, bool]) -> NDArray[np.bool_]:
     """Return whether each trial lies beyond a predicted boundary; outside the map, its nearest edge counts."""
+    from scipy.interpolate import RegularGridInterpolator  # here, because only sweeps need it
+
     outside = np.zeros(search.sizes["trial"], dtype=bool)
     scale = [np.log if logarithmic else np.asarray for logarithmic in log]
     axes = [do(search[name].values.astype(float)) for do, name in zip(scale, ("map_x", "map_y"), strict=True)]

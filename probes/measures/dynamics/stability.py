@@ -19,7 +19,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import bisect
 
 from wtdiag.probes.kernels.krylov import krylov
 from wtdiag.probes.kernels.lanczos import lanczos
@@ -100,6 +99,8 @@ def _limit_for_noise(drift: Drift, law: FeedbackLaw, dimension: float, samples: 
     as p ← η² f(r) (λ² p + λ Σ λ p) / m, with f the variance at rest per variance of the noise, r = η (λ + decay), and
     m products of noise in a step. So at the limit Σ a / (1 − a) = 1 over all d modes, where a = η² λ² f / m.
     """
+    from scipy.optimize import bisect  # here, because reports import this module for its definitions alone
+
     decay += law.weight_decay
     most = limit_of_rate(law.momentum, law.nesterov)
 
