@@ -318,6 +318,9 @@ def read_dataset(path: str | os.PathLike[str], kind: str, only: Collection[str] 
     try:
         with File(path) as file:
             _check_dataset(file, only)
+            known = _variables(file, only)
+            if known is not None:
+                return xr.decode_cf(xr.Dataset(known, attrs=_plain_attrs(file)), decode_times=False)
         if not only:
             return xr.load_dataset(path, engine="h5netcdf", decode_times=False)
         with h5netcdf.File(path, "r", decode_vlen_strings=True) as source:
@@ -326,6 +329,44 @@ def read_dataset(path: str | os.PathLike[str], kind: str, only: Collection[str] 
             return xr.decode_cf(xr.Dataset(read, attrs=dict(source.attrs)), decode_times=False)
     except Exception as error:  # whatever HDF5, h5netcdf and xarray raise for a damaged file
         raise InputError(f"{path}: is not {kind} ({one_line(error, path):.300})") from error
+
+
+def _variables(file: File, only: Collection[str]) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]] | None:
+    """Return dims, values and attributes of the variables of a file as `write_dataset` writes it; None for another.
+
+    h5netcdf looks each dimension of each variable up in the whole file, which for an analysis takes a second.
+    """
+    scales = {name for name in file if h5py.h5ds.is_scale(file[name].id)}
+    named = {h5py.h5o.get_info(file[name].id).addr: name for name in scales}
+    found = {}
+    for name in [name for name in file if not only or name in only]:
+        variable = file[name]
+        if name in scales:
+            if bytes(variable.attrs.get("NAME", b"")).startswith(_NOT_A_VARIABLE[:50]):
+                continue
+            dims: tuple[str, ...] = (name,)
+        elif variable.ndim:
+            listed = variable.attrs.get("DIMENSION_LIST", ())
+            if len(listed) != variable.ndim or any(len(each) != 1 for each in listed):
+                return None
+            dims = tuple(named.get(h5py.h5o.get_info(file[each[0]].id).addr, "") for each in listed)
+        else:
+            dims = ()
+        if len(dims) != variable.ndim or not all(dims) or variable.maxshape != variable.shape:
+            return None
+        text = h5py.check_string_dtype(variable.dtype)
+        values = variable[...] if text is None else np.asarray(variable.asstr()[...]).astype(str)
+        found[name] = (dims, values, _plain_attrs(variable))
+    return found
+
+
+def _plain_attrs(owner: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    """Return attributes as h5netcdf does: texts, numbers and arrays of several."""
+    attrs = {name: owner.attrs[name] for name in owner.attrs if name not in {*_NETCDF_OWN, "_NCProperties"}}
+    return {
+        name: value[0] if isinstance(value, np.ndarray) and value.shape == (1,) else value
+        for name, value in attrs.items()
+    }
 
 
 class _Budget:

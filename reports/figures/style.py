@@ -129,7 +129,7 @@ def to_svg(figure: Figure) -> str:
             engine.execute(figure)  # `savefig` would go through the whole figure once more for this
             figure.set_layout_engine("none")
         figure.dpi = _DPI
-        svg.print_svg(buffer, metadata={"Date": None})
+        svg.print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     figure.set_canvas(canvas)
     figure.dpi = dpi
     return buffer.getvalue()

@@ -416,3 +416,28 @@ def test_datasets_are_what_xarray_writes(run, tmp_path):
 
 def test_half_a_character_is_replaced_and_a_whole_one_kept():
     assert parse_json('{"\\ud800": ["a\\udc00", "\\ud83d\\ude00"]}') == {"\ufffd": ["a\ufffd", "\N{GRINNING FACE}"]}
+
+
+@pytest.mark.parametrize("unlimited", [[], ["step"]])
+@pytest.mark.parametrize("engine", ["ours", "h5netcdf"])
+def test_a_dataset_is_read_as_xarray_reads_it(tmp_path, engine, unlimited):
+    coordinates = {
+        "step": ("step", np.array([0, 5]), {"long_name": "training step"}),
+        "layer": ["fc1", "重み"],
+        "kind": ("layer", ["Linear", "Linear"]),
+        "carries_error": ("layer", np.array([False, True])),
+    }
+    angle = ("step", "layer"), np.array([[90.0, np.nan], [80.5, 1e-300]]), {"units": "degree", "ends": [0.0, 180.0]}
+    spectrum = ("layer", "mode"), np.ones((2, 3), np.float32), {"homogeneity": 1}
+    data = xr.Dataset({"z": angle, "a": spectrum, "one": 1.5, "none": ("x", np.empty(0))}, coordinates, {"rule": "ia"})
+    path = tmp_path / "analysis.nc"
+    if engine == "ours" and not unlimited:
+        write_dataset(path, data)
+    else:
+        data.to_netcdf(path, engine="h5netcdf", unlimited_dims=unlimited)
+    found, wanted = read_dataset(path, "an analysis"), xr.load_dataset(path, engine="h5netcdf", decode_times=False)
+    xr.testing.assert_identical(found, wanted)
+    assert [*found.data_vars] == [*wanted.data_vars]
+    assert {name: each.dtype for name, each in found.variables.items()} == {
+        name: each.dtype for name, each in wanted.variables.items()
+    }
