@@ -10,7 +10,6 @@ from zlib import crc32
 
 import matplotlib as mpl
 import numpy as np
-import seaborn as sns
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -77,11 +76,30 @@ def look(rule: str) -> Look:
     return LOOKS.get(rule) or _OTHERS[crc32(rule.encode()) % len(_OTHERS)]
 
 
+# seaborn's style "whitegrid"; to import it, with scipy.stats, takes a sixth of a report's time.
+_WHITEGRID = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.bottom": True,
+    "axes.spines.left": True,
+    "grid.linestyle": "-",
+    "lines.solid_capstyle": "round",
+    "patch.edgecolor": "w",
+    "patch.force_edgecolor": True,
+    "xtick.bottom": False,
+    "xtick.direction": "out",
+    "xtick.top": False,
+    "ytick.direction": "out",
+    "ytick.left": False,
+    "ytick.right": False,
+}
+
+
 def context() -> AbstractContextManager[None]:
     """Return a context with the settings of Matplotlib for building and drawing a panel."""
     return mpl.rc_context(
         {
-            **sns.axes_style("whitegrid"),
+            **_WHITEGRID,
             "axes.edgecolor": MUTED,
             "axes.labelcolor": INK,
             "axes.labelsize": 8,
