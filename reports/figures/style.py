@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import matplotlib as mpl
@@ -77,7 +77,7 @@ def look(rule: str) -> Look:
 
 
 # seaborn's style "whitegrid"; to import it, with scipy.stats, takes a sixth of a report's time.
-_WHITEGRID = {
+_WHITEGRID: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.bottom": True,
