@@ -7,9 +7,10 @@ Those of speed are ``steps``, ``compiled``, ``loop``, ``data``, ``snapshots``, `
 ``faults``, ``later_faults``, ``sizes``, ``early_warning`` and ``advice`` run only if they are named. They measure how
 well predictions, findings and advice hold, how much a rule has to send, and what is needed beyond one machine, and
 write their tables into the pages of docs/ (``later_faults`` prints); the last five keep their runs in a FOLDER that
-follows. ``claims STUDY_DIR...`` does the same with the results of studies, ``undertrained [FOLDER]`` with runs of
-several lengths, and ``recipes [TRIALS]`` with searches for settings. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop
-the commands and write what they leave into a table of docs/robustness.md.
+follows. ``unearned [SEED...]`` prints how often the finding of ``wtdiag baseline`` is right. ``claims STUDY_DIR...``
+writes the results of studies, ``undertrained [FOLDER]`` those of runs of several lengths, and ``recipes [TRIALS]``
+those of searches for settings. ``kills [COUNT]`` and ``full_disk [SIZES]`` stop the commands and write what they leave
+into a table of docs/robustness.md.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ WITH_ARGUMENTS: dict[str, tuple[str, str, type]] = {  # and the type of those th
     "studies": ("bench.speed.studies", "run", int),
     "faults": ("bench.evidence.faults", "run", str),
     "later_faults": ("bench.evidence.faults", "run_later", str),
+    "unearned": ("bench.evidence.unearned", "run", int),
     "sizes": ("bench.evidence.faults", "run_sizes", str),
     "early_warning": ("bench.evidence.early_warning", "run", str),
     "advice": ("bench.evidence.followed", "run", str),

@@ -139,8 +139,9 @@ RECORDS: dict[str, Record] = {
     "not-aligning": Record(right=3, named=7, planted=3, runs=194),
     "error-rank-collapse": Record(right=4, named=4, planted=4, runs=84),
     "residual-growth": Record(right=7, named=7, planted=8, runs=84),
+    "no-better-than-frozen": Record(right=9, named=9, planted=12, runs=24),
 }
-"""What ``python -m bench faults`` counted, by kind of finding."""
+"""What ``python -m bench faults``, ``later_faults`` and ``unearned`` counted, by kind of finding."""
 
 
 def confidence(kind: str) -> float:

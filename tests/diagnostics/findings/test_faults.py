@@ -3,6 +3,7 @@
 import pytest
 
 import wtdiag
+from bench.evidence import unearned
 from bench.evidence.faults import (
     SEEDS,
     SEVERAL,
@@ -94,10 +95,13 @@ def test_the_page_shows_what_was_measured():
     assert thresholds_table(RECORDS) in page
     runs = list(cases(NETWORKS, SEEDS))
     later = {fault.kind for fault in FAULTS.values() if fault.later}
-    counted = {record.runs for kind, record in RECORDS.items() if kind not in later}
+    counted = {record.runs for kind, record in RECORDS.items() if kind not in {*later, unearned.KIND}}
     assert counted == {sum(len(each.faults) < 2 for each in runs)}
     assert {RECORDS[kind].runs for kind in later} == {len(list(later_cases(SEEDS)))}
-    assert RECORDS.keys() == {fault.kind for fault in FAULTS.values()}
+    assert RECORDS.keys() == {unearned.KIND, *(fault.kind for fault in FAULTS.values())}
+    healthy = sum(train is unearned.healthy for _, train in unearned.RUNS.values())
+    record, runs = RECORDS[unearned.KIND], len(unearned.NETWORKS) * len(unearned.SEEDS)
+    assert (record.planted, record.runs) == (runs * (len(unearned.RUNS) - healthy), runs * len(unearned.RUNS))
     table = page.split("<!-- networks -->")[1].split("<!-- end")[0]
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines() if "strength" in row]
     assert {row[1] for row in rows} >= set(SEVERAL)
