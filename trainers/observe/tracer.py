@@ -92,7 +92,7 @@ def error_signals(model: nn.Module, x: Inputs, target: Tensor, *, loss: Loss = F
                 found["weight_gradient"] = _total(gradient for _, _, gradient in gradients)
                 found["forward_gradient"] = _total(_descended(*part) for part in gradients)
             found |= _hidden(layer, list(calls), calls, inside, passed)
-            if layer.rule.learned and "error" not in layer.rule.shares:  # which follows no law of one layer
+            if layer.rule.learned and layer.rule.affine:
                 uses = tuple(_use(each, call) for each in together for call in calls[each])
                 found["law"] = Law(uses, examples=len(uses[0].x))
     for half, examples in zip(("half", "other_half"), _halves(x, target, count), strict=False):
@@ -209,8 +209,10 @@ def _descended(layer: Synaptic, call: Call, gradient: Tensor) -> Tensor:
     """Return the gradient that W descends at one use; without a term of the rule it is the task's gradient itself."""
     if not layer.rule.learned:
         return gradient
+    y = call.op.apply(call.x, call.weight.to(call.x.dtype))
+    s = Local(call.op, call.x, layer.effective_feedback(), call.op.positions(call.x, y), y, call.weight)
     # A copy, because a rule may change it in place.
-    s = Local(call.op, call.x, layer.effective_feedback(), 1, weight=call.weight, weight_grad=gradient.clone())
+    s.weight_grad, s.batch_axis = gradient.clone(), call.batch_axis
     return layer.rule.weight_grad(s)
 
 

@@ -70,6 +70,8 @@ class Rule:
     shares: ClassVar[frozenset[str]] = frozenset()
     """The quantities that the local gradients read besides x and B, of "weight", "output" and "weight_grad", or
     "error": of a direct rule that of the network's output, of a perturbed rule that of the layer's."""
+    affine: ClassVar[bool] = True
+    """Whether a layer's own signals and weights give B's gradient, as an affine function of B: a law can be had."""
     counts_examples: ClassVar[bool] = False
     """Whether the rule has to know which axis of a layer's input counts the examples."""
     recipe: ClassVar[Recipe] = Recipe()

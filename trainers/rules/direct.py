@@ -24,6 +24,7 @@ class Direct(Rule):
     """
 
     counts_examples = True
+    affine = False  # the output's error follows no law of one layer
 
     scale: float = positive(1.0, initial=True)
     projection: str = choice("own", "own", "shared", initial=True)

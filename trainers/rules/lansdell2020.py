@@ -36,6 +36,7 @@ class NodePerturbation(Perturbed):
     recipe = Recipe(optimizer="adam", lr=0.02)
     flops = "2"
     rides = False
+    affine = False  # nor does the error at its output
 
     def feedback_grad(self, s: Local) -> Tensor:
         return s.outer(self._residual(s), s.error) * s.examples("sum")

@@ -98,6 +98,24 @@ class Local:
         y = _less_mean(self.op.apply(x, self.weight.to(x.dtype)), self._axis)
         return _CentredExamples(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
 
+    def normalised_inputs(self) -> Local:
+        """Return the same synapse with each example's x less its mean and divided by its L2 norm."""
+        x = _normalised(self.x, self._axis)
+        y = self.op.apply(x, self.weight.to(x.dtype))
+        return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
+    def normalised_examples(self) -> NormalisedExamples:
+        """Return the same synapse with each example's x, and each projection of it, so normalised."""
+        s = self.normalised_inputs()
+        y = _normalised(s.y, self._axis)
+        given = self.op, s.x, self.feedback, self.positions, y, self.weight
+        return NormalisedExamples(*given, batch_axis=self.batch_axis, raw=s.y)
+
+    def detached(self) -> Local:
+        """Return the same synapse with an input and an output that no backward pass through this one reaches."""
+        x, y = (None if t is None else t.detach() for t in (self.x, self.y))
+        return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
     @property
     def _axis(self) -> int:
         assert self.batch_axis is not None, "the layer refuses such inputs"
@@ -119,9 +137,58 @@ class _CentredExamples(Local):
         return _less_mean(super().adjoint(y), self._axis)
 
 
+@dataclass
+class NormalisedExamples(Local):
+    """A synapse whose signals and their projections through B are less each example's mean, and of L2 norm 1.
+
+    ``raw`` is W x before that is done to it.
+    """
+
+    raw: Tensor = None  # type: ignore[assignment]
+
+    def apply(self, x: Tensor) -> Tensor:
+        return _normalised(super().apply(x), self._axis)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return _normalised(super().adjoint(y), self._axis)
+
+    def pull(self) -> Tensor:
+        """Return the gradient of ⟨x, n(Bᵀ y)⟩ by Bᵀ y, where n normalises."""
+        return _pulled(super().adjoint(self.y), self.x, self._axis)
+
+    def pull_forward(self) -> Tensor:
+        """Return the gradient of ⟨x, n(Bᵀ n(W x))⟩ by W x, where n normalises."""
+        return _pulled(self.raw, super().apply(self.pull()), self._axis)
+
+
+def _units(x: Tensor, axis: int) -> list[int]:
+    """Return the axes of one example, if ``axis`` counts the examples."""
+    return [other for other in range(x.dim()) if other != axis or x.dim() == 1]
+
+
 def _less_mean(x: Tensor, axis: int) -> Tensor:
     """Return x less the mean of each example, which ``axis`` counts."""
-    return x - x.mean([other for other in range(x.dim()) if other != axis or x.dim() == 1], keepdim=True)
+    return x - x.mean(_units(x, axis), keepdim=True)
+
+
+def _normalised(x: Tensor, axis: int) -> Tensor:
+    """Return x less the mean of each example and divided by its L2 norm; zero for an example of one value."""
+    x = _less_mean(x, axis)
+    return x * _inverse_norm(x, axis)
+
+
+def _pulled(x: Tensor, direction: Tensor, axis: int) -> Tensor:
+    """Return the gradient of ⟨direction, n(x)⟩ by x, where n normalises each example."""
+    x = _less_mean(x, axis)
+    inverse = _inverse_norm(x, axis)
+    unit = x * inverse
+    along = (direction * unit).sum(_units(x, axis), keepdim=True)
+    return _less_mean(direction - along * unit, axis) * inverse
+
+
+def _inverse_norm(x: Tensor, axis: int) -> Tensor:
+    square = x.square().sum(_units(x, axis), keepdim=True)
+    return square.clamp_min(1e-30).rsqrt() * (square > 1e-30)
 
 
 def noise_like(x: Tensor, noise: str, std: float) -> Tensor:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Self
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.rules.base import RandomFeedback, choice, positive
 from wtdiag.trainers.rules.curvature import Curvature, curvature
-from wtdiag.trainers.rules.primitives import PRIMITIVES, gradient, loss, squares
+from wtdiag.trainers.rules.local import NormalisedExamples
+from wtdiag.trainers.rules.primitives import (
+    PRIMITIVES,
+    forward_gradient,
+    gradient,
+    loss,
+    normalised_gradient,
+    squares,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +42,15 @@ class Regularised(RandomFeedback):
         Bᵀ y are less the mean of each example over all its units and positions. Both are options of the paper's code,
         where more combinations can be switched; they hold for activations only. The step-size number is then that of
         the mean H, without what differs from batch to batch.
+    normalise
+        "inputs": each example's x is less its mean over all units and positions, and divided by its L2 norm. "all": so
+        are W x, B x and Bᵀ y too. Then ‖B x‖ and ‖Bᵀ y‖ are 1, so that null and sparse do nothing, and amp rewards
+        only the direction of Bᵀ y. ∂B is no longer linear in B, and no resting point and no step-size number are
+        computed.
+    update_forward
+        "yes": W descends the regulariser too, beside the task, with decay · W for its decay. What is predicted of B is
+        for a W that stands still. Both can run away together where no decay of W holds amp back: under "aa", which
+        has none, and under "wm-reg" where amp Σ exceeds it.
     scale
         Standard deviation of the initial B in units of the layer's He deviation.
     """
@@ -45,11 +62,25 @@ class Regularised(RandomFeedback):
     noise_std: float = positive(1.0)
     reduction: str = choice("mean", "mean", "sum")
     centre: str = choice("none", "none", "batch", "examples")
+    normalise: str = choice("none", "none", "inputs", "all")
+    update_forward: str = choice("no", "no", "yes")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.centre != "none" and self.inputs == "noise":
             raise InputError(f"{self.name}: centre: noise has no mean to subtract, got centre={self.centre!r}")
+        if self.inputs == "noise" and (self.normalise != "none" or self.update_forward == "yes"):
+            name = "normalise" if self.normalise != "none" else "update_forward"
+            raise InputError(
+                f"{self.name}: {name}: is for activations, got {getattr(self, name)!r} with inputs='noise'"
+            )
+        if self.normalise != "none" and self.centre != "none":
+            raise InputError(f"{self.name}: normalise: centres each example too; leave out centre={self.centre!r}")
+
+    @property
+    def affine(self) -> bool:  # type: ignore[override]
+        """Whether B's gradient is affine in B."""
+        return self.normalise != "all"
 
     @property
     def coefficients(self) -> dict[str, float]:
@@ -62,13 +93,20 @@ class Regularised(RandomFeedback):
         if self.inputs == "noise":
             return frozenset({"weight"})
         reads = frozenset().union(*(PRIMITIVES[name].reads for name, value in self.coefficients.items() if value))
-        return reads - {"output"} | {"weight"} if self.centre == "examples" else reads
+        anew = self.centre == "examples" or self.normalise != "none"  # then W x is computed of other inputs
+        if self.update_forward == "yes":
+            reads |= {"weight", "output"} if self.coefficients.get("null") else {"weight"}
+        return reads - {"output"} | {"weight"} if anew else reads
 
     @property
     def counts_examples(self) -> bool:  # type: ignore[override]
         """Whether a sum over positions is averaged over the examples, or means of examples are subtracted."""
         products = [name for name, value in self.coefficients.items() if value and not PRIMITIVES[name].matrix]
-        return (self.reduction == "sum" or self.centre != "none") and bool(products)
+        return (self.reduction == "sum" or self._changes_signals) and bool(products)
+
+    @property
+    def _changes_signals(self) -> bool:
+        return self.centre != "none" or self.normalise != "none"
 
     @property
     def homogeneous(self) -> Self:
@@ -87,7 +125,20 @@ class Regularised(RandomFeedback):
         return squares(s, self.coefficients, reduction=self.reduction)
 
     def feedback_grad(self, s: Local) -> Tensor:
-        return gradient(self._seen(s), self.coefficients, reduction=self.reduction)
+        s = self._seen(s)
+        if isinstance(s, NormalisedExamples):
+            return normalised_gradient(s, self.coefficients, reduction=self.reduction)
+        return gradient(s, self.coefficients, reduction=self.reduction)
+
+    def weight_grad(self, s: Local) -> Tensor:
+        if self.update_forward == "no":
+            return s.weight_grad
+        task, s = s.weight_grad, self._seen(s.detached())
+        if isinstance(s, NormalisedExamples):
+            own = normalised_gradient(s, self.coefficients, reduction=self.reduction, forward=True)
+        else:
+            own = forward_gradient(s, self.coefficients, reduction=self.reduction)
+        return task.to(own.dtype) + own
 
     def feedback_loss(self, s: Local) -> Tensor:
         return loss(self._seen(s), self.coefficients, reduction=self.reduction)
@@ -96,12 +147,14 @@ class Regularised(RandomFeedback):
         """Return the synapse with the inputs and outputs that the primitives take."""
         if self.inputs == "noise":
             return s.mirror(self.noise, self.noise_std)
-        if self.centre == "none" or not self.counts_examples:
+        if not (self._changes_signals and self.counts_examples):
             return s
+        if self.normalise != "none":
+            return s.normalised_inputs() if self.normalise == "inputs" else s.normalised_examples()
         return s.centred_over_batch() if self.centre == "batch" else s.centred_examples()
 
     def curvature(self, s: Local) -> Curvature | None:
-        if self.centre != "none":  # its matrices are those of x and y as they are
+        if self._changes_signals:  # its matrices are those of x and y as they are
             return None
         bending = {name: value for name, value in self.coefficients.items() if not PRIMITIVES[name].pulls}
         products = [name for name, value in bending.items() if value and not PRIMITIVES[name].matrix]

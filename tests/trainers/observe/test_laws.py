@@ -105,6 +105,7 @@ def test_curvatures_are_those_of_the_theory():
         "pfa": ({"decay": 0.3, "left": "identity"}, 0.3 * np.eye(20), 0.3 * w),
         "ldfa": ({"decay": 0.3, "rank": 99}, 0.3 * np.eye(20), 0.3 * w),
         "wm": ({"amp": 0.3, "decay": 0.5, "noise_std": 0.7}, 0.5 * np.eye(20), 0.3 * 0.7**2 * w),
+        "wm-live": ({"amp": 0.3, "decay": 0.5, "noise_std": 0.7}, 0.5 * np.eye(20), 0.3 * w),
     }  # fmt: skip
     assert set(both) | {"sum"} == set(LEARNED)
     for name, (coefficients, h, target) in both.items():

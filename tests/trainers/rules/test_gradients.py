@@ -75,8 +75,8 @@ def convert(case: Case, name: str, **coefficients) -> tuple[nn.Module, nn.Module
     if name == "sum":
         coefficients = SUM | coefficients
     torch.manual_seed(3)
-    axis = 0 if name in PERTURBED else None
-    return native, transport_free(native, name, batch_axis=axis, **coefficients), x, dy
+    options = ({"batch_axis": 0} if name in PERTURBED else {}) | coefficients
+    return native, transport_free(native, name, **options), x, dy
 
 
 def close(got: Tensor | None, expected: Tensor | None) -> None:
