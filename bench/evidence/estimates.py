@@ -31,7 +31,16 @@ CASES: tuple[dict[str, Any], ...] = (
     {"rule": "fa", "model": "resnet20", "data": "glyphs"},
 )
 ROUNDS = 5
-HEADS = ("rule", "network", "data", "steps", "estimate (s)", "its steps (s)", "estimate over steps", "smallest to largest")
+HEADS = (
+    "rule",
+    "network",
+    "data",
+    "steps",
+    "estimate (s)",
+    "its steps (s)",
+    "estimate over steps",
+    "smallest to largest",
+)
 
 
 def run() -> None:

@@ -25,6 +25,7 @@ import wtdiag
 from bench.evidence.commands import environment
 from bench.evidence.page import fill, table
 from wtdiag.diagnostics.analysis.analyze import write_analysis
+from wtdiag.diagnostics.comparison.results import STUDY
 from wtdiag.diagnostics.findings.finding import write_findings
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG, FINDINGS, read_json, write_json
 from wtdiag.studies.engine.cell import Cell
@@ -34,7 +35,7 @@ from wtdiag.trainers.loop.fit import Training
 
 RUNS, PART = 1000, 10
 RULES = ("bp", "fa", "kp", "ia")
-STUDY = """
+DESCRIBED = """
 title = "Many runs"
 [settings]
 epochs = 1
@@ -84,7 +85,9 @@ def make(folder: Path, count: int) -> Path:
     """Make a study and a search of ``count`` runs; the first of each rule is trained and analysed, the rest copied."""
     folder.mkdir()
     file = folder / "study.toml"
-    file.write_text(STUDY.format(rules=json.dumps(RULES), seeds=list(range(count // len(RULES)))))
+    file.write_text(DESCRIBED.format(rules=json.dumps(RULES), seeds=list(range(count // len(RULES)))))
+    (folder / "study").mkdir()
+    write_json(folder / "study" / STUDY, {})
     made: dict[str, Path] = {}
     for cell in Grid(folder / "study", read_plan(str(file))).cells.values():
         if (first := made.get(cell.settings.rule)) is None:
