@@ -6,6 +6,7 @@ whose folders are not given.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,12 +40,19 @@ def section(folder: Path) -> str:
     results = decide(gather(folder), names if isinstance(names, list) and names else None)
     parts = [f"### {about.get('title') or folder.name}"]
     if isinstance(command := about.get("command"), str) and command:
-        parts.append(f"```\n{command}\n```")
+        parts.append(f"```\n{_anywhere(command)}\n```")
     tested = [each for each in results if each.verdict != NOT_TESTED]
     parts.append(claims_table(tested) if tested else "No claim was tested.")
     if missing := [f"`{each.name}`" for each in results if each.verdict == NOT_TESTED]:
         parts.append(f"Not tested: {', '.join(missing)}.")
     return "\n\n".join(parts)
+
+
+def _anywhere(command: str) -> str:
+    """Return a study's command without the folder that it wrote into, which is of one machine."""
+    words = shlex.split(command)
+    at = words.index("--out") if "--out" in words else len(words)
+    return shlex.join(words[:at] + words[at + 2 :])
 
 
 def claims_table(results: Sequence[Result]) -> str:
