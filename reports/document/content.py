@@ -212,7 +212,7 @@ class Figure(Block):
     @property
     def beside(self) -> bool:
         """Whether the last row of panels leaves room for the caption beside it."""
-        widest = max(panel.get_figwidth() for panel in self.panels)
+        widest = max(float(panel.get_figwidth()) for panel in self.panels)
         return widest <= HALF and len(self.panels) % (3 if widest <= THIRD else 2) > 0
 
     def plain(self) -> dict[str, Any]:

@@ -18,9 +18,7 @@ def blocks(results: Sequence[Result]) -> tuple[Block, ...]:
     """Tabulate claims with their statistics and verdicts, then explain each; return no block if there is no claim."""
     if not results:
         return ()
-    rows = tuple(
-        (printable(each.claim + each.on), f"{_MARKS[each.verdict]} {each.verdict}", *numbers(each)) for each in results
-    )
+    rows = tuple((_sentence(each), f"{_MARKS[each.verdict]} {each.verdict}", *numbers(each)) for each in results)
     table = Table(
         "The claims of the papers, and what was seen here. Each claim is decided by one statistic, in percentage "
         "points of accuracy or of configurations, with its 95 % interval over what was drawn: seeds and test examples, "
@@ -29,9 +27,12 @@ def blocks(results: Sequence[Result]) -> tuple[Block, ...]:
         rows,
         labels=2,
     )
-    return table, Terms(
-        tuple(Term(f"{_MARKS[each.verdict]} {printable(each.claim + each.on)}", _why(each)) for each in results)
-    )
+    return table, Terms(tuple(Term(f"{_MARKS[each.verdict]} {_sentence(each)}", _why(each)) for each in results))
+
+
+def _sentence(result: Result) -> str:
+    """Return a claim with what it was decided on, if the study has several networks."""
+    return printable(f"{result.claim.removesuffix('.')}{result.on}.")
 
 
 def decisions(results: Sequence[Result]) -> tuple[Section, ...]:
