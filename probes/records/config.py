@@ -272,7 +272,7 @@ def settings_with_role(*roles: str) -> tuple[str, ...]:
     Examples
     --------
     >>> settings_with_role("architecture", "data")
-    ('model', 'depth', 'width', 'batch_norm', 'data', 'image_size')
+    ('model', 'depth', 'width', 'batch_norm', 'activation_norm', 'data', 'image_size')
     """
     for role in roles:
         check_one_of("role", role, ROLES)

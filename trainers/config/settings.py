@@ -123,7 +123,10 @@ class Settings(DeclaredSettings):
         return dataclasses.asdict(self)
 
 
-DEFAULTS = Settings().as_dict()
+DEFAULTS: dict[str, Any] = {
+    field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    for field in dataclasses.fields(Settings)
+}
 """The default of every setting, by its name. A run that was made before a setting existed did what the default does."""
 
 

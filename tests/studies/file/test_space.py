@@ -136,7 +136,7 @@ def test_having_a_parameter_is_what_the_settings_say(rule: str, name: str) -> No
         ("ia", "momentum=linear:0:1", "momentum: expected a number below 1, got 1"),
         ("ia", "lr=linear:-1:1", "lr: expected a number ≥ 0, got -1"),
         ("ia", "depth=linear:1.5:3", "depth: expected whole numbers, got 1.5 and 3"),
-        ("ia", "optimizer=sgd,rmsprop", "'rmsprop' is not known"),
+        ("ia", "optimizer=sgd,lion", "'lion' is not known"),
         ("ia", "scale=linear:0:1", "ia: scale: expected a positive number, got 0"),
     ],
 )

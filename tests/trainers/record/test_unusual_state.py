@@ -269,7 +269,7 @@ def fail(error):
     ("wrap", "loss", "message"),
     [
         (lambda y: (y, y), None, "tuple"),
-        (lambda y: {"logits": y}, None, "dict"),
+        (lambda y: {"scores": y}, None, "dict"),
         (lambda y: y, fail(AttributeError("no such thing")), "no such thing"),
         (lambda y: y, fail(KeyError("logits")), "'logits'"),
         (lambda y: y, fail(AssertionError()), "AssertionError"),
