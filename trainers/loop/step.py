@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +54,14 @@ class Stepper:
     ) -> None:
         self._model, self._learner, self._settings, self._device = model, learner, settings, device
         self._ranks = ranks or Ranks()
-        network = self._ranks.wrap(model, settings)
-        # Only training is compiled: evaluations are few.
-        compiled = torch.compile(network) if settings.compile else network
-        self._passes = Passes(compiled, settings.accumulate, self._ranks)  # type: ignore[arg-type]
+        network: Any = self._ranks.wrap(model, settings)
+        if settings.compile:
+            # The runs of one process share code, which is compiled only so often before the compiler gives up.
+            torch.compiler.reset()
+            # The last batch of an epoch is smaller. Where sizes vary, coefficients become variables too, which the
+            # compiler cannot take into a backward pass. Only training is compiled: evaluations are few.
+            network = torch.compile(network, dynamic=False)
+        self._passes = Passes(network, settings.accumulate, self._ranks)
         self._scheduled = settings.has_scheduled_coefficients  # asked once: the answer is needed at each step
 
     def place(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -81,15 +81,25 @@ def test_compiled_it_learns_the_same(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         original = torch.compile
 
-        def quick(network):
+        def quick(network, **how):
             compiled.append(network)
-            return original(network, backend="eager")
+            return original(network, backend="eager", **how)
 
         patch.setattr(torch, "compile", quick)
         again = train(tmp_path / "compiled", dataclasses.replace(settings, compile=True))
     assert compiled == [again.model]
     for key, value in plain.model.state_dict().items():
         torch.testing.assert_close(value, again.model.state_dict()[key], rtol=0, atol=1e-10)
+
+
+def test_rules_are_compiled_one_after_the_other(tmp_path, monkeypatch):
+    """The last batch of an epoch is smaller, and the compiler remembers sizes and coefficients that have varied."""
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **how: original(network, backend="aot_eager", **how))
+    for rule in ("wm-reg", "ia", "kp"):
+        settings = dataclasses.replace(QUICK, rule=rule, depth=2, width=4, epochs=2, compile=True)
+        train(tmp_path / rule, settings)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0  # it has not gone on without compiling
 
 
 @pytest.mark.parametrize("given", [
