@@ -66,6 +66,7 @@ def tab(browser):
 def visit(tab):
     """Open a page; when the test is over, it must have asked for nothing and complained of nothing."""
     page, seen = tab
+    page.emulate_media(media="screen", color_scheme="light")
     seen.clear()
 
     def visit(path):
@@ -314,7 +315,6 @@ def test_print_leaves_the_controls_out(page):
     assert not page.locator(".bar").is_visible()
     assert not page.locator(".tools").first.is_visible()
     assert page.locator("#layers-maps svg").first.is_visible()
-    page.emulate_media(media="screen")
 
 
 def test_runs_are_picked_in_a_comparison(visit, tmp_path):
