@@ -15,7 +15,6 @@ from wtdiag.trainers.config.schedules import coefficient_schedule
 from wtdiag.trainers.rules import RULES, Rule
 from wtdiag.trainers.rules import rule as build_rule
 from wtdiag.trainers.rules.direct import Direct
-from wtdiag.trainers.rules.perturbed import Perturbed
 from wtdiag.trainers.rules.regularised import Regularised
 
 
@@ -106,8 +105,7 @@ class Settings(DeclaredSettings):
 
     def _check_that_it_compiles(self) -> None:
         """Refuse settings under which each step would be compiled anew, or not at all."""
-        rule = RULES[self.rule]
-        if issubclass(rule, Perturbed) and not rule.rides:
+        if RULES[self.rule].passes_twice:
             raise InputError(f"compile: {self.rule} takes a second forward pass, which torch.compile cannot")
         for name, why in (
             ("s_guard", "changes the rule between steps"),

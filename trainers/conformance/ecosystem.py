@@ -17,11 +17,6 @@ from wtdiag.probes.errors import one_line
 from wtdiag.trainers.conformance.requirements import Inapplicable, Violation, check, require
 from wtdiag.trainers.conformance.subject import Subject, descend, gradients, require_close, same
 from wtdiag.trainers.layers.convert import synapses, transport_free
-from wtdiag.trainers.rules.perturbed import Perturbed
-
-
-def _passes_twice(subject: Subject) -> bool:
-    return isinstance(subject.rule, Perturbed) and not subject.rule.rides
 
 
 def _draws(subject: Subject) -> bool:
@@ -81,7 +76,7 @@ def precision(subject: Subject) -> str:
 @check("torch.compile traces the network as one graph that learns the same.")
 def compiled(subject: Subject) -> str:
     """Require one graph, whose gradients and feedback are those of the network, also after W has changed its signs."""
-    if _passes_twice(subject):
+    if subject.rule.passes_twice:
         raise Inapplicable("It takes a second forward pass, which torch.compile cannot.")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -152,7 +147,7 @@ def compiled_transform(subject: Subject) -> str:
 @check("Checkpointed activations give the same gradients.")
 def checkpointing(subject: Subject) -> str:
     """Require the same gradients where a block is computed again, or a refusal from a rule that cannot."""
-    cannot = subject.direct or _passes_twice(subject)
+    cannot = subject.direct or subject.rule.passes_twice
     torch.manual_seed(0)
     x, target = torch.randn(8, 6), torch.arange(8) % 5
     reference = transport_free(_Checkpointed(None), subject.rule, sample=x)

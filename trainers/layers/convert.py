@@ -27,7 +27,6 @@ from wtdiag.trainers.layers.watch import watch
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as build_rule
 from wtdiag.trainers.rules.direct import Direct
-from wtdiag.trainers.rules.perturbed import Perturbed
 
 
 def transport_free(
@@ -147,7 +146,7 @@ def transport_free(
             tied[shared] = layer
     if "weight_grad" in rule.shares:
         _share_gradients(model)
-    if isinstance(rule, Perturbed) and not rule.rides:
+    if rule.passes_twice:
         second_pass = SecondPass(rule)
         second_pass.attach(model)
         for layer in layers:

@@ -18,6 +18,7 @@ from wtdiag.trainers.rules.local import Local
 
 if TYPE_CHECKING:
     from wtdiag.trainers.layers.operations import Operation
+    from wtdiag.trainers.rules.base import Rule
     from wtdiag.trainers.rules.perturbed import Perturbed
 
 _States = dict[torch.device | None, Tensor]
@@ -59,7 +60,7 @@ class PerturbedSynapse(torch.autograd.Function):
         need_x, _, need_w, need_feedback, need_bias = ctx.needs_input_grad[:5]
         if dy is None:
             return (None,) * 8
-        if change is None and not rule.rides:
+        if change is None and rule.passes_twice:
             raise RuntimeError(
                 f"{rule.name}: the change of the loss never reached a layer; call the converted model itself, not its "
                 "parts, take the loss of its output, and checkpoint with use_reentrant=False"
@@ -105,7 +106,7 @@ class SecondPass(ErrorPath):
     same. It leaves the statistics of batch norm alone.
     """
 
-    def __init__(self, rule: Perturbed) -> None:
+    def __init__(self, rule: Rule) -> None:
         self.rule = rule  # type: ignore[assignment]
         self.silent: list[Tensor] = []
         self.runs = False

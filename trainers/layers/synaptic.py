@@ -280,7 +280,7 @@ class Synaptic(Converted):
         if not (self.training or torch.is_grad_enabled() or second):
             return op.apply(x, weight, self.bias)
         noise = rule.draw(x.detach())
-        if rule.rides or second:
+        if second or not rule.passes_twice:
             x = x + noise
         y, silent = PerturbedSynapse.apply(x, noise, weight, self.feedback, self.bias, op, rule, axis)
         if self.second_pass is not None and torch.is_grad_enabled():

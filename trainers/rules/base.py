@@ -74,6 +74,8 @@ class Rule:
     """Whether a layer's own signals and weights give B's gradient, as an affine function of B: a law can be had."""
     counts_examples: ClassVar[bool] = False
     """Whether the rule has to know which axis of a layer's input counts the examples."""
+    passes_twice: ClassVar[bool] = False
+    """Whether a step takes a second forward pass, with noise in every layer."""
     recipe: ClassVar[Recipe] = Recipe()
     flops: ClassVar[str] = ""
     """What the matrix products of a training step cost at least at one layer, with the default coefficients, over those

@@ -35,7 +35,7 @@ class NodePerturbation(Perturbed):
     shares = frozenset({"error"})
     recipe = Recipe(optimizer="adam", lr=0.02)
     flops = "2"
-    rides = False
+    passes_twice = True
     affine = False  # nor does the error at its output
 
     def feedback_grad(self, s: Local) -> Tensor:

@@ -34,7 +34,6 @@ class LiveMirror(Perturbed):
     reference = "the static form of phaseless alignment learning, arXiv:2212.10249; derived"
     shares = frozenset({"output"})
     flops = "4/3"
-    rides = True
     inputs = "noise"
 
     noise_std: float = positive(0.2)

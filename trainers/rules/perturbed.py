@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from wtdiag.trainers.rules.base import RandomFeedback, choice, positive
 from wtdiag.trainers.rules.local import noise_like
@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 class Perturbed(RandomFeedback):
     """A rule for whose B each layer draws iid noise ξ at its input, anew in each forward pass.
 
+    It rides on the activity from which the task learns, or, if the rule ``passes_twice``, enters the second pass only.
     It is drawn in training, and wherever gradients are recorded; an evaluation has none. ``noise`` and ``noise_std``
     are its distribution, "normal" or "uniform", and its standard deviation.
     """
 
     learned = True
     counts_examples = True
-    rides: ClassVar[bool]
-    """Whether the noise rides on the activity from which the task learns; else it enters a second forward pass."""
-
     noise: str = choice("normal", "normal", "uniform")
     noise_std: float = positive(0.1)
 
