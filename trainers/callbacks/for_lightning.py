@@ -6,6 +6,7 @@ from typing import Any
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.callbacks.hook import Hook
+from wtdiag.trainers.callbacks.probe_examples import probe_examples
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,7 +18,8 @@ class LightningCallback(Callback):
     """A callback that records a fit: ``Trainer(callbacks=[LightningCallback("runs/mine")])``.
 
     Steps are those of the optimiser, and names of layers those in the LightningModule. What the module logs is logged
-    at the end of each validation, under its own names.
+    at the end of each validation, under its own names. Unless a ``probe_batch`` is given, it is made of 64 examples of
+    the training data, which the module's ``forward`` must take.
 
     Parameters
     ----------
@@ -35,7 +37,10 @@ class LightningCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the run directory and take the first snapshot."""
-        self._hook = Hook(pl_module, self._path, **self._options)
+        options = dict(self._options)
+        if "probe_batch" not in options:
+            options["probe_batch"] = probe_examples(pl_module, trainer.train_dataloader)
+        self._hook = Hook(pl_module, self._path, **options)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -6,6 +6,7 @@ from typing import Any
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.callbacks.hook import Hook
+from wtdiag.trainers.callbacks.probe_examples import probe_examples
 
 try:
     from skorch.callbacks import Callback
@@ -17,7 +18,7 @@ class SkorchCallback(Callback):
     """A callback that records a fit: ``NeuralNetClassifier(..., callbacks=[SkorchCallback("runs/mine")])``.
 
     At the end of each epoch ``valid_loss`` and ``valid_acc`` are logged as ``validation_loss`` and
-    ``validation_accuracy``.
+    ``validation_accuracy``. Unless a ``probe_batch`` is given, it is made of 64 examples of the training data.
 
     Parameters
     ----------
@@ -31,19 +32,33 @@ class SkorchCallback(Callback):
         self.path, self.options = path, options  # the names of the parameters, as scikit-learn copies them
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **rest: Any) -> None:
-        """Make the run directory and take the first snapshot."""
-        self.hook_ = Hook(net.module_, self.path, **(self.options or {}))
+        """Begin anew."""
+        self.hook_ = None
+
+    hook_: Hook | None
+
+    def on_epoch_begin(self, net: Any, dataset_train: Any = None, **rest: Any) -> None:
+        """Make the run directory and take the first snapshot, when the training data are known."""
+        if self.hook_ is None:
+            options = dict(self.options or {})
+            if "probe_batch" not in options:
+                loader = net.get_iterator(dataset_train, training=True)
+                options["probe_batch"] = probe_examples(net.module_, loader)
+            self.hook_ = Hook(net.module_, self.path, **options)
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **rest: Any) -> None:
         """Note a step."""
-        if training:
+        if training and self.hook_ is not None:
             self.hook_(loss=rest["loss"])
 
     def on_epoch_end(self, net: Any, **rest: Any) -> None:
         """Log the validation of the epoch, if there is one."""
+        if self.hook_ is None:
+            return
         names = {"valid_loss": "validation_loss", "valid_acc": "validation_accuracy"}
         self.hook_.log(**{ours: net.history[-1][name] for name, ours in names.items() if name in net.history[-1]})
 
     def on_train_end(self, net: Any, **rest: Any) -> None:
         """Take the last snapshot and end the run."""
-        self.hook_.close()
+        if self.hook_ is not None:
+            self.hook_.close()

@@ -31,6 +31,19 @@ def check(run, network, steps, prefix):
     assert diagnose(run.path, analyze(run, ["weight_angle", "norm_ratio"]))
 
 
+def check_signals(run, model, data):
+    """The probe batch is 64 different examples of the data, and the signals of every layer are measured on it."""
+    inputs, targets = run.probe_batch()
+    rows = inputs["x"] if isinstance(inputs, dict) else inputs
+    drawn = (rows[:, None] == data).all(2)
+    assert drawn.sum(1).tolist() == [1] * 64
+    assert torch.equal(Y[drawn.int().argmax(1)], targets)
+    assert len(drawn.int().argmax(1).unique()) == 64
+    found = analyze(run, ["error_angle", "credit_angle"], model=model)
+    assert found.error_angle.notnull().all()
+    assert found.credit_angle.notnull().all()
+
+
 # Their libraries warn of their own affairs.
 @pytest.mark.filterwarnings("default")
 def test_fits_by_lightning_transformers_and_skorch_are_recorded(tmp_path, monkeypatch):
@@ -66,7 +79,7 @@ def with_lightning(tmp_path):
 
     module = Module()
     data = DataLoader(TensorDataset(X, Y), batch_size=8)
-    callback = LightningCallback("runs/lightning", every=4, probe_batch=(X[:16], Y[:16]))
+    callback = LightningCallback("runs/lightning", every=4)
     trainer = pl.Trainer(
         max_epochs=2, accumulate_grad_batches=2, callbacks=[callback], logger=False, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, accelerator="cpu",
@@ -76,6 +89,7 @@ def with_lightning(tmp_path):
     check(run, module.net, [4, 8, 12], "net.")  # 12 batches an epoch, two for each step of the optimiser
     assert run.metrics.loss.dropna().size >= 2
     assert run.metrics.validation_accuracy.dropna().size == 2
+    check_signals(run, module, X)
 
     class Broken(Module):
         def training_step(self, batch, index):
@@ -121,15 +135,14 @@ def with_transformers(tmp_path):
     logged = run.metrics.dropna(subset="loss")
     assert logged.step.tolist() == [2, 4, 6]
     assert "learning_rate" in run.metrics
-    # The first examples of the Trainer's own data are the probe batch, with all that the network takes.
+    # Examples of the Trainer's own data are the probe batch, with all that the network takes.
     inputs, labels = run.probe_batch()
-    torch.testing.assert_close(inputs, {"x": X[:64], "mask": (X[:64] > -0.5).float()})
+    assert inputs.keys() == {"x", "mask"}
+    torch.testing.assert_close(inputs["mask"], (inputs["x"] > -0.5).float())
     signals = error_signals(model, inputs, labels, loss=cross_entropy)
     plain = error_signals(model.net, inputs["x"] * inputs["mask"], labels)
     np.testing.assert_array_equal(signals["net.2"]["delta"], plain["2"]["delta"])
-    found = analyze(run, ["error_angle", "credit_angle"], model=model)
-    assert found.error_angle.notnull().all()
-    assert found.credit_angle.notnull().all()
+    check_signals(run, model, X)
     assert attribution(model, inputs, labels, loss=cross_entropy)["net.2"].angle >= 0
 
 
@@ -147,3 +160,4 @@ def with_skorch(tmp_path):
     check(run, net.module_, [5, 10], "")  # 76 of 96 examples are trained on, in 5 batches an epoch
     assert run.metrics.validation_accuracy.dropna().size == 2
     assert run.metrics.loss.dropna().size >= 2
+    check_signals(run, net.module_, X)
