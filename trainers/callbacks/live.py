@@ -60,5 +60,5 @@ def _converted(model: nn.Module) -> Iterable[tuple[str, Tensor, Tensor]]:
 def _of_other_code(model: nn.Module, reader: PairReader) -> Iterable[tuple[str, Tensor, Tensor]]:
     layers, tensors = reader(model)
     for name, layer in layers.items():
-        if layer.feedback in tensors:
+        if layer.feedback in tensors and not layer.facts.get("direct"):
             yield name, tensors[layer.forward], tensors[layer.feedback]

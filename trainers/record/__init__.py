@@ -2,4 +2,5 @@
 
 `staging` copies weights aside, `writer` writes them in the background, `snapshot_plan` and `spikes` say when,
 `checkpoint` and `torch_file` hold the state to resume from, `provenance` what made the run, and `arguments` checks.
+`foreign_layers` reads networks that other code converted, and `biotorch` knows those of that library.
 """

@@ -14,14 +14,13 @@ from wtdiag.probes.errors import InputError, check_one_of, first_line
 from wtdiag.probes.records.foreign import check_names, checked_signals
 from wtdiag.probes.records.netcdf import Array
 from wtdiag.trainers.observe.tensors import is_recordable
+from wtdiag.trainers.record import biotorch
 from wtdiag.trainers.record.staging import StagedLayer, check_sizes, plain_name, unwrap
 
 Source = str | Callable[[nn.Module], Any]
 Pairs = str | Mapping[str, tuple[Source, Source]] | Callable[[nn.Module], Mapping[str, tuple[Any, Any]]]
 Signals = Callable[[nn.Module], Mapping[str, Mapping[str, Any]]]
 
-BIOTORCH = "weight_backward"
-_SIGNED = frozenset({"usf", "brsf", "frsf"})  # BioTorch's rules whose feedback has the signs of W
 _KINDS = {2: "Linear", 3: "Conv1d", 4: "Conv2d", 5: "Conv3d"}
 _ATTRIBUTES = ("stride", "padding", "dilation", "output_padding", "padding_mode")
 
@@ -71,11 +70,12 @@ class PairReader:
             )
         self._pairs = pairs
         self._seen: dict[nn.Module, bool] = {}
+        self._maps: dict[nn.Module, tuple[torch.Size, torch.Size]] = {}
         found = self._find(model)
         for name, pair in found.items():
             _check_finite(name, pair)
             if pair.module is not None:
-                _Watch(pair.module, self._seen)
+                _Watch(pair.module, self._seen, self._maps)
         self(model)
 
     @property
@@ -87,9 +87,8 @@ class PairReader:
         """Return the layers, and all tensors of the network to copy."""
         found = self._find(model)
         if self.ordered:  # those that have not run come last
-            place = {module: index for index, module in enumerate(self._seen)}
-            rank = {name: place.get(pair.module, len(place)) for name, pair in found.items() if pair.module}
-            found = dict(sorted(found.items(), key=lambda item: rank[item[0]]))
+            place: dict[nn.Module | None, int] = {module: index for index, module in enumerate(self._seen)}
+            found = dict(sorted(found.items(), key=lambda item: place.get(item[1].module, len(place))))
             last = next(reversed(found.values()))
             last.direct = last.direct and last.forward.shape != last.feedback.shape  # its output is the network's
         state = {plain_name(key): entry for key, entry in model.state_dict().items() if is_recordable(entry)}
@@ -101,13 +100,22 @@ class PairReader:
             tensors[forward] = pair.forward
             if pair.feedback is not pair.forward:
                 tensors[feedback] = pair.feedback
-            layers[name] = StagedLayer(forward, feedback, self._facts(index, pair))
+            layers[name] = StagedLayer(forward, feedback, self._facts(index, pair), expand=self._expand(pair))
         check_sizes(tensors)
         return layers, tensors
 
+    def unsized(self, model: nn.Module) -> list[str]:
+        """Return the layers whose whole feedback is not known yet, because it depends on the size of their input."""
+        found = self._find(model)
+        return [
+            name
+            for name, pair in found.items()
+            if biotorch.spreads(pair.module, pair.feedback) and pair.module not in self._maps
+        ]
+
     def rule(self, model: nn.Module) -> dict[str, Any]:
         """Return the entry ``rule`` of config.json if the layers are BioTorch's, empty if their rule is not known."""
-        rules = {name: _biotorch_rule(pair.module) for name, pair in self._find(model).items()}
+        rules = {name: biotorch.rule_of(pair.module) for name, pair in self._find(model).items()}
         if not all(rules.values()):
             return {}
         names = set(rules.values())
@@ -119,7 +127,7 @@ class PairReader:
         if isinstance(self._pairs, Mapping):
             found = {name: self._named(model, name, pair) for name, pair in self._pairs.items()}
         elif self._pairs is None or isinstance(self._pairs, str):
-            found = _by_attribute(model, self._pairs or BIOTORCH)
+            found = _by_attribute(model, self._pairs or biotorch.FEEDBACK)
             if not found:
                 lacks = "has no converted layer" if self._pairs is None else f"has no layer with {self._pairs!r}"
                 raise InputError(
@@ -147,6 +155,13 @@ class PairReader:
         w, b = (_member(model, name, each) if isinstance(each, str) else _called(name, each, model) for each in pair)
         return _Pair(w, b, module)
 
+    def _expand(self, pair: _Pair) -> Callable[[Tensor], Tensor] | None:
+        """Return the function from a kept kernel to the whole map from the output's error to a layer's input."""
+        module = pair.module
+        if module is None or not biotorch.spreads(module, pair.feedback):
+            return None
+        return lambda kernel: biotorch.spread(kernel, module, *self._maps[module])
+
     def _facts(self, index: int, pair: _Pair) -> dict[str, Any]:
         module = pair.module
         kind = _kind(module) or _KINDS[pair.forward.dim()]
@@ -161,13 +176,20 @@ _PLAIN = (int, str, tuple)
 
 
 class _Watch:
-    """A hook that notes, in the first forward pass with gradients, whether a module sends its error to one below."""
+    """A hook that notes, until the first pass with gradients, the sizes of a module's input and output.
 
-    def __init__(self, module: nn.Module, seen: dict[nn.Module, bool]) -> None:
-        self._seen = seen
-        self._handle = module.register_forward_pre_hook(self)
+    That pass shows whether the module sends its error to one below.
+    """
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def __init__(
+        self, module: nn.Module, seen: dict[nn.Module, bool], maps: dict[nn.Module, tuple[torch.Size, torch.Size]]
+    ) -> None:
+        self._seen, self._maps = seen, maps
+        self._handle = module.register_forward_hook(self)
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            self._maps[module] = inputs[0].shape, output.shape
         if torch.is_grad_enabled():
             self._seen[module] = any(isinstance(each, Tensor) and each.requires_grad for each in inputs)
             self._handle.remove()
@@ -193,10 +215,10 @@ def _by_attribute(model: nn.Module, attribute: str) -> dict[str, _Pair]:
     for name, module in model.named_modules():
         weight, feedback = getattr(module, "weight", None), getattr(module, attribute, None)
         if isinstance(weight, Tensor) and isinstance(feedback, Tensor):
-            if _biotorch_rule(module) in _SIGNED:
-                # What the layer keeps are magnitudes, or has the signs of the W before; those of W now carry the error.
-                feedback = feedback.detach().abs() * weight.detach().sign()
-            found[plain_name(name) or "model"] = _Pair(weight, feedback, module, _biotorch_rule(module) == "dfa")
+            feedback = biotorch.effective(module, weight, feedback)
+            found[plain_name(name) or "model"] = _Pair(
+                weight, feedback, module, biotorch.rule_of(module) == biotorch.DFA
+            )
     return found
 
 
@@ -258,11 +280,3 @@ def _kind(module: nn.Module | None) -> str:
     names = (each.__name__ for each in type(module).__mro__ if each.__module__.startswith("torch.nn.modules."))
     found = next(names, "")
     return found if found.startswith(("Linear", "Conv")) else ""
-
-
-def _biotorch_rule(module: nn.Module | None) -> str:
-    """Return the rule of a layer of BioTorch; empty for any other module."""
-    path = type(module).__module__
-    if path.startswith("biotorch.layers.dfa."):  # the only layers that do not name their rule themselves
-        return "dfa"
-    return str(getattr(module, "type", "")) if path.startswith("biotorch.") else ""

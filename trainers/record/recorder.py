@@ -185,6 +185,9 @@ class Recorder:
         if not self._ready():
             return
         step = whole("step", step)
+        self._write_waiting()
+        if self._waiting:
+            raise InputError(f"step: {self._unsized()}; run a batch between two snapshots")
         if step in self._steps:
             raise InputError(f"step: {step} is recorded already in {self.path}; steps must differ")
         if metrics:
@@ -249,7 +252,10 @@ class Recorder:
             If a write failed.
         """
         if self.active and not self._closed:
+            self._write_waiting()
             self._writer.flush()
+            if self._waiting:
+                raise InputError(f"{self.path}: {self._unsized()}; the snapshot before the first batch is not written")
             rundir.flush_metrics(self.path)
 
     def close(self, status: str = "finished", **facts: Any) -> None:
@@ -311,6 +317,7 @@ class Recorder:
         self._signals = signals
         self._reader: PairReader | None = None
         self._closed = False
+        self._waiting: list[Staging] = []
         if self.active:
             ours = next(iter(synapses(self._model)), None) is not None
             if pairs is not None or not ours:
@@ -353,7 +360,19 @@ class Recorder:
 
     def _write(self, staging: Staging) -> None:
         self._steps.add(staging.step)
-        self._writer.write(staging, snapshot_path(self.path, staging.step))
+        self._waiting.append(staging)
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """Write what was staged, as soon as a batch has shown the sizes of all layers."""
+        if self._waiting and not self._unsized():
+            for staging in self._waiting:
+                self._writer.write(staging, snapshot_path(self.path, staging.step))
+            self._waiting.clear()
+
+    def _unsized(self) -> str:
+        layers = [] if self._reader is None else self._reader.unsized(self._model)
+        return f"the size of the input of {', '.join(layers)} is not known before the first batch" if layers else ""
 
     def _note(self, status: str, *, instead_of: str, **facts: Any) -> None:
         if self._config.get("status") == instead_of:

@@ -87,6 +87,7 @@ class Staging:
             weight, feedback = rest.pop(layer.forward), rest.pop(layer.feedback, None)
             if feedback is not None:  # the layer will do the same before it uses B again
                 layer.tie(weight, feedback)
+                feedback = feedback if layer.expand is None else layer.expand(feedback)
             forward, dtype = to_numpy(weight)
             backward = None if feedback is None else to_numpy(feedback)[0]
             signals = self._signals.get(name, {})
@@ -172,12 +173,15 @@ class StagedLayer:
         The other fields of `LayerArrays`.
     tie : callable
         Function of the copies of W and B that changes that of B to the matrix that will carry the error.
+    expand : callable or None
+        Function from the copy of what a layer keeps to the whole of its B.
     """
 
     forward: str
     feedback: str
     facts: dict[str, Any]
     tie: Callable[[Tensor, Tensor], object] = lambda weight, feedback: None
+    expand: Callable[[Tensor], Tensor] | None = None
 
 
 Reader = Callable[[nn.Module], tuple[dict[str, StagedLayer], dict[str, Tensor]]]

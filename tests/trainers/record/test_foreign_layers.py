@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from wtdiag import Recorder, analyze, diagnose, open_run, transport_free
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import open_snapshot, read_signals, snapshot_path
+from wtdiag.trainers.callbacks.live import live_measures
 
 
 class Adjoint(torch.autograd.Function):
@@ -98,7 +99,7 @@ def test_the_first_pass_shows_the_order_and_the_layer_that_sends_no_error(net, t
     analysis = analyze(tmp_path / "run")
     assert analysis.layer.values.tolist() == ["layers.low", "layers.middle", "layers.top"]
     assert analysis.carries_error.values.tolist() == [False, True, True]
-    assert not net.layers["low"]._forward_pre_hooks
+    assert not net.layers["low"]._forward_hooks
     w, b = net.layers["top"].weight.detach(), net.layers["top"].back
     angle = torch.rad2deg(torch.acos((w * b).sum() / w.norm() / b.norm()))
     np.testing.assert_allclose(analysis.weight_angle.sel(step=2, layer="layers.top"), angle, rtol=1e-5)
@@ -278,29 +279,73 @@ def test_direct_feedback_of_biotorch_is_recorded_as_such(tmp_path):
     from biotorch.training.functions import train as train_epoch
 
     torch.manual_seed(0)
-    # The third layer has as many units as the output, so that its B has W's shape although it starts at the output.
-    parts = nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10), nn.ReLU(), nn.Linear(10, 10)
+    # The linear layer before the last has as many units as the output: its B has W's shape although it starts there.
+    convs = nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 6, 3, stride=2, padding=(2, 1), dilation=2, bias=False)
+    parts = *convs, nn.Tanh(), nn.Flatten(), nn.Linear(36, 10), nn.ReLU(), nn.Linear(10, 10)
     with contextlib.redirect_stdout(io.StringIO()):
-        net = BioModule(nn.Sequential(*parts), mode="dfa", output_dim=10)
-    x, y = torch.randn(16, 1, 8, 8), torch.arange(16) % 10
+        net = BioModule(nn.Sequential(*parts), mode="dfa", output_dim=10).double()
+    x, y = torch.randn(16, 1, 8, 8).double(), torch.arange(16) % 10
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.05)
-    sent = []
-    net.module[2].register_forward_pre_hook(lambda module, inputs: inputs[0].register_hook(sent.append) and None)
+    sent = {}
+    for name in ("2", "5"):
+        layer = net.module.get_submodule(name)
+        layer.register_forward_pre_hook(
+            lambda _, inputs, name=name: inputs[0].register_hook(lambda error: sent.update({name: error})) and None
+        )
     with Recorder(net, tmp_path / "run") as recorder, contextlib.redirect_stdout(io.StringIO()):
+        recorder.snapshot(0)  # when the size of the maps is not known yet
+        with pytest.raises(InputError, match=r"step: the size of the input of module.0, module.2 is not known before"):
+            recorder.snapshot(1)
+        first = net.module[2].weight.detach().clone()
         train_epoch(net, "dfa", nn.CrossEntropyLoss(), optimizer, [(x, y)], torch.device("cpu"), 0, False)
         recorder.snapshot(1)
+        assert set(live_measures(net, recorder.reader)) == {"weight_angle/module.7", "norm_ratio/module.7"}
     run = open_run(tmp_path / "run")
     assert run.config["rule"] == {"name": "dfa"}
-    b = run.layer("module.2").feedback
-    assert b.dims == ("step", "class", "in")
-    np.testing.assert_array_equal(b.values[0], net.module[2].weight_backward)
-    error = net.module[2].loss_gradient
-    np.testing.assert_allclose(sent[0], error.numpy() @ b.values[0], rtol=1e-5, atol=1e-7)  # what carried the error
+    np.testing.assert_array_equal(run.layer("module.2").forward.values[0], first)
+    # What carried the errors: B of a convolution is a map for each class, and not the kernel that BioTorch keeps.
+    error = net.module[2].loss_gradient.numpy()
+    for name, dims, shape in (
+        ("2", ("class", "in", "h", "w"), (10, 4, 6, 6)),
+        ("5", ("class", "in"), (10, 36)),
+    ):
+        b = run.layer(f"module.{name}").feedback
+        assert b.dims == ("step", *dims)
+        assert b.shape == (2, *shape)
+        for step in (0, 1):
+            np.testing.assert_allclose(sent[name], np.tensordot(error, b.values[step], 1), rtol=1e-12, atol=1e-15)
     analysis = analyze(run)
-    assert analysis.direct.values.tolist() == [True, True, False]
-    assert np.isnan(analysis.weight_angle.values[0, :2]).all()  # W and B cannot be compared
-    assert np.isfinite(analysis.weight_angle.values[0, 2])
+    assert analysis.direct.values.tolist() == [True, True, True, False]
+    assert np.isnan(analysis.weight_angle.values[0, :3]).all()  # W and B cannot be compared
+    assert np.isfinite(analysis.weight_angle.values[0, 3])
     assert np.isfinite(analysis.feedback_stable_rank.values).all()
+
+
+@pytest.mark.filterwarnings("default")
+def test_direct_feedback_of_biotorch_is_not_written_before_its_size_is_known(tmp_path):
+    if not importlib.util.find_spec("biotorch"):
+        pytest.skip("biotorch is not installed; `make install` adds it")
+    from biotorch.module.biomodule import BioModule
+
+    parts = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding="same"), nn.Flatten(), nn.Linear(144, 10)
+    with contextlib.redirect_stdout(io.StringIO()):
+        net = BioModule(nn.Sequential(*parts), mode="dfa", output_dim=10)
+    recorder = Recorder(net, tmp_path / "run")
+    recorder.snapshot(0)
+    with pytest.raises(
+        InputError, match=r"module.0 is not known before the first batch; the snapshot .* is not written"
+    ):
+        recorder.close()
+    assert not recorder.is_open
+    assert open_run(tmp_path / "run").steps.tolist() == []
+    with Recorder(net, tmp_path / "run", force=True) as recorder:
+        recorder.snapshot(0)
+        with torch.no_grad():
+            net.module(torch.randn(2, 1, 8, 8))
+    run = open_run(tmp_path / "run")
+    assert run.layer("module.0").feedback.shape == (1, 10, 1, 8, 8)
+    # BioTorch's own backward pass has no padding="same": its kernel is all that there is.
+    np.testing.assert_array_equal(run.layer("module.1").feedback.values[0], net.module[1].weight_backward)
 
 
 @pytest.mark.filterwarnings("default")
