@@ -62,9 +62,9 @@ def _before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     count = _steps[optimizer] = _steps.get(optimizer, 0) + 1
     if count & (count - 1):
         return
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    held = {_place(p) for group in optimizer.param_groups for p in group["params"]}
     for layer in list(_watched):
-        names = [name for name in _NAMES if any(id(p) in held for p in layer.parameters_of(name))]
+        names = [name for name in _NAMES if any(_place(p) in held for p in layer.parameters_of(name))]
         if names:
             _moving[layer] = {name: layer.current(name).clone() for name in names}
 
@@ -86,6 +86,11 @@ def _after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             _say(layer, "an optimiser's step moves W and B differently")
         else:
             _watched[layer] = {} if complete else moves
+
+
+def _place(parameter: Tensor) -> int:
+    """Return what a parameter shares with its views, which some optimisers hold in its stead."""
+    return parameter.data_ptr() or id(parameter)  # parameters that are distributed have no memory of their own
 
 
 @torch.no_grad()

@@ -6,43 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Group = dict[str, Any]
-
-
-class MatrixMuon(torch.optim.Muon):
-    """PyTorch's Muon, also for tensors of more than two dims, each as a matrix of its first dim by all others.
-
-    A convolution's kernels are so taken in Jordan's code too (github.com/KellerJordan/Muon). Steps are scaled by
-    0.2 √max(rows, columns), so that their size is that of AdamW's steps at the same rate: Liu et al. 2025,
-    arXiv:2502.16982.
-
-    Examples
-    --------
-    >>> kernels = torch.nn.Parameter(torch.zeros(2, 1, 1, 3))
-    >>> kernels.grad = torch.tensor([[[[3.0, 0.0, 0.0]]], [[[0.0, 0.0, 5.0]]]])
-    >>> MatrixMuon([{"params": [kernels]}], lr=1.0).step()
-    >>> kernels.flatten(1).abs().gt(0.2).int()
-    tensor([[1, 0, 0],
-            [0, 0, 1]], dtype=torch.int32)
-    """
-
-    def __init__(self, groups: Sequence[Group], *, lr: float) -> None:
-        matrix = torch.nn.Parameter(torch.zeros(1, 1))  # PyTorch's class refuses other tensors only when it is made
-        super().__init__([matrix], lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-        self.param_groups.clear()
-        for group in groups:
-            self.add_param_group(group)
-
-    def _init_group(
-        self, group: Any, params_with_grad: list[Tensor], grads: list[Tensor], muon_momentum_bufs: list[Tensor]
-    ) -> bool:
-        held: tuple[list[Tensor], ...] = ([], [], [])
-        super()._init_group(group, *held)
-        for tensors, matrices in zip(held, (params_with_grad, grads, muon_momentum_bufs), strict=True):
-            matrices += [_as_matrix(tensor, like=p) for tensor, p in zip(tensors, held[0], strict=True)]
-        return False
 
 
 def build(kind: str, groups: list[Group], **of_sgd: Any) -> torch.optim.Optimizer:
@@ -54,7 +20,7 @@ def build(kind: str, groups: list[Group], **of_sgd: Any) -> torch.optim.Optimize
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=0.0, **of_sgd)
     if kind == "muon":
-        return MatrixMuon(groups, lr=0.0)
+        return _muon(groups)
     fused = {"fused": True} if kind in ("adam", "adamw", "adagrad") else {}
     optimizer: torch.optim.Optimizer = _CLASSES[kind](groups, lr=0.0, **fused)
     return optimizer
@@ -67,6 +33,27 @@ _CLASSES: dict[str, Any] = {
     "rmsprop": torch.optim.RMSprop,
     "adagrad": torch.optim.Adagrad,
 }
+
+
+def _muon(groups: Sequence[Group]) -> torch.optim.Muon:
+    """Return PyTorch's Muon, which takes tensors of more than two dims as matrices of their first dim by all others.
+
+    A convolution's kernels are so taken in Jordan's code too (github.com/KellerJordan/Muon). Steps are scaled by
+    0.2 √max(rows, columns), so that their size is that of AdamW's steps at the same rate: Liu et al. 2025,
+    arXiv:2502.16982.
+    """
+    held = [p for group in groups for p in group["params"]]
+    views = {p: nn.Parameter(_as_matrix(p.detach(), like=p)) for p in held if p.dim() > 2}
+
+    def hand_over(*_: Any) -> None:
+        """Give the views the gradients of the tensors that they show."""
+        for p, view in views.items():
+            view.grad = None if p.grad is None else _as_matrix(p.grad, like=p)
+
+    taken = [{**group, "params": [views.get(p, p) for p in group["params"]]} for group in groups]
+    optimizer = torch.optim.Muon(taken, lr=0.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    optimizer.register_step_pre_hook(hand_over)
+    return optimizer
 
 
 def _as_matrix(tensor: Tensor, like: Tensor) -> Tensor:

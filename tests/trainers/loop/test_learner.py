@@ -8,27 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.trainers.loop.small_network import X, Y, make, run
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.layers.convert import feedback_parameters, synapses, transport_free
 from wtdiag.trainers.loop.learner import Learner
-
-X, Y = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).double(), torch.arange(16) % 3
-
-
-def make(rule="sa", total=100, epoch=10, **settings):
-    torch.manual_seed(0)
-    chosen = Settings(rule=rule, warmup=0.0, schedule="constant", **settings)
-    net = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
-    model = transport_free(net, chosen.rule_at(0.0, 0.0))
-    return model, Learner(model, chosen, total=total, epoch=epoch)
-
-
-def run(model, learner, steps, first=0):
-    for step in range(first, first + steps):
-        learner.begin(step)
-        F.cross_entropy(model(X), Y).backward()
-        learner.step(step)
 
 
 def moved(model, before):
@@ -80,7 +64,7 @@ def test_clipping_scales_feedback_that_shares_the_steps_by_the_norm_of_the_forwa
 
 def test_kolen_pollack_contracts_exactly_with_plain_sgd():
     model, learner = make("kp", lr=0.05, momentum=0.0, coefficients={"decay": 0.4})
-    layer = model[3]
+    layer = model[6]
     start = (layer.weight - layer.feedback).detach().clone()
     run(model, learner, 30)
     torch.testing.assert_close(layer.weight - layer.feedback, start * (1 - 0.05 * 0.4) ** 30, rtol=1e-10, atol=1e-12)
@@ -101,7 +85,7 @@ def test_delay_moves_feedback_alone():
 @pytest.mark.parametrize("phases", [{"delay": 1.0}, {"alternate": 2}])
 def test_kolen_pollack_contracts_while_the_forward_weights_wait(phases):
     model, learner = make("kp", lr=0.05, momentum=0.0, coefficients={"decay": 0.4}, **phases)
-    layer = model[3]
+    layer = model[6]
     start = (layer.weight - layer.feedback).detach().clone()
     run(model, learner, 15)
     torch.testing.assert_close(layer.weight - layer.feedback, start * (1 - 0.05 * 0.4) ** 15, rtol=1e-10, atol=1e-12)
