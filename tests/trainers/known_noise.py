@@ -15,7 +15,7 @@ def drawn(self, x):
     return self.noise_std * (7 * x).sin()
 
 
-def driven_back(self, noise, std):
+def driven_back(self, noise, std, like=None):
     """The same for noise at the output."""
     y = (7 * self.op.apply(self.x, self.weight.to(self.x.dtype))).sin()
     return Local(self.op, self.x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)

@@ -185,9 +185,9 @@ class _Expected(Local):
         self.drawn = len(x)
         return Local(self.op, x, self.feedback, self.positions, self.op.apply(x, self.weight), self.weight)
 
-    def driven_back(self, noise: str, std: float) -> Local:
+    def driven_back(self, noise: str, std: float, like: Tensor | None = None) -> Local:
         """Return the synapse driven by all impulses at once, in whatever part the mirror phase is."""
-        like = self._like_output()[:1]
+        like = (self._like_output() if like is None else like)[:1]
         periods = _output_periods(self.op, like, self.weight)
         y = std * _impulses(like.shape[1:], periods, 0, math.prod(periods)).to(like)
         x = self.x.new_empty(len(y), *self.x.shape[1:])
@@ -208,10 +208,10 @@ class _Sampled(Local):
         with _DRAWING, RandomState(self.x.device, self.seed).active():
             return super().mirror(noise, std)
 
-    def driven_back(self, noise: str, std: float) -> Local:
+    def driven_back(self, noise: str, std: float, like: Tensor | None = None) -> Local:
         # The noise at the output is drawn apart from that at the input, whose seeds are even and odd numbers from 0 on.
         with _DRAWING, RandomState(self.x.device, self.seed + _AT_OUTPUT).active():
-            return super().driven_back(noise, std)
+            return super().driven_back(noise, std, like)
 
     def riding(self, noise: str, std: float) -> Local:
         with _DRAWING, RandomState(self.x.device, self.seed).active():

@@ -129,8 +129,7 @@ class Rule:
 
     def weight_grad_at_rest(self, s: Local) -> Tensor:
         """Return the gradient of the task if W stands still: it then balances the rule's own term."""
-        s.weight_grad = s.weight.new_zeros(s.weight.shape)
-        return -self.weight_grad(s)
+        return -self.weight_grad(s.without_task())
 
 
 @dataclass(frozen=True, kw_only=True)

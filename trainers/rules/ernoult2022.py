@@ -62,5 +62,4 @@ class DifferenceReconstruction(RandomFeedback):
     def _driven(self, s: Local) -> dict[str, Local]:
         """Return the layer driven by noise at its input and at its output, by the primitive that it gives."""
         mirrored = s.mirror(self.noise, self.noise_std)
-        s.y = mirrored.y  # of which ζ takes the shape; s itself knows how its noise is drawn
-        return {"amp": mirrored, "null": s.driven_back(self.noise, self.noise_std)}
+        return {"amp": mirrored, "null": s.driven_back(self.noise, self.noise_std, like=mirrored.y)}

@@ -71,9 +71,12 @@ class Local:
         y = self.op.apply(x, self.weight.to(x.dtype))
         return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
 
-    def driven_back(self, noise: str, std: float) -> Local:
-        """Return the same synapse with fresh iid noise in place of its output; of its input only the shape counts."""
-        y = noise_like(self._like_output(), noise, std)
+    def driven_back(self, noise: str, std: float, like: Tensor | None = None) -> Local:
+        """Return the same synapse with fresh iid noise in place of its output; of its input only the shape counts.
+
+        ``like`` has the shape and the precision of the output; without it, the output is computed for them.
+        """
+        y = noise_like(self._like_output() if like is None else like, noise, std)
         return Local(self.op, self.x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
 
     def riding(self, noise: str, std: float) -> Local:
@@ -115,6 +118,11 @@ class Local:
         """Return the same synapse with an input and an output that no backward pass through this one reaches."""
         x, y = (None if t is None else t.detach() for t in (self.x, self.y))
         return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+
+    def without_task(self) -> Local:
+        """Return the same synapse with zero for the gradient of the task by W."""
+        none = self.weight.new_zeros(self.weight.shape)
+        return Local(self.op, self.x, self.feedback, self.positions, self.y, self.weight, none, self.batch_axis)
 
     @property
     def _axis(self) -> int:

@@ -320,3 +320,19 @@ def test_primitives_never_change_what_they_read():
         layer.feedback.grad.zero_()
     for now, then in zip([layer.weight, layer.feedback, x], before, strict=True):
         assert torch.equal(now, then)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_rule_leaves_the_synapse_that_it_is_given_as_it_is(name):
+    learning = rule(name, **(SUM if name == "sum" else {}))
+    x, y, w, b = (torch.randn(shape, dtype=torch.float64) for shape in ((6, 5), (6, 4), (4, 5), (4, 5)))
+    known = {"weight": w} | ({"y": y} if "output" in learning.shares else {})
+    s = Local(Dense(), x, b, 1, **known, weight_grad=torch.zeros_like(w), noise=x, error=y, change=y[:, 0])
+    before = dict(vars(s))
+    learning.feedback_grad(s)
+    learning.feedback_loss(s)
+    learning.curvature(s)
+    if "weight_grad" in learning.shares:
+        learning.weight_grad_at_rest(s)
+    assert vars(s).keys() == before.keys()
+    assert all(vars(s)[key] is value for key, value in before.items())
