@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import multiprocessing
 import os
 import socket
@@ -14,6 +15,7 @@ import torch
 
 from tests.trainers.known_noise import drawn, driven_back, mirrored
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.optimizers import OPTIMIZERS
 from wtdiag.probes.records.schema import open_run
 from wtdiag.trainers.config.build import build_network
 from wtdiag.trainers.config.settings import Settings
@@ -44,6 +46,11 @@ SETTINGS = {
     "convolution": dataclasses.replace(PLAIN, rule="dfa", model="conv", depth=3, width=2),
     "in pieces": dataclasses.replace(PLAIN, rule="ia", accumulate=3),
 }
+OPTIMIZED = {
+    kind: dataclasses.replace(PLAIN, rule="ia", model="conv", depth=3, width=2, optimizer=kind, feedback_optimizer=kind)
+    for kind in sorted(OPTIMIZERS.keys() - {"sgd", "adam", "adamw"})  # which take PyTorch's fused steps
+}
+SETTINGS |= OPTIMIZED
 # Every rule in both precisions, and the rest in the one that shows the smaller differences.
 CASES = {
     (name, precision): dataclasses.replace(settings, precision=precision)
@@ -59,13 +66,24 @@ EXACT = dataclasses.replace(RUN, rule="fa", precision="float64", batch_norm=Fals
                             feedback_optimizer=None, feedback_lr=None, batch_size=63)  # fmt: skip
 
 
-def steps(settings, ranks, count=STEPS):
-    """The weights after some steps on batches of even and uneven size."""
-    model = build_network(settings, shape=SHAPE, classes=CLASSES)
-    learner = Learner(model, settings, total=count, epoch=5, ranks=ranks)
-    stepper = Stepper(model, learner, settings, torch.device("cpu"), ranks)
+def steps(settings, ranks, count=STEPS, stopped_at=None):
+    """The weights after some steps on batches of even and uneven size, of which one may begin from a checkpoint."""
+
+    def anew():
+        model = build_network(settings, shape=SHAPE, classes=CLASSES)
+        learner = Learner(model, settings, total=count, epoch=5, ranks=ranks)
+        return model, learner, Stepper(model, learner, settings, torch.device("cpu"), ranks)
+
+    model, learner, stepper = anew()
     numbers = torch.Generator().manual_seed(1)
     for step in range(count):
+        if step == stopped_at:
+            torch.save([model.state_dict(), learner.state_dict()], file := io.BytesIO())
+            file.seek(0)
+            states = torch.load(file, weights_only=True)
+            model, learner, stepper = anew()
+            for part, state in zip((model, learner), states, strict=True):
+                part.load_state_dict(state)
         examples = (64, 64, 37, 3, 2)[step % 5]
         x, y = torch.randn(examples, *SHAPE, generator=numbers), torch.randint(CLASSES, (examples,), generator=numbers)
         share = ranks.share(examples)
@@ -150,6 +168,10 @@ def process(rank, port, out):
     try:
         ranks = Ranks.of(Settings(devices=2))
         results = {"cases": every_case(ranks), "noisy": noisy(ranks)}
+        cases = {kind: CASES[kind, "float64"] for kind in OPTIMIZED}
+        results["resumed"] = {
+            kind: steps(dataclasses.replace(each, devices=2), ranks, stopped_at=20) for kind, each in cases.items()
+        }
         other = {out: dataclasses.replace(PLAIN, devices=2, lr=0.5 + rank)}
         results["disagreement"] = message(lambda: ranks.require_same(other))
         results["failure"] = message(lambda: fails_on(1, ranks))
@@ -219,6 +241,13 @@ def test_resumed_by_as_many_processes_a_run_is_bitwise_the_same(together):
     one, two = (open_run(out / name) for name in ("whole", "resumed"))
     assert one.metrics.drop(columns="throughput").equals(two.metrics.drop(columns="throughput"))
     assert one.steps.tolist() == two.steps.tolist()
+
+
+@pytest.mark.parametrize("kind", OPTIMIZED)
+def test_every_optimiser_goes_on_bitwise_in_two_processes(together, kind):
+    for results in together[0]:
+        for key, value in results["cases"][kind, "float64"].items():
+            assert torch.equal(value, results["resumed"][kind][key]), key
 
 
 def test_side_by_side_runs_learn_what_they_do_alone(together):
