@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wtdiag.diagnostics.analysis.view import View
-from wtdiag.probes.records.config import Changes, command_options, settings_with_role
+from wtdiag.probes.records.config import Changes, as_typed, command_options, settings_with_role
 from wtdiag.probes.records.schema import CONFIG
 
 Accepts = Callable[[Changes], bool]
@@ -186,7 +186,7 @@ def _in_a_loop(case: Case, changes: Changes) -> str:
             case "clip_norm":
                 said.append(f"call torch.nn.utils.clip_grad_norm_(weights, {value:g}) before the optimiser's step")
             case _:
-                said.append(f"train with {name.replace('_', ' ')} {value}")
+                said.append(f"train with {name.replace('_', ' ')} {as_typed(value)}")
     return f" In a training loop of your own, {' and '.join(said)}."
 
 

@@ -25,7 +25,7 @@ from wtdiag.diagnostics.findings.kinds import KINDS
 from wtdiag.diagnostics.findings.thresholds import RECORDS, THRESHOLDS
 from wtdiag.probes import GIVEN, PROBES
 from wtdiag.probes.measure import Measure
-from wtdiag.probes.records.config import ROLES
+from wtdiag.probes.records.config import ROLES, as_typed
 from wtdiag.probes.records.optimizers import OPTIMIZERS
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.rules import RULES, Rule
@@ -80,7 +80,8 @@ def rules() -> Iterator[str]:
         fields = dataclasses.fields(rule)
         if fields:
             rows = [
-                (f"`{each.name}`", f"`{each.default}`", _names(each.metadata.get("choices", ()))) for each in fields
+                (f"`{each.name}`", f"`{as_typed(each.default)}`", _names(each.metadata.get("choices", ())))
+                for each in fields
             ]
             yield _table(("coefficient", "default", "choices"), rows)
         yield _code(f"wtdiag train --rule {name} --out runs/{name}")
@@ -180,7 +181,7 @@ def settings() -> Iterator[str]:
             yield about["help"]
             yield _facts(
                 ("on the command line", f"`{_option(field.name)}`"),
-                ("default", f"`{default}`" if default is not None else ""),
+                ("default", f"`{as_typed(default)}`" if default is not None else ""),
                 ("choices", _names(about["choices"])),
                 ("values", ", ".join(bounds)),
             )

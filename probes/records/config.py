@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -285,20 +286,33 @@ def command_options(settings: Changes) -> list[str]:
 
     Examples
     --------
-    >>> command_options({"lr": 0.1, "coefficients": {"decay": 0.01}, "batch_norm": False})
-    ['-c', 'decay=0.01', '--no-batch-norm', '--lr', '0.1']
+    >>> command_options({"epochs": 10.0, "coefficients": {"decay": 0.01}, "batch_norm": False})
+    ['-c', 'decay=0.01', '--no-batch-norm', '--epochs', '10']
     """
     words: list[str] = []
     for field in dataclasses.fields(DeclaredSettings):
         value, option = settings.get(field.name), field.name.replace("_", "-")
         if field.name == "coefficients":
             for name, coefficient in (value or {}).items():
-                words += ["-c", f"{name}={coefficient}"]
+                words += ["-c", f"{name}={as_typed(coefficient)}"]
         elif isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         elif value is not None:
-            words += [f"--{option}", str(value)]
+            words += [f"--{option}", as_typed(value)]
     return words
+
+
+def as_typed(value: object) -> str:
+    """Return a setting's value as a user would type it; a number is read back as the same one.
+
+    Examples
+    --------
+    >>> as_typed(10.0), as_typed(0.05), as_typed(1e-05), as_typed(64), as_typed("linear:1.0:0.5")
+    ('10', '0.05', '1e-5', '64', 'linear:1.0:0.5')
+    """
+    if not isinstance(value, float):
+        return str(value)
+    return re.sub(r"e(-?)[+0]*", r"e\1", str(value).removesuffix(".0"))
 
 
 @cache

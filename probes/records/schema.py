@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from wtdiag.probes.errors import InputError, check_one_of, check_path
 from wtdiag.probes.records.arrays import LayerArrays, Snapshot
 from wtdiag.probes.records.card import card
-from wtdiag.probes.records.config import rule_name
+from wtdiag.probes.records.config import as_typed, rule_name
 from wtdiag.probes.records.files import json_lines, read_json, write_aside, write_json
 from wtdiag.probes.records.snapshots import (
     FORMAT,
@@ -104,11 +104,16 @@ class Run:
         steps, rule, settings = self.steps, self.config.get("rule"), self.config.get("settings")
         given = settings if isinstance(settings, dict) else {}
         parts = rule.items() if isinstance(rule, dict) else ()
-        coefficients = [f"{name}={value}" for name, value in parts if name != "name" and not isinstance(value, dict)]
+        coefficients = [
+            f"{name}={as_typed(value)}" for name, value in parts if name != "name" and not isinstance(value, dict)
+        ]
         there = [name for name in (ANALYSIS, FINDINGS, "report.html", "report.pdf") if (self.path / name).exists()]
         rows = [
             ("rule", " ".join([rule_name(self.config), *coefficients])),
-            ("settings", ", ".join(f"{name} {given[name]}" for name in _SHOWN if given.get(name) is not None)),
+            (
+                "settings",
+                ", ".join(f"{name} {as_typed(given[name])}" for name in _SHOWN if given.get(name) is not None),
+            ),
             ("snapshots", f"{len(steps)}, steps {steps[0]} to {steps[-1]}" if len(steps) else "none"),
             ("written", ", ".join(there)),
         ]

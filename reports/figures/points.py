@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from wtdiag.reports.figures.axes import canvas, names_key, plain, spread
@@ -111,6 +111,44 @@ def by_row(
     return axes
 
 
+def slices(
+    points_of: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    looks: Sequence[Look],
+    gids: Sequence[str],
+    *,
+    title: str,
+    x_label: str,
+    log: bool = False,
+    names: Sequence[str] = (),
+    level: float = np.nan,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw single values over a parameter, a mark for each, without a key, and a dashed line at a level.
+
+    ``names`` are the choices of a parameter that is not a number; its values are their indices.
+    """
+    with canvas(ax) as axes:
+        for (x, y), drawn, gid in zip(points_of.values(), looks, gids, strict=True):
+            axes.plot(x, y, ls="", color=drawn.color, marker=drawn.marker, mew=0, alpha=0.85, gid=gid)
+        if np.isfinite(level):
+            axes.axhline(level, color=INK, lw=0.8, ls=(0, (3, 2)))
+        if names:
+            axes.set_xticks(range(len(names)), [short(each, 8) for each in names], parse_math=False)
+            axes.set_xlim(-0.5, len(names) - 0.5)
+        elif log:
+            axes.set_xscale("log")
+            low, high = axes.get_xlim()
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high < 300 * low else (1.0,), numticks=6))
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+        if not names:
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+        axes.set_title(title, parse_math=False)
+        axes.set_xlabel(x_label, parse_math=False)
+    return axes
+
+
 def key(looks: Mapping[str, Look], *, ax: Axes | None = None) -> Axes:
     """Draw the key alone, for panels that are too small to hold one."""
     with canvas(ax) as axes:
@@ -119,10 +157,15 @@ def key(looks: Mapping[str, Look], *, ax: Axes | None = None) -> Axes:
             for name, drawn in looks.items()
         ]
         axes.set_axis_off()
-        columns = 1 if len(handles) < 8 else 2
+        columns = -(-len(handles) // key_rows(looks))
         axes.legend(handles=handles, loc="upper left", ncols=columns, borderaxespad=0, columnspacing=1.0)
         axes.set_title("Key", parse_math=False)
     return axes
+
+
+def key_rows(looks: Collection[Any]) -> int:
+    """Return the number of rows in the key alone, which has two columns for many names."""
+    return max(1, len(looks) if len(looks) < 8 else -(-len(looks) // 2))
 
 
 def rows(axes: Axes, names: Sequence[str]) -> None:

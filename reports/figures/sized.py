@@ -34,6 +34,7 @@ __all__ = [
     "matrix",
     "product_law",
     "size_profile",
+    "slices",
     "small_curves",
     "spectrum",
     "stability",
@@ -113,8 +114,9 @@ stability = _panel(plot.stability, lambda _: 2.15)
 
 dots = _panel(points.dots, _dotted)
 groups = _panel(points.groups, _named)
-key = _panel(points.key, lambda _: _SMALL, width=THIRD)
+key = _panel(points.key, lambda looks: 0.4 + 0.18 * points.key_rows(looks), width=THIRD)
 levels = _panel(points.levels, _keyed)
+slices = _panel(points.slices, lambda _: _SMALL, width=THIRD)
 small_curves = _panel(named_curves, lambda _: _SMALL, width=THIRD)
 trial_map = _panel(draw_trial_map, lambda _: 2.9)
 

@@ -41,7 +41,7 @@ LOOKS = {
     "drtp": Look("#a0694f", "D"),
     "kp": Look("#0072b2", "P"),
     "wm": Look("#1f9ac9", "X"),
-    "wm-reg": Look("#5b6ee1", "h"),
+    "wm-reg": Look("#4f8000", "h"),
     "ia": Look("#8a5cd6", "p"),
     "sa": Look("#c564b0", "d"),
     "aa": Look("#00939c", "*"),

@@ -23,7 +23,14 @@ BOUNDARIES = {  # by predicted variable: the threshold at its boundary, the line
 
 
 def trial_map(
-    search: xr.Dataset, *, x: str, y: str, log: tuple[bool, bool], title: str, ax: Axes | None = None
+    search: xr.Dataset,
+    *,
+    x: str,
+    y: str,
+    log: tuple[bool, bool],
+    title: str,
+    ends: tuple[float, float] = (0.0, 1.0),
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the trials of one method over two parameters, coloured by how well they did, and the predicted boundaries.
 
@@ -36,6 +43,8 @@ def trial_map(
         The parameters.
     log : pair of bool
         Whether each of the axes is logarithmic.
+    ends : pair of float
+        The accuracies at the ends of the colours, which maps that stand together share.
     """
     with canvas(ax) as axes:
         for axis, logarithmic, name in zip((axes.xaxis, axes.yaxis), log, (x, y), strict=True):
@@ -53,7 +62,7 @@ def trial_map(
         at, up = (np.asarray(search[name].values, dtype=float) for name in (x, y))
         done = status == "finished"
         relative = np.asarray(search["relative"].values, dtype=float)
-        norm = Normalize(0, max(1.0, float(np.nanmax(relative[done], initial=1.0))))
+        norm = Normalize(*ends)
         image = axes.scatter(
             at[done], up[done], c=relative[done], cmap=MAGNITUDE, norm=norm, s=16, edgecolors=MUTED, linewidths=0.4
         )
@@ -66,8 +75,9 @@ def trial_map(
         bar.outline.set_visible(False)
         bar.set_label(search["relative"].attrs["long_name"], fontsize=7)
         axes.set_title(title, parse_math=False)
-        if key:
-            axes.figure.legend(handles=key, loc="outside lower left", ncols=2, columnspacing=1.2, handlelength=1.8)
+        # Room for two rows of the key, so that maps that stand together have one size.
+        key += [Line2D([], [], ls="", label=" ")] * (3 - len(key))
+        axes.figure.legend(handles=key, loc="outside lower left", ncols=2, columnspacing=1.2, handlelength=1.8)
     return axes
 
 

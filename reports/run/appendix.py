@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from wtdiag.diagnostics.analysis.layout import measures
-from wtdiag.probes.records.config import command_options, settings_with_role
+from wtdiag.probes.records.config import as_typed, command_options, settings_with_role
 from wtdiag.reports.document.content import Block, Code, Section, Table, Term, Terms, Text
 from wtdiag.reports.figures.style import capital, number, printable
 from wtdiag.reports.run.sources import Source
@@ -131,4 +131,7 @@ def _flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield (
+                f"{prefix}{key}",
+                as_typed(value) if isinstance(value, str | float) else json.dumps(value, ensure_ascii=False),
+            )

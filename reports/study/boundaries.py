@@ -35,6 +35,9 @@ def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
     relative = search["validation_accuracy"] / (best if np.isfinite(best) else 1.0)
     to = f" relative to {search.attrs['reference']}'s best" if np.isfinite(best) else ""
     rated = search.assign(relative=relative.assign_attrs(long_name=f"accuracy{short(to, 24)}"))
+    done = rated["relative"].where(rated["status"] == "finished").values
+    least, most = np.nanmin(done, initial=1.0), np.nanmax(done, initial=1.0)
+    ends = (float(least) if least < most else 0.0, float(most))
     panels, counts, any_named = [], {}, False
     for name in methods.among(search):
         trials = rated.sel(rule=name)
@@ -49,7 +52,7 @@ def maps(search: xr.Dataset, methods: Methods, tag: str) -> Iterator[Block]:
         )
         if trials.sizes["trial"] and (STEP in trials or GAIN in trials):
             title = ", ".join([name, *(f"{words(each)} {at}" for each, at in named.items())])
-            panels.append((name, sized.trial_map(trials, x=x, y=y, log=log, title=short(title, 40))))
+            panels.append((name, sized.trial_map(trials, x=x, y=y, log=log, title=short(title, 40), ends=ends)))
             counts[name] = _split(trials, beyond(trials, x=x, y=y, log=log))
     if not panels:
         return
@@ -122,5 +125,5 @@ def _tested(head: str, counts: Mapping[str, Sequence[int]]) -> str:
     if not sum(diverged):
         text = f"no trial diverged; {text}"
     if sum(pruned):
-        text += f"; {pruned[1]} of {counted(sum(pruned), 'pruned trial')} lie beyond one"
+        text += f"; of the pruned trials, {pruned[1]} of {sum(pruned)} do"
     return sentence(text) if not head else f"{head}{text}."

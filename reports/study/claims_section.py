@@ -1,4 +1,4 @@
-"""The papers' claims as a table: what was measured for each, the verdict, and why."""
+"""The papers' claims: a table of verdicts, and a section on why each came out so and how it is decided."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ _MARKS = dict(zip(VERDICTS, "✓✗?–", strict=True))  # told apart by their s
 
 
 def blocks(results: Sequence[Result]) -> tuple[Block, ...]:
-    """Tabulate claims with their statistics and verdicts, then explain each; return no block if there is no claim."""
+    """Tabulate claims with their statistics and verdicts; return no block if there is no claim."""
     if not results:
         return ()
     rows = tuple((_sentence(each), f"{_MARKS[each.verdict]} {each.verdict}", *numbers(each)) for each in results)
     table = Table(
         "The claims of the papers, and what was seen here. Each claim is decided by one statistic, in percentage "
         "points of accuracy or of configurations, with its 95 % interval over what was drawn: seeds and test examples, "
-        "configurations or trials. A verdict holds for this task and scale only.",
+        "configurations or trials. A verdict holds for this task and scale only; why each came out so stands under "
+        "“How claims are decided”.",
         ("claim", "verdict", "points", "95 % interval", "seeds or trials"),
         rows,
         labels=2,
     )
-    return table, Terms(tuple(Term(f"{_MARKS[each.verdict]} {_sentence(each)}", _why(each)) for each in results))
+    return (table,)
 
 
 def _sentence(result: Result) -> str:
@@ -36,15 +37,19 @@ def _sentence(result: Result) -> str:
 
 
 def decisions(results: Sequence[Result]) -> tuple[Section, ...]:
-    """Tell for each claim how it is decided and which paper makes it; return no section if there is no claim."""
-    known = [CLAIMS[name] for name in dict.fromkeys(each.name for each in results) if name in CLAIMS]
-    if not known:
-        return ()
-    terms = tuple(
-        Term(claim.sentence, (("decision", claim.decision), ("threshold", claim.reason), ("claimed by", claim.paper)))
-        for claim in known
-    )
-    return (Section("How claims are decided", (Terms(terms),)),)
+    """Tell for each claim why it came out so, how it is decided and which paper makes it; no section if there is none.
+
+    A claim that was decided on several networks is explained once, with a reason for each of them.
+    """
+    terms = []
+    for name in dict.fromkeys(each.name for each in results):
+        here = [each for each in results if each.name == name]
+        details = [(f"{_MARKS[each.verdict]} {each.verdict}", printable(each.why)) for each in here]
+        details += [("statistic", printable(each)) for each in dict.fromkeys(each.statistic for each in here)]
+        if claim := CLAIMS.get(name):
+            details += [("decision", claim.decision), ("threshold", claim.reason), ("claimed by", claim.paper)]
+        terms.append(Term(claim.sentence if claim else printable(here[0].claim), tuple(details)))
+    return (Section("How claims are decided", (Terms(tuple(terms)),)),) if terms else ()
 
 
 def said(results: Sequence[Result]) -> str:
@@ -54,7 +59,3 @@ def said(results: Sequence[Result]) -> str:
     counts = {verdict: sum(each.verdict == verdict for each in results) for verdict in VERDICTS}
     parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
     return f"Of {counted(len(results), 'verdict')} on the papers' claims, {listed(parts)}."
-
-
-def _why(result: Result) -> tuple[tuple[str, str], ...]:
-    return ("why", printable(result.why)), ("statistic", printable(result.statistic))

@@ -23,18 +23,19 @@ _NOTED = 4  # the most methods that a sentence names
 
 
 class GridVariable(NamedTuple):
-    """A variable of the prepared grid, with its title in figures and its name in sentences."""
+    """A variable of the prepared grid, with its title in figures, its name in sentences, its unit and its range."""
 
     name: str
     title: str
     said: str
     suffix: str
+    bounds: tuple[float, float]
 
 
-ACCURACY = GridVariable("accuracy", "Test accuracy (%)", "test accuracy", "\N{NO-BREAK SPACE}%")
-GAP = GridVariable("gap", "Gap to backpropagation (points)", "gap to backpropagation", " points")
-WEIGHT = GridVariable("weight_angle", "Weight angle (°)", "weight angle", "°")
-ERROR = GridVariable("error_angle", "Error angle, first layer (°)", "error angle", "°")
+ACCURACY = GridVariable("accuracy", "Test accuracy (%)", "test accuracy", "\N{NO-BREAK SPACE}%", (0, 100))
+GAP = GridVariable("gap", "Gap to backpropagation (points)", "gap to backpropagation", " points", (-100, 100))
+WEIGHT = GridVariable("weight_angle", "Weight angle (°)", "weight angle", "°", (0, 180))
+ERROR = GridVariable("error_angle", "Error angle, first layer (°)", "error angle", "°", (0, 180))
 _PARTS = ((ACCURACY, GAP), (WEIGHT, ERROR))
 
 
@@ -99,7 +100,9 @@ def _estimates(grid: xr.Dataset, measure: GridVariable, factor: str, methods: Me
     if measure.name not in grid:
         return {}
     values = grid[measure.name].transpose("rule", factor, ...)
-    estimates = {name: [estimate(each) for each in values.sel(rule=name).values] for name in methods.among(grid)}
+    estimates = {
+        name: [estimate(each, measure.bounds) for each in values.sel(rule=name).values] for name in methods.among(grid)
+    }
     return {
         name: each
         for name, each in estimates.items()
@@ -146,7 +149,9 @@ def _by_method(grid: xr.Dataset, methods: Methods) -> Iterator[Figure]:
                 continue
             values = {name: grid[measure.name].sel(rule=name).values.ravel() for name in methods.among(grid)}
             estimates = {
-                name: each for name, each in ((name, estimate(each)) for name, each in values.items()) if each.n
+                name: each
+                for name, each in ((name, estimate(each, measure.bounds)) for name, each in values.items())
+                if each.n
             }
             estimates = {name: at for name, at in estimates.items() if not (_exact(name, measure) and at.mean == 0)}
             if not estimates:

@@ -53,7 +53,7 @@ def levels_table(grid: xr.Dataset, methods: Methods) -> Table:
             status = [str(each) for each in cell["status"].values.ravel() if each != "absent"]
             if not status:
                 continue
-            accuracy, gap = estimate(cell["accuracy"]), estimate(cell["gap"])
+            accuracy, gap = estimate(cell["accuracy"], (0, 100)), estimate(cell["gap"], (-100, 100))
             angles = (fixed(estimate(cell[each]).mean, suffix="°") for each in ("weight_angle", "error_angle"))
             diverged = status.count("diverged")
             missing = len(status) - status.count("finished") - diverged

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike, NDArray
 
 from wtdiag.diagnostics.analysis.sentences import listed
-from wtdiag.diagnostics.comparison.robustness import reached
+from wtdiag.diagnostics.comparison.robustness import best_accuracy, reached
 from wtdiag.reports.document.content import Figure, Table
 from wtdiag.reports.figures import sized
+from wtdiag.reports.figures.axes import spread
 from wtdiag.reports.figures.style import fixed, number, percent, short
 from wtdiag.reports.study.shared import Methods, counted, share, tally, tidy, words
 
 _MARK = 0.9  # the share of the reference's accuracy that sentences are about
 _NOTED = 4  # the most methods that a sentence names
+_SLICES = 8  # the most parameters over which trials are drawn
+_DRAWN = 300  # the most trials of a method that are drawn over a parameter
+_RANKED = 10  # the trials of each method that are listed
 
 
 def verdict(search: xr.Dataset) -> str:
@@ -61,7 +67,9 @@ def curve(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
     reference = search.attrs["reference"]
     return Figure(
         panels=(
-            sized.curves(lines, title="Configurations that reach it (%)", x_label=f"share of {reference}'s best (%)"),
+            sized.curves(
+                lines, title="Configurations (%)", x_label=f"that reach this share of {reference}'s best accuracy (%)"
+            ),
         ),
         caption=f"Robustness: the share of all configurations tried that reach a share of {reference}'s best "
         "validation accuracy, with its exact 95 % interval. A configuration that diverged or was pruned reaches "
@@ -109,6 +117,95 @@ def importance(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
         name=f"importance{tag}",
         measures=("importance",),
     )
+
+
+def slices(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
+    """Draw the accuracy of single trials over each parameter; return None if no trial has finished."""
+    names = parameters(search)[:_SLICES]
+    finished = search["validation_accuracy"].where(search["status"] == "finished").transpose("rule", "trial")
+    here = [name for name in methods.among(search) if np.isfinite(finished.sel(rule=name)).any()]
+    if not (here and names):
+        return None
+    kept = {name: np.flatnonzero(np.isfinite(finished.sel(rule=name))) for name in here}
+    kept = {name: each[spread(len(each), _DRAWN)] for name, each in kept.items()}
+    top = best_accuracy(search)
+    panels, drawn = [], list[str]()
+    for parameter in names:
+        given = space(search)[parameter]
+        points, choices = _over(search[parameter], finished, kept)
+        if not points:
+            continue
+        drawn += [name for name in points if name not in drawn]
+        panels.append(
+            sized.slices(
+                points,
+                [methods.look(name) for name in points],
+                [methods.gid(name) for name in points],
+                title=f"Accuracy over {words(short(parameter, 12))} (%)",
+                x_label=words(parameter),
+                log=bool(given.get("log")) and not choices,
+                names=choices,
+                level=100 * top,
+            )
+        )
+    if not panels:
+        return None
+    panels.append(sized.key({name: methods.look(name) for name in methods.among(search) if name in drawn}))
+    rows, picks = _ranking(search, finished, here)
+    line = f" Dashed: the best of {search.attrs['reference']}." if np.isfinite(top) else ""
+    few = f" At most {_DRAWN} trials of a method are drawn." if max(map(len, kept.values())) == _DRAWN else ""
+    return Figure(
+        panels=tuple(panels),
+        caption="Validation accuracy of every trial that finished, over each parameter: where good settings lie, and "
+        f"whether a range should be wider.{line}{few}",
+        alt=verdict(search),
+        data=Table(
+            f"The {_RANKED} best trials of each method.",
+            ("rule", "trial", "validation accuracy (%)", *map(words, parameters(search))),
+            tuple(rows),
+            subjects=methods.subjects,
+            picks=methods.picks(picks),
+        ),
+        name=f"slices{tag}",
+        measures=("validation_accuracy",),
+        subjects=methods.subjects,
+    )
+
+
+def _over(
+    parameter: xr.DataArray, accuracy: xr.DataArray, kept: Mapping[str, NDArray[np.intp]]
+) -> tuple[dict[str, tuple[ArrayLike, ArrayLike]], list[str]]:
+    """Return the points of each method that has a parameter, and its choices if it is not a number."""
+    values = {name: parameter.sel(rule=name).isel(trial=at).values for name, at in kept.items()}
+    choices: list[str] = []
+    if parameter.dtype.kind not in "fiu":
+        texts = {name: each.astype(str).tolist() for name, each in values.items()}
+        choices = list(dict.fromkeys(text for each in texts.values() for text in each if text))
+        values = {
+            name: np.array([choices.index(text) if text else np.nan for text in each]) for name, each in texts.items()
+        }
+    points = {}
+    for name, at in kept.items():
+        x, y = values[name].astype(float), 100 * accuracy.sel(rule=name).isel(trial=at).values
+        if np.isfinite(x).any():
+            points[name] = x[np.isfinite(x)], y[np.isfinite(x)]
+    return points, choices
+
+
+def _ranking(
+    search: xr.Dataset, finished: xr.DataArray, names: Sequence[str]
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return rows on the best trials of each method, and the method of each row."""
+    rows, picks = [], []
+    for name in names:
+        accuracy = finished.sel(rule=name).values.astype(float)
+        order = np.argsort(-np.where(np.isfinite(accuracy), accuracy, -np.inf), kind="stable")
+        for trial in order[: min(_RANKED, int(np.isfinite(accuracy).sum()))]:
+            at = search.sel(rule=name).isel(trial=int(trial))
+            values = (tidy(at[each].item()) for each in parameters(search))
+            rows.append((name, str(trial), fixed(100 * accuracy[trial]), *values))
+            picks.append(name)
+    return rows, picks
 
 
 def best(search: xr.Dataset, methods: Methods) -> Table:

@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike
 from wtdiag.diagnostics.comparison.intervals import of_mean
 from wtdiag.diagnostics.comparison.results import RESULTS, STATUSES, read_results, settings_of
 from wtdiag.probes.errors import InputError
-from wtdiag.reports.document.content import Section, Subjects, Table
+from wtdiag.probes.records.config import as_typed
+from wtdiag.reports.document.content import Block, Code, Section, Subjects, Table
 from wtdiag.reports.figures.axes import plain
 from wtdiag.reports.figures.style import LOOKS, Look, fixed, look, printable, short
 
@@ -116,7 +117,7 @@ class Estimate:
         """
         if not np.isfinite(self.low):
             return fixed(self.mean, decimals, suffix)
-        return f"{fixed(self.mean, decimals, suffix)} [{self.low:.{decimals}f}, {self.high:.{decimals}f}]"
+        return _minus(f"{fixed(self.mean, decimals, suffix)} [{self.low:.{decimals}f}, {self.high:.{decimals}f}]")
 
     @property
     def ends(self) -> str:
@@ -124,25 +125,34 @@ class Estimate:
 
         Examples
         --------
-        >>> Estimate(96.54, 95.3, 97.1, 5).ends
-        '95.3 to 97.1'
+        >>> Estimate(1.54, -0.3, 3.4, 5).ends
+        '−0.3 to 3.4'
         """
-        return f"{fixed(self.low)} to {fixed(self.high)}" if np.isfinite(self.low) else "–"
+        return _minus(f"{fixed(self.low)} to {fixed(self.high)}") if np.isfinite(self.low) else "–"
 
 
-def estimate(values: ArrayLike) -> Estimate:
-    """Return the mean of the finite values, and its 95 % interval.
+def estimate(values: ArrayLike, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
+    """Return the mean of the finite values, and the part of its 95 % interval that lies between the bounds.
+
+    A mean of few values has a wide interval, which may reach beyond what is possible, such as an accuracy of 120 %.
 
     Examples
     --------
     >>> estimate([1.0, 1.0, float("nan")])
     Estimate(mean=1.0, low=1.0, high=1.0, n=2)
+    >>> estimate([90.0, 99.0], bounds=(0, 100)).ends
+    '37.3 to 100.0'
     """
     finite = np.asarray(values, dtype=float).ravel()
     finite = finite[np.isfinite(finite)]
     if not len(finite):
         return Estimate(np.nan, np.nan, np.nan, 0)
-    return Estimate(float(finite.mean()), *_interval(tuple(sorted(finite.tolist()))), len(finite))
+    low, high = np.clip(_interval(tuple(sorted(finite.tolist()))), *bounds).tolist()
+    return Estimate(float(finite.mean()), low, high, len(finite))
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 _interval = lru_cache(4096)(of_mean)  # the same cells appear in the figure over each factor and in the tables
@@ -248,8 +258,14 @@ def settings_table(results: xr.Dataset, caption: str = "The settings that all ru
     return Table(caption, ("setting", "value"), rows, labels=2)
 
 
+def made_by(results: xr.Dataset) -> tuple[Block, ...]:
+    """Return the command that made a sweep or a transfer; results of earlier versions do not tell it."""
+    command = results.attrs.get("command")
+    return (Code("The command that made it:", printable(command)),) if command and isinstance(command, str) else ()
+
+
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    return as_typed(value) if isinstance(value, str | float) else json.dumps(value, default=str, ensure_ascii=False)
 
 
 def not_done(results: xr.Dataset, name: str = "") -> tuple[Section, ...]:

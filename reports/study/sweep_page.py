@@ -10,14 +10,15 @@ from typing import Any
 import xarray as xr
 
 from wtdiag.reports.document.content import Block, Number, Numbers, Report, Section, Table, Text
-from wtdiag.reports.figures.style import capital
+from wtdiag.reports.figures.style import capital, printable
 from wtdiag.reports.publish import FORMATS, publish
 from wtdiag.reports.study.boundaries import maps
-from wtdiag.reports.study.robustness_section import best, curve, ends, importance, space, verdict
+from wtdiag.reports.study.robustness_section import best, curve, ends, importance, slices, space, verdict
 from wtdiag.reports.study.shared import (
     Methods,
     counted,
     load,
+    made_by,
     methods_of,
     settings_table,
     slug,
@@ -25,6 +26,12 @@ from wtdiag.reports.study.shared import (
     tidy,
     words,
 )
+
+_SAMPLERS = {
+    "tpe": "near those that did well (by a tree-structured Parzen estimator)",
+    "random": "at random",
+    "grid": "on a grid",
+}
 
 
 def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS, paper: str = "a4") -> list[Path]:
@@ -68,7 +75,7 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
 
 def sections(search: xr.Dataset, methods: Methods, name: str = "") -> tuple[Section, ...]:
     """Build the sections on a sweep; ``name`` tells it from others on the page."""
-    head = f"Sweep {name}: " if name else ""
+    head = f"Sweep “{name}”: " if name else ""
     tag = slug(name)
     blocks: list[Block] = [_numbers(search)]
     if name:
@@ -77,10 +84,10 @@ def sections(search: xr.Dataset, methods: Methods, name: str = "") -> tuple[Sect
         blocks.append(robustness)
     blocks += [best(search, methods), ends(search, methods)]
     parts = [Section(_titled(head, "robustness"), tuple(blocks))]
-    if figure := importance(search, methods, tag):
-        parts.append(Section(_titled(head, "importance of parameters"), (figure,)))
-    if drawn := tuple(maps(search, methods, tag)):
-        parts.append(Section(_titled(head, "measured and predicted stability"), drawn))
+    if drawn := tuple(each for each in (slices(search, methods, tag), importance(search, methods, tag)) if each):
+        parts.append(Section(_titled(head, "parameters"), drawn))
+    if mapped := tuple(maps(search, methods, tag)):
+        parts.append(Section(_titled(head, "measured and predicted stability"), mapped))
     return tuple(parts)
 
 
@@ -95,12 +102,13 @@ def done(search: xr.Dataset) -> Section:
         "How it was done",
         (
             Text(
-                f"The sampler is {search.attrs['sampler']}, with up to {counted(search.sizes['trial'], 'trial')} for "
-                f"each method. Accuracy is measured on held-out training examples, at the last step; no test set was "
-                f"used."
+                f"Up to {counted(search.sizes['trial'], 'trial')} for each method, chosen "
+                f"{_SAMPLERS.get(search.attrs['sampler'], 'by ' + printable(search.attrs['sampler']))}. Accuracy is "
+                "measured on held-out training examples, at the last step; no test set was used."
             ),
             Table("The parameters searched.", ("parameter", "values"), rows, labels=2),
             settings_table(search),
+            *made_by(search),
         ),
     )
 

@@ -136,11 +136,17 @@ def _drawn(cells: Mapping[str, list[_Trained]], place: str, methods: Methods) ->
         panels.append(sized.key(drawn))
     bands = "means over seeds; bands: ± one standard deviation" if any(row[-1] != "1" for row in rows) else "one seed"
     at = f" at {place}" if place else ""
+    angles = (
+        ""
+        if len({row[0] for row in rows}) == 1
+        else (
+            " Weight angles are shown for layers whose feedback carries error; error angles lie between the error that "
+            "trains a layer and that of exact backpropagation. By chance, an angle is 90°."
+        )
+    )
     return Figure(
         panels=tuple(panels),
-        caption=f"Accuracy and angles over training{at}: {bands}. Weight angles are shown for layers whose feedback "
-        "carries error; error angles lie between the error that trains a layer and that of exact backpropagation. By "
-        "chance, an angle is 90°.",
+        caption=f"Accuracy{' and angles' if angles else ''} over training{at}: {bands}.{angles}",
         alt=" ".join(said),
         data=Table(
             "The values at the end of training.",

@@ -13,7 +13,7 @@ from wtdiag.diagnostics.analysis.sentences import listed
 from wtdiag.diagnostics.comparison.robustness import relative
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Table, Text
 from wtdiag.reports.figures import sized
-from wtdiag.reports.figures.style import fixed, short
+from wtdiag.reports.figures.style import fixed, sentence, short
 from wtdiag.reports.publish import FORMATS, publish
 from wtdiag.reports.study.shared import (
     Estimate,
@@ -21,6 +21,7 @@ from wtdiag.reports.study.shared import (
     counted,
     estimate,
     load,
+    made_by,
     methods_of,
     not_done,
     settings_table,
@@ -69,7 +70,7 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
         sections=(
             *sections(results, methods),
             *not_done(results),
-            Section("How it was done", (settings_table(results),)),
+            Section("How it was done", (settings_table(results), *made_by(results))),
         ),
     )
     return publish(report, Path(folder), "transfer", formats, paper)
@@ -84,21 +85,22 @@ def _said(results: xr.Dataset, ratio: xr.Dataset) -> str:
     mean = ratio["mean"]
     source, reference = results.attrs["source"], results.attrs["reference"]
     others = [str(each) for each in results["rule"].values if each != reference]
-    parts = []
+    parts: list[str] = []
     for architecture in (str(each) for each in results["architecture"].values if each != source):
         here = {rule: float(mean.sel(rule=rule, architecture=architecture)) for rule in others}
         here = {rule: value for rule, value in here.items() if np.isfinite(value)}
         if not here:
             continue
         best, worst = max(here, key=here.__getitem__), min(here, key=here.__getitem__)
-        text = f"on {short(architecture)}, {short(best)} keeps {share(here[best])}"
+        of = "" if parts else f" of {reference}'s accuracy there"
+        text = f"on {short(architecture)}, {short(best)} keeps {share(here[best])}{of}"
         parts.append(text + (f" and {short(worst)} {share(here[worst])}" if worst != best else ""))
     if not parts:
         return (
             "No configuration has finished on another architecture where backpropagation's has finished too, so "
             "nothing can be compared."
         )
-    return f"Of {reference}'s accuracy there, {'; '.join(parts)}."
+    return sentence("; ".join(parts))
 
 
 def sections(results: xr.Dataset, methods: Methods, name: str = "") -> tuple[Section, ...]:
@@ -116,7 +118,7 @@ def sections(results: xr.Dataset, methods: Methods, name: str = "") -> tuple[Sec
     if figure := _matrix(results, ratio, methods, slug(name)):
         blocks.append(figure)
     blocks.append(_configurations(results, methods))
-    return (Section(f"Transfer{f' {name}' if name else ' across architectures'}", tuple(blocks)),)
+    return (Section(f"Transfer “{name}”" if name else "Transfer across architectures", tuple(blocks)),)
 
 
 def _matrix(results: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
@@ -130,12 +132,12 @@ def _matrix(results: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) 
         line = []
         for architecture in architectures:
             cell = ratio.sel(rule=rule, architecture=architecture)
-            at = Estimate(float(cell["mean"]), float(cell["low"]), float(cell["high"]), int(cell["n"]))
+            at = Estimate(float(cell["mean"]), float(np.maximum(0.0, cell["low"])), float(cell["high"]), int(cell["n"]))
             line.append(at.text(2).replace(" [", "\n["))
             numbers = (fixed(at.mean, 3), fixed(at.low, 3), fixed(at.high, 3), str(at.n), str(int(cell["left_out"])))
             rows.append((rule, architecture, *numbers))
         texts.append(line)
-    source, reference = results.attrs["source"], results.attrs["reference"]
+    reference = results.attrs["reference"]
     seeds = "" if results.sizes["seed"] > 1 else " One seed: no interval."
     return Figure(
         panels=(
@@ -143,13 +145,14 @@ def _matrix(results: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) 
                 values,
                 texts,
                 rows=rules,
-                columns=[f"{each} (source)" if each == source else each for each in architectures],
+                columns=_heads(results),
                 title="Test accuracy relative to backprop",
             ),
         ),
         caption="Test accuracy relative to that of "
         f"{reference}'s best configuration on the same architecture with the same seed: the mean over configurations "
-        f"and seeds, and in brackets its 95 % interval over both.{seeds} Grey cells have nothing to compare.",
+        f"and seeds, and in brackets its 95 % interval over both.{seeds} The source is {results.attrs['source']}."
+        + ("" if np.isfinite(values).all() else " Cells with a dash have nothing to compare."),
         alt=_said(results, ratio),
         data=Table(
             "The numbers drawn.",
@@ -160,6 +163,12 @@ def _matrix(results: xr.Dataset, ratio: xr.Dataset, methods: Methods, tag: str) 
         name=f"transfer-matrix{tag}",
         measures=("test_accuracy",),
     )
+
+
+def _heads(results: xr.Dataset) -> list[str]:
+    """Return the names of the architectures for the heads of columns, where the source's, which is long, is a word."""
+    names = [str(each) for each in results["architecture"].values]
+    return ["source" if each == results.attrs["source"] and "source" not in names else each for each in names]
 
 
 def _configurations(results: xr.Dataset, methods: Methods) -> Table:
@@ -178,7 +187,7 @@ def _configurations(results: xr.Dataset, methods: Methods) -> Table:
     return Table(
         "Every configuration, by its rank on the source: its parameters, and its test accuracy (%) on each "
         "architecture at the last step, averaged over seeds.",
-        ("rule", "rank", *map(words, parameters), *map(short, architectures)),
+        ("rule", "rank", *map(words, parameters), *map(short, _heads(results))),
         tuple(rows),
         subjects=methods.subjects,
         picks=methods.picks(picks),

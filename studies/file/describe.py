@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from wtdiag.probes.records.config import as_typed
 from wtdiag.trainers.config.settings import Settings
 
 _ORDER = [field.name for field in dataclasses.fields(Settings)]
@@ -17,8 +18,8 @@ def describe(settings: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> describe({"data": "glyphs", "model": "conv"}), describe({"depth": 8}), describe({"batch_norm": False})
-    ('conv, glyphs', 'depth 8', 'no batch norm')
+    >>> describe({"data": "glyphs", "model": "conv"}), describe({"epochs": 8.0}), describe({"batch_norm": False})
+    ('conv, glyphs', 'epochs 8', 'no batch norm')
     """
     names = sorted((name for name in settings if settings[name] is not None), key=_ORDER.index)
     return ", ".join(_words(name, settings[name]) for name in names)
@@ -30,4 +31,4 @@ def _words(name: str, value: Any) -> str:
     name = name.replace("_", " ")
     if isinstance(value, bool):
         return name if value else f"no {name}"
-    return f"{name} {value}"
+    return f"{name} {as_typed(value)}"

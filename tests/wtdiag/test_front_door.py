@@ -11,7 +11,10 @@ from click.testing import CliRunner
 import wtdiag
 from tests.test_imports import loaded_by
 from wtdiag.cli import cli
+from wtdiag.cli.terminal import called
 from wtdiag.probes.errors import InputError
+from wtdiag.probes.records.config import command_options
+from wtdiag.studies.engine.storage import shown_url
 from wtdiag.trainers.config.settings import Settings
 
 
@@ -49,6 +52,40 @@ def test_a_report_is_opened(tmp_path, monkeypatch):
     done = CliRunner().invoke(cli, ["open", str(tmp_path)])
     assert done.output == f"{tmp_path / 'index.html'}\n"
     assert seen == [(tmp_path / "index.html").as_uri()]
+
+
+@pytest.mark.parametrize("kind", ["study", "sweep", "transfer"])
+def test_the_page_of_many_runs_is_opened(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(webbrowser, "open", lambda page: True)
+    (tmp_path / f"{kind}.html").touch()
+    assert CliRunner().invoke(cli, ["open", str(tmp_path)]).output == f"{tmp_path / f'{kind}.html'}\n"
+
+
+def test_the_help_lists_every_command_once_under_a_heading_with_its_whole_sentence():
+    said = CliRunner().invoke(cli, ["--help"]).output
+    assert "..." not in said.partition("ARGS]...")[2]
+    assert "Commands:" not in said
+    for name in cli.commands:
+        assert sum(line.startswith(f"  {name} ") for line in said.splitlines()) == 1, name
+
+
+def test_a_number_is_written_as_a_user_types_it():
+    changes = {"epochs": 30.0, "lr": 1e-05, "coefficients": {"decay": 0.0}, "batch_size": 64}
+    assert command_options(changes) == ["-c", "decay=0", "--epochs", "30", "--batch-size", "64", "--lr", "1e-5"]
+    given = read_back(command_options(changes))
+    assert (given["epochs"], given["lr"]) == (30.0, 1e-05)
+    assert "10.0" not in CliRunner().invoke(cli, ["train", "--help"]).output
+
+
+def read_back(words):
+    with cli.commands["train"].make_context("train", list(words)) as context:
+        return context.params
+
+
+def test_a_command_is_recorded_without_its_secret(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["wtdiag", "sweep", "--storage=postgresql://me:secret@host/x", "--out", "a b"])
+    url = "postgresql://me:secret@host/x"
+    assert called(url, shown_url(url)) == "wtdiag sweep '--storage=postgresql://me:***@host/x' --out 'a b'"
 
 
 @pytest.mark.parametrize("name", ["missing", "x" * 300])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.records.config import Coefficient, settings_with_role
+from wtdiag.probes.records.config import Coefficient, as_typed, settings_with_role
 from wtdiag.probes.records.schema import CONFIG, read_json
 from wtdiag.trainers.config.settings import DEFAULTS, Settings, from_mapping, read_config
 from wtdiag.trainers.rules import RULES
@@ -140,7 +140,8 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
         is_default = name == "lr" and value is None and theirs in _default_rates(recorded.get("rule"))
         if name not in movable and theirs != value and not is_default:
             raise InputError(
-                f"resume: {path} was made with {name}={theirs!r}, not {value!r}; leave {name} out, or start another run"
+                f"resume: {path} was made with {name}={as_typed(theirs)}, not {as_typed(value)}; leave {name} out, or "
+                "start another run"
             )
     moved = {name: value for name, value in wanted.items() if name in movable}
     return from_mapping(recorded | moved, str(path / CONFIG))

@@ -81,7 +81,26 @@ def _discard_rest(stream: TextIO) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_SECTIONS = {
+    "Train and analyse": (train, analyze, report, open_report, index),
+    "Compare": (compare, study, studies, sweep, transfer),
+    "Examine further": (attack, baseline),
+    "Networks and rules of others": (import_file, export, audit, check),
+    "Look up": (rules, probes, findings),
+}
+
+
+class _Sections(click.Group):
+    """A group whose help lists its commands under headings, each with its whole first sentence."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write all commands, a section for each heading."""
+        for heading, commands in _SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(str(each.name), each.get_short_help_str(limit=200)) for each in commands])
+
+
+@click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="wtdiag")
 def cli() -> None:
     """Train, record and explain networks that learn without weight transport.
@@ -92,8 +111,5 @@ def cli() -> None:
     """  # noqa: D301  (click wants the character itself)
 
 
-for _command in (
-    train, import_file, analyze, report, index, open_report, compare, export, rules, probes, findings, study, studies,
-    sweep, transfer, check, audit, baseline, attack,
-):  # fmt: skip
+for _command in (each for section in _SECTIONS.values() for each in section):
     cli.add_command(_command)

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
-from wtdiag.probes.records.config import settings_with_role
+from wtdiag.probes.records.config import as_typed, settings_with_role
 from wtdiag.trainers.config.settings import Settings
 
 _GROUPS = {  # a heading of the help for each of the roles of settings; a setting is listed under the first that it has
@@ -78,7 +78,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
         name = "--" + field.name.replace("_", "-")
         text = field.metadata["help"]
         if field.default is not None:
-            default = ("on" if field.default else "off") if kinds[0] is bool else field.default
+            default = ("on" if field.default else "off") if kinds[0] is bool else as_typed(field.default)
             text += f"  [default: {default}]"
         declaration = f"{name}/--no-{name[2:]}" if kinds[0] is bool else name
         kind = click.Choice(field.metadata["choices"]) if field.metadata["choices"] else kinds[0]

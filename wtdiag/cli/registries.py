@@ -11,6 +11,7 @@ import click
 
 from wtdiag.cli.terminal import print_entry
 from wtdiag.probes.errors import check_one_of
+from wtdiag.probes.records.config import as_typed
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ def rules(names: tuple[str, ...]) -> None:
     for name, rule in _chosen("rule", names, RULES).items():
         fields = dataclasses.fields(rule)
         if not names:
-            listed = ", ".join(f"{field.name}={field.default}" for field in fields)
+            listed = ", ".join(f"{field.name}={as_typed(field.default)}" for field in fields)
             print_entry(name, rule.title, rule.equation, listed, rule.reference)
             continue
         recipe = rule.recipe
@@ -41,7 +42,7 @@ def rules(names: tuple[str, ...]) -> None:
             rule.title,
             rule.equation,
             *_sentences(rule),
-            *(f"coefficient {field.name}: by default {field.default}{_choices(field)}" for field in fields),
+            *(f"coefficient {field.name}: by default {as_typed(field.default)}{_choices(field)}" for field in fields),
             f"optimiser of B: {recipe.optimizer}, by default with a learning rate of {recipe.lr:g}" if own else "",
             "optimiser of B: that of W, with the same learning rate" if rule.learned and not own else "",
             f"learning rate of W: by default {recipe.forward_lr:g}, {recipe.convolutional_lr:g} in convolutional "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wtdiag.cli.options import format_option, jobs_option, scheduler_option
-from wtdiag.cli.terminal import complain, say
+from wtdiag.cli.terminal import called, complain, say
 from wtdiag.probes.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,8 +93,7 @@ def study(
     from wtdiag.studies.engine.workers import Workers
     from wtdiag.studies.study import Study
 
-    command = shlex.join(["wtdiag", *sys.argv[1:]])
-    whole = Study(folder, plan, command)
+    whole = Study(folder, plan, called())
     with Workers(jobs, scheduler, Screen(stderr=True)) as workers:
         claims = whole.run(workers)
     screen = Screen()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wtdiag.cli.options import GroupedCommand, format_option, given, jobs_option, scheduler_option, settings_options
-from wtdiag.cli.terminal import complain, say
+from wtdiag.cli.terminal import called, complain, say
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -86,6 +86,7 @@ def sweep(
     from wtdiag.cli.console import Screen
     from wtdiag.diagnostics.comparison.tables import WIDTH, sweep_table
     from wtdiag.reports.study.sweep_page import write as write_report
+    from wtdiag.studies.engine.storage import shown_url
     from wtdiag.studies.engine.workers import Workers
     from wtdiag.studies.file.methods import divided
     from wtdiag.studies.file.space import parse_search
@@ -117,7 +118,7 @@ def sweep(
     with Workers(jobs, scheduler, Screen(stderr=True)) as workers:
         workers.run(*whole.sources())
     with Screen(stderr=True).status("report"):
-        results = whole.results()
+        results = whole.results().assign_attrs(command=called(storage, shown_url(storage)) if storage else called())
         written = write(results, out)
         reports = write_report(out, formats=formats)
     screen = Screen()

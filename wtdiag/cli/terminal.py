@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -56,6 +57,11 @@ def complain(message: str) -> None:
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Show a warning as one line, without the place in the code that it comes from."""
     complain(f"warning: {message}")
+
+
+def called(secret: str = "", shown: str = "") -> str:
+    """Return the command that is running, as a user would type it, with what may be shown in place of a secret."""
+    return shlex.join(["wtdiag", *(word.replace(secret, shown) if secret else word for word in sys.argv[1:])])
 
 
 def print_findings(findings: Iterable[Finding], run: Path, headline: str = "") -> None:

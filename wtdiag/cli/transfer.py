@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wtdiag.cli.options import format_option, jobs_option, scheduler_option
-from wtdiag.cli.terminal import complain, say
+from wtdiag.cli.terminal import called, complain, say
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -67,7 +67,7 @@ def transfer(
         try:
             workers.run(*sources)
         finally:
-            written = write(whole.results(), folder)
+            written = write(whole.results().assign_attrs(command=called()), folder)
     results = whole.results()
     with Screen(stderr=True).status("report"):
         reports = write_report(folder, formats=formats)

@@ -146,11 +146,11 @@ def folder(tmp_path):
 def test_a_study_says_claims_first_and_holds_its_sweeps_and_transfers(folder):
     report = study.report(folder)
     assert [section.title for section in report.sections] == [
-        "Result", "Over depth", "All levels", "Sweep coefficients: robustness",
-        "Sweep coefficients: importance of parameters", "Sweep coefficients: measured and predicted stability",
-        "Transfer deeper", "Not finished", "How claims are decided", "How it was done",
+        "Result", "Over depth", "All levels", "Sweep “coefficients”: robustness", "Sweep “coefficients”: parameters",
+        "Sweep “coefficients”: measured and predicted stability", "Transfer “deeper”", "Not finished",
+        "How claims are decided", "How it was done",
     ]  # fmt: skip
-    numbers, claims, why = report.sections[0].blocks
+    numbers, claims = report.sections[0].blocks  # the reasons stand at the end
     assert isinstance(numbers, Numbers)
     assert {number.label: number.value for number in numbers.numbers}["failed"] == "1"
     assert isinstance(claims, Table)
@@ -158,8 +158,9 @@ def test_a_study_says_claims_first_and_holds_its_sweeps_and_transfers(folder):
     assert [row[0] for row in claims.rows] == [result.claim for result in results]
     assert [row[1].split(" ", 1)[1] for row in claims.rows] == [result.verdict for result in results]
     assert "not tested" in claims.rows[2][1]
-    assert isinstance(why, Terms)
-    assert [dict(term.details)["why"] for term in why.terms] == [result.why for result in results]
+    (reasons,) = next(each for each in report.sections if each.title == "How claims are decided").blocks
+    assert isinstance(reasons, Terms)
+    assert [term.details[0][1] for term in reasons.terms] == [result.why for result in results]
     assert report.verdict.startswith("Of 3 verdicts on the papers' claims")
     assert blocks(report.sections, Code)[0].text == "wtdiag study two-routes"
     lost = next(section for section in report.sections if section.title == "Not finished").blocks[0]

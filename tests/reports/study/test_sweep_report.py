@@ -74,7 +74,37 @@ def test_importance_has_a_mark_for_each_method_in_the_row_of_each_parameter():
         np.testing.assert_array_equal(line.get_xdata(), found["importance"][i])
         np.testing.assert_array_equal(np.round(line.get_ydata()), [0, 1, 2])
     del found["importance"]
-    assert "Importance of parameters" not in [each.title for each in page.sections(found, methods_of(found))]
+    assert "importance" not in [each.name for each in blocks(page.sections(found, methods_of(found)), Figure)]
+
+
+def test_a_slice_has_the_trials_that_finished_of_the_methods_with_the_parameter():
+    found = sweep()
+    panels = figure_named(found, "slices").panels
+    best = 100 * float(found["validation_accuracy"].sel(rule="bp").max())
+    assert [panel.axes[0].get_xlabel() for panel in panels[:-1]] == ["lr", "amp", "decay"]
+    for panel, rules in zip(panels, (["bp", "wm-reg", "ia"], ["wm-reg", "ia"], ["wm-reg", "ia"]), strict=False):
+        (axes,) = panel.axes
+        *lines, level = axes.lines
+        assert [line.get_gid() for line in lines] == [f"run-{['bp', 'wm-reg', 'ia'].index(rule)}" for rule in rules]
+        np.testing.assert_allclose(level.get_ydata(), best)
+        for line, rule in zip(lines, rules, strict=True):
+            trials = found.sel(rule=rule)
+            finished = (trials["status"] == "finished").values
+            np.testing.assert_array_equal(line.get_xdata(), trials[axes.get_xlabel()].values[finished])
+            np.testing.assert_allclose(line.get_ydata(), 100 * trials["validation_accuracy"].values[finished])
+
+
+def test_a_slice_over_choices_has_a_place_for_each():
+    found = sweep()
+    words = np.where(found["lr"].values > 0.03, "high", "low").astype(object)
+    words[0] = ""  # which bp lacks
+    found["lr"] = found["lr"].dims, words
+    (axes,) = figure_named(found, "slices").panels[0].axes
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert sorted(names) == ["high", "low"]
+    finished = (found.sel(rule="ia")["status"] == "finished").values
+    assert [names[int(x)] for x in axes.lines[1].get_xdata()] == words[2][finished].tolist()
+    assert len(axes.lines) == 3
 
 
 @pytest.mark.parametrize("log", [True, False])

@@ -36,7 +36,8 @@ def test_the_matrix_is_accuracy_relative_to_backprops_best_there_with_its_interv
         colours.ravel(), ratio.mean(("configuration", "seed")).transpose("rule", ...).values.ravel()
     )
     heads = [label.get_text() for label in figure.panels[0].axes[0].get_xticklabels()]
-    assert heads[0].replace("\n", " ") == "mlp 4 (source)"
+    assert heads == ["source", "deep", "conv"]
+    assert "The source is mlp 4." in figure.caption
 
 
 def test_one_seed_has_no_interval_and_what_is_missing_is_grey():
@@ -61,7 +62,7 @@ def test_numbers_are_readable_on_every_colour():
 def test_every_configuration_is_told_with_its_parameters():
     found = transfer()
     (table,) = (each for each in blocks(page.sections(found, methods_of(found)), Table))
-    assert table.columns == ("rule", "rank", "lr", "mlp 4", "deep", "conv")
+    assert table.columns == ("rule", "rank", "lr", "source", "deep", "conv")
     row = table.rows[3]  # the second of wm-reg
     mean = 100 * found["test_accuracy"].sel(rule="wm-reg", configuration=1).mean("seed")
     assert row[:2] == ("wm-reg", "2")
