@@ -80,10 +80,15 @@ def rules() -> Iterator[str]:
         fields = dataclasses.fields(rule)
         if fields:
             rows = [
-                (f"`{each.name}`", f"`{as_typed(each.default)}`", _names(each.metadata.get("choices", ())))
+                (
+                    f"`{each.name}`",
+                    f"`{as_typed(each.default)}`",
+                    _names(each.metadata.get("choices", ())),
+                    each.metadata.get("about", ""),
+                )
                 for each in fields
             ]
-            yield _table(("coefficient", "default", "choices"), rows)
+            yield _table(("coefficient", "default", "choices", "meaning"), rows)
         yield _code(f"wtdiag train --rule {name} --out runs/{name}")
 
 

@@ -91,7 +91,10 @@ class Settings(DeclaredSettings):
                 f"s_guard: needs feedback weights that take sgd steps of their own; {self.rule} takes {steps}"
             )
         if self.s_guard and not self.rule_at(0.0, 0.0).affine:
-            raise InputError("s_guard: there is no step-size number where normalise='all'")
+            raise InputError(
+                "s_guard: there is no step-size number with normalise='all', with activation_backward, or where noise "
+                "meets bias or activation_forward"
+            )
         if self.s_guard and self.accumulate > 1:
             raise InputError(f"s_guard: measures on whole batches, which accumulate={self.accumulate} splits")
         if self.compile:

@@ -70,7 +70,7 @@ def gradient_of_loss(subject: Subject) -> str:
         weight = layer.weight.detach()
         y, task = layer.op.apply(x, weight), layer.shared_update(layer.op.outer(x, dy, weight))
         positions = layer.op.positions(x, dy)
-        s = Local(layer.op, x, feedback, positions, y, weight, task, 0)
+        s = Local(layer.op, x, feedback, positions, y, weight, task, 0, layer.bias)
         torch.manual_seed(2)
         loss = subject.rule.feedback_loss(s)
         if loss is None:

@@ -72,7 +72,7 @@ class Synapse(torch.autograd.Function):
             weight if feedback is None else feedback,
             weight if "weight" in shares else None,
             output if "output" in shares else None,
-            bias if "output" in shares else None,
+            bias if shares & {"output", "bias"} else None,
         )
 
     @staticmethod
@@ -89,7 +89,8 @@ class Synapse(torch.autograd.Function):
         if rule.learned and (need_w or need_feedback):
             y = None if output is None else op.without_bias(output.to(dy.dtype), bias)
             w = None if weight is None else weight.detach()
-            s = Local(op, x, feedback, op.positions(x, dy), y, w, dw, ctx.batch_axis)  # type: ignore[arg-type]
+            b = bias.detach().to(dy.dtype) if bias is not None and "bias" in rule.shares else None
+            s = Local(op, x, feedback, op.positions(x, dy), y, w, dw, ctx.batch_axis, b)  # type: ignore[arg-type]
             if need_feedback:
                 with torch.no_grad():
                     if dw is None and "weight_grad" in rule.shares:  # W is frozen

@@ -120,7 +120,7 @@ class StepGuard:
                 vector = vector / vector.norm()
             for _ in range(_ITERATIONS):
                 own = rule.homogeneous.feedback_grad(
-                    Local(s.op, s.x, vector, s.positions, y=s.y, weight=s.weight, batch_axis=s.batch_axis)
+                    Local(s.op, s.x, vector, s.positions, s.y, s.weight, batch_axis=s.batch_axis, bias=s.bias)
                 )
                 product = self._ranks.mean_within_pass(own)
                 norm = product.norm()

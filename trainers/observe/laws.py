@@ -87,6 +87,8 @@ class Use:
     """Whether the first axis of x is known to count the examples."""
     left: Tensor | None = None
     """The left factor P of a rule whose B is P R. It stands still too, and B takes P Pᵀ times an update of W."""
+    bias: Tensor | None = None
+    """The layer's bias, for rules that read it."""
 
     def to(self, dtype: torch.dtype) -> Use:
         """Return the same use in another precision."""
@@ -142,7 +144,7 @@ class Use:
         return (gradients[0] - gradients[1]) * math.sqrt(half / len(self.x) / 2)
 
     def _local(self, kind: type[_S], x: Tensor, feedback: Tensor) -> _S:
-        s = kind(self.op, x, feedback, self.positions, weight=self.weight)
+        s = kind(self.op, x, feedback, self.positions, weight=self.weight, bias=self.bias)
         if "output" in self.rule.shares:
             s.y = self.output if x is self.x else self.op.apply(x, self.weight)
         if "weight_grad" in self.rule.shares:
@@ -168,8 +170,8 @@ class Use:
         return self._cast(torch.float64)
 
     def _cast(self, dtype: torch.dtype) -> Use:
-        left = None if self.left is None else self.left.to(dtype)
-        return dataclasses.replace(self, x=self.x.to(dtype), weight=self.weight.to(dtype), left=left)
+        left, bias = (None if part is None else part.to(dtype) for part in (self.left, self.bias))
+        return dataclasses.replace(self, x=self.x.to(dtype), weight=self.weight.to(dtype), left=left, bias=bias)
 
 
 @dataclass

@@ -212,7 +212,7 @@ def _descended(layer: Synaptic, call: Call, gradient: Tensor) -> Tensor:
     y = call.op.apply(call.x, call.weight.to(call.x.dtype))
     s = Local(call.op, call.x, layer.effective_feedback(), call.op.positions(call.x, y), y, call.weight)
     # A copy, because a rule may change it in place.
-    s.weight_grad, s.batch_axis = gradient.clone(), call.batch_axis
+    s.weight_grad, s.batch_axis, s.bias = gradient.clone(), call.batch_axis, _bias(layer, call.x)
     return layer.rule.weight_grad(s)
 
 
@@ -227,7 +227,13 @@ def _use(layer: Synaptic, call: Call) -> Use:
     x = call.examples_first(call.x)
     positions = call.op.positions(x, call.op.apply(x[:1], w))
     left = layer.feedback_left.detach().to(w, copy=True) if isinstance(layer.rule, Factored) else None
-    return Use(layer.rule, call.op, x, w, positions, examples_known=call.batch_axis is not None, left=left)
+    known = call.batch_axis is not None
+    return Use(layer.rule, call.op, x, w, positions, examples_known=known, left=left, bias=_bias(layer, call.x))
+
+
+def _bias(layer: Synaptic, x: Tensor) -> Tensor | None:
+    """Return a copy of a layer's bias in the precision of x, if there is one."""
+    return None if layer.bias is None else layer.bias.detach().to(x.dtype, copy=True)
 
 
 def _array(signals: list[Tensor], *, channels_first: bool) -> np.ndarray[Any, Any]:

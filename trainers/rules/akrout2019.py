@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wtdiag.trainers.rules.base import RandomFeedback, Recipe, choice, register
 from wtdiag.trainers.rules.curvature import Curvature
 from wtdiag.trainers.rules.local import Local, add_scaled
-from wtdiag.trainers.rules.regularised import Regularised
+from wtdiag.trainers.rules.regularised import OF_INPUTS, Regularised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class WeightMirror(Regularised):
     flops = "5/3"
     reference = _AKROUT + ", eq. 7; decay in place of its normalisation"
 
-    inputs: str = choice("noise", "activations", "noise")
+    inputs: str = choice("noise", "activations", "noise", about=OF_INPUTS)
     amp: float = 0.1
     decay: float = 0.1
 

@@ -68,7 +68,7 @@ class Rule:
     tied: ClassVar[bool] = False
     """Whether part of B follows W, without learning, by `tie`: sign symmetry."""
     shares: ClassVar[frozenset[str]] = frozenset()
-    """The quantities that the local gradients read besides x and B, of "weight", "output" and "weight_grad", or
+    """The quantities that the local gradients read besides x and B, of "weight", "bias", "output" and "weight_grad", or
     "error": of a direct rule that of the network's output, of a perturbed rule that of the layer's."""
     affine: ClassVar[bool] = True
     """Whether a layer's own signals and weights give B's gradient, as an affine function of B: a law can be had."""
@@ -211,21 +211,25 @@ def build(rule: type[Rule], coefficients: Mapping[str, Any]) -> Rule:
     return rule(**coefficients)
 
 
-def choice(default: str, *choices: str, initial: bool = False) -> Any:
-    """Declare a field that takes one of several words; ``initial`` says that it sets the initial B."""
+def choice(default: str, *choices: str, initial: bool = False, about: str = "") -> Any:
+    """Declare a field that takes one of several words, with what they mean.
+
+    ``initial`` says that it sets the initial B.
+    """
     return dataclasses.field(
         default=default,
         metadata={
             "check": lambda argument, value: check_one_of(argument, value, choices),
             "choices": choices,
             "initial": initial,
+            "about": about,
         },
     )
 
 
-def positive(default: float, *, initial: bool = False) -> Any:
+def positive(default: float, *, initial: bool = False, about: str = "") -> Any:
     """Declare a field that takes a positive number; ``initial`` says that it sets the initial B."""
-    return dataclasses.field(default=default, metadata={"check": _positive, "initial": initial})
+    return dataclasses.field(default=default, metadata={"check": _positive, "initial": initial, "about": about})
 
 
 def share(default: float, *, initial: bool = False) -> Any:

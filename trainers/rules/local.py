@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 class Local:
     """The quantities that a synapse knows when its feedback weights learn; all tensors are detached.
 
-    Of ``y`` (W x, without bias), ``weight`` and ``weight_grad`` (that of the task), those that the rule's ``shares``
-    names are given; the others may be None, but ``weight_grad`` is given whenever the rule is asked for that of W.
+    Of ``y`` (W x, without bias), ``weight``, ``bias`` and ``weight_grad`` (that of the task), those that the rule's
+    ``shares`` names are given; the others may be None, but ``weight_grad`` is given whenever the rule is asked for that
+    of W.
     ``positions`` is the number of times that one example uses the weights if the first axis of ``x`` counts the
     examples. ``batch_axis`` is the axis that does count them, or None if it is not known. Only rules that draw noise in
     the forward pass are given ``noise``, that at the layer's input, and, of the mean loss, ``error``, that at its
@@ -31,6 +32,7 @@ class Local:
     weight: Tensor = None  # type: ignore[assignment]
     weight_grad: Tensor = None  # type: ignore[assignment]
     batch_axis: int | None = 0
+    bias: Tensor | None = None
     noise: Tensor = None  # type: ignore[assignment]
     error: Tensor = None  # type: ignore[assignment]
     change: Tensor = None  # type: ignore[assignment]
@@ -86,117 +88,26 @@ class Local:
         """
         y = self.y
         if y.dim() > 1:
-            n = y.shape[self._axis]
-            y = (y - y.mean(self._axis, keepdim=True)) * (n / max(1, n - 1))
+            assert self.batch_axis is not None, "the layer refuses such inputs"
+            n = y.shape[self.batch_axis]
+            y = (y - y.mean(self.batch_axis, keepdim=True)) * (n / max(1, n - 1))
         return Local(self.op, self.noise, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
-
-    def centred_over_batch(self) -> Local:
-        """Return the same synapse with x and y less their means over the batch, for each unit and position."""
-        x, y = (None if t is None else t - t.mean(self._axis, keepdim=True) for t in (self.x, self.y))
-        return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
-
-    def centred_examples(self) -> Local:
-        """Return the same synapse with each example's x less its mean, and so each projection of it."""
-        x = _less_mean(self.x, self._axis)
-        y = _less_mean(self.op.apply(x, self.weight.to(x.dtype)), self._axis)
-        return _CentredExamples(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
-
-    def normalised_inputs(self) -> Local:
-        """Return the same synapse with each example's x less its mean and divided by its L2 norm."""
-        x = _normalised(self.x, self._axis)
-        y = self.op.apply(x, self.weight.to(x.dtype))
-        return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
-
-    def normalised_examples(self) -> NormalisedExamples:
-        """Return the same synapse with each example's x, and each projection of it, so normalised."""
-        s = self.normalised_inputs()
-        y = _normalised(s.y, self._axis)
-        given = self.op, s.x, self.feedback, self.positions, y, self.weight
-        return NormalisedExamples(*given, batch_axis=self.batch_axis, raw=s.y)
 
     def detached(self) -> Local:
         """Return the same synapse with an input and an output that no backward pass through this one reaches."""
-        x, y = (None if t is None else t.detach() for t in (self.x, self.y))
-        return Local(self.op, x, self.feedback, self.positions, y, self.weight, batch_axis=self.batch_axis)
+        y = self.y if self.y is None else self.y.detach()
+        bias = self.bias if self.bias is None else self.bias.detach()
+        given = self.op, self.x.detach(), self.feedback, self.positions, y, self.weight
+        return Local(*given, batch_axis=self.batch_axis, bias=bias)
 
     def without_task(self) -> Local:
         """Return the same synapse with zero for the gradient of the task by W."""
         none = self.weight.new_zeros(self.weight.shape)
         return Local(self.op, self.x, self.feedback, self.positions, self.y, self.weight, none, self.batch_axis)
 
-    @property
-    def _axis(self) -> int:
-        assert self.batch_axis is not None, "the layer refuses such inputs"
-        return self.batch_axis
-
     def _like_output(self) -> Tensor:
         """Return a tensor of the output's shape and precision."""
         return self.op.apply(self.x, self.weight.to(self.x.dtype)) if self.y is None else self.y
-
-
-@dataclass
-class _CentredExamples(Local):
-    """A synapse whose projections of x and y through B are less their means over each example's units."""
-
-    def apply(self, x: Tensor) -> Tensor:
-        return _less_mean(super().apply(x), self._axis)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return _less_mean(super().adjoint(y), self._axis)
-
-
-@dataclass
-class NormalisedExamples(Local):
-    """A synapse whose signals and their projections through B are less each example's mean, and of L2 norm 1.
-
-    ``raw`` is W x before that is done to it.
-    """
-
-    raw: Tensor = None  # type: ignore[assignment]
-
-    def apply(self, x: Tensor) -> Tensor:
-        return _normalised(super().apply(x), self._axis)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return _normalised(super().adjoint(y), self._axis)
-
-    def pull(self) -> Tensor:
-        """Return the gradient of ⟨x, n(Bᵀ y)⟩ by Bᵀ y, where n normalises."""
-        return _pulled(super().adjoint(self.y), self.x, self._axis)
-
-    def pull_forward(self) -> Tensor:
-        """Return the gradient of ⟨x, n(Bᵀ n(W x))⟩ by W x, where n normalises."""
-        return _pulled(self.raw, super().apply(self.pull()), self._axis)
-
-
-def _units(x: Tensor, axis: int) -> list[int]:
-    """Return the axes of one example, if ``axis`` counts the examples."""
-    return [other for other in range(x.dim()) if other != axis or x.dim() == 1]
-
-
-def _less_mean(x: Tensor, axis: int) -> Tensor:
-    """Return x less the mean of each example, which ``axis`` counts."""
-    return x - x.mean(_units(x, axis), keepdim=True)
-
-
-def _normalised(x: Tensor, axis: int) -> Tensor:
-    """Return x less the mean of each example and divided by its L2 norm; zero for an example of one value."""
-    x = _less_mean(x, axis)
-    return x * _inverse_norm(x, axis)
-
-
-def _pulled(x: Tensor, direction: Tensor, axis: int) -> Tensor:
-    """Return the gradient of ⟨direction, n(x)⟩ by x, where n normalises each example."""
-    x = _less_mean(x, axis)
-    inverse = _inverse_norm(x, axis)
-    unit = x * inverse
-    along = (direction * unit).sum(_units(x, axis), keepdim=True)
-    return _less_mean(direction - along * unit, axis) * inverse
-
-
-def _inverse_norm(x: Tensor, axis: int) -> Tensor:
-    square = x.square().sum(_units(x, axis), keepdim=True)
-    return square.clamp_min(1e-30).rsqrt() * (square > 1e-30)
 
 
 def noise_like(x: Tensor, noise: str, std: float) -> Tensor:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wtdiag.trainers.rules.local import Local, NormalisedExamples, add_scaled
+from wtdiag.trainers.rules.local import Local, add_scaled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,38 +127,6 @@ def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> 
         else:
             total = s.outer(x, y)
     return _weighted_sum(matrices, onto=total)
-
-
-def forward_gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> Tensor:
-    """Return the gradient for W of what a sum of primitives descends, in W's shape; decay is that of W.
-
-    Parameters
-    ----------
-    s, coefficients, reduction
-        As for `gradient`; ``s.weight`` is needed.
-    """
-    amp, null, decay, own = (coefficients.get(name, 0.0) for name in ("amp", "null", "decay", "self"))
-    matrices = [(value / s.op.uses, m) for value, m in ((decay, s.weight), (-own, s.feedback)) if value]
-    terms = [(-amp / s.examples(reduction), s.apply(s.x))] if amp else []
-    terms += [(null / s.examples(reduction), s.apply(s.adjoint(s.y)))] if null else []
-    total = s.outer(s.x, _weighted_sum(terms)) if terms else s.weight.new_zeros(s.weight.shape)
-    return _weighted_sum(matrices, onto=total)
-
-
-def normalised_gradient(
-    s: NormalisedExamples, coefficients: Mapping[str, float], *, reduction: str, forward: bool = False
-) -> Tensor:
-    """Return the gradient for B, or for W if ``forward``, of a sum of primitives of normalised projections.
-
-    Of these, null and sparse are constant, for the norms that they punish are 1.
-    """
-    matrices = {name: coefficients.get(name, 0.0) for name in ("decay", "self")}
-    of = forward_gradient if forward else gradient
-    total = of(s, matrices, reduction=reduction)
-    if not (amp := coefficients.get("amp", 0.0)):
-        return total
-    product = s.outer(s.x, s.pull_forward()) if forward else s.outer(s.pull(), s.y)
-    return add_scaled(total, product, -amp / s.examples(reduction))
 
 
 def loss(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> Tensor:

@@ -42,7 +42,7 @@ def rules(names: tuple[str, ...]) -> None:
             rule.title,
             rule.equation,
             *_sentences(rule),
-            *(f"coefficient {field.name}: by default {as_typed(field.default)}{_choices(field)}" for field in fields),
+            *(f"coefficient {field.name}: by default {as_typed(field.default)}{_more(field)}" for field in fields),
             f"optimiser of B: {recipe.optimizer}, by default with a learning rate of {recipe.lr:g}" if own else "",
             "optimiser of B: that of W, with the same learning rate" if rule.learned and not own else "",
             f"learning rate of W: by default {recipe.forward_lr:g}, {recipe.convolutional_lr:g} in convolutional "
@@ -128,6 +128,7 @@ def _unit(units: str) -> str:
     return "" if units == "1" else f" {units}"
 
 
-def _choices(field: dataclasses.Field[Any]) -> str:
+def _more(field: dataclasses.Field[Any]) -> str:
     choices = field.metadata.get("choices")
-    return f"; one of {', '.join(choices)}" if choices else ""
+    about = field.metadata.get("about")
+    return (f"; one of {', '.join(choices)}" if choices else "") + (f"; {about}" if about else "")
