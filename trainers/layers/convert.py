@@ -44,7 +44,7 @@ def transport_free(
     Weights, hooks, state_dict keys and sharing of modules stay as they are; each converted layer gains ``feedback``.
     Attention, recurrent networks and torchvision's Swin are converted matrix by matrix, and a layer type of your own
     joins by `converts`. Batch norm, biases and everything else keep true backprop, as in the published work; so does a
-    weight that the model uses without calling its layer, which a warning names after the first backward pass.
+    weight where the model uses it without calling its layer, which a warning names in the first pass.
     `summary` lists what was converted and what was not.
 
     Parameters
@@ -171,7 +171,11 @@ def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Modul
         for value in tree_leaves(list(vars(module).values()))
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    return copy.deepcopy(model, {**(known or {}), **clones})
+    twin = copy.deepcopy(model, {**(known or {}), **clones})
+    for parameter in twin.parameters():
+        if not parameter.is_leaf:  # as copies of what torch.jit.script made have them
+            parameter.detach_().requires_grad_()
+    return twin
 
 
 def synapses(model: nn.Module) -> Iterator[tuple[str, Synaptic]]:
@@ -272,7 +276,11 @@ def summary(model: nn.Module) -> Conversion:
                 skipped.append(Skipped(name or "model", module.kind, reason))
             else:
                 converted.append((name or "model", module.kind, tuple(module.current("weight").shape)))
-        elif (reason := _reason_to_skip(module, rule)) and _has_matrix(module):
+                if module.place.beside:
+                    reason = "only where the model uses its weight without calling it"
+                    skipped.append(Skipped(name or "model", module.kind, reason))
+        elif _has_matrix(module):
+            reason = _reason_to_skip(module, rule) or "it was added, or had no size yet, when the network was converted"
             skipped.append(Skipped(name or "model", type(module).__name__, reason))
     points = [
         (point.name, type(each).__name__, tuple(getattr(each, FEEDBACK).shape)) for each, point in points_of(model)

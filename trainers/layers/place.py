@@ -38,6 +38,8 @@ class Place:
         whether the layer was traced in a pass with gradients.
     bypassed : bool
         Whether its weight has received a gradient although the feedback was not used.
+    beside : bool
+        Whether the model also uses its weight without calling it, as far as a pass has shown.
     """
 
     key: int = field(default_factory=lambda: next(_KEYS))
@@ -46,6 +48,7 @@ class Place:
     carries_error: bool = True
     used: bool = False
     bypassed: bool = False
+    beside: bool = False
     _searches: int = 0
 
     def ran(self) -> None:

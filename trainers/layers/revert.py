@@ -13,9 +13,10 @@ from wtdiag.trainers.layers.error_path import ErrorPath
 from wtdiag.trainers.layers.matrices import Composite, Matrix
 from wtdiag.trainers.layers.synaptic import Converted
 from wtdiag.trainers.layers.types.linear import TiedEmbedding
+from wtdiag.trainers.layers.watch import UsesBeside
 from wtdiag.trainers.rules.factored import Factored
 
-_OURS = ("rule", "op", "place", "error_path", "second_pass", "batch_axis", "_compared")
+_OURS = ("rule", "op", "place", "error_path", "second_pass", "batch_axis", "undrawn", "_compared")
 
 
 def revert(model: nn.Module) -> nn.Module:
@@ -59,9 +60,13 @@ def revert(model: nn.Module) -> nn.Module:
             _strip(module)
     remove_points(model)
     for hooks in (model._forward_pre_hooks, model._forward_hooks):
-        for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), ErrorPath)]:
+        for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
             del hooks[key]
     return model
+
+
+def _is_ours(hook: object) -> bool:
+    return isinstance(hook, UsesBeside) or isinstance(getattr(hook, "__self__", None), ErrorPath)
 
 
 def _strip(module: Converted) -> None:

@@ -76,6 +76,7 @@ class Synaptic(Converted):
     op: Operation
     place: Place
     tracer: Tracer | None = None
+    undrawn = False  # whether B has lain on the meta device, where it has no values
     batch_axis: int | None = None
     error_path: ErrorPath | None = None
     second_pass: SecondPass | None = None
@@ -209,19 +210,23 @@ class Synaptic(Converted):
 
     @torch.no_grad()
     def _init_feedback(self) -> None:
-        self.rule.init_feedback(self.feedback, self._std(), self.weight.detach())
-
-    @torch.no_grad()
-    def _attach_factors(self, rule: Factored) -> None:
-        weight = self.current("weight")
-        left, right = factors_like(self.op, weight, rule)
-        for part in left.chunk(getattr(self.op, "groups", 1)):
+        """Draw B, or its factors; on the meta device that waits until it has values."""
+        self.undrawn = all(parameter.is_meta for parameter in self.parameters_of("feedback"))
+        if not isinstance(self.rule, Factored):
+            self.rule.init_feedback(self.feedback, self._std(), self.weight.detach())
+            return
+        for part in self.feedback_left.chunk(getattr(self.op, "groups", 1)):
             drawn = torch.empty_like(part, dtype=torch.promote_types(part.dtype, torch.float32))
-            rule.init_left(drawn)  # PyTorch has no orthogonal matrices of less precision
+            self.rule.init_left(drawn)  # PyTorch has no orthogonal matrices of less precision
             part.copy_(drawn)
-        rule.init_feedback(right, math.sqrt(2.0 / self.op.fan_in(weight)), weight)
+        weight = self.current("weight")
+        self.rule.init_feedback(self.feedback_right, math.sqrt(2.0 / self.op.fan_in(weight)), weight)
+
+    def _attach_factors(self, rule: Factored) -> None:
+        left, right = factors_like(self.op, self.current("weight"), rule)
         self.feedback_left = nn.Parameter(left, requires_grad=rule.learns_left)
         self.feedback_right = nn.Parameter(right)
+        self._init_feedback()
 
     def _attach_direct(self, rule: Direct) -> None:
         if self.error_path is None:
@@ -239,6 +244,9 @@ class Synaptic(Converted):
     def _apply_synapse(self, x: Tensor, op: Operation, *, refresh: bool = True) -> Tensor:
         place, compiling = self.place, torch.compiler.is_compiling()
         if compiling:
+            if torch.compiler.is_exporting():  # which leaves the backward pass of autograd functions out
+                bias = None if self.bias is None else self.bias.detach()
+                return op.apply(x.detach(), self.weight.detach(), bias)
             refuse_transforms()
         if torch.is_grad_enabled():
             place.carries_error = x.requires_grad
@@ -247,6 +255,8 @@ class Synaptic(Converted):
             if compiling or self.tracer is not None:  # otherwise the error will show it
                 place.used = True
         if not compiling and place.order is None:
+            if not x.is_meta and any(p.is_meta for p in self.parameters_of("feedback")):
+                raise InputError(f"{self.rule.name}: the feedback of {self} has no values; load them, or use to_empty")
             place.ran()
         batch_axis = self.axis_of_examples(x)
         if self.tracer is not None:
@@ -325,14 +335,36 @@ class Synaptic(Converted):
         with self._without_unsized_feedback():
             super()._load_from_state_dict(state_dict, prefix, *args)
         self._keep_transport()
+        if self.undrawn:  # W has values now
+            if not any(key.startswith(f"{prefix}feedback") for key in state_dict):
+                self._draw_beside_weight()
+            self.undrawn = False
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._keep_transport()
+        meta = not self.rule.transports and any(p.is_meta for p in self.parameters_of("feedback"))
+        if self.undrawn and not meta:  # to_empty, after which W is filled
+            self._draw_beside_weight()
+        self.undrawn = self.undrawn or meta
         return self
+
+    def _draw_beside_weight(self) -> None:
+        """Draw B anew, on the device of W."""
+        device = self.current("weight").device
+        if isinstance(self._parameters.get("feedback"), UninitializedParameter):
+            like: dict[str, Any] = {"device": device, "dtype": self.feedback.dtype}
+            self.feedback = UninitializedParameter(requires_grad=self.rule.learned, **like)
+            return
+        for (module, key), old in zip(self.entries_of("feedback"), self.parameters_of("feedback"), strict=True):
+            module._parameters[key] = nn.Parameter(torch.empty_like(old, device=device), old.requires_grad)
+        self._init_feedback()
+        self.refresh()
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
+        if name == "weight" and "rule" in vars(self):
+            self._keep_transport()
         if name == "forward":  # the new one may bypass the feedback
             self.place.used = False
 

@@ -251,6 +251,14 @@ def test_a_lazy_layer_converts_after_its_first_batch():
     assert [shape for *_, shape in summary(transport_free(native, "fa")).converted] == [(4, 5), (3, 4)]
 
 
+def test_layers_that_came_after_the_conversion_are_named():
+    net = transport_free(nn.Sequential(nn.Linear(5, 4), nn.LazyLinear(3)), "fa")
+    net(torch.ones(2, 5))
+    net.append(nn.Linear(3, 3))
+    reason = "it was added, or had no size yet, when the network was converted"
+    assert [(row.name, row.reason) for row in summary(net).skipped] == [("1", reason), ("2", reason)]
+
+
 def test_a_model_that_cannot_be_copied_says_so():
     native = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
     native.made = types.SimpleNamespace(weight=native[0].weight * 2)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.trainers.known_noise import driven_back, mirrored
+from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.rules import RULES, rule
 from wtdiag.trainers.rules.local import Local
@@ -222,6 +223,66 @@ def test_a_network_built_on_meta_loads(name):
     assert len(trained) > 3
     for key, grad in trained.items():
         assert torch.equal(grad, gradients(net)[key])
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if name != "bp"])
+def test_feedback_that_was_made_on_meta_is_drawn_with_the_weights(name):
+    original, expected, (x, target) = native(), build(name), batch()
+    for way in ("empty", "assigned", "empty and loaded"):
+        with torch.device("meta"):
+            net = build(name)
+        if way != "assigned":
+            net.to_empty(device="cpu")
+        if way == "empty":
+            for part in net:
+                getattr(part, "reset_parameters", lambda: None)()
+        else:  # the weights of a network without feedback
+            net.load_state_dict(original.state_dict(), assign=way == "assigned", strict=False)
+        step(net, x, target)  # in which B follows W if the rule ties them
+        for key, like in expected.named_parameters():
+            if "feedback" in key:
+                drawn = net.get_parameter(key)
+                assert drawn.std().item() == pytest.approx(like.std().item(), rel=0.5, abs=1e-6)
+                assert drawn.requires_grad == like.requires_grad
+        assert all(grad.isfinite().all() for grad in gradients(net).values())
+
+
+def test_feedback_without_values_is_refused_and_not_taken_for_zero():
+    net = transport_free(nn.Linear(4, 3, device="meta"), "fa")
+    net.weight, net.bias = nn.Parameter(torch.ones(3, 4)), nn.Parameter(torch.ones(3))
+    with pytest.raises(InputError, match=r"fa: the feedback of Linear\(.*\) has no values; load them, or use to_empty"):
+        net(torch.ones(2, 4))
+
+
+def test_a_weight_that_is_assigned_under_backprop_is_the_only_one():
+    net = build("bp")
+    net[5].weight = nn.Parameter(torch.zeros(5, 64))
+    assert net[5].feedback is net[5].weight
+    assert "5.feedback" not in dict(net.named_parameters())
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_program_computes_the_same_and_is_not_trained_by_backprop(strict):
+    torch._dynamo.reset()
+    net, (x, target) = build("fa").eval(), batch()
+    program = torch.export.export(net, (x,), strict=strict).module()
+    torch.testing.assert_close(program(x), net(x))
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        F.cross_entropy(program(x), target).backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+def test_parts_that_are_compiled_by_torchscript_stay_trainable():
+    script = torch.jit.script(nn.Sequential(nn.Linear(5, 5), nn.Tanh()))
+    script[0].bias.requires_grad_(False)
+    net = transport_free(nn.Sequential(nn.Linear(4, 5), script, nn.Linear(5, 3)), "fa")
+    assert [(key, p.is_leaf, p.requires_grad) for key, p in net.named_parameters() if key[0] == "1"] == [
+        ("1.0.weight", True, True), ("1.0.bias", True, False)
+    ]  # fmt: skip
+    before = [p.detach().clone() for p in net[1].parameters()]
+    net(torch.randn(6, 4)).square().sum().backward()
+    torch.optim.SGD(net.parameters(), 0.1).step()
+    assert [torch.equal(a, b) for a, b in zip(before, net[1].parameters(), strict=True)] == [False, True]
 
 
 def test_backprop_keeps_its_one_matrix_when_parameters_are_made_anew():

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.layers.convert import feedback_parameters, summary, transport_free
+from wtdiag.trainers.layers.revert import revert
 from wtdiag.trainers.record.recorder import Recorder
 
 X, Y = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 3
@@ -221,6 +222,56 @@ def test_replicas_tell_their_layer_what_they_saw():
     step(replica)
     assert net.place.used
     assert net.weight.grad is not None
+
+
+class Tied(nn.Module):
+    """An autoencoder whose decoder is the transposed weight of its encoder, with a penalty if it is to have one."""
+
+    def __init__(self, decode):
+        super().__init__()
+        self.encode, self.decode, self.rest = nn.Linear(6, 4), decode, nn.Linear(6, 3)
+
+    def forward(self, x):
+        code = torch.tanh(self.encode(x))
+        return self.rest(self.decode(self.encode, code))
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("rule", ["fa", "kp", "dfa", "usf"])
+def test_a_weight_that_is_used_beside_its_calls_is_named_in_the_first_pass(rule, copied):
+    net = transport_free(Tied(lambda layer, code: F.linear(code, layer.weight.t())), rule, sample=X)
+    net = copy.deepcopy(net) if copied else net
+    with pytest.warns(UserWarning, match="^transport_free: encode: the model also uses the weight without calling the"):
+        step(net)
+    step(net)  # and nothing more is said
+    assert [(row.name, row.reason) for row in summary(net).skipped] == [
+        ("encode", "only where the model uses its weight without calling it")
+    ]
+    assert "encode" in [name for name, *_ in summary(net).converted]
+
+
+DECODERS = {
+    "none": lambda layer, code: F.pad(code, (0, 2)),
+    "shared": lambda layer, code: F.linear(code, layer.shared_weight().detach().t()),
+    "no gradient": lambda layer, code: F.linear(code, layer.weight.detach().t()),
+}
+
+
+@pytest.mark.parametrize("rule", ["bp", "fa", "kp", "pfa", "ia"])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_no_false_alarm_of_a_use_beside_the_calls(rule, decoder):
+    net = transport_free(Tied(DECODERS[decoder]), rule)
+    step(net)
+    assert summary(net).skipped == []
+    assert not net._forward_hooks
+
+
+def test_no_false_alarm_in_modules_that_take_their_weights_apart():
+    attention = nn.TransformerDecoderLayer(6, 2, 8, dropout=0.0)
+    net = transport_free(attention, "fa", batch_axis=1)
+    net(X[:, None], X[:, None]).sum().backward()
+    assert summary(net).skipped == []
+    assert not revert(transport_free(attention, "fa"))._forward_hooks
 
 
 @pytest.mark.parametrize("how", ["copied", "pickled", "assigned"])
