@@ -22,6 +22,7 @@ from wtdiag.diagnostics.analysis.cluster import cluster
 from wtdiag.diagnostics.analysis.costs import COSTS
 from wtdiag.diagnostics.analysis.derive import derive
 from wtdiag.diagnostics.analysis.layout import NULLS
+from wtdiag.diagnostics.analysis.memory import freed_memory_kept
 from wtdiag.diagnostics.analysis.origins import Context, attrs, origins, unchanged
 from wtdiag.diagnostics.analysis.reading import complete
 from wtdiag.diagnostics.analysis.survey import Row, Signals, Survey, Values
@@ -132,7 +133,7 @@ def analyze(
     attributed = names is None and not fast and attribution is not None
     of_costs = [*COSTS] if attributed else []
     sources = origins(run, steps, chosen, context if signals is not None else None)
-    with cluster(scheduler) if scheduler is not None else nullcontext(map) as each:
+    with freed_memory_kept(), cluster(scheduler) if scheduler is not None else nullcontext(map) as each:
         kept = _earlier_rows(earlier, unchanged(earlier, [*measured, *of_costs], sources), chosen, layers)
         due = [step for step in steps if step not in kept]
         shown = progress(due) if progress else due

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from wtdiag.diagnostics.analysis.memory import keep_freed_memory, return_freed_memory
 from wtdiag.probes.errors import InputError, one_line
 from wtdiag.probes.version import __version__
 
@@ -103,6 +104,7 @@ def cluster(address: str) -> Iterator[Each[Any]]:
                     raise InputError(f"scheduler: {address!r} lost step {step} ({one_line(error)})") from error
 
         yield each
+        client.run(_leave, session, on_error="ignore")
 
 
 def threads() -> int:
@@ -121,10 +123,22 @@ def _at(step: int, token: tuple[str, int], pickled: bytes) -> Any:
     """Call the pickled function on a worker."""
     with _lock:  # because the function's network holds the weights of one step
         if token not in _kept:
-            for other in [other for other in _kept if other[0] != token[0]]:
-                del _kept[other]
+            _forget(lambda other: other != token[0])
             _kept[token] = pickle.loads(pickled)
+            keep_freed_memory()
         return _kept[token](step)
+
+
+def _leave(session: str) -> None:
+    """Free on a worker what it kept for a session that has ended."""
+    _forget(lambda other: other == session)
+    return_freed_memory()
+
+
+def _forget(which: Callable[[str], bool]) -> None:
+    for token in list(_kept):  # a copy, because another thread may keep a function meanwhile
+        if which(token[0]):
+            _kept.pop(token, None)
 
 
 def _check(address: str) -> None:

@@ -89,8 +89,8 @@ def attribution(
         tracer.remembers = True
         with forked(model):
             value = loss(output_of(model, x), target)
-        products: dict[int, _Products] = {}
-        errors_exact, gradient_exact = _backward(tracer, value, trained, tracer.calls, products)
+        backward = _Backward(tracer, value, trained)
+        errors_exact, gradient_exact = backward(tracer.calls)
 
         def moved(gradient: Gradient, step: float) -> float:
             # The buffers are copied too, because the graph of the first pass needs the model's own unchanged.
@@ -111,7 +111,7 @@ def attribution(
             if not ruled:
                 return 0.0, 0.0
             exact = set(tracer.calls) - {carrying[player] for player in ruled}
-            errors, gradient = _backward(tracer, value, trained, exact, products)
+            errors, gradient = backward(exact)
             share = 1 - decrease(gradient) / total if total > 0 else math.nan
             return _angle(_at_first(errors), exact_at_first), share
 
@@ -132,31 +132,50 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad and name not in feedback}
 
 
-_Products = tuple[Tensor, tuple[Tensor | None, ...]]  # the error at a use of a layer, and its products with the input
+class _Backward:
+    """Backward passes of one loss that differ in few layers, of which only what differs is computed."""
 
+    def __init__(self, tracer: SynapseTracer, value: Tensor, trained: Mapping[str, nn.Parameter]) -> None:
+        self._tracer, self._value, self._trained = tracer, value, trained
+        self._products: dict[int, tuple[Tensor, tuple[Tensor | None, ...]]] = {}  # by use: its error, what it gives
+        self._totals: dict[str, tuple[list[Tensor], Tensor]] = {}  # by parameter: the parts, and their sum
 
-def _backward(
-    tracer: SynapseTracer,
-    value: Tensor,
-    trained: Mapping[str, nn.Parameter],
-    exact: Collection[Synaptic],
-    products: dict[int, _Products],
-) -> tuple[dict[Synaptic, list[Error]], Gradient]:
-    """Return all errors, and the task's gradient of all trained parameters; ``products`` keeps those of last time."""
-    errors, native = tracer.backward(value, exact, list(trained.values()))
-    gradients = {id(p): torch.zeros_like(p) if g is None else g for p, g in zip(trained.values(), native, strict=True)}
-    with torch.no_grad():
-        for layer, calls in tracer.calls.items():
-            for call, error in zip(calls, errors[layer], strict=True):
-                if error.delta is None:
-                    continue
-                if id(call) not in products or not torch.equal(products[id(call)][0], error.delta):
-                    products[id(call)] = error.delta, _weight_gradients(layer, call, error.delta)
-                for tensor, product in zip((call.weight, layer.bias), products[id(call)][1], strict=True):
-                    if product is not None:
-                        for p, part in _down_to(tensor, product, trained.values()):
-                            gradients[id(p)] = gradients[id(p)] + part
-    return errors, {name: gradients[id(p)] for name, p in trained.items()}
+    def __call__(self, exact: Collection[Synaptic]) -> tuple[dict[Synaptic, list[Error]], Gradient]:
+        """Return all errors, and the task's gradient of all trained parameters, with W in the layers ``exact``.
+
+        A gradient that is the same as in the last pass is the same tensor.
+        """
+        errors, native = self._tracer.backward(self._value, exact, list(self._trained.values()))
+        parts: dict[int, list[Tensor]] = {id(p): [] for p in self._trained.values()}
+        with torch.no_grad():
+            for layer, calls in self._tracer.calls.items():
+                for call, error in zip(calls, errors[layer], strict=True):
+                    if error.delta is None:
+                        continue
+                    products = self._products_of(layer, call, error.delta)
+                    for tensor, product in zip((call.weight, layer.bias), products, strict=True):
+                        if product is not None:
+                            for p, part in _down_to(tensor, product, self._trained.values()):
+                                parts[id(p)].append(part)
+            return errors, {
+                name: self._total(name, p, own, parts[id(p)])
+                for (name, p), own in zip(self._trained.items(), native, strict=True)
+            }
+
+    def _products_of(self, layer: Synaptic, call: Call, delta: Tensor) -> tuple[Tensor | None, ...]:
+        known = self._products.get(id(call))
+        if known is None or not torch.equal(known[0], delta):
+            known = self._products[id(call)] = delta, _weight_gradients(layer, call, delta)
+        return known[1]
+
+    def _total(self, name: str, p: nn.Parameter, own: Tensor | None, parts: list[Tensor]) -> Tensor:
+        """Return the sum of what native modules and layers give; that of layers alone is kept while its parts are."""
+        if own is not None:
+            return sum(parts, own)
+        known = self._totals.get(name)
+        if known is None or list(map(id, known[0])) != list(map(id, parts)):
+            known = self._totals[name] = parts, sum(parts, torch.zeros_like(p))
+        return known[1]
 
 
 def _weight_gradients(layer: Synaptic, call: Call, delta: Tensor) -> tuple[Tensor | None, ...]:
@@ -186,8 +205,14 @@ def _decrease(
 ) -> tuple[Callable[[Gradient], float], float]:
     """Return the decrease of the loss as a function of the gradient, and its value for exact backprop."""
 
+    doubled = {name: gradient.double() for name, gradient in exact.items()}
+    products: dict[str, tuple[Tensor, float]] = {}
+
     def first_order(gradient: Gradient) -> float:
-        return sum(float((gradient[name].double() * exact[name].double()).sum()) for name in exact)
+        for name, own in gradient.items():
+            if name not in products or products[name][0] is not own:
+                products[name] = own, float((own.double() * doubled[name]).sum())
+        return sum(products[name][1] for name in exact)
 
     square = first_order(exact)
     if math.isnan(lr) and square > 0:
