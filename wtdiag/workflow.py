@@ -78,7 +78,14 @@ def analyze(
     """
     from wtdiag.diagnostics.analysis.analyze import analyze as measure
     from wtdiag.diagnostics.analysis.given_signals import GivenSignals, recorded_signals
-    from wtdiag.trainers.observe.open_run import attribution_of, context_of, fixed_feedback, open_run, signals_of
+    from wtdiag.trainers.observe.open_run import (
+        attribution_of,
+        context_of,
+        fixed_feedback,
+        is_probed,
+        open_run,
+        signals_of,
+    )
 
     opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     earlier = None if again else _earlier(opened.path)
@@ -95,8 +102,10 @@ def analyze(
         )  # fmt: skip
 
     def of_run(make: Callable[..., Any]) -> Any:
-        function = make(opened, model, loss)
-        return function if scheduler is None or function is None else _OfRun(make, opened.path.resolve(), model, loss)
+        if scheduler is None:
+            return make(opened, model, loss)
+        # The workers build the network, and it is not needed here.
+        return _OfRun(make, opened.path.resolve(), model, loss) if is_probed(opened, model) else None
 
     return measure(
         opened, probes, of_run(signals_of), None if fast else of_run(attribution_of), progress, scheduler,

@@ -21,8 +21,8 @@ from wtdiag.diagnostics.analysis.attributing import Attribution, NewestCosts
 from wtdiag.diagnostics.analysis.cluster import cluster
 from wtdiag.diagnostics.analysis.costs import COSTS
 from wtdiag.diagnostics.analysis.derive import derive
+from wtdiag.diagnostics.analysis.freed_memory import freed_memory_kept
 from wtdiag.diagnostics.analysis.layout import NULLS
-from wtdiag.diagnostics.analysis.memory import freed_memory_kept
 from wtdiag.diagnostics.analysis.origins import Context, attrs, origins, unchanged
 from wtdiag.diagnostics.analysis.reading import complete
 from wtdiag.diagnostics.analysis.survey import Row, Signals, Survey, Values

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from wtdiag.diagnostics.analysis.memory import keep_freed_memory, return_freed_memory
+from wtdiag.diagnostics.analysis.freed_memory import keep_freed_memory, return_freed_memory
 from wtdiag.probes.errors import InputError, one_line
 from wtdiag.probes.version import __version__
 

@@ -204,7 +204,6 @@ def _decrease(
     lr: float,
 ) -> tuple[Callable[[Gradient], float], float]:
     """Return the decrease of the loss as a function of the gradient, and its value for exact backprop."""
-
     doubled = {name: gradient.double() for name, gradient in exact.items()}
     products: dict[str, tuple[Tensor, float]] = {}
 

@@ -83,8 +83,7 @@ class ModelRun(schema.Run):
                 raise InputError(
                     f"{self.path}: was recorded from a model of your own; give the converted network as model="
                 )
-            shape, classes = sizes(self.config["network"], str(self.path / schema.CONFIG))
-            model = build_network(self.settings(), shape=shape, classes=classes)
+            model = self.network()
         _check_network(model)
         state = {}
         with schema.open_snapshot(path) as file:
@@ -107,6 +106,17 @@ class ModelRun(schema.Run):
         state |= rest
         return _load(model, own, state, str(path))
 
+    def network(self) -> nn.Module:
+        """Return a network like that of a run that ``wtdiag train`` made, with the weights that it draws.
+
+        Raises
+        ------
+        InputError
+            If the settings are not valid.
+        """
+        shape, classes = sizes(self.config["network"], str(self.path / schema.CONFIG))
+        return build_network(self.settings(), shape=shape, classes=classes)
+
     def probe_batch(self) -> tuple[Inputs, Tensor] | None:
         """Return the fixed batch of the signal probes, inputs and targets, or None if no batch was recorded.
 
@@ -125,6 +135,12 @@ class ModelRun(schema.Run):
             return given, from_numpy(*targets)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+
+
+def is_probed(run: ModelRun, model: nn.Module | None = None) -> bool:
+    """Return whether a run has what signals are measured on: a batch, snapshots and a network that is known."""
+    batch = run.path / schema.PROBE_BATCH
+    return batch.exists() and bool(run.steps.size) and (model is not None or run.is_ours)
 
 
 def signals_of(
@@ -203,11 +219,11 @@ def context_of(
         The same as for `signals_of`.
     """
     batch = run.probe_batch()
-    if batch is None or not run.steps.size or (model is None and not run.is_ours):
+    if batch is None or not is_probed(run, model):
         return None
     if model is not None or loss is not None:
         return lambda step: None
-    network = run.model(int(run.steps[0]))
+    network = run.network()  # of which only the classes are looked at
     parts = [*network.modules(), *(layer.rule for _, layer in synapses(network))]
     if {type(part).__module__.partition(".")[0] for part in parts} - _VERSIONED:
         return lambda step: None
@@ -236,7 +252,7 @@ def _probed(
 ) -> Callable[[int], _T] | None:
     """Return a measure of the run's network on its probe batch as a function of the step."""
     batch = run.probe_batch()
-    if batch is None or not run.steps.size or (model is None and not run.is_ours):
+    if batch is None or not is_probed(run, model):
         return None
     source = run.path / schema.PROBE_BATCH
     settings = run.settings() if run.is_ours else None
