@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from wtdiag.probes.errors import InputError
-from wtdiag.probes.records.rows import from_row, to_row
-from wtdiag.probes.records.schema import read_json, write_json
+from wtdiag.probes.errors import InputError, check_one_of
+from wtdiag.probes.records.rows import check_shares, from_row, to_row
+from wtdiag.probes.records.schema import read_json, read_written, write_json
 
 ATTACKS = {
     "none": "the inputs as they are",
@@ -82,7 +82,14 @@ def write_attacked(attacked: Attacked, run: str | os.PathLike[str]) -> Path:
 
 
 def read_attacked(run: str | os.PathLike[str]) -> Attacked | None:
-    """Return the result in a run directory, or None if there is none that makes sense; the file may come from anyone.
+    """Return the result in a run directory, or None if there is none.
+
+    Every field is checked, because the file may come from anyone.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
 
     Examples
     --------
@@ -90,22 +97,25 @@ def read_attacked(run: str | os.PathLike[str]) -> Attacked | None:
     True
     """
     path = Path(run, FILE)
-    if not path.exists():
-        return None
-    try:
-        content = read_json(path)
-        rows = content["attempts"]
-        if not isinstance(rows, list) or len(rows) > _MOST:
-            return None
-        attempts = tuple(from_row(Attempt, row, FILE) for row in rows)
-        counts = {field.name: int(content[field.name]) for field in dataclasses.fields(Attacked)[:-1]}
-    except (InputError, KeyError, TypeError, ValueError, OverflowError):
-        return None
-    shares = [share for each in attempts for share in (each.accuracy, each.low, each.high)]
-    known = all(each.attack in ATTACKS and 0 <= each.strength < 1e6 for each in attempts)
-    if not (attempts and known and all(0 <= share <= 1 for share in shares)):
-        return None
-    return Attacked(**counts, attempts=attempts)
+    return read_written(_read, path, "attack") if os.path.lexists(path) else None
 
 
-_MOST = 1000  # of the attempts in a file
+def _read(path: Path) -> Attacked:
+    content = read_json(path)
+    rows = content.get("attempts")
+    if not isinstance(rows, list) or not 0 < len(rows) <= _MOST:
+        raise InputError(f"{path}: expected from 1 to {_MOST} attempts in a list")
+    attempts = tuple(_attempt(row, f"{path}: attempt {number}") for number, row in enumerate(rows, start=1))
+    return from_row(Attacked, content, str(path), attempts=attempts)
+
+
+def _attempt(row: Any, source: str) -> Attempt:
+    attempt = from_row(Attempt, row, source)
+    check_one_of(f"{source}: attack", attempt.attack, ATTACKS)
+    check_shares({"accuracy": attempt.accuracy, "low": attempt.low, "high": attempt.high}, source)
+    if not 0 <= attempt.strength < _STRONGEST:
+        raise InputError(f"{source}: strength is {attempt.strength:g}; expected one from 0 to {_STRONGEST:g}")
+    return attempt
+
+
+_MOST, _STRONGEST = 1000, 1e6  # of the attempts in a file

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.records.schema import read_json, write_json
+from wtdiag.probes.records.rows import check_shares, from_row, to_row
+from wtdiag.probes.records.schema import read_json, read_written, write_json
 
 FILE = "baseline.json"
 
@@ -68,12 +69,19 @@ def write_baseline(baseline: Baseline, run: str | os.PathLike[str]) -> Path:
         If it cannot be written.
     """
     path = Path(run, FILE)
-    write_json(path, dataclasses.asdict(baseline))
+    write_json(path, to_row(baseline))
     return path
 
 
 def read_baseline(run: str | os.PathLike[str]) -> Baseline | None:
-    """Return the result in a run directory, or None if there is none that makes sense; the file may come from anyone.
+    """Return the result in a run directory, or None if there is none.
+
+    Every field is checked, because the file may come from anyone.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
 
     Examples
     --------
@@ -81,24 +89,22 @@ def read_baseline(run: str | os.PathLike[str]) -> Baseline | None:
     True
     """
     path = Path(run, FILE)
-    if not path.exists():
-        return None
-    try:
-        content = read_json(path)
-        arms = _arms(content["arms"])
-        blocks = {str(block): _arms(each) for block, each in content.get("blocks", {}).items()}
-        counts = {field: int(content[field]) for field in ("step", "seeds", "epochs", "examples", "tested")}
-        return Baseline(**counts, arms=arms, blocks=blocks)
-    except (InputError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return None
+    return read_written(_read, path, "baseline") if os.path.lexists(path) else None
 
 
-def _arms(content: Mapping[str, Any]) -> dict[str, Arm]:
-    return {str(name): Arm(**_numbers(Arm, arm)) for name, arm in content.items()}
+def _read(path: Path) -> Baseline:
+    content = {"blocks": {}} | read_json(path)  # older files hold no blocks
+    arms, blocks = content.get("arms"), content["blocks"]
+    if not isinstance(arms, dict) or not isinstance(blocks, dict):
+        raise InputError(f"{path}: expected arms, and blocks of arms, by name")
+    built = {name: _arms(each, f"{path}: blocks: {name}") for name, each in blocks.items()}
+    return from_row(Baseline, content, str(path), arms=_arms(arms, f"{path}: arms"), blocks=built)
 
 
-def _numbers(of: type[Any], content: Mapping[str, Any]) -> dict[str, float]:
-    numbers = {field.name: float(content[field.name]) for field in dataclasses.fields(of)}
-    if not all(-1.0 <= number <= 1.0 for number in numbers.values()):
-        raise ValueError("shares lie between -1 and 1")
-    return numbers
+def _arms(content: Any, source: str) -> dict[str, Arm]:
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: is {content!r:.60}; expected arms by name")
+    arms = {name: from_row(Arm, row, f"{source}: {name}") for name, row in content.items()}
+    for name, arm in arms.items():
+        check_shares(dataclasses.asdict(arm), f"{source}: {name}", least=-1)
+    return arms

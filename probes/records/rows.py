@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from wtdiag.probes.errors import InputError
@@ -63,6 +64,26 @@ def from_row(cls: type[T], row: Any, source: str, **built: Any) -> T:
             raise InputError(f"{source}: {name} is {value!r:.60}; expected {kind}")
         values[name] = float(value) if kind == "float" else value
     return cls(**values)
+
+
+def check_shares(shares: Mapping[str, float], source: str, least: float = 0.0) -> None:
+    """Require numbers that were read from a file to lie between ``least`` and 1.
+
+    Raises
+    ------
+    InputError
+        If one does not, or is NaN; the message names it.
+
+    Examples
+    --------
+    >>> check_shares({"accuracy": 1.5}, "attack.json")
+    Traceback (most recent call last):
+    ...
+    wtdiag.probes.errors.InputError: attack.json: accuracy is 1.5; expected a share from 0 to 1
+    """
+    for name, share in shares.items():
+        if not least <= share <= 1:
+            raise InputError(f"{source}: {name} is {share:g}; expected a share from {least:g} to 1")
 
 
 def _plain(value: Any) -> Any:

@@ -8,12 +8,12 @@ JSON object per logged step), ``snapshots/step-00000100.nc``, ``checkpoint.pt``,
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -44,10 +44,12 @@ from wtdiag.probes.records.snapshots import (
 __all__ = [
     "ANALYSIS", "CHECKPOINT", "CONFIG", "FINDINGS", "FORMAT", "METRICS", "NAMED_INPUT", "PROBE_BATCH", "SNAPSHOTS",
     "STATE", "LayerArrays", "Run", "Snapshot", "encode_layer", "layer_names", "open_run", "open_snapshot",
-    "read_facts", "read_json", "read_layer", "read_probe_batch", "read_signals", "read_state", "snapshot_path",
+    "read_facts", "read_json", "read_layer", "read_probe_batch", "read_signals", "read_state",
+    "read_written", "snapshot_path",
     "write_aside", "write_json", "write_snapshot",
 ]  # fmt: skip
 
+T = TypeVar("T")
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 SNAPSHOTS = "snapshots"
@@ -262,6 +264,22 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if not path.is_dir():
         raise InputError(f"{path}: is not a directory; expected a run directory with {CONFIG}")
     return Run(path, read_json(path / CONFIG))
+
+
+def read_written(read: Callable[[Path], T], path: Path, command: str = "analyze") -> T:
+    """Read a file that a command of wtdiag wrote; if it is damaged, the error says how to write it again.
+
+    Raises
+    ------
+    InputError
+        As ``read`` does.
+    """
+    try:
+        return read(path)
+    except InputError as error:
+        if f"wtdiag {command}" in str(error):
+            raise
+        raise InputError(f"{error}; `wtdiag {command} {path.parent}` writes it again") from error
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:

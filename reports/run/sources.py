@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +22,12 @@ from wtdiag.diagnostics.findings.instability import stability
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records import evaluations
 from wtdiag.probes.records.config import rule_name
-from wtdiag.probes.records.schema import ANALYSIS, CONFIG, FINDINGS, METRICS, Run, open_run
+from wtdiag.probes.records.schema import ANALYSIS, CONFIG, FINDINGS, METRICS, Run, open_run, read_written
 from wtdiag.reports.figures.axes import Event
 from wtdiag.reports.figures.style import printable
 
 UNDIAGNOSED = "Not diagnosed"
 NO_FINDINGS = "the run has no findings; `wtdiag analyze` writes them into findings.json."
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -175,16 +173,16 @@ def load(
     metrics = run.metrics if (run.path / METRICS).exists() else pd.DataFrame()
     config = _clean(run.config)
     folder = analysed or run.path
-    findings, measured = folder / FINDINGS, _read(read_analysis, folder / ANALYSIS)
+    findings, measured = folder / FINDINGS, read_written(read_analysis, folder / ANALYSIS)
     analysis = _clean_analysis(measured)
-    reference = _read(read_reference, findings) if findings.exists() else None
+    reference = read_written(read_reference, findings) if findings.exists() else None
     return Source(
         name=printable(name or run.path.resolve().name),
         path=run.path,
         config=config,
         metrics=metrics.apply(_numbers),
         analysis=analysis,
-        findings=tuple(map(_printable, _read(read_findings, findings))) if findings.exists() else None,
+        findings=tuple(map(_printable, read_written(read_findings, findings))) if findings.exists() else None,
         events=_events(metrics, config),
         snapshots=int(analysis.sizes["step"]),
         reference=_printed(reference),
@@ -237,16 +235,6 @@ def _date(folder: Path) -> str:
             continue
         return f"{written.day} {written:%B %Y}"
     return ""
-
-
-def _read(read: Callable[[Path], T], path: Path) -> T:
-    """Read a file that the analysis wrote; if it is damaged, the error says how to write it again."""
-    try:
-        return read(path)
-    except InputError as error:
-        if "wtdiag analyze" in str(error):
-            raise
-        raise InputError(f"{error}; `wtdiag analyze {path.parent}` writes it again") from error
 
 
 def _printable(finding: Finding) -> Finding:

@@ -80,6 +80,8 @@ def make_sound(folder: Path) -> None:
     import wtdiag
     from tests.reports import studied
     from wtdiag.diagnostics.analysis.analyze import write_analysis
+    from wtdiag.diagnostics.analysis.attacked import Attacked, Attempt, write_attacked
+    from wtdiag.diagnostics.analysis.owed import Arm, Baseline, write_baseline
     from wtdiag.diagnostics.findings.finding import write_findings
     from wtdiag.probes.records.files import write_json
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS
@@ -95,6 +97,9 @@ def make_sound(folder: Path) -> None:
         run = wtdiag.open_run(folder / name)
         analysis = wtdiag.analyze(run)
         write_analysis(analysis, run.path / ANALYSIS)
+        arm = Arm(0.5, 0.25, 0.75, 0.0, -0.25, 0.25)
+        write_baseline(Baseline(3, 2, 1, 300, 200, {"frozen": arm}, {"fc1": {"frozen": arm}}), run.path)
+        write_attacked(Attacked(3, 200, 5, (Attempt("none", 0, 0.5, 0.25, 0.75),)), run.path)
         write_findings(wtdiag.diagnose(run, analysis), run.path / FINDINGS)
     studied.put(studied.grid(rules=("bp", "ia"), seeds=2, depth=(2, 3)), folder / "study")
     studied.put(studied.sweep(rules=("bp", "ia"), trials=4), folder / "study" / "sweeps" / "one")
@@ -211,6 +216,13 @@ def _findings(folder):
     return read_findings(folder / "run" / "findings.json")
 
 
+def _checks(folder):
+    from wtdiag.diagnostics.analysis.attacked import read_attacked
+    from wtdiag.diagnostics.analysis.owed import read_baseline
+
+    return read_attacked(folder / "run"), read_baseline(folder / "run")
+
+
 def _results(folder):
     from wtdiag.diagnostics.comparison.results import gather
     from wtdiag.studies.parts.finished_sweep import read_finished_sweep
@@ -253,7 +265,8 @@ def _import(folder):
 
 SIDES = "forward", "feedback"
 SNAPSHOTS = "run/snapshots/*.nc"
-ANALYSED = ("run/config.json", "run/metrics.jsonl", "run/analysis.nc", "run/analysis.nc", "run/findings.json")
+CHECKS = "run/attack.json", "run/baseline.json"
+ANALYSED = ("run/config.json", "run/metrics.jsonl", "run/analysis.nc", "run/analysis.nc", "run/findings.json", *CHECKS)
 RECORDED = ("run/config.json", "run/metrics.jsonl", SNAPSHOTS, SNAPSHOTS, SNAPSHOTS, "run/probe_batch.nc")
 RESULTS = ("study/results.nc", "study/sweeps/one/results.nc", "study/transfers/deeper/results.nc", "study/**/*.json")
 CALLS: dict[str, tuple[Callable, tuple[str, ...], int]] = {
@@ -272,6 +285,7 @@ CALLS: dict[str, tuple[Callable, tuple[str, ...], int]] = {
     "force": (_force, RECORDED, 2),
     "outcome": (_outcome, ANALYSED[:2], 6),
     "findings": (_findings, ("run/findings.json",), 5),
+    "checks": (_checks, CHECKS, 5),
     "results": (_results, RESULTS, 14),
     "study report": (_study_page, RESULTS, 1),
     "study file": (_plan, ("plan/study.toml",), 16),

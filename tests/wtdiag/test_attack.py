@@ -91,14 +91,16 @@ def test_a_run_of_another_loop_is_refused(tmp_path):
         lambda content: {**content, "attempts": [content["attempts"][0] | {"accuracy": 1e9}]},
         lambda content: {**content, "attempts": [content["attempts"][0] | {"attack": "<b>"}]},
         lambda content: {**content, "attempts": [content["attempts"][0] | {"strength": None}]},
+        lambda content: {**content, "attempts": [content["attempts"][0] | {"strength": 1e7}]},
         lambda content: {**content, "step": None},
     ],
 )
-def test_a_damaged_file_is_no_result(found, tmp_path, damage):
+def test_a_damaged_file_is_named(found, tmp_path, damage):
     content = json.loads(write_attacked(found, tmp_path).read_text())
     assert read_attacked(tmp_path) == found
     (tmp_path / FILE).write_text(json.dumps(damage(content)))
-    assert read_attacked(tmp_path) is None
+    with pytest.raises(InputError, match=rf"{FILE}: .*; `wtdiag attack {tmp_path}` writes it again$"):
+        read_attacked(tmp_path)
 
 
 def test_the_command_shows_what_it_writes(run):

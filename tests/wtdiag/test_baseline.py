@@ -21,6 +21,8 @@ from wtdiag.trainers.observe.exchanged_blocks import lower_blocks, with_block_of
 from wtdiag.trainers.observe.lower_layers import ARMS, features
 from wtdiag.trainers.observe.recorded import recorded
 
+COUNTS = {"step": 3, "seeds": 2, "epochs": 1, "examples": 300, "tested": 200}
+SHARES = {"accuracy": 0.5, "low": 0.25, "high": 0.75, "gain": -0.125, "gain_low": -0.25, "gain_high": 0.0625}
 BUDGET = {"epochs": 2, "seeds": 2, "examples": 300, "tested": 200, "device": "cpu"}
 
 
@@ -126,19 +128,23 @@ def test_the_finding_needs_an_interval_above_zero(run):
         "{}",
         '{"arms": 3}',
         json.dumps({"arms": {"frozen": {"accuracy": 1e9}}}),
+        json.dumps(COUNTS | {"arms": {"frozen": SHARES | {"gain_high": 1.5}}}),
+        json.dumps(COUNTS | {"arms": {}, "seeds": "2"}),
         '{"arms": {"x": []}}',
         json.dumps({"arms": {}, "blocks": 3}),
     ],
 )
-def test_a_damaged_file_is_no_result(tmp_path, content):
+def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / FILE).write_text(content)
-    assert read_baseline(tmp_path) is None
+    with pytest.raises(InputError, match=rf"{FILE}: .*; `wtdiag baseline {tmp_path}` writes it again$"):
+        read_baseline(tmp_path)
 
 
-def test_a_file_that_leads_elsewhere_is_no_result(run, tmp_path):
+def test_a_file_that_leads_elsewhere_is_not_read(run, tmp_path):
     wtdiag.baseline(run, **BUDGET)
     (tmp_path / FILE).symlink_to(run / FILE)
-    assert read_baseline(tmp_path) is None
+    with pytest.raises(InputError, match=f"{FILE}: is a link"):
+        read_baseline(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("seeds", 1), ("examples", 5), ("tested", 0)])
