@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wtdiag.probes.errors import InputError, check_one_of, first_line
 from wtdiag.probes.records.arrays import LayerArrays
-from wtdiag.probes.records.foreign import checked_signals
+from wtdiag.probes.records.foreign import check_fit, checked_signals
 from wtdiag.probes.records.schema import Run, layer_names, open_snapshot, read_layer, read_signals, snapshot_path
 
 Array = NDArray[Any]
@@ -74,13 +74,7 @@ def _completed(name: str, layer: LayerArrays, given: Mapping[str, Array]) -> dic
         return known
     w = layer.forward
     b = w if layer.feedback is None else layer.feedback
-    for each, size, end in (("inputs", w.shape[1], "inputs"), ("delta", w.shape[0], "outputs")):
-        for key in (each, f"{each}_exact"):
-            if key in known and (known[key].ndim < 2 or known[key].shape[-1] != size):
-                raise InputError(
-                    f"{name}: signal {key} has shape {known[key].shape}; expected (examples, {size}), "
-                    f"as W has {size} {end}"
-                )
+    check_fit(name, known, w.shape)
     if "inputs" in known:
         known.setdefault("forward_projection", known["inputs"] @ w.T)
         known.setdefault("feedback_projection", known["inputs"] @ b.T)
@@ -90,15 +84,11 @@ def _completed(name: str, layer: LayerArrays, given: Mapping[str, Array]) -> dic
                 known.setdefault(key, known[error] @ matrix)
     for key, error in (("weight_gradient", "delta"), ("weight_gradient_exact", "delta_exact")):
         if error in known and "inputs" in known:
-            known.setdefault(key, _outer(name, known[error], known["inputs"]))
+            known.setdefault(key, _outer(known[error], known["inputs"]))
     return known
 
 
-def _outer(name: str, delta: Array, inputs: Array) -> Array:
-    if delta.shape[:-1] != inputs.shape[:-1]:
-        raise InputError(
-            f"{name}: signals delta {delta.shape} and inputs {inputs.shape} count different examples; expected the same"
-        )
+def _outer(delta: Array, inputs: Array) -> Array:
     return np.asarray(delta.reshape(-1, delta.shape[-1]).T @ inputs.reshape(-1, inputs.shape[-1]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -226,13 +226,15 @@ def _layer(name: str, index: int, pair: Any, layout: str, signals: Mapping[str, 
         raise InputError(f"{name}: W has shape {w.shape} and B {b.shape}; expected two arrays of one shape")
     if layout == "io":
         w, b = (np.ascontiguousarray(np.moveaxis(each, (-1, -2), (0, 1))) for each in (w, b))
+    given = checked_signals(name, signals)
+    check_fit(name, given, w.shape)
     return LayerArrays(
         w,
         None if feedback is forward else b,
         kind=_KINDS[w.ndim],
         index=index,
         dtype=dtype,
-        signals=checked_signals(name, signals),
+        signals=given,
     )
 
 
@@ -259,6 +261,32 @@ def checked_signals(name: str, signals: Mapping[str, Any]) -> dict[str, NDArray[
                     "one shape"
                 )
     return arrays
+
+
+def check_fit(name: str, signals: Mapping[str, NDArray[Any]], shape: Sequence[int]) -> None:
+    """Require that the inputs and errors of a layer fit its W and count the same examples, if W is a matrix.
+
+    Raises
+    ------
+    InputError
+        If they do not.
+    """
+    if len(shape) != 2:
+        return
+    ends = dict.fromkeys(("delta", "delta_exact"), (shape[0], "outputs")) | {"inputs": (shape[1], "inputs")}
+    examples: dict[str, tuple[int, ...]] = {}
+    for each, (size, end) in ends.items():
+        if each not in signals:
+            continue
+        array = signals[each]
+        if array.ndim < 2 or array.shape[-1] != size:
+            raise InputError(
+                f"{name}: signal {each} has shape {array.shape}; expected (examples, {size}), as W has {size} {end}"
+            )
+        examples[each] = array.shape[:-1]
+    if len(set(examples.values())) > 1:
+        said = " and ".join(f"{each} {signals[each].shape}" for each in examples)
+        raise InputError(f"{name}: signals {said} count different examples; expected the same")
 
 
 def _check_continues(path: Path, step: int, layers: Mapping[str, LayerArrays]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wtdiag.probes.errors import InputError, check_one_of, first_line
-from wtdiag.probes.records.foreign import check_names, checked_signals
+from wtdiag.probes.records.foreign import check_fit, check_names, checked_signals
 from wtdiag.probes.records.netcdf import Array
 from wtdiag.trainers.observe.tensors import is_recordable
 from wtdiag.trainers.record import biotorch
@@ -195,19 +195,25 @@ class _Watch:
             self._handle.remove()
 
 
-def signal_arrays(signals: Mapping[str, Any], layers: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
+def signal_arrays(
+    signals: Mapping[str, Any], layers: Mapping[str, StagedLayer], tensors: Mapping[str, Tensor]
+) -> dict[str, dict[str, Array]]:
     """Return signals of layers as arrays, after a check.
 
     Raises
     ------
     InputError
-        If a layer is not recorded, or an array is not of finite real numbers.
+        If a layer is not recorded, an array is not of real numbers, or it does not fit the layer's W.
     """
     if not isinstance(signals, Mapping):
         raise InputError(f"signals: expected a mapping of layers to arrays, got {type(signals).__name__}")
     for name in signals:
         check_one_of("signals: layer", name, layers)
-    return {name: checked_signals(name, of) for name, of in signals.items()}
+    arrays = {name: checked_signals(name, of) for name, of in signals.items()}
+    for name, of in arrays.items():
+        if not layers[name].facts.get("direct"):
+            check_fit(name, of, tensors[layers[name].forward].shape)
+    return arrays
 
 
 def _by_attribute(model: nn.Module, attribute: str) -> dict[str, _Pair]:

@@ -348,7 +348,7 @@ class Recorder:
             given = self._signals(self._model)
         except Exception as error:  # the function is the user's
             raise InputError(f"signals: their function failed ({type(error).__name__}: {first_line(error)})") from error
-        return signal_arrays(given, self._reader(self._model)[0])
+        return signal_arrays(given, *self._reader(self._model))
 
     def _ready(self) -> bool:
         """Return whether this process records, and raise if it no longer can."""

@@ -97,6 +97,14 @@ def test_signals_are_kept_beside_the_weights(tmp_path):
             {"pairs": PAIR, "signals": {"fc": {"delta": W, "delta_exact": B.T}}},
             "fc: signal delta has shape (2, 3) and delta_exact (3, 2); expected one shape",
         ),
+        (
+            {"pairs": PAIR, "signals": {"fc": {"delta": W[0]}}},
+            "fc: signal delta has shape (3,); expected (examples, 2), as W has 2 outputs",
+        ),
+        (
+            {"pairs": PAIR, "signals": {"fc": {"delta": B.T, "inputs": W}}},
+            "fc: signals delta (3, 2) and inputs (2, 3) count different examples; expected the same",
+        ),
     ],
 )
 def test_what_cannot_be_recorded_is_refused_in_one_line_and_nothing_is_lost(tmp_path, given, said):

@@ -201,6 +201,10 @@ def test_pairs_that_are_not_there_are_refused_in_one_line(net, tmp_path, given, 
         (lambda net: 3, "signals: expected a mapping of layers to arrays, got int"),
         (lambda net: {"low": {}}, "signals: layer: 'low' is not known"),
         (lambda net: {"layers.low": {"error": 1}}, "layers.low: signal: 'error' is not known"),
+        (
+            lambda net: {"layers.low": {"delta": np.ones((8, 4))}},
+            "layers.low: signal delta has shape (8, 4); expected (ex",
+        ),
         (lambda net: net.none, "signals: their function failed (AttributeError"),
     ],
 )
