@@ -53,6 +53,8 @@ def converts(*natives: type[nn.Module] | str) -> Callable[[_C], _C]:
     >>> transport_free(nn.Sequential(Scaled(), nn.Linear(3, 2)), "fa")[0].feedback.shape
     torch.Size([3, 2])
     """
+    if not natives:
+        raise InputError("converts: expected at least one type of torch.nn.Module")
     for native in natives:
         if not (isinstance(native, str) or (isinstance(native, type) and issubclass(native, nn.Module))):
             raise InputError(f"converts: expected a type of torch.nn.Module or its dotted name, got {native!r}")
@@ -108,7 +110,7 @@ class _Operated(Synaptic):
     def forward(self, x: Tensor) -> Tensor:
         if not (self._compared or torch.compiler.is_compiling()):
             self.op.compare(x, self.weight, getattr(self, "bias", None))
-            self._compared = True
+            self._compared = x.numel() > 0
         return self._apply_synapse(x, self.op)
 
     def _operation(self) -> Operation:

@@ -396,7 +396,7 @@ def is_dense(tensor: Tensor) -> bool:
 
 def _outputs(layer: Synaptic) -> int:
     features = getattr(layer, "out_features", None) or getattr(layer, "out_channels", None)
-    return int(features or layer.current("weight").shape[1 if layer.op.transposed else 0])
+    return int(features or layer.current("weight").shape[1 if layer._operation().transposed else 0])
 
 
 def _share_gradients(model: nn.Module) -> None:

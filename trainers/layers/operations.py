@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, first_line
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -115,18 +115,27 @@ class Operation:
         def like(given: Tensor) -> Tensor:
             return torch.randn(given.shape, generator=drawn, dtype=torch.float32).to(given)
 
-        x, weight = x.detach(), weight.detach()
-        y, u, v = self.apply(x, weight), like(x), like(weight)
-        dy = like(y)
-        sizes = [(y * dy).sum(), (self.adjoint(dy, weight, x) * x).sum(), (self.outer(x, dy, weight) * weight).sum()]
-        pairs = {
-            "apply is not linear in the input": (self.apply(x + u, weight), y + self.apply(u, weight)),
-            "apply is not linear in the weight": (self.apply(x, weight + v), y + self.apply(x, v)),
-            "apply does not add the bias to each output": (
-                self.without_bias(self.apply(x, weight, bias), None if bias is None else bias.detach()),
-                y,
-            ),
-        }
+        x, weight = (each.detach() + like(each) for each in (x, weight))  # what is zero would agree with anything
+        u, v = like(x), like(weight)
+        try:
+            y = self.apply(x, weight)
+            dy = like(y)
+            sizes = [
+                (y * dy).sum(),
+                (self.adjoint(dy, weight, x) * x).sum(),
+                (self.outer(x, dy, weight) * weight).sum(),
+            ]
+            pairs = {
+                "apply is not linear in the input": (self.apply(x + u, weight), y + self.apply(u, weight)),
+                "apply is not linear in the weight": (self.apply(x, weight + v), y + self.apply(x, v)),
+                "apply does not add the bias to each output": (
+                    self.without_bias(self.apply(x, weight, bias), None if bias is None else bias.detach()),
+                    y,
+                ),
+            }
+        except Exception as error:  # the operations are the user's
+            said = f"{type(error).__name__}: {first_line(error)}"
+            raise InputError(f"{type(self).__name__}: the operations failed on an input ({said})") from error
         scale = y.norm() * dy.norm()
         tolerance = 10 * torch.finfo(y.dtype).eps ** 0.5
         for wrong, (one, other) in pairs.items():

@@ -498,6 +498,7 @@ class Other(nn.Linear):
 @pytest.mark.parametrize(
     ("natives", "target", "message"),
     [
+        ((), ScaledProduct, r"^converts: expected at least one type of torch.nn.Module$"),
         ((3,), ScaledProduct, r"^converts: expected a type of torch.nn.Module or its dotted name, got 3$"),
         ((nn.Linear,), ScaledProduct, r"^converts: torch.nn.modules.linear.Linear is known already$"),
         ((Scaled,), ScaledProduct, r"^converts: .*Scaled is known already$"),
@@ -523,7 +524,12 @@ class Misled(Scaled):
     pass
 
 
-@wtdiag.converts(Curved, Affine)
+class Pair(Scaled):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(x), x
+
+
+@wtdiag.converts(Curved, Affine, Pair)
 class AsTheyAre(Operation):
     transposed = True
 
@@ -540,9 +546,25 @@ class WithoutScale(ScaledProduct):
         (Curved, r"^AsTheyAre: apply is not linear in the input$"),
         (Affine, r"^AsTheyAre: apply is not linear in the weight$"),
         (Misled, r"^WithoutScale: adjoint is not that of apply$"),
+        (Pair, r"^AsTheyAre: the operations failed on an input \(AttributeError: 'tuple' object has no attribute"),
     ],
 )
 def test_operations_that_are_not_those_of_one_linear_map_are_refused(kind, message):
     model = transport_free(built(lambda: after(kind(8, 8))), "fa")
     with pytest.raises(InputError, match=message):
         model(BATCH_FIRST)
+    # Not even where the first batch, or W as it begins, would agree with any map.
+    layer = transport_free(nn.Sequential(kind(8, 8)), "fa")[0]
+    if kind is not Pair:
+        layer(torch.zeros(0, 8))
+    with pytest.raises(InputError, match=message):
+        layer(torch.zeros(2, 8))
+    nn.init.zeros_(layer.weight)
+    with pytest.raises(InputError, match=message):
+        layer(torch.ones(2, 8))
+
+
+def test_the_width_of_a_layer_of_ones_own_is_known_to_direct_rules():
+    model = transport_free(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), Scaled(8, 3)), "dfa")
+    model(torch.ones(2, 4)).sum().backward()
+    assert model[2].feedback.shape == (3, 8)
