@@ -110,6 +110,6 @@ def _texts(rows: Sequence[Listed]) -> dict[str, str]:
     one = " All of them have one seed." if len(seeds) == 1 and len(rows) > 1 and "–" not in seeds else ""
     return {
         "title": f"{len(rows)} run{'s' if len(rows) != 1 else ''}",
-        "lead": f"{reported} of {len(rows)} have a report, to which the name links. The accuracy is that of the last "
-        f"evaluation.{one}",
+        "lead": f"{'All' if reported == len(rows) else reported} of {'them' if reported == len(rows) else len(rows)} "
+        f"have a report, to which the name links. The accuracy is that of the last evaluation.{one}",
     }

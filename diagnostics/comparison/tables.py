@@ -19,6 +19,7 @@ from wtdiag.probes.errors import printable
 WIDTH = 80
 
 _ACROSS = 5  # architectures side by side in a table
+_SHARES = ("test_accuracy", "validation_accuracy", "depth_gap")  # told in percent, their differences in points
 _LEVEL = 0.95  # share of the best accuracy of backprop that a configuration is asked to reach
 
 
@@ -33,8 +34,14 @@ def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
             shown.add_column(column, justify="right", no_wrap=True)
         for row in rows.itertuples():
             names = Text(printable(row.rule), overflow="fold"), row.measure.replace("_", " ")
-            interval = "–" if math.isnan(row.low) else f"{_number(row.low, row)} to {_number(row.high, row)}"
-            numbers = _number(row.mean, row), _number(row.reference_mean, row), _number(row.difference, row)
+            unit = " points" if row.measure in _SHARES else ""
+            interval = "–" if math.isnan(row.low) else f"{_number(row.low, row)} to {_number(row.high, row)}{unit}"
+            percent = unit and " %"
+            numbers = (
+                f"{_number(row.mean, row)}{percent}",
+                f"{_number(row.reference_mean, row)}{percent}",
+                f"{_number(row.difference, row)}{unit}",
+            )
             shown.add_row(*names, *numbers, interval, f"{row.n}{'*' if row.diverged else ''}")
         yield shown
 
@@ -106,6 +113,8 @@ def transfer_tables(results: xr.Dataset) -> Iterator[Table]:
 
 
 def _number(value: float, row: pd.Series) -> str:
+    if row.measure in _SHARES:
+        return f"{100 * value:z.1f}"
     return f"{value:.1f}°" if row.units == "degree" else f"{value:.3f}"
 
 

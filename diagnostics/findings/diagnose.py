@@ -216,11 +216,11 @@ def _nothing_wrong(view: View, searched: Sequence[Kind], accepts: Accepts | None
         summary=summary,
         evidence=(),
         meaning=looked,
-        advice=(
-            "Nothing needs to be done."
-            if compared
-            else f"To know what the rule costs, train {how} and the same settings, and give that run to "
-            "`wtdiag analyze` with --against.",
+        advice=()
+        if compared
+        else (
+            f"To know what the rule costs, train {how} and the same settings, and give that run to `wtdiag analyze` "
+            "with --against.",
         ),
         equation="",
         reference="",

@@ -196,10 +196,10 @@ def number(value: float, digits: int = 3) -> str:
 
     Examples
     --------
-    >>> number(0.123456), number(1.0), number(1234567.0), number(float("nan"))
-    ('0.123', '1.00', '1.23e+06', '–')
+    >>> number(0.123456), number(-1.0), number(1234567.0), number(float("nan"))
+    ('0.123', '−1.00', '1.23e+06', '–')
     """
-    return f"{value:#.{digits}g}".rstrip(".") if np.isfinite(value) else "–"
+    return _signed(f"{value:#.{digits}g}".rstrip(".")) if np.isfinite(value) else "–"
 
 
 def fixed(value: float, decimals: int = 1, suffix: str = "") -> str:
@@ -207,10 +207,15 @@ def fixed(value: float, decimals: int = 1, suffix: str = "") -> str:
 
     Examples
     --------
-    >>> fixed(12.345, suffix="°"), fixed(float("inf"))
-    ('12.3°', '–')
+    >>> fixed(12.345, suffix="°"), fixed(-0.04), fixed(-0.4), fixed(float("inf"))
+    ('12.3°', '0.0', '−0.4', '–')
     """
-    return f"{value:.{decimals}f}{suffix}" if np.isfinite(value) else "–"
+    return _signed(f"{value:z.{decimals}f}{suffix}") if np.isfinite(value) else "–"
+
+
+def _signed(text: str) -> str:
+    """Return a number with the sign of typography, which is as wide as a plus."""
+    return text.replace("-", "−", 1) if text.startswith("-") else text
 
 
 def percent(fraction: float) -> str:

@@ -95,4 +95,4 @@ def _row(name: str, arm: Arm, *, gains: bool = True) -> tuple[str, ...]:
 
 
 def _interval(low: float, high: float) -> str:
-    return f"{fixed(100 * low)} to {fixed(100 * high)}".replace("-", "−")
+    return f"{fixed(100 * low)} to {fixed(100 * high)}"

@@ -44,7 +44,10 @@ def decisions(results: Sequence[Result]) -> tuple[Section, ...]:
     terms = []
     for name in dict.fromkeys(each.name for each in results):
         here = [each for each in results if each.name == name]
-        details = [(f"{_MARKS[each.verdict]} {each.verdict}", printable(each.why)) for each in here]
+        details = [
+            (f"{_MARKS[each.verdict]} {each.verdict.removesuffix(' at this scale')}", printable(each.why))
+            for each in here
+        ]
         details += [("statistic", printable(each)) for each in dict.fromkeys(each.statistic for each in here)]
         if claim := CLAIMS.get(name):
             details += [("decision", claim.decision), ("threshold", claim.reason), ("claimed by", claim.paper)]

@@ -117,7 +117,7 @@ class Estimate:
         """
         if not np.isfinite(self.low):
             return fixed(self.mean, decimals, suffix)
-        return _minus(f"{fixed(self.mean, decimals, suffix)} [{self.low:.{decimals}f}, {self.high:.{decimals}f}]")
+        return f"{fixed(self.mean, decimals, suffix)} [{fixed(self.low, decimals)}, {fixed(self.high, decimals)}]"
 
     @property
     def ends(self) -> str:
@@ -128,7 +128,7 @@ class Estimate:
         >>> Estimate(1.54, -0.3, 3.4, 5).ends
         '−0.3 to 3.4'
         """
-        return _minus(f"{fixed(self.low)} to {fixed(self.high)}") if np.isfinite(self.low) else "–"
+        return f"{fixed(self.low)} to {fixed(self.high)}" if np.isfinite(self.low) else "–"
 
 
 def estimate(values: ArrayLike, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
@@ -149,10 +149,6 @@ def estimate(values: ArrayLike, bounds: tuple[float, float] = (-np.inf, np.inf))
         return Estimate(np.nan, np.nan, np.nan, 0)
     low, high = np.clip(_interval(tuple(sorted(finite.tolist()))), *bounds).tolist()
     return Estimate(float(finite.mean()), low, high, len(finite))
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
 
 
 _interval = lru_cache(4096)(of_mean)  # the same cells appear in the figure over each factor and in the tables

@@ -101,3 +101,9 @@ def test_a_saved_analysis_is_read_by_its_run_or_its_path(tmp_path):
     assert wtdiag.read_analysis(tmp_path).equals(saved)
     with pytest.raises(InputError, match="there is no analysis"):
         wtdiag.read_analysis(tmp_path / "none")
+
+
+def test_a_kind_of_finding_tells_how_it_is_seen_and_what_helps():
+    said = CliRunner().invoke(cli, ["findings", "not-aligning"]).output
+    assert "    looks for: an angle that never left its chance band" in said
+    assert "    advice: Train three times as long." in said

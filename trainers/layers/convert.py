@@ -179,7 +179,15 @@ def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Modul
 
 
 def synapses(model: nn.Module) -> Iterator[tuple[str, Synaptic]]:
-    """Yield (name, layer) of each converted layer once, in order of registration; a bare layer is named "model"."""
+    """Yield (name, layer) of each converted layer once, in order of registration; a bare layer is named "model".
+
+    Raises
+    ------
+    InputError
+        If the model is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     for name, module in model.named_modules():
         if isinstance(module, Synaptic):
             yield name or "model", module

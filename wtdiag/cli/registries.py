@@ -100,12 +100,13 @@ def findings(names: tuple[str, ...]) -> None:
         limits = (each for each in THRESHOLDS.values() if each.kind == name)
         record = RECORDS.get(name)
         more = (
+            f"looks for: {_sentences(kind.detect)[0].removeprefix('Find ')}",
             f"measures: {', '.join(kind.needs)}" if kind.needs else "",
             *(f"threshold {each.value:g}{_unit(each.units)}: {each.guards}" for each in limits),
             f"causes: {', '.join(sorted(kind.effects))}" if kind.effects else "",
-            *(f"advice: {remedy}" for remedy in kind.remedies if isinstance(remedy, str)),
-            f"measured: right in {record.right} of {record.named} runs where it came first; {record.planted} runs had "
-            "this fault"
+            *(f"advice: {remedy if isinstance(remedy, str) else _sentences(remedy)[0]}" for remedy in kind.remedies),
+            f"measured: right in {record.right} of {_runs(record.named)} where it came first; {_runs(record.planted)} "
+            "had this fault"
             if record
             else "measured: never",
         )
@@ -122,6 +123,10 @@ def _chosen(argument: str, names: tuple[str, ...], registry: Mapping[str, T]) ->
 def _sentences(described: Any) -> list[str]:
     """Return the paragraphs of a docstring, each on one line."""
     return [" ".join(paragraph.split()) for paragraph in (inspect.getdoc(described) or "").split("\n\n")]
+
+
+def _runs(number: int) -> str:
+    return f"{number} run{'' if number == 1 else 's'}"
 
 
 def _unit(units: str) -> str:

@@ -165,9 +165,9 @@ def _train(runs: dict[Path, Settings], *, resume: bool, force: bool, loggers: tu
     trainings = start(runs, resume=resume, force=force)
     for name, training in trainings.items():
         share = converted_share(training.model)
-        rest = "" if share == 1 else "; the rest keeps backprop"
+        part = "all weights" if share == 1 else f"{100 * share:.1f} % of the weights; the rest keeps backprop"
         run = f"{tail(name, 24)}: " if len(trainings) > 1 else ""
-        screen.print(f"{run}{training.settings.rule} carries the error of {share:.1%} of the weights{rest}")
+        screen.print(f"{run}{training.settings.rule} carries the error of {part}")
     if not (loggers and is_first()):
         states = follow(trainings, screen)
     else:

@@ -170,7 +170,7 @@ def test_differences_are_those_of_the_pairs(sweep):
     table = joint(sweep).sections[0].blocks[1]
     rows = {row[:3]: row[3:] for row in table.rows}
     runs, rules = "mlp, depth 6, digits", "fa – bp"
-    assert rows[runs, rules, "test accuracy"] == (*["-30.0 points"] * 3, "2")
+    assert rows[runs, rules, "test accuracy"] == (*["−30.0 points"] * 3, "2")
     assert (
-        rows[f"{runs.replace('6', '3').split(',')[0]}, digits, depth 3 to 6", rules, "depth gap"][0] == "-20.0 points"
+        rows[f"{runs.replace('6', '3').split(',')[0]}, digits, depth 3 to 6", rules, "depth gap"][0] == "−20.0 points"
     )

@@ -75,10 +75,26 @@ def test_parametrized_and_tied_weights_are_reverted_too():
 def test_what_cannot_be_reverted_is_refused():
     with pytest.raises(InputError, match=r"^revert: the model is not converted$"):
         revert(network())
+    with pytest.raises(InputError, match=r"^model: expected a torch\.nn\.Module, got int$"):
+        revert(3)
     model = transport_free(network(), "fa")
     prune.random_unstructured(model[4], "feedback", 0.5)
     with pytest.raises(InputError, match=r"^revert: the feedback of 4 is computed"):
         revert(model)
+
+
+@pytest.mark.parametrize("name", ["bp", "ia"])
+def test_a_model_is_saved_by_safetensors_whole_or_without_its_feedback(name, tmp_path):
+    torch_files = pytest.importorskip("safetensors.torch")
+    model, whole, plain = transport_free(network(), name).eval(), tmp_path / "whole", tmp_path / "plain"
+    torch_files.save_model(model, str(whole))
+    other = transport_free(network(), name).eval()
+    for each in other.parameters():
+        nn.init.zeros_(each)
+    torch_files.load_model(other, str(whole))
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
+    torch_files.save_file(revert(model).state_dict(), str(plain))
+    network().load_state_dict(torch_files.load_file(str(plain)))
 
 
 @pytest.mark.parametrize("name", RULES)

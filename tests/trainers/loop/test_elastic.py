@@ -62,7 +62,7 @@ def test_a_run_whose_process_is_killed_goes_on_by_itself(tmp_path, capfd):
     assert ended.value.code == 0, complained
     assert killed
     assert "finished" in printed
-    assert complained.splitlines().count("fa carries the error of 100.0% of the weights") == 2
+    assert complained.splitlines().count("fa carries the error of all weights") == 2
     assert "Traceback" not in complained
     for _ in (alone := Training(Settings(**settings), tmp_path / "one")):
         pass
