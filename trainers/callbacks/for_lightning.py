@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from wtdiag.probes.errors import InputError
@@ -34,20 +35,22 @@ class LightningCallback(Callback):
         self._path, self._options, self._hook = path, options, None
 
     _hook: Hook | None
+    _taken: int  # steps of the optimisers that were noted
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the run directory and take the first snapshot."""
         options = dict(self._options)
         if "probe_batch" not in options:
             options["probe_batch"] = probe_examples(pl_module, trainer.train_dataloader)
-        self._hook = Hook(pl_module, self._path, **options)
+        self._hook, self._taken = Hook(pl_module, self._path, **options), trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note a step, if the optimiser took one after this batch."""
-        if self._hook is not None and trainer.global_step > self._hook.step:
-            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if self._hook is not None and trainer.global_step > self._taken:
+            self._taken = trainer.global_step  # not that of the hook: a fit may go on, or have several optimisers
+            loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs  # none if the module optimises
             self._hook(**({} if loss is None else {"loss": loss}))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

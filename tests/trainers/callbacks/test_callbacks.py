@@ -91,6 +91,31 @@ def with_lightning(tmp_path):
     assert run.metrics.validation_accuracy.dropna().size == 2
     check_signals(run, module, X)
 
+    class Manual(Module):
+        """Takes its steps itself: two optimisers for each batch, in every second batch."""
+
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, index):
+            loss = super().training_step(batch, index)
+            self.manual_backward(loss)
+            for optimizer in self.optimizers() if index % 2 else ():
+                optimizer.step()
+                optimizer.zero_grad()
+
+        def configure_optimizers(self):
+            return [torch.optim.SGD(layer.parameters(), 0.1) for layer in (self.net[0], self.net[2])]
+
+    trainer = pl.Trainer(
+        max_epochs=1, callbacks=[LightningCallback("runs/manual", every=4)], logger=False, accelerator="cpu",
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(Manual(), data)
+    run = open_run(tmp_path / "runs" / "manual")
+    assert (run.config["status"], run.steps.tolist()) == ("finished", [0, 4, 6])
+
     class Broken(Module):
         def training_step(self, batch, index):
             if index == 6:
