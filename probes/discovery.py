@@ -10,7 +10,7 @@ from pkgutil import walk_packages
 from threading import RLock
 from typing import Any, TypeVar
 
-from wtdiag.probes.errors import InputError, one_line
+from wtdiag.probes.errors import InputError, with_type
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class Registry(MutableMapping[str, T]):
         except (Exception, SystemExit) as error:
             for name in self.entered.keys() - before:  # the module is not there, so neither is what it had entered
                 del self.entered[name]
-            yield f"{where} is left out: {_told(error)}"
+            yield f"{where} is left out: {with_type(error)}"
             return
         try:
             found = point.load()
@@ -106,22 +106,18 @@ class Registry(MutableMapping[str, T]):
             if not names:
                 raise InputError(f"{point.value} is not a {self._what}; expected one decorated with @{self._decorator}")
         except Exception as error:
-            yield f"{where} is left out: {_told(error)}"
+            yield f"{where} is left out: {with_type(error)}"
             return
         for name in names:
             try:
                 self._check(self.entered[name])
             except InputError as error:
                 del self.entered[name]
-                yield f"{where} is left out: {_told(error)}"
+                yield f"{where} is left out: {with_type(error)}"
 
 
 def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else "an unknown package"
-
-
-def _told(error: BaseException) -> str:
-    return one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {one_line(error)}"
 
 
 def discover(package: str, path: Iterable[str]) -> None:

@@ -67,6 +67,17 @@ def one_line(error: BaseException, of: str | os.PathLike[str] = "") -> str:
     return message.removeprefix(f"{os.fspath(of)}: ") if of else message
 
 
+def with_type(error: BaseException) -> str:
+    r"""Return on one line what code of others raised: its message after its type, or an `InputError`'s message alone.
+
+    Examples
+    --------
+    >>> with_type(KeyError("fc")), with_type(InputError("has 1 dims"))
+    ("KeyError: 'fc'", 'has 1 dims')
+    """
+    return one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {one_line(error)}"
+
+
 def check_one_of(argument: str, value: Any, choices: Collection[str]) -> None:
     """Require ``value`` to be one of ``choices``.
 

@@ -15,7 +15,7 @@ from threadpoolctl import ThreadpoolController
 
 from wtdiag.diagnostics.analysis.cluster import threads
 from wtdiag.probes import PROBES, Quantities
-from wtdiag.probes.errors import InputError, one_line
+from wtdiag.probes.errors import InputError, with_type
 from wtdiag.probes.measures.spectra.singular_values import Spectrum
 from wtdiag.probes.measures.spectra.subspaces import MODES
 from wtdiag.probes.records.schema import layer_names, open_snapshot, read_layer, snapshot_path
@@ -130,5 +130,5 @@ def _foreign_value(quantities: Quantities, probe: str, layer: str) -> Values:
         return {name: np.asarray(value, dtype=np.float64) for name, value in values.items()}
     except Exception as error:
         module = PROBES[probe].function.__module__
-        warnings.warn(f"{layer}: the probe {probe!r} of {module} is left out: {one_line(error)}", stacklevel=2)
+        warnings.warn(f"{layer}: the probe {probe!r} of {module} is left out: {with_type(error)}", stacklevel=2)
         return {}

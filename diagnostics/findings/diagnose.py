@@ -21,7 +21,7 @@ from wtdiag.diagnostics.findings.kinds import KINDS, Kind, Sighting
 from wtdiag.diagnostics.findings.kinds.base import RESULT
 from wtdiag.diagnostics.findings.severity import SEVERITIES, no_more_than
 from wtdiag.diagnostics.findings.thresholds import confidence
-from wtdiag.probes.errors import one_line
+from wtdiag.probes.errors import with_type
 
 _Seen = tuple[Kind, Sighting]
 
@@ -101,7 +101,7 @@ def _sightings(kind: Kind, view: View) -> list[Sighting]:
         return list(kind.detect(view))
     except Exception as error:
         found = f"the finding {kind.name!r} of {kind.detect.__module__} is left out"
-        warnings.warn(f"{found}: {type(error).__name__}: {one_line(error)}", stacklevel=2)
+        warnings.warn(f"{found}: {with_type(error)}", stacklevel=2)
         return []
 
 

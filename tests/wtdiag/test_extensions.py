@@ -174,7 +174,7 @@ def test_a_probe_of_another_package_that_raises_leaves_the_others(tmp_path, monk
         (values,) = Survey(tmp_path, ("failing", "weight_angle", "many"), ("fc",))(0).values
     assert values.keys() == {"weight_angle", "weight_angle_null", "weight_angle_null_sd"}
     assert sorted(str(each.message) for each in seen) == [
-        f"fc: the probe 'failing' of {__name__} is left out: division by zero",
+        f"fc: the probe 'failing' of {__name__} is left out: ZeroDivisionError: division by zero",
         f"fc: the probe 'many' of {__name__} is left out: has 1 dims; expected 0",
     ]
 
