@@ -52,5 +52,14 @@ def plain_value(name: str, value: Any) -> Any:
     raise InputError(f"{name}: expected a number or text to log, got {_short(value)}")
 
 
+def is_plain(value: Any) -> bool:
+    """Return whether `plain_value` takes a value."""
+    try:
+        plain_value("", value)
+    except InputError:
+        return False
+    return True
+
+
 def _short(value: Any) -> str:
     return " ".join(repr(value).split())[:80]

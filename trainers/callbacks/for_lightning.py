@@ -56,7 +56,7 @@ class LightningCallback(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the module logged."""
         if self._hook is not None and not trainer.sanity_checking:
-            self._hook.log(**{name: value for name, value in trainer.callback_metrics.items() if name.isidentifier()})
+            self._hook.log_known(trainer.callback_metrics)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last snapshot and end the run."""

@@ -49,7 +49,7 @@ class TransformersCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         """Log what the Trainer logs."""
         if self._hook is not None and logs:
-            self._hook.log(**{name: value for name, value in logs.items() if name.isidentifier() and name != "step"})
+            self._hook.log_known(logs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Take the last snapshot and end the run."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from wtdiag.probes.errors import InputError
-from wtdiag.probes.records.entries import plain_value, whole
+from wtdiag.probes.records.entries import is_plain, plain_value, whole
 from wtdiag.trainers.callbacks.live import live_measures
 from wtdiag.trainers.callbacks.loggers import Loggers, check_logger
 from wtdiag.trainers.observe.inputs import Inputs
@@ -21,6 +21,7 @@ LOG_EVERY = 10
 """Steps between two lines of metrics, so that no other step waits for the device."""
 LIVE_EVERY = 50
 """Steps between two measurements of the weights for the loggers."""
+_TAKEN = frozenset({"self", "step"})  # names of parameters
 
 
 class Hook:
@@ -101,13 +102,17 @@ class Hook:
             if self._loggers:
                 self._loggers.log(self.step, {name: plain_value(name, value) for name, value in metrics.items()})
 
+    def log_known(self, metrics: Mapping[str, Any]) -> None:
+        """Log those among what a library logs, which may be anything, that are numbers or texts."""
+        self.log(**{name: value for name, value in metrics.items() if name not in _TAKEN and is_plain(value)})
+
     def close(self, status: str = "finished") -> None:
         """Take the last snapshot, wait until all is written, and end the run; a second call does nothing."""
         if self._recorder.is_open:
             try:
-                self._log()
                 if status == "finished" and self.step not in self._recorder.steps:
                     self._recorder.snapshot(self.step)
+                self._log()
             finally:
                 self._recorder.close(status)
                 self._loggers.close()

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
-from wtdiag.probes.errors import InputError
+from wtdiag.probes.errors import InputError, first_line
 from wtdiag.trainers.layers.batch_axis import batch_axis_of, count_examples
 from wtdiag.trainers.layers.conversions import converted_class, known_types, rebased
 from wtdiag.trainers.layers.direct_points import FEEDBACK, add_point, chosen, points_of
@@ -33,7 +33,7 @@ def transport_free(
     model: nn.Module,
     rule: str | Rule,
     *,
-    sample: Tensor | None = None,
+    sample: Tensor | Mapping[str, Tensor] | None = None,
     classes: int | None = None,
     batch_axis: int | None = None,
     points: str | Sequence[str] | None = None,
@@ -54,7 +54,8 @@ def transport_free(
     rule
         A name from ``wtdiag.RULES`` or a rule object.
     sample
-        A batch of inputs, which is passed through the network once. The order of the layers, which of them send the
+        A batch of inputs, a tensor or tensors by the names under which the network takes them, which is passed through
+        the network once. The order of the layers, which of them send the
         error down, and the sizes and axes that ``dfa`` and ``drtp`` need are then known at once instead of after the
         first batch.
     classes
@@ -100,6 +101,9 @@ def transport_free(
         raise InputError(f"transport_free: classes must be a positive whole number, got {classes!r}")
     if batch_axis is not None and (isinstance(batch_axis, bool) or not isinstance(batch_axis, int) or batch_axis < 0):
         raise InputError(f"transport_free: batch_axis must be a whole number from 0 on, got {batch_axis!r}")
+    tensors = list(sample.values()) if isinstance(sample, Mapping) else [sample]
+    if sample is not None and not (tensors and all(isinstance(each, Tensor) for each in tensors)):
+        raise InputError(f"transport_free: sample must be a batch of inputs, got {type(sample).__name__}")
     if points is not None and (not isinstance(rule, Direct) or sample is None):
         why = "needs sample=" if sample is None else f"{rule.name} does not project the output's error"
         raise InputError(f"transport_free: points: {why}")
@@ -288,7 +292,11 @@ def summary(model: nn.Module) -> Conversion:
                     reason = "only where the model uses its weight without calling it"
                     skipped.append(Skipped(name or "model", module.kind, reason))
         elif _has_matrix(module):
-            reason = _reason_to_skip(module, rule) or "it was added, or had no size yet, when the network was converted"
+            reason = _reason_to_skip(module, rule) or (
+                "it was not there, or had no size yet, when the network was converted"
+                if rule
+                else "it is not converted"
+            )
             skipped.append(Skipped(name or "model", type(module).__name__, reason))
     points = [
         (point.name, type(each).__name__, tuple(getattr(each, FEEDBACK).shape)) for each, point in points_of(model)
@@ -431,20 +439,25 @@ def _protect_outputs(model: nn.Module, rule: Rule) -> None:
             module.inplace = False  # type: ignore[assignment]
 
 
-def _run(model: nn.Module, sample: Tensor) -> Any:
+def _run(model: nn.Module, sample: Tensor | Mapping[str, Tensor]) -> Any:
     """Run the network once in evaluation mode, and change nothing except the places that its layers note."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.enable_grad():
-            return model(sample)
+            return model(**sample) if isinstance(sample, Mapping) else model(sample)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the network raises for inputs of another shape or kind
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"transport_free: sample: the network cannot take it ({said})") from error
     finally:
         for module, mode in training.items():
             module.training = mode
 
 
 def _seen(
-    model: nn.Module, layers: list[Synaptic], modules: Mapping[str, nn.Module], sample: Tensor
+    model: nn.Module, layers: list[Synaptic], modules: Mapping[str, nn.Module], sample: Any
 ) -> tuple[Any, dict[Synaptic, torch.Size], dict[str, Any]]:
     """Run the network once; return its output, the shape of each layer's last input, and what ``modules`` returned."""
     shapes: dict[Synaptic, torch.Size] = {}

@@ -309,6 +309,8 @@ class Recorder:
     def _attach(
         self, model: nn.Module, path: str | os.PathLike[str], pairs: Pairs | None, signals: Signals | None
     ) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise InputError(f"path: expected a path, got {type(path).__name__}")
         self.path = Path(path)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.active = not distributed or torch.distributed.get_rank() == 0

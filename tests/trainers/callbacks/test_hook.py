@@ -107,6 +107,23 @@ def test_a_loop_that_fails_is_interrupted_and_keeps_its_steps(tmp_path):
     assert run.config["status"] == "interrupted"
 
 
+def test_the_last_snapshot_is_taken_where_the_last_metric_cannot_be_logged(tmp_path):
+    hook = Hook(transport_free(nn.Sequential(nn.Linear(3, 2)), "fa"), tmp_path / "run")
+    hook(loss=1.0)
+    hook(loss=[1.0])
+    with pytest.raises(InputError, match=r"^loss: expected a number or text to log, got \[1.0\]$"):
+        hook.close()
+    assert open_run(tmp_path / "run").steps.tolist() == [0, 2]
+
+
+def test_of_what_a_library_logs_numbers_and_texts_are_kept_under_any_name(tmp_path):
+    with Hook(transport_free(nn.Sequential(nn.Linear(3, 2)), "fa"), tmp_path / "run") as hook:
+        hook.log_known({"val/acc": torch.tensor(0.5), "step": 7, "self": 1, "table": [1, 2], "1st": "a", "none": None})
+    line = open_run(tmp_path / "run").metrics.iloc[0]
+    assert line[["step", "val/acc", "1st"]].tolist() == [0, 0.5, "a"]
+    assert not {"table", "self"} & set(line.index)
+
+
 def test_a_logger_that_fails_is_left_out_and_the_loop_goes_on(tmp_path, kept):
     loggers = Loggers(["kept"], tmp_path, {})
     with pytest.warns(UserWarning, match="log: kept failed and is left out from here on"):

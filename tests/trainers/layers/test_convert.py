@@ -255,7 +255,7 @@ def test_layers_that_came_after_the_conversion_are_named():
     net = transport_free(nn.Sequential(nn.Linear(5, 4), nn.LazyLinear(3)), "fa")
     net(torch.ones(2, 5))
     net.append(nn.Linear(3, 3))
-    reason = "it was added, or had no size yet, when the network was converted"
+    reason = "it was not there, or had no size yet, when the network was converted"
     assert [(row.name, row.reason) for row in summary(net).skipped] == [("1", reason), ("2", reason)]
 
 
@@ -508,11 +508,39 @@ def test_wrong_arguments_are_named(arguments, message):
         ({"rule": "dfa", "classes": 2.5}, r"^transport_free: classes must be a positive whole number, got 2.5$"),
         ({"rule": "ia", "ampp": 2.0}, r"^coefficient of ia: 'ampp' is not known; did you mean 'amp'\?"),
         ({"rule": "ia", "amp": "x"}, r"^ia: amp: expected a finite number, got 'x'$"),
+        ({"rule": "fa", "sample": 3}, r"^transport_free: sample must be a batch of inputs, got int$"),
+        ({"rule": "fa", "sample": {}}, r"^transport_free: sample must be a batch of inputs, got dict$"),
+        (
+            {"rule": "fa", "sample": torch.ones(2, 99)},
+            r"^transport_free: sample: the network cannot take it \(RuntimeErr",
+        ),
+        (
+            {"rule": "fa", "sample": {"z": torch.ones(2)}},
+            r"^transport_free: sample: the network cannot take it \(TypeErr",
+        ),
     ],
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(InputError, match=message):
         transport_free(small(), **options)
+
+
+@pytest.mark.parametrize("name", ["fa", "dfa"])
+def test_a_sample_may_hold_inputs_by_name(name):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, words, mask):
+            return {"logits": self.head(torch.tanh(self.body(words * mask)).mean(1))}
+
+    torch.manual_seed(0)
+    sample = {"words": torch.randn(7, 6, 4), "mask": torch.ones(7, 6, 1)}
+    net = transport_free(Named(), name, sample=sample)
+    assert [layer.carries_error for _, layer in synapses(net)] == [False, True]
+    net(**sample)["logits"].sum().backward()
+    assert net.body.weight.grad.norm() > 0
 
 
 class HeadFirst(nn.Module):
