@@ -4,7 +4,7 @@
 at most TRIALS trials (30; fewer on the larger networks) scored on held-out training examples, runs the defaults beside
 them, and writes the tables of docs/recipes.md. Finished trials are kept in runs/recipes, so a second start goes on
 where the first one stopped; trials are added in turns, so the tables are complete after any of them. With TRIALS = 0 it
-runs the defaults and writes the tables of what is there.
+runs the defaults on the small networks alone and writes the tables of what is there.
 """
 
 from __future__ import annotations
@@ -65,6 +65,10 @@ NETS = {
     "mlp 16": Net({"model": "mlp", "depth": 16}),
     "resnet20": Net({"model": "resnet20", "data": "glyphs", "epochs": 2}, 0.1),
 }
+
+
+SMALL = ("mlp 4", "mlp 8", "conv", "resnet8")
+"""Networks on which the defaults of all rules are run without a search."""
 
 
 @dataclass(frozen=True)
@@ -165,15 +169,19 @@ class RecipeCell:
         return self.best is not None and (self.best.value or 0.0) >= 2 * chance
 
     def defaults(self, *, run: bool = True) -> list[float]:
-        """Return the accuracies with the default recipe; they are kept in the storage, by the values that it had."""
+        """Return the accuracies with the default recipe; they are kept in the storage, by the values that it had.
+
+        A recipe from before a coefficient existed did what its default does.
+        """
         kept: dict[str, float] = self.study.user_attrs.get("defaults", {})
-        found = []
+        now, found = default_values(self.rule), []
         for seed in SEEDS:
-            key = json.dumps([seed, default_values(self.rule)])
-            if key not in kept and run:
-                *_, (_, kept[key]) = accuracies(self.settings(seed))
+            same = [key for key in kept if json.loads(key)[0] == seed and json.loads(key)[1].items() <= now.items()]
+            if not same and run:
+                same = [json.dumps([seed, now])]
+                *_, (_, kept[same[0]]) = accuracies(self.settings(seed))
                 self.study.set_user_attr("defaults", kept)
-            found += [kept[key]] if key in kept else []
+            found += [kept[key] for key in same[:1]]
         return found
 
 
@@ -233,6 +241,7 @@ def run(trials: int = 30) -> None:
         for cell in cells:
             if trials:
                 cell.search(trials * share)
+            if trials or cell.net in SMALL:
                 cell.defaults()
             print(*row(cell), sep="  ", flush=True)
         write(cells)
@@ -244,6 +253,7 @@ def write(cells: Sequence[RecipeCell]) -> None:
     heads = "rule", "network", "trials", "best found, %", "at", "default, %", "seeds", "ratio"
     fill(PAGE, "searches", f"{verdict(cells)}\n\n{table(heads, [row(cell) for cell in cells if cell.best])}")
     fill(PAGE, "recipes", defaults_table(cell.rule for cell in cells))
+    fill(PAGE, "defaults", accuracies_table(cells))
 
 
 def verdict(cells: Sequence[RecipeCell]) -> str:
@@ -281,7 +291,17 @@ def defaults_table(rules: Iterable[str]) -> str:
         recipe, rule = RULES[name].recipe, RULES[name]()
         ours = f"{recipe.optimizer}, {recipe.lr:g}" if recipe.optimizer != "forward" else "as the forward weights"
         given = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule)}
-        coefficients = ", ".join(f"{key} {value:g}" for key, value in given.items() if key in (*PRIMITIVES, "scale"))
+        if given.get("inputs") == "activations":
+            del given["noise_std"]
+        coefficients = ", ".join(f"{key} {value:g}" for key, value in given.items() if not isinstance(value, str))
         rates = recipe.forward_lr, recipe.convolutional_lr, ours if rule.learned else ""
         rows.append((f"`{name}`", *rates, coefficients))
     return table(("rule", "lr", "lr, convolutional", "feedback optimiser, lr", "coefficients"), rows)
+
+
+def accuracies_table(cells: Sequence[RecipeCell]) -> str:
+    """Return the accuracies of the defaults on the small networks as a Markdown table, with a row for each rule."""
+    found = {(cell.rule, cell.net): cell.defaults(run=False) for cell in cells if cell.net in SMALL}
+    rules = dict.fromkeys(rule for (rule, _), values in found.items() if values)
+    means = {key: f"{100 * fmean(values):.1f}" if values else "" for key, values in found.items()}
+    return table(("rule", *SMALL), [(f"`{rule}`", *(means[rule, net] for net in SMALL)) for rule in rules])

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 class LowDimensionalFeedback(Factored):
     """Low-dimensional feedback, whose matrix has at most the rank ``rank``; about the number of classes is enough.
 
+    The default is that of the built-in data with the most classes. With fewer middle units than classes, convolutional
+    networks hardly learn if P follows the error at the default rate of W; ``oja`` = 0.1 or 0 is better there
+    (docs/recipes.md).
+
     R learns as in Kolen-Pollack from the narrowed error. P starts with orthonormal columns. With ``oja`` it follows
     Oja's subspace rule on dy, and comes to span the leading directions of the error; with ``oja`` = 0 it is fixed. The
     paper says that P follows a rule like Oja's, but its constants are not known to us: the form of the rule, its
@@ -32,7 +36,7 @@ class LowDimensionalFeedback(Factored):
     )
     reference = "arXiv:2502.20580; the left factor learns by Oja's subspace rule in a form of ours"
 
-    rank: float = whole(10, initial=True)
+    rank: float = whole(36, initial=True)
     oja: float = 1.0
 
     @property

@@ -6,6 +6,7 @@ import math
 import optuna
 import pytest
 
+from bench.evidence import page as page_of
 from bench.evidence import recipes
 from wtdiag.trainers.rules import RULES
 
@@ -61,7 +62,19 @@ def test_defaults_that_have_changed_are_run_again(cell):
     assert cell.defaults(run=False) == []
 
 
+def test_defaults_from_before_a_coefficient_existed_still_count(cell):
+    now = recipes.default_values("ia")
+    before = {name: value for name, value in now.items() if name != "activation_forward"}
+    cell.study.set_user_attr("defaults", {json.dumps([seed, before]): 0.25 for seed in recipes.SEEDS})
+    assert cell.defaults(run=False) == [0.25, 0.25]
+    heads, _, row = recipes.accuracies_table([cell]).splitlines()
+    assert heads == "| rule | mlp 4 | mlp 8 | conv | resnet8 |"
+    assert row == "| `ia` |  |  | 25.0 |  |"
+
+
 def test_the_table_of_defaults_names_every_rule():
     table = recipes.defaults_table(NAMES)
+    page = (page_of.DOCS / recipes.PAGE).read_text(encoding="utf-8")
+    assert all(line in page for line in table.splitlines()), "python -m bench recipes 0 writes them"
     assert all(f"| `{name}` | 0.05 | 0.2 |" in table for name in NAMES)
     assert "| `kp` | 0.05 | 0.2 | as the forward weights | scale 1, decay 0.05 |" in table

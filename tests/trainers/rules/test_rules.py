@@ -166,7 +166,8 @@ def test_direct_rules_in_a_convolutional_network(name):
         out = h.detach()
         if name == "dkp":  # the error times the activity that B reaches
             b = net[segment[0]].feedback.detach()
-            learned[f"{segment[0]}.feedback"] = torch.einsum("nc,n...->c...", error, h.detach()) + net[0].rule.decay * b
+            product = torch.einsum("nc,n...->c...", error, h.detach())
+            learned[f"{segment[0]}.feedback"] = product / b[0, 0].numel() + net[0].rule.decay * b
         for j in segment:
             out = reference[j](out)
         after = {0: 2, 1: 5, 2: 7}.get(i)
@@ -278,7 +279,7 @@ def test_random_feedback_has_the_stated_deviation(name):
     net = transport_free(nn.Sequential(nn.Linear(300, 200), nn.Linear(200, 50)), build(name, scale=2.0))
     stated = 2.0 / 50**0.5 if name in DIRECT else 2.0 * (2 / 300) ** 0.5
     if name == "ldfa":
-        stated *= (10 / 200) ** 0.5  # the rank over the outputs
+        stated *= (net[0].rule.rank / 200) ** 0.5  # the rank over the outputs
     feedback = net[0].feedback.detach().double()
     n = feedback.numel() if name not in FACTORED else net[0].feedback_left.numel()
     assert abs(feedback.square().mean() / stated**2 - 1) < 5 * (2 / n) ** 0.5
@@ -785,6 +786,13 @@ def test_direct_kolen_pollack_brings_the_last_layer_together_and_learns_from_eve
         net[4].weight.grad += 0.3 * net[4].weight.detach()  # with the same decay, as Kolen-Pollack asks for
         optimizer.step()
     close((net[4].feedback - net[4].weight).detach(), 0.97**3 * start)
+    grads = []
+    for reduction in ("mean", "sum"):  # over the positions of a map
+        net, x, target = network("conv", "dkp", decay=0.0, reduction=reduction)
+        step(net, x, target)
+        grads.append({name: (p, net.get_parameter(name).shape) for name, p in gradients(net, "feedback").items()})
+    for name, (mean, shape) in grads[0].items():
+        close(math.prod(shape[2:]) * mean, grads[1][name][0])
     words = transport_free(Encoder(True).double(), "dkp", sample=torch.randn(4, 3, 8).double(), decay=0.0)
     seen, errors = [], []
     _, layer = next(synapses(words))
