@@ -304,4 +304,4 @@ def accuracies_table(cells: Sequence[RecipeCell]) -> str:
     found = {(cell.rule, cell.net): cell.defaults(run=False) for cell in cells if cell.net in SMALL}
     rules = dict.fromkeys(rule for (rule, _), values in found.items() if values)
     means = {key: f"{100 * fmean(values):.1f}" if values else "" for key, values in found.items()}
-    return table(("rule", *SMALL), [(f"`{rule}`", *(means[rule, net] for net in SMALL)) for rule in rules])
+    return table(("rule", *SMALL), [(f"`{rule}`", *(means.get((rule, net), "") for net in SMALL)) for rule in rules])
