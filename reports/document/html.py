@@ -151,8 +151,10 @@ def _recolored(address: str, light: NDArray[np.uint8], dark: NDArray[np.uint8]) 
     """Return the address of an image with the colours of a dark page in place of the nearest light ones."""
     kind, _, data = address.partition(",")
     pixels = np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
-    found, place = np.unique(pixels[..., :3].reshape(-1, 3), axis=0, return_inverse=True)
-    nearest = np.abs(found[:, None].astype(int) - light[None]).sum(axis=2).argmin(axis=1)
+    whole = pixels[..., :3] @ np.array([1 << 16, 1 << 8, 1])  # colours as numbers, which sort fast
+    numbers, place = np.unique(whole, return_inverse=True)
+    found = numbers[:, None] >> np.array([16, 8, 0]) & 255
+    nearest = np.abs(found[:, None] - light[None]).sum(axis=2).argmin(axis=1)
     pixels[..., :3] = dark[nearest][place].reshape(pixels[..., :3].shape)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="png")

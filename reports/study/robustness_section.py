@@ -70,10 +70,12 @@ def curve(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
             sized.curves(
                 lines, title="Configurations (%)", x_label=f"that reach this share of {reference}'s best accuracy (%)"
             ),
+            sized.curves(_best_so_far(search, methods), title="Best validation accuracy so far (%)", x_label="trial"),
         ),
         caption=f"Robustness: the share of all configurations tried that reach a share of {reference}'s best "
         "validation accuracy, with its exact 95 % interval. A configuration that diverged or was pruned reaches "
-        "nothing; one that failed is left out.",
+        "nothing; one that failed is left out. Right: the best accuracy after so many trials; where it still rises, "
+        "more trials may find better settings.",
         alt=verdict(search),
         data=Table("Some of the numbers drawn.", ("rule", "level", "share (%)", "from", "to"), tuple(rows), labels=2),
         name=f"robustness{tag}",
@@ -82,13 +84,28 @@ def curve(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
     )
 
 
+def _best_so_far(search: xr.Dataset, methods: Methods) -> list[sized.Curve]:
+    """Return a curve for each method: the best accuracy of the trials that had finished by then."""
+    accuracy = search["validation_accuracy"].where(search["status"] == "finished").transpose("rule", "trial")
+    lines = []
+    for name in methods.among(search):
+        best = np.fmax.accumulate(100 * accuracy.sel(rule=name).values.astype(float))
+        if np.isfinite(best).any():
+            lines.append(
+                sized.Curve(name, methods.look(name), np.arange(1, len(best) + 1), best, gid=methods.gid(name))
+            )
+    return lines
+
+
 def importance(search: xr.Dataset, methods: Methods, tag: str) -> Figure | None:
     """Draw how much each parameter matters; return None if the results do not say."""
     if "importance" not in search or not np.isfinite(search["importance"]).any():
         return None
-    parameters = [str(each) for each in search["parameter"].values]
+    order = np.argsort(-search["importance"].mean("rule").fillna(-1).values, kind="stable")
+    shares = search["importance"].isel(parameter=order)  # the most important first
+    parameters = [str(each) for each in shares["parameter"].values]
     values = {
-        name: search["importance"].sel(rule=name).values.astype(float)
+        name: shares.sel(rule=name).values.astype(float)
         for name in methods.among(search)
         if np.isfinite(search["importance"].sel(rule=name)).any()
     }

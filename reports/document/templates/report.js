@@ -188,7 +188,7 @@
     const along = chart.along === "layer" ? Math.round(at) : null;
     const subject = line.subject ?? along ?? chart.subject;
     const about = subject !== null && subjects ? subjects.names[subject] : "";
-    const name = [about, line.name, line.part].filter(Boolean).join(", ");
+    const name = [...new Set([about, line.name, line.part])].filter(Boolean).join(", ");
     const words = along === null ? `${chart.along || chart.label} ${at}` : "";
     return { subject, name, at: words, value: frame(view, line, "values")[i], x: best.x, y: best.y };
   };

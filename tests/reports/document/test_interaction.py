@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from tests.reports.runs import analysis, finding, write_run
+from tests.reports.studied import put, sweep
 from wtdiag import reports
 from wtdiag.reports.comparison.joint import joint
 from wtdiag.reports.document import html
 from wtdiag.reports.figures import sized
 from wtdiag.reports.run.sources import load
 from wtdiag.reports.runs_index import write_index
+from wtdiag.reports.study import sweep_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
@@ -351,6 +353,16 @@ def test_axe_finds_no_violations(browser, written, kind, scheme):
     found = axe_finds(page)
     page.close()
     assert found == []
+
+
+def test_a_rule_is_named_once_where_its_curve_has_its_name(visit, tmp_path):
+    put(sweep(), tmp_path)
+    page = visit(sweep_page.write(tmp_path, formats=["html"])[0])
+    marker = page.locator('#robustness [data-subject="0"] use').first
+    marker.scroll_into_view_if_needed()
+    box = marker.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert page.locator(".tip strong").inner_text() == "bp"
 
 
 def test_an_index_is_sorted_and_filtered_and_links_to_reports(visit, tmp_path):

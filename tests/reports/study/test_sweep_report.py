@@ -70,11 +70,26 @@ def test_how_trials_ended_is_counted():
 def test_importance_has_a_mark_for_each_method_in_the_row_of_each_parameter():
     found = sweep()
     axes = figure_named(found, "importance").panels[0].axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    means = found["importance"].mean("rule").sel(parameter=names).values
+    assert (np.diff(means) < 0).all()  # the most important at the top
     for i, line in enumerate(axes.lines[:3]):
-        np.testing.assert_array_equal(line.get_xdata(), found["importance"][i])
+        np.testing.assert_array_equal(line.get_xdata(), found["importance"][i].sel(parameter=names))
         np.testing.assert_array_equal(np.round(line.get_ydata()), [0, 1, 2])
     del found["importance"]
     assert "importance" not in [each.name for each in blocks(page.sections(found, methods_of(found)), Figure)]
+
+
+def test_the_best_so_far_is_that_of_the_trials_that_finished_by_then():
+    found = sweep()
+    lines = figure_named(found, "robustness").panels[1].axes[0].lines
+    for line, rule in zip(lines, ["bp", "wm-reg", "ia"], strict=True):
+        trials = found.sel(rule=rule)
+        accuracy = 100 * trials["validation_accuracy"].where(trials["status"] == "finished").values
+        for x, y in zip(*line.get_data(), strict=True):
+            seen = accuracy[: int(x)][np.isfinite(accuracy[: int(x)])]
+            assert y == seen.max() if len(seen) else np.isnan(y)
+        assert len(line.get_xdata()) == len(accuracy)
 
 
 def test_a_slice_has_the_trials_that_finished_of_the_methods_with_the_parameter():
