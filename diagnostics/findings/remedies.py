@@ -152,8 +152,9 @@ def worst_step(case: Case) -> float:
 def stronger_shared_decay(case: Case) -> Suggestion | None:
     """Raise the decay that makes B and W equal where both take the same steps, as under Kolen-Pollack."""
     decay = case.coefficient("decay")
+    # The feedback of other rules decays without W: where it has a target, and where it projects the output's error.
     if case.setting("feedback_optimizer") not in (None, "forward") or any(
-        name in case.coefficients for name in (*_TARGETS, "null", "sparse")
+        name in case.coefficients for name in (*_TARGETS, "null", "sparse", "projection")
     ):
         return None
     if not 0 <= decay < 0.2:

@@ -38,7 +38,7 @@ def _but_for_noise(subject: Subject, grads: dict[str, Tensor]) -> dict[str, Tens
 def autocast(subject: Subject) -> str:
     """Require gradients in the parameters' precision, near those without autocast."""
     for kind in ("dense", "conv"):
-        net, x, target = subject.network(kind, torch.float32)
+        net, x, target = subject.without_noise.network(kind, torch.float32)
         reference = copy.deepcopy(net)
         descend(reference, x, target)
         dtypes: set[torch.dtype] = set()

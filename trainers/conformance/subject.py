@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from wtdiag.trainers.conformance.requirements import require
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.rules.base import Rule
 from wtdiag.trainers.rules.direct import Direct
+from wtdiag.trainers.rules.perturbed import Perturbed
 
 
 def perceptron() -> nn.Module:
@@ -64,6 +66,14 @@ class Subject:
     def direct(self) -> bool:
         """Whether the rule projects the output's error."""
         return isinstance(self.rule, Direct)
+
+    @property
+    def without_noise(self) -> Subject:
+        """The same rule without noise on the activity, which would hide what two passes have in common."""
+        if not isinstance(self.rule, Perturbed) or self.rule.passes_twice:
+            return self
+        silent: Any = type("Silent", (type(self.rule),), {"draw": lambda rule, x: torch.zeros_like(x)})
+        return Subject(silent(**{each.name: getattr(self.rule, each.name) for each in dataclasses.fields(self.rule)}))
 
     def network(self, kind: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Tensor, Tensor]:
         """Return a network that learns by the rule, a batch of inputs and its targets, always the same."""

@@ -62,7 +62,7 @@ def no_copy_of_weights(subject: Subject) -> str:
     """Require that B is no copy of W: at an input of zero, the layer's output is its bias, whatever W is."""
     seen = set()
     for kind in LAYERS:
-        net, x, target = subject.network(kind)
+        net, x, target = subject.without_noise.network(kind)
         (layer,) = (layer for _, layer in synapses(net))
         first = layer.weight.detach().clone()
         scaled = first * (0.5 + torch.rand_like(first))

@@ -218,6 +218,13 @@ def test_a_stronger_pull_makes_feedback_smaller_and_faster_as_far_as_it_is_stabl
     assert "gain" not in said("feedback-too-large", rule, predicted_gain=1e4)[0]  # of a run that broke
 
 
+def test_only_feedback_that_decays_with_w_comes_to_it_by_its_decay():
+    kp = {"name": "kp", "scale": 1.0, "decay": 0.01}
+    assert any("decay that W and B share" in text for text in said("feedback-too-slow", kp))
+    dkp = {"name": "dkp", "scale": 1.0, "projection": "own", "decay": 0.01, "reduction": "mean"}
+    assert not any("decay that W and B share" in text for text in said("feedback-too-slow", dkp))
+
+
 def test_noise_in_place_of_activations_is_for_rules_that_read_them():
     sa = {"name": "sum", "inputs": "activations", "amp": 0.0, "null": 0.0, "decay": 0.2, "sparse": 0.0, "self": 0.2}
     assert not any("white noise" in text for text in said("angle-at-ceiling", sa))

@@ -38,6 +38,13 @@ def test_every_rule_conforms(name, check):
     assert (verdict.outcome == NOT_APPLICABLE) == inapplicable.get(check, False), verdict.seen
 
 
+@pytest.mark.noisy
+@pytest.mark.parametrize("check", ["autocast", "no-copy-of-weights"])
+def test_noise_on_the_activity_is_not_taken_for_a_fault(check):
+    verdict = CHECKS[check](Subject(build("wm-live")))
+    assert verdict.outcome == PASSED, verdict.seen
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decaying(RandomFeedback):
     """A rule whose B decays: the base of rules with a fault."""
