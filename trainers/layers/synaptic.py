@@ -242,6 +242,8 @@ class Synaptic(Converted):
             self.feedback = UninitializedParameter(requires_grad=rule.learned, **like)
 
     def _apply_synapse(self, x: Tensor, op: Operation, *, refresh: bool = True) -> Tensor:
+        if x.dim() == 1:  # one example, and not as many as it has features
+            return self._apply_synapse(x.unsqueeze(0), op, refresh=refresh).squeeze(0)
         place, compiling = self.place, torch.compiler.is_compiling()
         if compiling:
             if torch.compiler.is_exporting():  # which leaves the backward pass of autograd functions out

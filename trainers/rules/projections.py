@@ -62,6 +62,8 @@ class Projections:
 
     def loss(self, amp: float, null: float, sparse: float) -> Tensor:
         """Return the terms, summed over the batch, as a function of B."""
+        if not (amp or null or sparse):  # then s need not hold what they read
+            return self.s.x.new_zeros(())
         x, x_backward = self._inputs()
         active, active_backward = self._forward(x), self._backward(x_backward)
         f, g = self._changed(active, "forward"), self._changed(active_backward, "backward")
@@ -70,6 +72,8 @@ class Projections:
 
     def products(self, amp: float, null: float, sparse: float) -> list[tuple[Tensor, Tensor]]:
         """Return pairs (x, y) for which Σ y xᵀ is the gradient of the terms for B."""
+        if not (amp or null or sparse):
+            return []
         x, x_backward = self._inputs()
         active, found = self._forward(x), []
         if self.options.backward == "norm":
@@ -90,6 +94,8 @@ class Projections:
 
     def forward_products(self, amp: float, null: float, sparse: float) -> list[tuple[Tensor, Tensor]]:
         """Return the same for W."""
+        if not (amp or null or sparse):
+            return []
         x, x_backward = self._inputs()
         active, towards = self._forward(x), []
         normalised = self.options.forward == "norm"  # then ‖f‖ and ‖r‖ are 1

@@ -543,6 +543,23 @@ def test_a_sample_may_hold_inputs_by_name(name):
     assert net.body.weight.grad.norm() > 0
 
 
+@pytest.mark.parametrize("options", [{}, {"centre": "batch"}, {"centre": "examples"}])
+@pytest.mark.parametrize("name", [name for name in RULES if not issubclass(RULES[name], Direct)])
+def test_an_input_without_a_batch_is_one_example(name, options):
+    try:
+        rule(name, **options)
+    except InputError:
+        pytest.skip("it has no such option")
+    found = []
+    for x in (torch.linspace(-1, 1, 4), torch.linspace(-1, 1, 4)[None]):
+        torch.manual_seed(0)
+        net = transport_free(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), name, **options)
+        torch.manual_seed(1)
+        net(x).square().sum().backward()
+        found.append({key: p.grad for key, p in net.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(*found)
+
+
 class HeadFirst(nn.Module):
     """Declares its layers in another order than it uses them."""
 

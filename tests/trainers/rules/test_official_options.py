@@ -151,6 +151,14 @@ def test_a_sum_without_a_product_of_w_reads_the_output_only_for_its_options():
     assert rule("sum", sparse=0.5).shares == frozenset()
 
 
+@pytest.mark.parametrize("options", [*STANDARD, *BIASED], ids=lambda given: "-".join(given.values()))
+def test_options_of_terms_that_a_schedule_has_brought_to_zero(options):
+    native, x = CASES["linear"].build(), CASES["linear"].input()
+    layer = transport_free(native, "sum", decay=0.2, self=0.4, **options)
+    layer(x).sum().backward()
+    torch.testing.assert_close(layer.feedback.grad, 0.2 * layer.feedback - 0.4 * layer.weight)
+
+
 def test_noise_may_pass_the_bias_and_an_activation():
     """Akrout et al.'s own mirror lets σ(W ξ + b) meet the noise; it has no law that the noise's variance gives."""
     native, x = CASES["linear"].build(), CASES["linear"].input()
