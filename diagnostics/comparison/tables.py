@@ -63,7 +63,7 @@ def grid_table(results: xr.Dataset) -> Table:
         if statuses.keys() == {"absent"}:
             continue
         values = cell["test_accuracy"].values[np.isfinite(cell["test_accuracy"].values)]
-        low, high = of_mean(values)
+        low, high = np.clip(of_mean(values), 0, 1).tolist()  # few seeds give an interval beyond what is possible
         rest = ", ".join(
             f"{count} {status}" for status, count in statuses.items() if status not in ("finished", "absent")
         )
@@ -120,7 +120,7 @@ def _number(value: float, row: pd.Series) -> str:
 
 def _relative(accuracies: xr.Dataset) -> str:
     """Return the mean and its interval in two lines, and the number of seeds that are left out."""
-    mean, low, high = (float(accuracies[name]) for name in ("mean", "low", "high"))
+    mean, low, high = (float(np.maximum(0.0, accuracies[name])) for name in ("mean", "low", "high"))
     if mean != mean:
         return "–"
     lines = [f"{mean:.3f}", f"{low:.2f} to {high:.2f}" if low == low else f"{int(accuracies['n'])} seed"]

@@ -38,7 +38,7 @@ def events_said(source: Source) -> str:
         return ""
     marked = "; ".join(f"{event.text} at step {event.step}" for event in source.events[:3])
     more = f"; and {len(source.events) - 3} more" if len(source.events) > 3 else ""
-    return f" Dashed lines mark events: {marked}{more}."
+    return f" Vertical dashed lines mark events: {marked}{more}."
 
 
 def against(source: Source, *names: str) -> xr.Dataset | None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from wtdiag.diagnostics.analysis.analyze import write_analysis
 from wtdiag.diagnostics.comparison import pairing
 from wtdiag.diagnostics.comparison.compare import COLUMNS, UNITS, compare
-from wtdiag.diagnostics.comparison.tables import comparison_tables
+from wtdiag.diagnostics.comparison.tables import comparison_tables, grid_table
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import ROLES, settings_with_role
 from wtdiag.probes.records.schema import Run, open_run, write_json
@@ -285,3 +285,9 @@ def test_the_work_grows_with_the_number_of_runs_and_not_faster(what, monkeypatch
         return len(turned)
 
     assert work(80) < 2.5 * work(40)
+
+
+def test_the_interval_of_few_seeds_ends_where_an_accuracy_can():
+    over, status = ("rule", "seed"), np.full((1, 2), "finished", dtype=object)
+    results = xr.Dataset({"test_accuracy": (over, [[0.5, 1.0]]), "status": (over, status)}, {"rule": ["ia"]})
+    assert list(grid_table(results).columns[2].cells) == ["0.000 to 1.000"]
