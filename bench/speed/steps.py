@@ -19,8 +19,9 @@ from bench.speed.timing import paired_ratios
 from wtdiag.trainers import models
 from wtdiag.trainers.layers.convert import synapses, transport_free
 from wtdiag.trainers.observe.tracer import error_signals
+from wtdiag.trainers.rules import RULES as REGISTRY
 
-RULES = ("bp", "fa", "usf", "frsf", "brsf", "dfa", "dkp", "kp", "pfa", "ldfa", "sa", "wm-reg", "wm", "aa", "ia", "ldrl")
+RULES = tuple(name for name, rule in REGISTRY.items() if rule.flops)
 TARGETS = {  # (convolutional, mlp)
     "fa": (1.05, 1.08), "usf": (1.05, 1.08), "frsf": (1.05, 1.08), "kp": (1.10, 1.28), "sa": (1.10, 1.40),
     "wm-reg": (1.40, 1.50), "aa": (1.60, 1.65), "ia": (1.65, 1.75),
