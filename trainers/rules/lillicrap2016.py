@@ -18,8 +18,8 @@ class FeedbackAlignment(RandomFeedback):
     """Feedback alignment. ``scale`` is the standard deviation of M in units of the layer's He deviation.
 
     With ``soft`` = ρ, B is partly aligned with the W that the network starts from, as in soft alignment
-    (arXiv:2505.20892); this mix of W₀ and M is ours. Afterwards B stays as it is, and nothing of W is copied.
-    Of the rules with fixed feedback only this one has it: under direct rules B has W's shape in the last layer alone, and
+    (arXiv:2505.20892); this mix of W₀ and M is ours. Afterwards B stays as it is, and nothing of W is copied. Of the
+    rules with fixed feedback only this one has it: under direct rules B has W's shape in the last layer alone, and
     under sign symmetry it follows W anyway.
     """
 
