@@ -96,7 +96,7 @@ class Regularised(RandomFeedback):
         in_b = hasattr(self, "sparse") or self.activation_backward != "none" or self.update_forward == "yes"
         if self.bias in ("backward", "both") and not in_b:
             raise InputError(
-                f"{self.name}: bias: beside B x it changes nothing without sparse, activation_backward or "
+                f"{self.name}: bias: added to B x it changes nothing without sparse, activation_backward or "
                 f"update_forward, got {self.bias!r}"
             )
 

@@ -206,7 +206,7 @@ def test_what_the_options_exclude_is_refused(tmp_path):
         ("ia", {"activation_forward": "gelu"}, "ia: activation_forward: 'gelu' is not known"),
         ("sa", {"bias": "forward"}, "sa: bias: no term of this rule has a projection, got 'forward'"),
         ("sa", {"centre": "batch"}, "sa: centre: no term of this rule has a projection, got 'batch'"),
-        ("ia", {"bias": "both"}, "ia: bias: beside B x it changes nothing without sparse, activation_backward"),
+        ("ia", {"bias": "both"}, "ia: bias: added to B x it changes nothing without sparse, activation_backward"),
     ):
         with pytest.raises(InputError, match=message):
             rule(name, **given)
