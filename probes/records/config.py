@@ -25,10 +25,10 @@ Changes = Mapping[str, Any]
 """Some settings by name, with new values; coefficients are a mapping of those that change."""
 ROLES = MappingProxyType(
     {
-        "method": "the rule that carries the errors, with its coefficients",
+        "method": "which rule carries the errors, and with which coefficients",
         "feedback": "how learned feedback weights are trained; part of the method in a comparison",
         "architecture": "which network is trained",
-        "data": "the data on which it is trained",
+        "data": "on which data it is trained",
         "training": "how its forward weights are trained",
         "number": "a value that changes what a step does to the weights, but hardly changes what the step costs",
         "protocol": "which repetition of the experiment it is, and on what it is tested; searches set these themselves",

@@ -67,6 +67,8 @@ def test_the_help_lists_every_command_once_under_a_heading_with_its_whole_senten
     assert "Commands:" not in said
     for name in cli.commands:
         assert sum(line.startswith(f"  {name} ") for line in said.splitlines()) == 1, name
+        own = CliRunner().invoke(cli, [name, "--help"]).output
+        assert f"\n  wtdiag {name}" in own, f"{name} has no example"
 
 
 def test_a_number_is_written_as_a_user_types_it():

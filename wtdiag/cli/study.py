@@ -111,7 +111,12 @@ def study(
 
 @click.command("studies")
 def studies() -> None:
-    """List the studies that come with wtdiag: what each asks, how long it takes, and what to expect."""
+    """List the studies that come with wtdiag: what each asks, how long it takes, and what to expect.
+
+    \b
+    wtdiag studies
+    wtdiag study small/depth-gap
+    """  # noqa: D301  (click wants the character itself)
     from wtdiag.studies.file.plan import built_in
 
     for name, path in built_in().items():
