@@ -102,8 +102,9 @@ class UnreadMetrics:
         if not results:
             return []
         names = [name for name in _NUMBERS if getattr(results[0][1], name) is not None]
-        # Stacked, all become float64, because the accuracy is; it holds every other dtype without loss.
-        rows = torch.stack([torch.hstack([*(getattr(r, name) for name in names), *r.norms]) for _, r in results])
+        # In one tensor, all become float64, because the accuracy is; it holds every other dtype without loss.
+        numbers_of = [[*(getattr(r, name) for name in names), *r.norms] for _, r in results]
+        rows = torch.hstack([number for row in numbers_of for number in row]).view(len(results), -1)
         metrics = []
         for (step, result), row in zip(results, rows.tolist(), strict=True):
             numbers = {**dict.fromkeys(_NUMBERS), **dict(zip(names, row, strict=False))}
