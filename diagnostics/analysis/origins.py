@@ -31,7 +31,6 @@ Context = Callable[[int], str | None]
 _ROOMS = "probes", "trainers", "diagnostics/analysis"
 _LIBRARIES = "numpy", "scipy", "torch", "torchvision", "h5py"
 _BLOCK = 2**20
-_LONGEST = 60_000  # bytes of an attribute, of which netCDF files hold 64 KiB
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,14 @@ def origins(run: Run, steps: Sequence[int], probes: Sequence[Probe], context: Co
 
 
 def attrs(names: Sequence[str], origins: Mapping[int, Origin], failed: Collection[int] = ()) -> dict[str, str]:
-    """Return the attributes that say what an analysis was measured from; none if they are too long for a file.
+    """Return the attributes that say what an analysis was measured from.
 
     Steps that ``failed`` have no key, so that they are measured again.
     """
     keys = {str(step): origin.key for step, origin in origins.items() if origin.key and step not in failed}
     snapshots = json.dumps({str(step): origin.snapshot for step, origin in origins.items()})
     measured = json.dumps({"names": list(names), "keys": keys})
-    return {"snapshots": snapshots, "measured": measured} if len(snapshots + measured) < _LONGEST else {}
+    return {"snapshots": snapshots, "measured": measured}
 
 
 def unchanged(analysis: xr.Dataset | None, names: Sequence[str], origins: Mapping[int, Origin]) -> set[int]:

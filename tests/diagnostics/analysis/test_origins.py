@@ -194,3 +194,12 @@ def test_a_file_of_holes_is_not_read(tmp_path):
     with path.open("r+b") as file:
         file.truncate(2**36)
     assert not origins._of_file(path)
+
+
+def test_long_runs_are_known_again_too(tmp_path):
+    steps = list(range(0, 20_000, 10))
+    of_step = {step: origins.Origin(f"{step:016x}", f"{step:016x}") for step in steps}
+    values = xr.DataArray(np.ones((len(steps), 1)), {"step": steps, "layer": ["fc"]}, name="weight_angle")
+    about = origins.attrs(["weight_angle"], of_step)
+    write_analysis(values.to_dataset().assign_attrs(about), tmp_path / "analysis.nc")
+    assert origins.unchanged(read_analysis(tmp_path / "analysis.nc"), ["weight_angle"], of_step) == set(steps)
