@@ -111,7 +111,8 @@ def test_compare(run, three, tmp_path):
     pd.testing.assert_frame_equal(table, compared, check_frame_type=False)
     assert table.rule.unique().tolist() == ["fa", "kp"]
     for row in table.itertuples():
-        assert f"{row.difference:.3f}" in printed
+        said = f"{100 * row.difference:.1f} points" if row.measure == "test_accuracy" else f"{row.difference:.3f}"
+        assert said in printed
     code, _, message = run("compare", *sorted(three.iterdir()), "--out", out)
     assert code == 2
     assert "differences.csv exists" in message
