@@ -155,6 +155,22 @@ def from_mapping(settings: Mapping[str, Any], source: str) -> Settings:
         raise InputError(f"{source}: {error}") from None
 
 
+def with_rule(settings: dict[str, Any], rule: Any) -> dict[str, Any]:
+    """Return the settings of a run with those coefficients of its rule, as recorded, whose defaults are others now.
+
+    Examples
+    --------
+    >>> with_rule({"rule": "kp", "coefficients": {}}, {"name": "kp", "scale": 1.0, "decay": 0.3})
+    {'rule': 'kp', 'coefficients': {'decay': 0.3}}
+    """
+    name, given = settings.get("rule", DEFAULTS["rule"]), settings.get("coefficients", {})
+    if not isinstance(rule, dict) or rule.get("name") != name or name not in RULES or not isinstance(given, dict):
+        return settings
+    fields = dataclasses.fields(RULES[name])
+    other = {field.name: rule[field.name] for field in fields if rule.get(field.name, field.default) != field.default}
+    return settings | {"coefficients": other | given} if other else settings
+
+
 def read_config(path: Path, *, follow: bool = True) -> dict[str, Any]:
     """Read settings from a TOML file or from a run's config.json; ``follow`` says whether the latter may be a link.
 

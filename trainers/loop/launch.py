@@ -9,7 +9,7 @@ from typing import Any
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import Coefficient, as_typed, settings_with_role
 from wtdiag.probes.records.schema import CONFIG, read_json
-from wtdiag.trainers.config.settings import DEFAULTS, Settings, from_mapping, read_config
+from wtdiag.trainers.config.settings import DEFAULTS, Settings, from_mapping, read_config, with_rule
 from wtdiag.trainers.rules import RULES
 from wtdiag.trainers.rules.base import Recipe
 
@@ -95,6 +95,8 @@ def runs_to_train(
     {'x/fa': 'fa', 'x/bp': 'bp'}
     """
     file = read_config(config) if config else {}
+    if config and config.suffix == ".json":
+        file = with_rule(file, read_json(config, follow=True).get("rule"))
     unnamed = not rules and "rule" not in file and "rule" not in given
     if resume and out is not None and unnamed:
         paths = [out] if (out / CONFIG).exists() else sorted(path.parent for path in out.glob(f"*/{CONFIG}"))
@@ -135,8 +137,9 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
         If they do not, or the run has no settings.
     """
     recorded, movable = read_config(path / CONFIG, follow=False), settings_with_role("location")
+    whole = with_rule(recorded, read_json(path / CONFIG, follow=False).get("rule"))
     for name, value in wanted.items():
-        theirs = recorded.get(name, DEFAULTS.get(name))
+        theirs = (whole if value == whole.get(name) else recorded).get(name, DEFAULTS.get(name))
         is_default = name == "lr" and value is None and theirs in _default_rates(recorded.get("rule"))
         if name not in movable and theirs != value and not is_default:
             raise InputError(
@@ -144,7 +147,7 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
                 "start another run"
             )
     moved = {name: value for name, value in wanted.items() if name in movable}
-    return from_mapping(recorded | moved, str(path / CONFIG))
+    return from_mapping(whole | moved, str(path / CONFIG))
 
 
 def _default_rates(rule: Any) -> tuple[float, ...]:

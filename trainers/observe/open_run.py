@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wtdiag.probes.errors import InputError, first_line
 from wtdiag.probes.records import schema
 from wtdiag.trainers.config.build import build_network
-from wtdiag.trainers.config.settings import Settings, from_mapping
+from wtdiag.trainers.config.settings import Settings, from_mapping, with_rule
 from wtdiag.trainers.layers.convert import copied, set_rule, synapses
 from wtdiag.trainers.layers.direct_points import points_of
 from wtdiag.trainers.observe.attribution import LayerCost, attribution
@@ -54,7 +54,7 @@ class ModelRun(schema.Run):
         source, settings = self.path / schema.CONFIG, self.config.get("settings")
         if not isinstance(settings, dict):
             raise InputError(f"{source}: 'settings' is {settings!r:.80}; expected a JSON object")
-        return from_mapping(settings, str(source))
+        return from_mapping(with_rule(settings, self.config.get("rule")), str(source))
 
     def model(self, step: int, model: nn.Module | None = None) -> nn.Module:
         """Return the network exactly as it was at ``step``.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.schema import write_json
 from wtdiag.trainers.config.build import build_network
-from wtdiag.trainers.config.settings import Settings
+from wtdiag.trainers.config.settings import Settings, with_rule
 from wtdiag.trainers.layers.convert import transport_free
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.observe.attribution import attribution
@@ -284,3 +284,14 @@ def test_attribution_takes_the_step_of_the_run(tmp_path):
     lr = signals_of(run)(step)["fc1"]["forward_lr"]
     assert found == attribution(run.model(step), *run.probe_batch(), lr=lr)
     assert found != attribution(run.model(step), *run.probe_batch(), lr=lr / 2)
+
+
+@pytest.mark.parametrize(("rule", "given", "kept"), [
+    ("ldfa", {}, {"rank": 3, "decay": 0.5}), ("ldfa", {"decay": "linear:0.5:0"}, {"rank": 3, "decay": "linear:0.5:0"}),
+    ("fa", {}, {}), ("nothing", {}, {}),
+])  # fmt: skip
+def test_a_run_keeps_the_coefficients_that_it_had_by_default(rule, given, kept):
+    recorded = {"name": "ldfa", "scale": 1.0, "rank": 3, "oja": 1.0, "decay": 0.5, "unknown": 1}
+    settings = {"rule": rule, "coefficients": given}
+    assert with_rule(settings, recorded)["coefficients"] == kept
+    assert with_rule(settings, None) == settings
