@@ -1,4 +1,4 @@
-"""netCDF-4 files, in which dimensions have names: snapshots, and flat datasets as xarray encodes them.
+"""netCDF-4 files, in which dimensions have names: snapshots by h5py alone, and flat datasets by xarray.
 
 In a snapshot every dtype is stored without loss.
 """
@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from xarray.backends import H5NetCDFStore
 
 from wtdiag.probes.errors import InputError, one_line
 from wtdiag.probes.records.files import Stream, open_regular, write_aside
@@ -67,7 +68,8 @@ class Group:
 
     def _scale(self, dim: str, size: int) -> h5py.h5d.DatasetID:
         if dim not in self.scales:
-            self.scales[dim] = _placeholder(self.id, dim, size)
+            self.scales[dim] = self._create(dim, np.dtype(">f4"), (size,))
+            h5py.h5ds.set_scale(self.scales[dim], _NOT_A_VARIABLE % size)
         return self.scales[dim]
 
     def _create(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> h5py.h5d.DatasetID:
@@ -91,15 +93,10 @@ def _space(shape: tuple[int, ...]) -> h5py.h5s.SpaceID:
 
 
 @cache
-def _properties(kind: str, *, ordered: bool = False) -> h5py.h5p.PropOCID:
-    """Return creation properties with the link order that netCDF-4 needs and without HDF5's time stamps.
-
-    If they are ``ordered``, attributes keep their order too.
-    """
+def _properties(kind: str) -> h5py.h5p.PropOCID:
+    """Return creation properties with the link order that netCDF-4 needs and without HDF5's time stamps."""
     properties = h5py.h5p.create(getattr(h5py.h5p, kind))
     properties.set_obj_track_times(False)
-    if ordered:
-        properties.set_attr_creation_order(h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED)
     if kind != "DATASET_CREATE":
         properties.set_link_creation_order(h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED)
     return properties
@@ -291,77 +288,18 @@ def plain(value: Any) -> Any:
 def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
     """Write a dataset to ``path`` as netCDF-4, atomically: the file is made in memory and written in one piece.
 
-    The content of each variable and attribute is encoded by xarray. Its writers then look each dimension of each
-    variable up in the whole file, which for an analysis takes a second.
-
     Raises
     ------
     InputError
         If ``path`` cannot be written.
     """
-    variables, attrs = xr.conventions.cf_encoder(*xr.conventions.encode_dataset_coordinates(dataset))
-    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)
-    access.set_fapl_core(backing_store=False)
-    file_id = h5py.h5f.create(b"dataset", fcpl=_properties("FILE_CREATE", ordered=True), fapl=access)
-    root = h5py.h5g.open(file_id, b"/")
-    scales = {
-        str(dim): _placeholder(root, str(dim), size) for dim, size in dataset.sizes.items() if dim not in variables
-    }
-    created = {str(name): _put_variable(root, str(name), variable) for name, variable in variables.items()}
-    for name, variable in created.items():
-        if name in dataset.sizes:
-            h5py.h5ds.set_scale(variable, name.encode())
-            scales[name] = variable
-    for name, variable in variables.items():
-        for axis, dim in enumerate(variable.dims if name not in dataset.sizes else ()):
-            h5py.h5ds.attach_scale(created[str(name)], scales[str(dim)], axis)
-    for name, value in attrs.items():
-        _put_plain(root, str(name), value)
-    h5py.h5f.flush(file_id)
-    image = file_id.get_file_image()
-    file_id.close()
+    with h5py.File("dataset", "w", driver="core", backing_store=False, track_order=True) as file:
+        with h5netcdf.File(file, "w") as target:
+            dataset.dump_to_store(H5NetCDFStore(target))
+        file.flush()
+        image = file.id.get_file_image()
     with write_aside(path) as aside:
         aside.write_bytes(image)
-
-
-def _placeholder(group: h5py.h5g.GroupID, dim: str, size: int) -> h5py.h5d.DatasetID:
-    """Make the array that stands for a dimension without a variable of its name."""
-    scale = h5py.h5d.create(group, dim.encode(), _type(np.dtype(">f4")), _space((size,)), _properties("DATASET_CREATE"))
-    h5py.h5ds.set_scale(scale, _NOT_A_VARIABLE % size)
-    return scale
-
-
-def _put_variable(group: h5py.h5g.GroupID, name: str, variable: xr.Variable) -> h5py.h5d.DatasetID:
-    values, stored, given = _typed(np.asarray(variable.values, order="C"))
-    created = h5py.h5d.create(
-        group, name.encode(), stored, _space(values.shape), _properties("DATASET_CREATE", ordered=True)
-    )
-    if values.size:
-        created.write(h5py.h5s.ALL, h5py.h5s.ALL, values, given)
-    for key, value in variable.attrs.items():
-        _put_plain(created, str(key), value)
-    return created
-
-
-def _put_plain(owner: h5py.h5g.GroupID | h5py.h5d.DatasetID, name: str, value: Any) -> None:
-    """Put an attribute as xarray reads it: a text, a number as a list of one, or several."""
-    array = np.asarray(value)
-    values, stored, given = _typed(array if array.dtype.kind in "OU" else np.atleast_1d(array))
-    h5py.h5a.create(owner, name.encode(), stored, _space(values.shape)).write(values, mtype=given)
-
-
-def _typed(array: Array) -> tuple[Array, h5py.h5t.TypeID, h5py.h5t.TypeID]:
-    """Return numbers or texts with their types in the file and in memory; texts are strings of any length."""
-    if array.dtype.kind in "OU":
-        return array.astype(object), *_text_types()
-    return array, _type(array.dtype), _type(array.dtype)
-
-
-@cache
-def _text_types() -> tuple[h5py.h5t.TypeID, h5py.h5t.TypeID]:
-    text = h5py.string_dtype()
-    return h5py.h5t.py_create(text, logical=True), h5py.h5t.py_create(text)
 
 
 def read_dataset(path: str | os.PathLike[str], kind: str, only: Collection[str] = ()) -> xr.Dataset:

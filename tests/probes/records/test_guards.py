@@ -406,21 +406,12 @@ def test_a_stream_keeps_the_first_error(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_datasets_hold_what_xarray_writes(run, tmp_path):
-    """The same variables and attributes, in the same order and of the same types; the same dataset, the same bytes."""
+def test_datasets_are_what_xarray_writes(run, tmp_path):
+    """The same bytes as `Dataset.to_netcdf` writes, so that files before and after do not differ."""
     dataset = read_dataset(run / "analysis.nc", "a dataset")
     write_dataset(tmp_path / "ours.nc", dataset)
-    write_dataset(tmp_path / "again.nc", dataset)
     dataset.to_netcdf(tmp_path / "theirs.nc", engine="h5netcdf")
-    assert (tmp_path / "ours.nc").read_bytes() == (tmp_path / "again.nc").read_bytes()
-    ours, theirs = (xr.load_dataset(tmp_path / f"{name}.nc", engine="h5netcdf") for name in ("ours", "theirs"))
-    xr.testing.assert_identical(ours, theirs)
-    assert list(ours.variables) == list(theirs.variables)
-    for one, other in zip([ours, *ours.variables.values()], [theirs, *theirs.variables.values()], strict=True):
-        assert [(name, type(value)) for name, value in one.attrs.items()] == [
-            (name, type(value)) for name, value in other.attrs.items()
-        ]
-        assert str(one.encoding.get("_FillValue")) == str(other.encoding.get("_FillValue"))
+    assert (tmp_path / "ours.nc").read_bytes() == (tmp_path / "theirs.nc").read_bytes()
 
 
 def test_half_a_character_is_replaced_and_a_whole_one_kept():
