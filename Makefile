@@ -27,6 +27,7 @@ lowest:  ## the tests again with the lowest versions that pyproject.toml declare
 	python3 -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet uv
 	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct --editable ".[dev]"
+	$(VENV)-lowest/bin/python -m pip install --quiet --no-deps biotorch==0.0.16
 	$(VENV)-lowest/bin/python -m pytest -q --numprocesses auto -W default::DeprecationWarning $(TESTS)
 
 lint: $(READY)

@@ -158,16 +158,21 @@ def from_mapping(settings: Mapping[str, Any], source: str) -> Settings:
 def with_rule(settings: dict[str, Any], rule: Any) -> dict[str, Any]:
     """Return the settings of a run with those coefficients of its rule, as recorded, whose defaults are others now.
 
+    Where a coefficient was not recorded, there was none yet; it becomes what the rule did then.
+
     Examples
     --------
     >>> with_rule({"rule": "kp", "coefficients": {}}, {"name": "kp", "scale": 1.0, "decay": 0.3})
     {'rule': 'kp', 'coefficients': {'decay': 0.3}}
+    >>> with_rule({"rule": "dkp"}, {"name": "dkp", "scale": 1.0, "decay": 0.01})
+    {'rule': 'dkp', 'coefficients': {'reduction': 'sum'}}
     """
     name, given = settings.get("rule", DEFAULTS["rule"]), settings.get("coefficients", {})
     if not isinstance(rule, dict) or rule.get("name") != name or name not in RULES or not isinstance(given, dict):
         return settings
-    fields = dataclasses.fields(RULES[name])
-    other = {field.name: rule[field.name] for field in fields if rule.get(field.name, field.default) != field.default}
+    fields = {field.name: field for field in dataclasses.fields(RULES[name])}
+    values = {each: rule.get(each, field.metadata.get("before", field.default)) for each, field in fields.items()}
+    other = {each: value for each, value in values.items() if value != fields[each].default}
     return settings | {"coefficients": other | given} if other else settings
 
 

@@ -211,10 +211,11 @@ def build(rule: type[Rule], coefficients: Mapping[str, Any]) -> Rule:
     return rule(**coefficients)
 
 
-def choice(default: str, *choices: str, initial: bool = False, about: str = "") -> Any:
+def choice(default: str, *choices: str, initial: bool = False, about: str = "", before: str | None = None) -> Any:
     """Declare a field that takes one of several words, with what they mean.
 
-    ``initial`` says that it sets the initial B.
+    ``initial`` says that it sets the initial B, and ``before`` what the rule did when it had no such field, where that
+    is not the default.
     """
     return dataclasses.field(
         default=default,
@@ -223,6 +224,7 @@ def choice(default: str, *choices: str, initial: bool = False, about: str = "") 
             "choices": choices,
             "initial": initial,
             "about": about,
+            "before": default if before is None else before,
         },
     )
 

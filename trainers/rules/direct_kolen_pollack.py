@@ -39,7 +39,11 @@ class DirectKolenPollack(Direct):
 
     decay: float = 0.01
     reduction: str = choice(
-        "mean", "mean", "sum", about="over the positions of a map; with the sum, B moves the faster the larger maps are"
+        "mean",
+        "mean",
+        "sum",
+        about="over the positions of a map; with the sum, B moves the faster the larger maps are",
+        before="sum",
     )
 
     def projection_grad(self, signal: Tensor, x: Tensor, feedback: Tensor) -> Tensor:

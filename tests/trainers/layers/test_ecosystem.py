@@ -100,9 +100,17 @@ def test_generated_code_learns_the_same(monkeypatch):
             torch.manual_seed(2)
             F.cross_entropy(run(x_), target[:, None].expand(-1, len(COMPILED)), reduction="sum").backward()
         found.append(gradients(net) | {"x": x_.grad})
+        if net is generated:  # its layers may draw their magnitudes in any order; the others take those that it drew
+            drawn = generated.brsf.state_dict()
+            assert not torch.equal(drawn["0.feedback"], eager.brsf[0].feedback)
+            for other in (eager, exact):
+                other.brsf.load_state_dict(drawn)
+            monkeypatch.setattr(
+                RULES["brsf"], "refresh", lambda self, weight, feedback, std: self.tie(weight, feedback)
+            )
     assert found[0].keys() == found[1].keys() == found[2].keys()
     for key, got in found[0].items():
-        for other in found[1:2] if key.startswith(("brsf.", "x")) else found[1:]:  # magnitudes are drawn in a precision
+        for other in found[1:]:
             assert (got - other[key]).norm() <= 1e-4 * other[key].norm() + 1e-6, key  # of zero, rounding is left
 
 
