@@ -284,8 +284,8 @@ def _probed(
     return at
 
 
-def open_run(path: str | os.PathLike[str]) -> ModelRun:
-    """Open a run directory.
+def open_run(path: str | os.PathLike[str] | schema.Run) -> ModelRun:
+    """Open a run directory; a run that is open already is returned as it is.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def open_run(path: str | os.PathLike[str]) -> ModelRun:
         If ``path`` is not a run directory.
     """
     run = schema.open_run(path)
-    return ModelRun(run.path, run.config)
+    return run if isinstance(run, ModelRun) else ModelRun(run.path, run.config)
 
 
 def sizes(network: Any, source: str) -> tuple[tuple[int, int, int], int]:

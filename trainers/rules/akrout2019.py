@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wtdiag.trainers.rules.base import RandomFeedback, Recipe, choice, register
+from wtdiag.trainers.rules.base import RandomFeedback, Recipe, choice, number, register
 from wtdiag.trainers.rules.curvature import Curvature
 from wtdiag.trainers.rules.local import Local, add_scaled
+from wtdiag.trainers.rules.primitives import term
 from wtdiag.trainers.rules.regularised import OF_INPUTS, Regularised
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+OF_SHARED_DECAY = "λ, by which both W and B decay: a step multiplies them by 1 − ηλ"
 _AKROUT = "Akrout et al. 2019, NeurIPS, arXiv:1904.05391"
 
 
@@ -31,8 +33,8 @@ class WeightMirror(Regularised):
     reference = _AKROUT + ", eq. 7; decay in place of its normalisation"
 
     inputs: str = choice("noise", "activations", "noise", about=OF_INPUTS)
-    amp: float = 0.1
-    decay: float = 0.1
+    amp: float = term("amp", 0.1)
+    decay: float = term("decay", 0.1)
 
 
 @register
@@ -53,7 +55,7 @@ class KolenPollack(RandomFeedback):
     shares = frozenset({"weight", "weight_grad"})
     recipe = Recipe(optimizer="forward")
 
-    decay: float = 0.05
+    decay: float = number(0.05, about=OF_SHARED_DECAY)
 
     def feedback_grad(self, s: Local) -> Tensor:
         return add_scaled(s.weight_grad, s.feedback, self.decay / s.op.uses)

@@ -136,7 +136,14 @@ class Rule:
 class RandomFeedback(Rule):
     """A rule whose B starts as independent Gaussian weights; ``scale`` is their deviation in He deviations."""
 
-    scale: float = dataclasses.field(default=1.0, metadata={"check": lambda *given: _positive(*given), "initial": True})
+    scale: float = dataclasses.field(
+        default=1.0,
+        metadata={
+            "check": lambda *given: _positive(*given),
+            "initial": True,
+            "about": "size of B at first, in units of the layer's He deviation √(2 / fan-in)",
+        },
+    )
 
     def init_feedback(self, feedback: Tensor, std: float, weight: Tensor) -> None:
         feedback.normal_(0.0, self.scale * std)
@@ -211,6 +218,11 @@ def build(rule: type[Rule], coefficients: Mapping[str, Any]) -> Rule:
     return rule(**coefficients)
 
 
+OF_NOISE = "distribution of the noise, of zero mean"
+OF_NOISE_STD = "standard deviation of the noise"
+OF_REDUCTION = "over the positions of a convolution or a sequence; with the sum, terms grow with their number"
+
+
 def choice(default: str, *choices: str, initial: bool = False, about: str = "", before: str | None = None) -> Any:
     """Declare a field that takes one of several words, with what they mean.
 
@@ -234,14 +246,19 @@ def positive(default: float, *, initial: bool = False, about: str = "") -> Any:
     return dataclasses.field(default=default, metadata={"check": _positive, "initial": initial, "about": about})
 
 
-def share(default: float, *, initial: bool = False) -> Any:
+def share(default: float, *, initial: bool = False, about: str = "") -> Any:
     """Declare a field that takes a number from 0 to 1; ``initial`` says that it sets the initial B."""
-    return dataclasses.field(default=default, metadata={"check": _share, "initial": initial})
+    return dataclasses.field(default=default, metadata={"check": _share, "initial": initial, "about": about})
 
 
-def whole(default: int, *, initial: bool = False) -> Any:
+def whole(default: int, *, initial: bool = False, about: str = "") -> Any:
     """Declare a field that takes a whole number from 1 on; ``initial`` says that it sets the initial B."""
-    return dataclasses.field(default=default, metadata={"check": _whole, "initial": initial})
+    return dataclasses.field(default=default, metadata={"check": _whole, "initial": initial, "about": about})
+
+
+def number(default: float, *, about: str = "") -> Any:
+    """Declare a field that takes any finite number."""
+    return dataclasses.field(default=default, metadata={"about": about})
 
 
 def _number(argument: str, value: Any) -> None:

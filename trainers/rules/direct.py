@@ -26,8 +26,16 @@ class Direct(Rule):
     counts_examples = True
     affine = False  # the output's error follows no law of one layer
 
-    scale: float = positive(1.0, initial=True)
-    projection: str = choice("own", "own", "shared", initial=True)
+    scale: float = positive(
+        1.0, initial=True, about="size of B at first, in units of √(1 / classes), or of √(1 / inputs) if it is shared"
+    )
+    projection: str = choice(
+        "own",
+        "own",
+        "shared",
+        initial=True,
+        about="own: each layer has a normal B of its own; shared: all are the first rows of one uniform matrix",
+    )
 
     def init_feedback(self, feedback: Tensor, std: float, weight: Tensor) -> None:
         if self.projection == "own":

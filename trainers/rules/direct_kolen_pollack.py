@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wtdiag.trainers.rules.base import Recipe, choice, register
+from wtdiag.trainers.rules.base import Recipe, choice, number, register
 from wtdiag.trainers.rules.direct import Direct
 from wtdiag.trainers.rules.local import add_scaled
 
@@ -37,7 +37,7 @@ class DirectKolenPollack(Direct):
     shares = frozenset({"error"})
     recipe = Recipe(optimizer="forward")
 
-    decay: float = 0.01
+    decay: float = number(0.01, about="∂B has the term decay · B; W does not decay")
     reduction: str = choice(
         "mean",
         "mean",

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wtdiag.trainers.rules.base import RandomFeedback, choice, positive, register
+from wtdiag.trainers.rules.base import (
+    OF_NOISE,
+    OF_NOISE_STD,
+    OF_REDUCTION,
+    RandomFeedback,
+    choice,
+    number,
+    positive,
+    register,
+)
 from wtdiag.trainers.rules.curvature import Curvature, curvature
 from wtdiag.trainers.rules.primitives import gradient, loss
 
@@ -38,10 +47,10 @@ class DifferenceReconstruction(RandomFeedback):
     shares = frozenset({"weight"})
     inputs = "noise"
 
-    amp: float = 0.1
-    noise: str = choice("normal", "normal", "uniform")
-    noise_std: float = positive(1.0)
-    reduction: str = choice("mean", "mean", "sum")
+    amp: float = number(0.1, about="strength with which noise pulls B towards W")
+    noise: str = choice("normal", "normal", "uniform", about=OF_NOISE)
+    noise_std: float = positive(1.0, about=OF_NOISE_STD)
+    reduction: str = choice("mean", "mean", "sum", about=OF_REDUCTION)
 
     @property
     def counts_examples(self) -> bool:  # type: ignore[override]

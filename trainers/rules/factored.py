@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wtdiag.trainers.rules.akrout2019 import KolenPollack
+from wtdiag.trainers.rules.akrout2019 import OF_SHARED_DECAY, KolenPollack
+from wtdiag.trainers.rules.base import number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ class Factored(KolenPollack):
     epochs at its default rate (docs/recipes.md).
     """
 
-    decay: float = 0.01
+    decay: float = number(0.01, about=OF_SHARED_DECAY)
 
     learns_left = False
     """Whether P learns too, with a local gradient from `left_grad`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wtdiag.trainers.rules.base import Recipe, register
+from wtdiag.trainers.rules.primitives import term
 from wtdiag.trainers.rules.regularised import Regularised
 
 _KUNIN = "Kunin et al. 2020, ICML, arXiv:2003.01513"
@@ -21,8 +22,8 @@ class RegularisedWeightMirror(Regularised):
     flops = "4/3"
     reference = _KUNIN
 
-    amp: float = 0.03
-    decay: float = 0.1
+    amp: float = term("amp", 0.03)
+    decay: float = term("decay", 0.1)
 
 
 @register
@@ -37,9 +38,9 @@ class InformationAlignment(Regularised):
     reference = _KUNIN
     recipe = Recipe(optimizer="adam", lr=0.005)
 
-    amp: float = 0.04
-    null: float = 0.01
-    decay: float = 0.0025
+    amp: float = term("amp", 0.04)
+    null: float = term("null", 0.01)
+    decay: float = term("decay", 0.0025)
 
 
 @register
@@ -53,8 +54,8 @@ class SymmetricAlignment(Regularised):
     flops = "1"
     reference = _KUNIN
 
-    decay: float = 0.2
-    self: float = 0.2
+    decay: float = term("decay", 0.2)
+    self: float = term("self", 0.2)
 
 
 @register
@@ -70,8 +71,8 @@ class ActivationAlignment(Regularised):
     # Adam, because plain steps that are stable in directions of large activations barely move B in the others.
     recipe = Recipe(optimizer="adam", lr=0.02)
 
-    amp: float = 0.06
-    sparse: float = 0.06
+    amp: float = term("amp", 0.06)
+    sparse: float = term("sparse", 0.06)
 
 
 @register
@@ -84,8 +85,8 @@ class Sum(Regularised):
     equation = "∂B = − amp · E[y xᵀ] + null · E[y yᵀ] B + decay · B + sparse · B E[x xᵀ] − self · W"
     reference = _KUNIN
 
-    amp: float = 0.0
-    null: float = 0.0
-    decay: float = 0.0
-    sparse: float = 0.0
-    self: float = 0.0
+    amp: float = term("amp", 0.0)
+    null: float = term("null", 0.0)
+    decay: float = term("decay", 0.0)
+    sparse: float = term("sparse", 0.0)
+    self: float = term("self", 0.0)

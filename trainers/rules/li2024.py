@@ -34,9 +34,9 @@ class ProductFeedbackAlignment(Factored):
     flops = "2/3 + m / (3*n) + min(1 + m/n, m/fan + m/out) / 3"
     reference = "Li & Benna 2024, arXiv:2405.20594"
 
-    left: str = choice("gaussian", "gaussian", "orthogonal", "identity")
-    expand: float = positive(4.0, initial=True)
-    density: float = positive(1.0, initial=True)
+    left: str = choice("gaussian", "gaussian", "orthogonal", "identity", about="what Q is at first, and stays")
+    expand: float = positive(4.0, initial=True, about="middle units over outputs")
+    density: float = positive(1.0, initial=True, about="share of the entries of a Gaussian Q that are not zero")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -29,7 +29,7 @@ class FeedbackAlignment(RandomFeedback):
     reference = "Lillicrap et al. 2016, Nature Communications 7:13276"
     flops = "1"
 
-    soft: float = share(0.0, initial=True)
+    soft: float = share(0.0, initial=True, about="ρ, the share of the initial W in B")
 
     def init_feedback(self, feedback: Tensor, std: float, weight: Tensor) -> None:
         super().init_feedback(feedback, std, weight)

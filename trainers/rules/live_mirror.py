@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wtdiag.trainers.rules.base import choice, positive, register
+from wtdiag.trainers.rules.base import OF_NOISE_STD, OF_REDUCTION, choice, number, positive, register
 from wtdiag.trainers.rules.curvature import Curvature
 from wtdiag.trainers.rules.perturbed import Perturbed
-from wtdiag.trainers.rules.primitives import gradient, loss
+from wtdiag.trainers.rules.primitives import gradient, loss, term
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,10 +36,10 @@ class LiveMirror(Perturbed):
     flops = "4/3"
     inputs = "noise"
 
-    noise_std: float = positive(0.2)
-    amp: float = 0.03
-    decay: float = 0.03
-    reduction: str = choice("mean", "mean", "sum")
+    noise_std: float = positive(0.2, about=OF_NOISE_STD)
+    amp: float = number(0.03, about="∂B has the term − amp · E[(y − ȳ) ξᵀ] / σ²")
+    decay: float = term("decay", 0.03)
+    reduction: str = choice("mean", "mean", "sum", about=OF_REDUCTION)
 
     @property
     def coefficients(self) -> dict[str, float]:

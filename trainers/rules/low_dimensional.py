@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wtdiag.trainers.rules.base import register, whole
+from wtdiag.trainers.rules.base import number, register, whole
 from wtdiag.trainers.rules.factored import Factored
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class LowDimensionalFeedback(Factored):
     )
     reference = "arXiv:2502.20580; the left factor learns by Oja's subspace rule in a form of ours"
 
-    rank: float = whole(36, initial=True)
-    oja: float = 1.0
+    rank: float = whole(36, initial=True, about="middle units, at most the outputs: the highest rank that B can have")
+    oja: float = number(1.0, about="rate at which P follows Oja's rule, over the learning rate of W; 0 keeps P fixed")
 
     @property
     def learns_left(self) -> bool:  # type: ignore[override]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wtdiag.trainers.rules.base import RandomFeedback, choice, positive
+from wtdiag.trainers.rules.base import OF_NOISE, OF_NOISE_STD, RandomFeedback, choice, positive
 from wtdiag.trainers.rules.local import noise_like
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ class Perturbed(RandomFeedback):
 
     learned = True
     counts_examples = True
-    noise: str = choice("normal", "normal", "uniform")
-    noise_std: float = positive(0.1)
+    noise: str = choice("normal", "normal", "uniform", about=OF_NOISE)
+    noise_std: float = positive(0.1, about=OF_NOISE_STD)
 
     def draw(self, x: Tensor) -> Tensor:
         """Return the noise at a layer's input x."""

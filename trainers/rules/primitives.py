@@ -23,8 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from wtdiag.trainers.rules.base import number
 from wtdiag.trainers.rules.local import Local, add_scaled
 
 if TYPE_CHECKING:
@@ -88,6 +89,11 @@ PRIMITIVES: dict[str, Primitive] = {
         pulls=True,
     ),
 }
+
+
+def term(name: str, default: float) -> Any:
+    """Declare the field of a rule that is the coefficient of a primitive."""
+    return number(default, about=f"∂B has the term {PRIMITIVES[name].formula.removeprefix('+ ')}")
 
 
 def gradient(s: Local, coefficients: Mapping[str, float], *, reduction: str) -> Tensor:

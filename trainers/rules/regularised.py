@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from wtdiag.probes.errors import InputError
-from wtdiag.trainers.rules.base import RandomFeedback, choice, positive
+from wtdiag.trainers.rules.base import OF_NOISE, OF_NOISE_STD, OF_REDUCTION, RandomFeedback, choice, positive
 from wtdiag.trainers.rules.curvature import Curvature, curvature
 from wtdiag.trainers.rules.local import add_scaled
 from wtdiag.trainers.rules.primitives import PRIMITIVES, gradient, loss, squares
@@ -41,13 +41,13 @@ class Regularised(RandomFeedback):
     learned = True
 
     inputs: str = choice("activations", "activations", "noise", about=OF_INPUTS)
-    noise: str = choice("normal", "normal", "uniform", about="distribution of that noise, of zero mean")
-    noise_std: float = positive(1.0, about="standard deviation of that noise")
+    noise: str = choice("normal", "normal", "uniform", about=OF_NOISE)
+    noise_std: float = positive(1.0, about=OF_NOISE_STD)
     reduction: str = choice(
         "mean",
         "mean",
         "sum",
-        about="over the positions of a convolution or a sequence; with the sum, terms grow with their number",
+        about=OF_REDUCTION,
     )
     centre: str = choice(
         "none",

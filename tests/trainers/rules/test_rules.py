@@ -1,6 +1,7 @@
 """What every rule of the registry must do, and what the theory says of each."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -739,6 +740,11 @@ def test_weight_mirror_settles_around_the_weights():
 
 
 # Schedules
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_coefficient_says_what_it_means(name):
+    assert all(field.metadata["about"] for field in dataclasses.fields(RULES[name]))
 
 
 def test_set_rule_changes_coefficients_and_keeps_feedback():
