@@ -107,7 +107,7 @@ def check_path(argument: str, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     InputError
-        If it has a NUL character or is too long.
+        If it is no path at all, has a NUL character or is too long.
 
     Examples
     --------
@@ -115,7 +115,13 @@ def check_path(argument: str, path: str | os.PathLike[str]) -> None:
     Traceback (most recent call last):
     ...
     wtdiag.probes.errors.InputError: out: xxx...xxx: File name too long; expected a path
+    >>> check_path("run", 3)
+    Traceback (most recent call last):
+    ...
+    wtdiag.probes.errors.InputError: run: 3 is of type int; expected a path
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"{argument}: {path!r:.60} is of type {type(path).__name__}; expected a path")
     try:
         os.lstat(path)
     except (OSError, ValueError) as error:

@@ -73,6 +73,7 @@ def baseline(
 
     from wtdiag.diagnostics.analysis.owed import Baseline, write_baseline
     from wtdiag.trainers.observe.lower_layers import ARMS, answers, count_blocks
+    from wtdiag.trainers.observe.open_run import open_run
     from wtdiag.trainers.observe.recorded import recorded
 
     for name, value, least in (("epochs", epochs, 1), ("seeds", seeds, 2), ("examples", examples, 100)):
@@ -80,7 +81,7 @@ def baseline(
             raise InputError(f"{name}: expected at least {least}, got {value}")
     if tested < 100:
         raise InputError(f"tested: expected at least 100, got {tested}")
-    of = recorded(_opened(run), device)
+    of = recorded(open_run(run), device)
     right: dict[tuple[str, str], list[NDArray[Any]]] = {}
     trainings = seeds * (len(ARMS) + (count_blocks(of) if by_block else 0))
     found = answers(of, epochs=epochs, seeds=seeds, examples=examples, tested=tested, by_block=by_block)
@@ -159,6 +160,7 @@ def attack(
     from wtdiag.diagnostics.analysis.attacked import Attacked, Attempt, write_attacked
     from wtdiag.diagnostics.comparison.intervals import of_share
     from wtdiag.trainers.observe.attacks import perturbed
+    from wtdiag.trainers.observe.open_run import open_run
     from wtdiag.trainers.observe.recorded import recorded, right
 
     for name, values, most in (("strengths", strengths, 1.0), ("widths", widths, 100.0)):
@@ -168,7 +170,7 @@ def attack(
     for name, count, least in (("pgd_steps", pgd_steps, 1), ("tested", tested, 100)):
         if count < least:
             raise InputError(f"{name}: expected at least {least}, got {count}")
-    of = recorded(_opened(run), device)
+    of = recorded(open_run(run), device)
     x, y = of.examples(of.data.test, tested)
     attempts = []
     ways = perturbed(of, x, y, sorted(set(strengths)), sorted(set(widths)), pgd_steps)
@@ -205,9 +207,10 @@ def similarity(first: str | os.PathLike[str] | ModelRun, second: str | os.PathLi
     import pandas as pd
 
     from wtdiag.probes.kernels.similarity import linear_cka, procrustes_distance
+    from wtdiag.trainers.observe.open_run import open_run
     from wtdiag.trainers.observe.tracer import error_signals
 
-    runs = [_opened(first), _opened(second)]
+    runs = [open_run(first), open_run(second)]
     (x, y), (other, target) = map(_probe_batch, runs)
     if x.shape != other.shape or not bool((x == other).all()) or not bool((y == target).all()):
         raise InputError(f"runs: {runs[0].path} and {runs[1].path} have different probe batches; expected the same one")
@@ -252,9 +255,10 @@ def sharpness(run: str | os.PathLike[str] | ModelRun) -> float:
     from torch.nn.functional import cross_entropy
 
     from wtdiag.probes.kernels.lanczos import lanczos
+    from wtdiag.trainers.observe.open_run import open_run
     from wtdiag.trainers.observe.sharpness import hessian_product
 
-    opened = _opened(run)
+    opened = open_run(run)
     batch = _probe_batch(opened)
     product, size = hessian_product(opened.model(int(opened.steps[-1])), *batch, cross_entropy)
     start = np.random.default_rng(0).normal(size=size)
@@ -281,9 +285,3 @@ def _probe_batch(run: ModelRun) -> tuple[Tensor, Tensor]:
     if isinstance(inputs, Mapping):
         raise InputError(f"run: the probe batch of {run.path} has inputs by name; expected one tensor")
     return inputs, targets
-
-
-def _opened(run: str | os.PathLike[str] | ModelRun) -> ModelRun:
-    from wtdiag.trainers.observe.open_run import open_run
-
-    return open_run(run) if isinstance(run, (str, os.PathLike)) else run

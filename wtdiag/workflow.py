@@ -87,7 +87,7 @@ def analyze(
         signals_of,
     )
 
-    opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+    opened = open_run(run)
     earlier = None if again else _earlier(opened.path)
 
     if signals is not None or opened.is_foreign:
@@ -137,10 +137,11 @@ def read_analysis(run: str | os.PathLike[str] | Run) -> xr.Dataset:
     ('step', 'layer')
     """
     from wtdiag.diagnostics.analysis.analyze import read_analysis as read
-    from wtdiag.probes.records.schema import ANALYSIS
+    from wtdiag.probes.records.schema import ANALYSIS, Run
 
-    path = Path(run) if isinstance(run, (str, os.PathLike)) else run.path
-    check_path("run", path)
+    given = run.path if isinstance(run, Run) else run
+    check_path("run", given)
+    path = Path(given)
     return read(path / ANALYSIS if path.is_dir() else path)
 
 
@@ -216,7 +217,7 @@ def diagnose(
     from wtdiag.trainers.loop.changes import accepts_of
     from wtdiag.trainers.observe.open_run import open_run
 
-    opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+    opened = open_run(run)
     metrics = opened.metrics if (opened.path / METRICS).exists() else pd.DataFrame()
     measured = read_analysis(opened) if analysis is None else analysis
     held, owed = _reference(opened, against), read_baseline(opened.path)
@@ -267,7 +268,7 @@ def report(
     from wtdiag.probes.records.schema import ANALYSIS, FINDINGS, open_run
     from wtdiag.reports import write
 
-    opened = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+    opened = open_run(run)
     held = _reference(opened, against)
     if analysis is None and held is not None:
         analysis = read_analysis(opened)
@@ -338,11 +339,11 @@ def compare(
     from wtdiag.diagnostics.comparison.compare import compare as compare_runs
     from wtdiag.probes.records.schema import open_run
 
-    paths = [runs] if isinstance(runs, (str, os.PathLike)) else runs
-    return compare_runs([open_run(run) for run in run_directories(map(Path, paths))], reference)
+    paths = [runs] if isinstance(runs, (str, os.PathLike)) or not isinstance(runs, Iterable) else list(runs)
+    return compare_runs([open_run(run) for run in run_directories(paths)], reference)
 
 
-def run_directories(paths: Iterable[Path]) -> list[Path]:
+def run_directories(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """Return the run directories that the paths name, each once.
 
     A folder that is not a run stands for the runs in it; files that an earlier comparison left beside them are ignored.
@@ -351,8 +352,9 @@ def run_directories(paths: Iterable[Path]) -> list[Path]:
     from wtdiag.reports.publish import COMPARISON
 
     directories: list[Path] = []
-    for path in paths:
-        check_path("run", path)
+    for given in paths:
+        check_path("run", given)
+        path = Path(given)
         inside = sorted(config.parent for config in path.glob(f"*/{CONFIG}")) if not (path / CONFIG).exists() else []
         if inside or not (path.is_file() and path.stem == COMPARISON):
             directories += inside or [path]

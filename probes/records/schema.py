@@ -238,8 +238,8 @@ class Run:
         return path
 
 
-def open_run(path: str | os.PathLike[str]) -> Run:
-    """Open a run directory.
+def open_run(path: str | os.PathLike[str] | Run) -> Run:
+    """Open a run directory; a run that is open already is returned as it is.
 
     Raises
     ------
@@ -259,8 +259,10 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     >>> run.steps, dict(run.layer("fc").sizes)
     (array([  0, 100]), {'step': 2, 'out': 2, 'in': 2})
     """
-    path = Path(path)
+    if isinstance(path, Run):
+        return path
     check_path("run", path)
+    path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path}: is not a directory; expected a run directory with {CONFIG}")
     return Run(path, read_json(path / CONFIG))

@@ -97,6 +97,15 @@ def test_what_cannot_be_opened_is_named(tmp_path, name):
     assert str(done.exception).startswith("run: ")
 
 
+@pytest.mark.parametrize(
+    "name", ["analyze", "attack", "baseline", "compare", "diagnose", "open_run", "read_analysis", "report"]
+)
+@pytest.mark.parametrize("given", [None, 3, b"runs/ia"])
+def test_what_is_no_path_is_named(name, given):
+    with pytest.raises(InputError, match=r"^run: .* is of type \w+; expected a path$"):
+        getattr(wtdiag, name)(given)
+
+
 def test_a_saved_analysis_is_read_by_its_run_or_its_path(tmp_path):
     saved = wtdiag.read_analysis("docs/gallery/ia.nc")
     saved.to_netcdf(tmp_path / "analysis.nc", engine="h5netcdf")
