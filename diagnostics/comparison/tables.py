@@ -49,7 +49,7 @@ def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
 def grid_table(results: xr.Dataset) -> Table:
     """Return a table of the test accuracy over seeds, for every combination of a study's other factors."""
     table = Table(
-        title=Text("test accuracy at the last step", style="bold"), title_justify="left", box=None, pad_edge=False
+        title=Text("test accuracy at the last step, %", style="bold"), title_justify="left", box=None, pad_edge=False
     )
     factors = [str(name) for name in results["status"].dims if name != "seed"]
     shown = [name for name in factors if name == "rule" or results.sizes[name] > 1]
@@ -69,8 +69,8 @@ def grid_table(results: xr.Dataset) -> Table:
         )
         table.add_row(
             *(Text(printable(str(cell[name].item())), overflow="fold") for name in shown),
-            f"{values.mean():.3f}" if len(values) else "–",
-            "–" if math.isnan(low) else f"{low:.3f} to {high:.3f}",
+            f"{100 * values.mean():.1f}" if len(values) else "–",
+            "–" if math.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}",
             *(str(len(values)), printable(rest)),
         )
     return table
@@ -82,7 +82,7 @@ def sweep_table(results: xr.Dataset) -> Table:
     counts = near_best["count"].to_pandas()
     result = Table(box=None, pad_edge=False)
     result.add_column("rule")
-    for column in ("trials", *counts, "best accuracy", f"≥ {_LEVEL:.0%} of {results.attrs['reference']}'s best"):
+    for column in ("trials", *counts, "best, %", f"≥ {_LEVEL:.0%} of {results.attrs['reference']}'s best"):
         result.add_column(column, justify="right")
     best = results["validation_accuracy"].where(results["status"] == "finished").max("trial")
     for rule, row in counts.iterrows():
@@ -90,7 +90,7 @@ def sweep_table(results: xr.Dataset) -> Table:
         ends = [
             str(row.sum()),
             *map(str, row),
-            *("" if x != x else f"{x:{how}}" for x, how in ((accuracy, ".4f"), (share, ".0%"))),
+            *("" if x != x else f"{x:{how}}" for x, how in ((100 * accuracy, ".1f"), (share, ".0%"))),
         ]
         result.add_row(str(rule), *ends)
     return result
@@ -103,7 +103,7 @@ def transfer_tables(results: xr.Dataset) -> Iterator[Table]:
     for first in range(0, len(labels), _ACROSS):
         shown = labels[first : first + _ACROSS]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("accuracy / bp's" if not first else "")
+        table.add_column("accuracy, % of bp's" if not first else "")
         for label in shown:
             table.add_column(Text(printable(label), overflow="fold"), justify="right")
         for rule in accuracies["rule"].values:
@@ -120,10 +120,10 @@ def _number(value: float, row: pd.Series) -> str:
 
 def _relative(accuracies: xr.Dataset) -> str:
     """Return the mean and its interval in two lines, and the number of seeds that are left out."""
-    mean, low, high = (float(np.maximum(0.0, accuracies[name])) for name in ("mean", "low", "high"))
+    mean, low, high = (100 * float(np.maximum(0.0, accuracies[name])) for name in ("mean", "low", "high"))
     if mean != mean:
         return "–"
-    lines = [f"{mean:.3f}", f"{low:.2f} to {high:.2f}" if low == low else f"{int(accuracies['n'])} seed"]
+    lines = [f"{mean:.1f}", f"{low:.0f} to {high:.0f}" if low == low else f"{int(accuracies['n'])} seed"]
     if left_out := int(accuracies["left_out"]):
         lines.append(f"{left_out} left out")
     return "\n".join(lines)

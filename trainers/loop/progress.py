@@ -73,9 +73,9 @@ def follow(
 
 
 def _show(bars: Bars, task: TaskID, state: TrainingProgress) -> None:
-    numbers = f"loss {state.loss:6.3f}  acc {state.accuracy:.2f}"
+    numbers = f"loss {state.loss:6.3f}  acc {100 * state.accuracy:3.0f} %"
     if not math.isnan(state.test_accuracy):
-        numbers += f"  {state.tested_on} {state.test_accuracy:.3f}"
+        numbers += f"  {state.tested_on} {100 * state.test_accuracy:.1f} %"
     numbers += f"  {state.throughput:6.0f}/s"
     if state.status == "diverged":
         numbers = f"[red]diverged at step {state.step + 1}[/red]"
@@ -88,10 +88,10 @@ def table(states: Mapping[str, TrainingProgress]) -> Table:
     for column, justify in (("run", "left"), ("status", "left"), ("steps", "right"), ("loss", "right")):
         result.add_column(column, justify=justify)  # type: ignore[arg-type]
     tested_on = "/".join(dict.fromkeys(state.tested_on for state in states.values()))
-    result.add_column(f"{tested_on} accuracy", justify="right")
+    result.add_column(f"{tested_on} accuracy, %", justify="right")
     for name, state in states.items():
         status = f"{state.status}: {state.reason}" if state.reason else state.status
-        accuracy = "" if math.isnan(state.test_accuracy) else f"{state.test_accuracy:.4f}"
+        accuracy = "" if math.isnan(state.test_accuracy) else f"{100 * state.test_accuracy:.2f}"
         result.add_row(Text(tail(name, 32)), Text(status), str(state.step), f"{state.loss:.4f}", accuracy)
     return result
 

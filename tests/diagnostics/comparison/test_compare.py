@@ -290,4 +290,4 @@ def test_the_work_grows_with_the_number_of_runs_and_not_faster(what, monkeypatch
 def test_the_interval_of_few_seeds_ends_where_an_accuracy_can():
     over, status = ("rule", "seed"), np.full((1, 2), "finished", dtype=object)
     results = xr.Dataset({"test_accuracy": (over, [[0.5, 1.0]]), "status": (over, status)}, {"rule": ["ia"]})
-    assert list(grid_table(results).columns[2].cells) == ["0.000 to 1.000"]
+    assert list(grid_table(results).columns[2].cells) == ["0.0 to 100.0"]

@@ -245,7 +245,7 @@ def test_the_command_trains_reports_and_goes_on(sweep):
     done = CliRunner().invoke(transfer, words)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("accuracy / bp's")
+    assert lines[0].startswith("accuracy, % of bp's")
     assert any(line.startswith("ia") for line in lines)
     folder = sweep.parent / "found-transfer"
     assert [line.split("/")[-1] for line in lines if line.startswith("/")] == ["results.nc", "transfer.html"]
