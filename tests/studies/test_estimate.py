@@ -45,7 +45,7 @@ def test_cells_are_of_one_kind_if_they_cost_the_same(tmp_path):
     estimate = dry_run(cells(tmp_path, *same, *other), jobs=2)
     assert [kind.runs for kind in estimate.kinds] == [4, 2, 1, 1, 1]
     assert len({kind.label for kind in estimate.kinds}) == 5
-    assert estimate.kinds[2].label == "ia, mlp, depth 3, epochs 2.0"
+    assert estimate.kinds[2].label == "ia, mlp, depth 3, epochs 2"
     assert list(tmp_path.iterdir()) == []
 
 
