@@ -16,7 +16,7 @@ from wtdiag.diagnostics.claims.table import numbers
 from wtdiag.diagnostics.claims.verdicts import NOT_TESTED
 from wtdiag.diagnostics.comparison.results import STUDY, gather
 from wtdiag.probes.records.files import read_json
-from wtdiag.studies.file.plan import built_in
+from wtdiag.studies.file.plan import built_in, read_plan
 
 PAGE = "claims.md"
 
@@ -27,7 +27,8 @@ def run(*folders: str) -> None:
     for text in sections:
         print(text, end="\n\n")
     ran = {word for folder in folders for word in str(read_json(Path(folder, STUDY)).get("command")).split()}
-    if missing := [f"`{name}`" for name in built_in() if name.startswith("small/") and name not in ran]:
+    small = [name for name in built_in() if name.startswith("small/") and read_plan(name).claims]
+    if missing := [f"`{name}`" for name in small if name not in ran]:
         sections.append(f"Not run with these decision rules: {', '.join(missing)}.")
     fill(PAGE, "claims", "\n\n".join(sections))
     fill(PAGE, "rules", rules_table())
