@@ -17,6 +17,9 @@ from wtdiag.reports.figures.style import GRID, INK, Look, short
 Triple = tuple[float, float, float]
 """A mean and the ends of its interval, which are NaN if there is none."""
 
+_NEAR = 5.0  # the end of the linear part of an axis, in points
+_TICKS = (-5, -2, 0, 2, 5)
+
 
 def levels(lines: Sequence[Curve], *, title: str, x_label: str, ax: Axes | None = None) -> Axes:
     """Draw curves over the levels of a factor, on a logarithmic axis if the levels lie far apart."""
@@ -81,6 +84,38 @@ def dots(
             axes.hlines(row, low, high, colors=drawn.color, lw=1.3)
             axes.plot(mean, row, ls="", marker=drawn.marker, ms=5, color=drawn.color)
         rows(axes, list(triples))
+        axes.set_title(title, parse_math=False)
+    return axes
+
+
+def forest(
+    triples: Mapping[str, Triple],
+    claimed: Mapping[str, tuple[float, float]],
+    looks: Sequence[Look],
+    *,
+    title: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one row for each name, the first at the top: a value with its interval, over the range that is claimed.
+
+    Beyond ±5 the axis is logarithmic, because what matters are a few points, and some values are far away.
+    """
+    with canvas(ax) as axes:
+        axes.set_xscale("symlog", linthresh=_NEAR, linscale=1.5)
+        ends = np.array(list(triples.values()), dtype=float)
+        reach = max(_NEAR, 1.5 * float(np.nanmax(np.abs(ends))))
+        for row, ((name, (value, low, high)), drawn) in enumerate(zip(triples.items(), looks, strict=True)):
+            if name in claimed:
+                left, right = np.clip(claimed[name], -reach, reach)
+                axes.barh(row, right - left, left=left, height=0.7, color=GRID, lw=0, zorder=0)
+            axes.hlines(row, low, high, colors=drawn.color, lw=1.3)
+            axes.plot(value, row, ls="", marker=drawn.marker, ms=5, color=drawn.color)
+        rows(axes, list(triples), length=36)
+        axes.set_xlim(-reach, reach)
+        far = 50 if reach > 50 else 20
+        axes.xaxis.set_major_locator(FixedLocator([-far, *_TICKS, far]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value).replace("-", "−")))
         axes.set_title(title, parse_math=False)
     return axes
 
@@ -168,8 +203,8 @@ def key_rows(looks: Collection[Any]) -> int:
     return max(1, len(looks) if len(looks) < 8 else -(-len(looks) // 2))
 
 
-def rows(axes: Axes, names: Sequence[str]) -> None:
-    """Label the rows along the vertical axis, the first at the top."""
-    axes.set_yticks(range(len(names)), [short(name, 20) for name in names], parse_math=False, color=INK)
+def rows(axes: Axes, names: Sequence[str], length: int = 20) -> None:
+    """Label the rows along the vertical axis, the first at the top, by names of at most some characters."""
+    axes.set_yticks(range(len(names)), [short(name, length) for name in names], parse_math=False, color=INK)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

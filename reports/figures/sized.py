@@ -26,6 +26,7 @@ __all__ = [
     "curves",
     "dots",
     "error_profile",
+    "forest",
     "groups",
     "heatmap",
     "key",
@@ -113,6 +114,7 @@ spectrum = _panel(plot.spectrum, lambda _: 1.85, width=THIRD)
 stability = _panel(plot.stability, lambda _: 2.15)
 
 dots = _panel(points.dots, _dotted)
+forest = _panel(points.forest, _dotted, width=1.5 * HALF)
 groups = _panel(points.groups, _named)
 key = _panel(points.key, lambda looks: 0.4 + 0.18 * points.key_rows(looks), width=THIRD)
 levels = _panel(points.levels, _keyed)

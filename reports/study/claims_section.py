@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from wtdiag.diagnostics.analysis.sentences import listed
 from wtdiag.diagnostics.claims import CLAIMS, VERDICTS, Result
+from wtdiag.diagnostics.claims.base import points
 from wtdiag.diagnostics.claims.table import numbers
-from wtdiag.reports.document.content import Block, Section, Table, Term, Terms
-from wtdiag.reports.figures.style import printable
+from wtdiag.reports.document.content import Block, Figure, Section, Table, Term, Terms
+from wtdiag.reports.figures import sized
+from wtdiag.reports.figures.style import MUTED, Look, printable
 from wtdiag.reports.study.shared import counted
 
 _MARKS = dict(zip(VERDICTS, "✓✗?–", strict=True))  # told apart by their shapes
+_LOOKS = dict(
+    zip(VERDICTS, (Look("#0072b2", "o"), Look("#d55e00", "X"), Look(MUTED, "D"), Look(MUTED, ".")), strict=True)
+)
 
 
 def blocks(results: Sequence[Result]) -> tuple[Block, ...]:
@@ -28,7 +34,42 @@ def blocks(results: Sequence[Result]) -> tuple[Block, ...]:
         rows,
         labels=2,
     )
-    return (table,)
+    return (table, *_forest(results))
+
+
+def _forest(results: Sequence[Result]) -> tuple[Figure, ...]:
+    """Draw the statistics of claims with their intervals over what is claimed; no figure for fewer than two."""
+    decided = {printable(each.name + each.on): each for each in results if math.isfinite(each.low + each.high)}
+    if len(decided) < 2:
+        return ()
+    triples = {name: (100 * each.value, 100 * each.low, 100 * each.high) for name, each in decided.items()}
+    panel = sized.forest(
+        triples,
+        {name: _claimed(each) for name, each in decided.items() if each.name in CLAIMS},
+        [_LOOKS[each.verdict] for each in decided.values()],
+        title="Statistic of each claim (points)",
+    )
+    figure = Figure(
+        panels=(panel,),
+        caption="Where each claim lies: its statistic with the 95 % interval, over the range that is claimed, which is "
+        "grey. A claim is seen (circle) if its interval lies wholly inside, not seen (cross) if it lies wholly "
+        "outside, and else undecided (diamond), or for a reason that its row under “How claims are decided” tells. "
+        "The axis is linear up to 5 points.",
+        alt=said(results),
+        data=Table(
+            "The numbers drawn, in points.",
+            ("claim", "value", "from", "to", "threshold"),
+            tuple((name, *map(points, (e.value, e.low, e.high, e.threshold))) for name, e in decided.items()),
+        ),
+        name="claims",
+    )
+    return (figure,)
+
+
+def _claimed(result: Result) -> tuple[float, float]:
+    """Return the range, in points, in which a claim says that its statistic lies."""
+    at = 100 * result.threshold
+    return {"above": (at, math.inf), "below": (-math.inf, at), "within": (-at, at)}[CLAIMS[result.name].direction]
 
 
 def _sentence(result: Result) -> str:

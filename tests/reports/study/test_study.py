@@ -11,12 +11,13 @@ import pytest
 
 from tests.reports.runs import analysis, write_run
 from tests.reports.studied import EVIL, blocks, ended, grid, put, sweep, transfer
-from wtdiag.diagnostics.claims import VERDICTS, decide, write_claims
+from wtdiag.diagnostics.claims import VERDICTS, Result, decide, write_claims
 from wtdiag.diagnostics.comparison.intervals import of_mean
 from wtdiag.diagnostics.comparison.results import gather
 from wtdiag.probes.errors import InputError
 from wtdiag.reports.document import html, pdf
 from wtdiag.reports.document.content import Code, Figure, Numbers, Table, Terms, Text
+from wtdiag.reports.study import claims_section
 from wtdiag.reports.study import study_page as study
 from wtdiag.reports.study.factors import over_factors, ranking
 from wtdiag.reports.study.levels import levels_table, prepared
@@ -143,6 +144,20 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_a_claim_is_drawn_over_the_range_that_it_claims():
+    named = {"sa-matches-bp-deep": 0.02, "wm-over-fa": 0.02, "fa-behind-bp": -0.02, "of-a-plugin": 0.0}
+    results = [Result(name, "", "", "", 0.1, 0.05, 0.2, 5, at, VERDICTS[0], "") for name, at in named.items()]
+    *_, figure = claims_section.blocks(results)
+    (axes,) = figure.panels[0].axes
+    low, high = axes.get_xlim()
+    spans = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
+    assert spans == [(-2, 2), (2, pytest.approx(high)), (pytest.approx(low), -2)]
+    assert [line.get_xdata()[0] for line in axes.lines] == [10] * 4
+    assert high > 20
+    assert figure.data.rows[0] == ("sa-matches-bp-deep", "10.0", "5.0", "20.0", "2.0")
+    assert len(claims_section.blocks(results[:1])) == 1
+
+
 def test_a_study_says_claims_first_and_holds_its_sweeps_and_transfers(folder):
     report = study.report(folder)
     assert [section.title for section in report.sections] == [
@@ -150,7 +165,7 @@ def test_a_study_says_claims_first_and_holds_its_sweeps_and_transfers(folder):
         "Sweep “coefficients”: measured and predicted stability", "Transfer “deeper”", "Not finished",
         "How claims are decided", "How it was done",
     ]  # fmt: skip
-    numbers, claims = report.sections[0].blocks  # the reasons stand at the end
+    numbers, claims, drawn = report.sections[0].blocks  # the reasons stand at the end
     assert isinstance(numbers, Numbers)
     assert {number.label: number.value for number in numbers.numbers}["failed"] == "1"
     assert isinstance(claims, Table)
@@ -158,6 +173,7 @@ def test_a_study_says_claims_first_and_holds_its_sweeps_and_transfers(folder):
     assert [row[0] for row in claims.rows] == [result.claim for result in results]
     assert [row[1].split(" ", 1)[1] for row in claims.rows] == [result.verdict for result in results]
     assert "not tested" in claims.rows[2][1]
+    assert [row[0] for row in drawn.data.rows] == ["ia-gap-widens", "fa-behind-bp"]  # the third has no statistic
     (reasons,) = next(each for each in report.sections if each.title == "How claims are decided").blocks
     assert isinstance(reasons, Terms)
     assert [term.details[0][1] for term in reasons.terms] == [result.why for result in results]
