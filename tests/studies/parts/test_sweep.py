@@ -577,7 +577,7 @@ def test_the_command_trains_and_goes_on(tmp_path: Path) -> None:
     words += ["--format", "html", "--out", str(out)]
     result = CliRunner().invoke(sweep, words, catch_exceptions=False)
     assert result.exit_code == 0
-    assert max(map(len, result.stdout.splitlines()[:6])) <= 80
+    assert max(map(len, result.stdout.splitlines()[:5])) <= 80
     assert result.stdout.splitlines()[-2:] == [str(out / "results.nc"), str(out / "sweep.html")]
     assert "bp has no feedback_lr" in result.stderr
     assert "best of sa: lr=" in result.stdout
