@@ -17,7 +17,7 @@ from wtdiag.studies.study import Study
 
 NAMES = ("depth-gap", "metaparameters", "noisy-updates", "transfer", "two-routes", "weight-transport")
 RUN = [f"small/{name}" for name in NAMES]
-SMALL = [*RUN, "small/after-2020"]  # which has no part that none of the others runs
+SMALL = [*RUN, "small/after-2020", "small/learned-from-noise"]  # which have no part that none of the others runs
 MEDIUM = [f"medium/{name}" for name in NAMES]
 FULL = [f"full/{name}" for name in NAMES]
 SAID = ("Asks", "Command", "Duration", "Expected", "Chosen")
