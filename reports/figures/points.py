@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from wtdiag.reports.figures.axes import canvas, names_key, plain, spread
 from wtdiag.reports.figures.curves import Curve, curves
-from wtdiag.reports.figures.style import GRID, INK, Look, short
+from wtdiag.reports.figures.style import GRID, INK, Look, fixed, short
 
 Triple = tuple[float, float, float]
 """A mean and the ends of its interval, which are NaN if there is none."""
@@ -115,7 +115,7 @@ def forest(
         far = 50 if reach > 50 else 20
         axes.xaxis.set_major_locator(FixedLocator([-far, *_TICKS, far]))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value).replace("-", "−")))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: fixed(value, 0)))
         axes.set_title(title, parse_math=False)
     return axes
 

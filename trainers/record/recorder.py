@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from wtdiag.probes.errors import InputError, check_one_of, first_line
+from wtdiag.probes.errors import InputError, check_one_of, check_path, first_line
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.entries import checked_config, plain_value, whole
 from wtdiag.probes.records.netcdf import Array
@@ -309,8 +309,7 @@ class Recorder:
     def _attach(
         self, model: nn.Module, path: str | os.PathLike[str], pairs: Pairs | None, signals: Signals | None
     ) -> None:
-        if not isinstance(path, str | os.PathLike):
-            raise InputError(f"path: expected a path, got {type(path).__name__}")
+        check_path("path", path)
         self.path = Path(path)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.active = not distributed or torch.distributed.get_rank() == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ class Local:
 
     def without_task(self) -> Local:
         """Return the same synapse with zero for the gradient of the task by W."""
-        none = self.weight.new_zeros(self.weight.shape)
-        return Local(self.op, self.x, self.feedback, self.positions, self.y, self.weight, none, self.batch_axis)
+        return replace(self, weight_grad=self.weight.new_zeros(self.weight.shape))
 
     def _like_output(self) -> Tensor:
         """Return a tensor of the output's shape and precision."""
