@@ -179,6 +179,8 @@ def with_rule(settings: dict[str, Any], rule: Any) -> dict[str, Any]:
 def read_config(path: Path, *, follow: bool = True) -> dict[str, Any]:
     """Read settings from a TOML file or from a run's config.json; ``follow`` says whether the latter may be a link.
 
+    The settings of a run hold those coefficients that it recorded and whose defaults have changed since.
+
     Raises
     ------
     InputError
@@ -193,7 +195,7 @@ def read_config(path: Path, *, follow: bool = True) -> dict[str, Any]:
             settings = content.get("settings", content)
             if not isinstance(settings, dict):
                 raise InputError(f"{path}: holds no settings")
-            return settings
+            return with_rule(settings, content.get("rule"))
     except InputError as error:
         raise InputError(f"config: {error}") from error
     raise InputError(f"config: {path}: expected a .toml file or a run's config.json")

@@ -9,7 +9,7 @@ from typing import Any
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import Coefficient, as_typed, settings_with_role
 from wtdiag.probes.records.schema import CONFIG, read_json
-from wtdiag.trainers.config.settings import DEFAULTS, Settings, from_mapping, read_config, with_rule
+from wtdiag.trainers.config.settings import DEFAULTS, Settings, from_mapping, read_config
 from wtdiag.trainers.rules import RULES
 from wtdiag.trainers.rules.base import Recipe
 
@@ -95,8 +95,6 @@ def runs_to_train(
     {'x/fa': 'fa', 'x/bp': 'bp'}
     """
     file = read_config(config) if config else {}
-    if config and config.suffix == ".json":
-        file = with_rule(file, read_json(config, follow=True).get("rule"))
     unnamed = not rules and "rule" not in file and "rule" not in given
     if resume and out is not None and unnamed:
         paths = [out] if (out / CONFIG).exists() else sorted(path.parent for path in out.glob(f"*/{CONFIG}"))
@@ -106,10 +104,7 @@ def runs_to_train(
             raise _no_run(out)
     listed = given.get("rule", file.get("rule", "fa"))
     source = str(config or "command line") + " and command line" * bool(config and (rules or given))
-    words = list(rules) or _listed(listed)
-    if not words or not all(isinstance(word, str) for word in words):
-        raise InputError(f"{source}: rule: expected a name or a list of names, got {listed!r}")
-    names = list(dict.fromkeys(words))
+    names = list(dict.fromkeys(rules)) or named_rules(listed, source)
     runs = {}
     for name in names:
         wanted = _joined(file, given, name) | {"rule": name}
@@ -121,6 +116,25 @@ def runs_to_train(
             raise _no_run(path)
         runs[path] = stored(path, wanted) if exists else settings
     return runs
+
+
+def named_rules(value: Any, source: str) -> list[str]:
+    """Return the different rules that a setting names, which is a name or a list of names; messages name ``source``.
+
+    Raises
+    ------
+    InputError
+        If it is something else.
+
+    Examples
+    --------
+    >>> named_rules("fa", "my.toml"), named_rules(["fa", "bp", "fa"], "my.toml")
+    (['fa'], ['fa', 'bp'])
+    """
+    words = _listed(value)
+    if not words or not all(isinstance(word, str) for word in words):
+        raise InputError(f"{source}: rule: expected a name or a list of names, got {value!r}")
+    return list(dict.fromkeys(words))
 
 
 def status(run: Path) -> str:
@@ -137,9 +151,10 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
         If they do not, or the run has no settings.
     """
     recorded, movable = read_config(path / CONFIG, follow=False), settings_with_role("location")
-    whole = with_rule(recorded, read_json(path / CONFIG, follow=False).get("rule"))
     for name, value in wanted.items():
-        theirs = (whole if value == whole.get(name) else recorded).get(name, DEFAULTS.get(name))
+        theirs = recorded.get(name, DEFAULTS.get(name))
+        if name == "coefficients" and isinstance(theirs, dict) and isinstance(value, dict):
+            theirs = {each: theirs[each] for each in value if each in theirs}
         is_default = name == "lr" and value is None and theirs in _default_rates(recorded.get("rule"))
         if name not in movable and theirs != value and not is_default:
             raise InputError(
@@ -147,7 +162,7 @@ def stored(path: Path, wanted: Mapping[str, Any]) -> Settings:
                 "start another run"
             )
     moved = {name: value for name, value in wanted.items() if name in movable}
-    return from_mapping(whole | moved, str(path / CONFIG))
+    return from_mapping(recorded | moved, str(path / CONFIG))
 
 
 def _default_rates(rule: Any) -> tuple[float, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wtdiag.trainers.rules.akrout2019 import OF_SHARED_DECAY, KolenPollack
-from wtdiag.trainers.rules.base import number
+from wtdiag.trainers.rules.akrout2019 import KolenPollack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,12 +18,7 @@ class Factored(KolenPollack):
     The left factor P acts on the axis of outputs, (groups, out / groups, middle / groups). The right factor R has W's
     shape with as many middle units in place of the outputs. R learns by Kolen-Pollack from δ in place of dy:
     ∂R = δ xᵀ + λR. So B moves by P ∂R = P Pᵀ dy xᵀ + λB, and if W stands still it comes to rest at P Pᵀ W.
-
-    λ, the decay, is a fifth of that of ``kp``, which shrinks W faster than a convolutional network learns in a few
-    epochs at its default rate (docs/recipes.md).
     """
-
-    decay: float = number(0.01, about=OF_SHARED_DECAY)
 
     learns_left = False
     """Whether P learns too, with a local gradient from `left_grad`."""

@@ -89,18 +89,21 @@ def sweep(
     from wtdiag.studies.engine.storage import shown_url
     from wtdiag.studies.engine.workers import Workers
     from wtdiag.studies.file.methods import divided
+    from wtdiag.studies.file.plan import joined
     from wtdiag.studies.file.space import parse_search
     from wtdiag.studies.parts.dataset import write
     from wtdiag.studies.parts.sweep import REFERENCE, Sweep
     from wtdiag.trainers.config.settings import read_config
-    from wtdiag.trainers.loop.launch import parse_coefficients
+    from wtdiag.trainers.loop.launch import named_rules, parse_coefficients
 
     file = read_config(config) if config else {}
-    wanted = {**file, **given(options)}
-    wanted["coefficients"] = {**file.get("coefficients", {}), **parse_coefficients(coefficients)}
-    named = wanted.pop("rule", ())
-    names = dict.fromkeys([REFERENCE, *(rules or ([named] if isinstance(named, str) else named))])
-    settings, methods, left_out = divided(list(names), wanted)
+    listed = named_rules(file.pop("rule"), str(config)) if "rule" in file else []
+    # A name that two rules share does not mean the same in both: coefficients are those of the rules that stand beside.
+    theirs = {"coefficients": file.pop("coefficients", {})} if listed else {}
+    mine = {"coefficients": parse_coefficients(coefficients)}
+    names = list(dict.fromkeys([REFERENCE, *(rules or listed)]))
+    settings, methods, left_out = divided(names, joined(file, given(options), mine))
+    methods |= {rule: joined(theirs, own) for rule, own in methods.items() if rule in listed}
     for line in left_out:
         complain(line)
     whole = Sweep(

@@ -595,3 +595,48 @@ def test_the_command_trains_and_goes_on(tmp_path: Path) -> None:
     assert again.exit_code == 0
     assert (out / "sweep.html").exists()
     xr.testing.assert_identical(read_results(out / "results.nc"), first)
+
+
+LR = ("--search", "lr=0.1,0.2", "--out", "nowhere")
+OLD = '{"settings": {"rule": "kp", "coefficients": {}}, "rule": {"name": "kp", "scale": 1.0, "decay": 0.5}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "expected"),
+    [
+        (OLD, (), {"bp": {}, "kp": {"decay": 0.5}}),
+        (OLD, ("-c", "decay=0.3"), {"bp": {}, "kp": {"decay": 0.3}}),
+        (OLD, ("--rule", "sa"), {"bp": {}, "sa": {}}),  # both have a decay
+        (OLD, ("--rule", "sa", "--rule", "kp"), {"bp": {}, "sa": {}, "kp": {"decay": 0.5}}),
+        ("[coefficients]\ndecay = 0.4", ("--rule", "sa"), {"bp": {}, "sa": {"decay": 0.4}}),
+    ],
+)
+def test_the_coefficients_of_a_file_are_those_of_the_rules_that_it_names(tmp_path, monkeypatch, text, words, expected):
+    from wtdiag.cli.sweep import sweep
+
+    def stop(out, **options):
+        raise InputError(str({name: own.get("coefficients", {}) for name, own in options["methods"].items()}))
+
+    monkeypatch.setattr("wtdiag.studies.parts.sweep.Sweep", stop)
+    path = tmp_path / ("config.json" if text == OLD else "my.toml")
+    path.write_text(text)
+    with pytest.raises(InputError) as found:
+        CliRunner().invoke(sweep, ["--config", str(path), *LR, *words], catch_exceptions=False)
+    assert str(found.value) == str(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("coefficients = 3", "coefficients: expected a table of names and values, got 3"),
+        ("rule = [[3]]", "rule: expected a name or a list of names, got"),
+        ("rule = 3", "rule: expected a name or a list of names, got 3"),
+    ],
+)
+def test_what_a_file_of_a_sweep_cannot_hold_is_told(tmp_path, text, message):
+    from wtdiag.cli.sweep import sweep
+
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        CliRunner().invoke(sweep, ["--config", str(path), *LR], catch_exceptions=False)

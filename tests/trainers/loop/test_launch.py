@@ -1,5 +1,7 @@
 """From a config file and the command line to the settings of runs."""
 
+import json
+
 import pytest
 
 from wtdiag.probes.errors import InputError
@@ -61,3 +63,26 @@ def test_coefficients_of_a_file_and_those_given(config, text, rules, given, expe
 def test_what_cannot_be_used_is_told_with_its_source(config, text, rules, given, message):
     with pytest.raises(InputError, match=message):
         runs_to_train(rules, given, config=config(text) if text else None)
+
+
+OLD = {"settings": {"rule": "kp", "coefficients": {"scale": 2.0}}, "rule": {"name": "kp", "scale": 2.0, "decay": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("rules", "given", "expected"),
+    [([], {}, {"scale": 2.0, "decay": 0.5}), ([], {"decay": 0.1}, {"scale": 2.0, "decay": 0.1}), (["pfa"], {}, {})],
+)
+def test_settings_of_an_older_run_hold_the_defaults_that_it_had(tmp_path, rules, given, expected):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(OLD))
+    (settings,) = runs_to_train(rules, {"coefficients": given} if given else {}, config=path).values()
+    assert settings.coefficients == expected
+
+
+@pytest.mark.parametrize("given", [{}, {"scale": 2.0}, {"scale": 2.0, "decay": 0.5}, {"decay": 0.5}])
+def test_an_older_run_is_resumed_with_the_coefficients_that_it_was_given(tmp_path, given):
+    (tmp_path / "config.json").write_text(json.dumps(OLD))
+    runs = runs_to_train(["kp"], {"coefficients": given} if given else {}, out=tmp_path, resume=True)
+    assert runs[tmp_path].coefficients == {"scale": 2.0, "decay": 0.5}
+    with pytest.raises(InputError, match=r"was made with coefficients=\{'decay': 0\.5\}, not \{'decay': 0\.1\}"):
+        runs_to_train(["kp"], {"coefficients": {"decay": 0.1}}, out=tmp_path, resume=True)

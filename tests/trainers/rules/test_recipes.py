@@ -77,4 +77,4 @@ def test_the_table_of_defaults_names_every_rule():
     page = (page_of.DOCS / recipes.PAGE).read_text(encoding="utf-8")
     assert all(line in page for line in table.splitlines()), "python -m bench recipes 0 writes them"
     assert all(f"| `{name}` | 0.05 | 0.2 |" in table for name in NAMES)
-    assert "| `kp` | 0.05 | 0.2 | as the forward weights | scale 1, decay 0.05 |" in table
+    assert "| `kp` | 0.05 | 0.2 | as the forward weights | scale 1, decay 0.01 |" in table
