@@ -204,6 +204,8 @@ def space(rule: str) -> Space:
         searched = field.name in PRIMITIVES or (field.name == "scale" and not RULES[rule].learned)
         if searched and not pulls:
             ranges[field.name] = around(field.default)
+        elif field.default == "activations":  # where B* depends on what a layer learns from, it is searched too
+            ranges[field.name] = Range(choices=field.metadata["choices"])
     return ranges
 
 
@@ -277,7 +279,8 @@ def row(cell: RecipeCell) -> tuple[str, ...]:
     """Return the row of a cell: the best that was found and where, the default, and their ratio."""
     best, found = cell.best, cell.defaults(run=False)
     trials = f"{len(cell.done)}, {sum(each.state == TrialState.PRUNED for each in cell.done)} pruned"
-    at = ", ".join(f"{name} {value:.2g}" for name, value in best.params.items()) if best else ""
+    params = {} if best is None else best.params
+    at = ", ".join(f"{name} {value if isinstance(value, str) else f'{value:.2g}'}" for name, value in params.items())
     peak = f"{100 * (best.value or 0.0):.1f}" if best else ""
     mean = f"{100 * fmean(found):.1f}" if found else ""
     ratio = "" if math.isnan(cell.ratio) else f"{cell.ratio:.2f}"

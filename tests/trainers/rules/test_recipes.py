@@ -24,10 +24,13 @@ def test_a_search_goes_around_the_defaults(name):
     space = recipes.space(name)
     assert ("feedback_lr" in space) == (RULES[name].learned and RULES[name].recipe.optimizer != "forward")
     assert not {"amp", "self"} & set(space), "their scale is that of the others"
+    assert ("inputs" in space) == (name in ("aa", "ia", "wm-reg")), "the others learn from noise, or from no input"
     cell = recipes.RecipeCell(name, "mlp 4", optuna.storages.InMemoryStorage())
     for point in cell.neighbours():
         assert point.keys() == space.keys()
-        assert all(space[key].low <= value <= space[key].high for key, value in point.items())
+        assert all(
+            value in space[key].choices or space[key].low <= value <= space[key].high for key, value in point.items()
+        )
         assert cell.settings(0, **point).rule_at(0.0, 0.0).name == name
 
 
