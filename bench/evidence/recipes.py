@@ -204,7 +204,7 @@ def space(rule: str) -> Space:
         searched = field.name in PRIMITIVES or (field.name == "scale" and not RULES[rule].learned)
         if searched and not pulls:
             ranges[field.name] = around(field.default)
-        elif field.default == "activations":  # where B* depends on what a layer learns from, it is searched too
+        elif field.default == "activations" and hasattr(RULES[rule], "amp"):  # B* depends on what B learns from
             ranges[field.name] = Range(choices=field.metadata["choices"])
     return ranges
 
