@@ -74,6 +74,11 @@ RUNS: Sequence[tuple[str, str, Mapping[str, Any]]] = (
     ("mlp", "usf", {"coefficients": {"scale": 6.0}}),
     ("mlp", "frsf", {"coefficients": {"scale": 0.1}}),
     ("conv", "usf", {"coefficients": {"scale": 6.0}}),
+    # a decay by which W forgets what it learned
+    ("mlp", "kp", {"coefficients": {"decay": 0.4}}),
+    ("conv", "kp", {"coefficients": {"decay": 0.2}}),
+    ("conv", "pfa", {"coefficients": {"decay": 0.2}}),
+    ("resnet8", "kp", {"coefficients": {"decay": 0.2}}),
     # rates of W that are too high or too low, and noise
     ("mlp", "sa", {"lr": 20.0}),
     ("mlp", "usf", {"lr": 1.0, "batch_norm": False}),

@@ -17,7 +17,7 @@ from wtdiag.diagnostics.findings.thresholds import limit
     "forward-step-too-large",
     meaning="A step changes the forward weights by as much as they are. Whatever the layer had learned is gone after "
     "one step, and its feedback points at weights that no longer exist.",
-    advice=(remedies.lower_rate, remedies.smaller_scale, remedies.clipped),
+    advice=(remedies.weaker_shared_decay, remedies.lower_rate, remedies.smaller_scale, remedies.clipped),
     equation="η ‖∂L/∂W‖ / ((1 − μ) ‖W‖) > 1",
     reference="You et al. 2017, arXiv:1708.03888, for the ratio of an update to the weights",
     needs=("relative_update",),

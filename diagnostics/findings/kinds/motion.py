@@ -72,6 +72,7 @@ def frozen_feedback(view: View) -> Iterator[Sighting]:
         remedies.faster_feedback,
         remedies.white_inputs,
         remedies.stronger_shared_decay,
+        remedies.weaker_shared_decay,
         remedies.lower_rate,
     ),
     equation="τ η_W ‖∂L/∂W‖ / ‖W‖, with τ = 1 / (η λ) the relaxation time of B",

@@ -91,7 +91,7 @@ def longer(case: Case) -> Suggestion:
     "undertrained",
     meaning="The network was still learning when training ended, so its accuracy says little about its rule: networks "
     "learn more slowly by rules that carry worse errors.",
-    advice=(remedies.white_inputs_at_ceiling, remedies.higher_rate, longer),
+    advice=(remedies.white_inputs_at_ceiling, remedies.weaker_shared_decay, remedies.higher_rate, longer),
     equation="e(2u) = e(u) · e(u) / e(u/2), with e the share of errors and u = Σ η",
     reference="Hestness et al. 2017, arXiv:1712.00409, for learning curves that are power laws; wtdiag, for u",
     order=TIME,
@@ -164,6 +164,7 @@ def own_rates(case: Case) -> Suggestion:
     meaning="After training, the network does no better than one that was never trained. What was measured of its "
     "feedback describes a network that did not learn.",
     advice=(
+        remedies.weaker_shared_decay,
         backprop_first,
         "Otherwise train longer, and look at the angles of the error.",
     ),
@@ -206,6 +207,7 @@ def learned_nothing(view: View) -> Iterator[Sighting]:
     meaning="With this rule the network reached less than with the other in the same training, and no fault of its "
     "feedback was found that explains it.",
     advice=(
+        remedies.weaker_shared_decay,
         "Look at where the error signal turns, layer by layer.",
         own_rates,
     ),

@@ -219,10 +219,26 @@ def test_a_stronger_pull_makes_feedback_smaller_and_faster_as_far_as_it_is_stabl
 
 
 def test_only_feedback_that_decays_with_w_comes_to_it_by_its_decay():
-    kp = {"name": "kp", "scale": 1.0, "decay": 0.01}
-    assert any("decay that W and B share" in text for text in said("feedback-too-slow", kp))
+    kp, shared = {"name": "kp", "scale": 1.0, "decay": 0.01}, "decay that W and B share"
+    slow = said("feedback-too-slow", kp, relaxation_time=200.0)
+    assert any(f"Raise the {shared} from 0.01 to 0.05: " in text for text in slow), "W then forgets within 40 steps"
+    assert not any(shared in text for text in said("feedback-too-slow", kp, relaxation_time=50.0))
     dkp = {"name": "dkp", "scale": 1.0, "projection": "own", "decay": 0.01, "reduction": "mean"}
-    assert not any("decay that W and B share" in text for text in said("feedback-too-slow", dkp))
+    assert not any(shared in text for text in said("feedback-too-slow", dkp, relaxation_time=200.0))
+
+
+def test_a_shared_decay_that_makes_w_forget_is_lowered():
+    kp = {"name": "kp", "scale": 1.0, "decay": 0.05}
+    first = said("forward-step-too-large", kp, relaxation_time=10.0)[0]
+    assert first.startswith("Lower the decay that W and B share from 0.05 to 0.013: at the highest rate, W now forgets")
+    assert not said("forward-step-too-large", kp, relaxation_time=40.0)[0].startswith("Lower the decay")
+
+
+@pytest.mark.parametrize(("rule", "lr", "advised"), [("kp", 0.05, 0.05), ("kp", 0.1, 0.025), ("sa", 0.05, None)])
+def test_without_decay_the_rate_tells_how_much_of_it_w_bears(tmp_path, rule, lr, advised):
+    run = recorded(tmp_path, rule, lr=lr, coefficients={"decay": 0.0})
+    found = remedies.stronger_shared_decay(Case(View(healthy(), run.config, pd.DataFrame()), None, accepts_of(run)))
+    assert (found and found.changes) == (advised and {"coefficients": {"decay": advised}})
 
 
 def test_noise_in_place_of_activations_is_for_rules_that_read_them():
