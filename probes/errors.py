@@ -68,14 +68,17 @@ def one_line(error: BaseException, of: str | os.PathLike[str] = "") -> str:
 
 
 def with_type(error: BaseException) -> str:
-    r"""Return on one line what code of others raised: its message after its type, or an `InputError`'s message alone.
+    """Return on one line what code of others raised: its whole message after its type.
+
+    An `InputError` is told by its message alone. The middle of a very long message is left out.
 
     Examples
     --------
-    >>> with_type(KeyError("fc")), with_type(InputError("has 1 dims"))
-    ("KeyError: 'fc'", 'has 1 dims')
+    >>> with_type(KeyError("fc")), with_type(MemoryError()), with_type(InputError("has 1 dims"))
+    ("KeyError: 'fc'", 'MemoryError', 'has 1 dims')
     """
-    return one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {one_line(error)}"
+    name, message = type(error).__name__, one_line(error)
+    return shortened(message if isinstance(error, InputError) or message == name else f"{name}: {message}")
 
 
 def check_one_of(argument: str, value: Any, choices: Collection[str]) -> None:

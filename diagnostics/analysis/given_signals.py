@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtdiag.probes.errors import InputError, check_one_of, first_line
+from wtdiag.probes.errors import InputError, check_one_of, with_type
 from wtdiag.probes.records.arrays import LayerArrays
 from wtdiag.probes.records.foreign import check_fit, checked_signals
 from wtdiag.probes.records.schema import Run, layer_names, open_snapshot, read_layer, read_signals, snapshot_path
@@ -56,7 +56,7 @@ class GivenSignals:
         try:
             returned = self.function(step)
         except Exception as error:  # the function is the user's
-            raise InputError(f"signals: failed at step {step} ({type(error).__name__}: {first_line(error)})") from error
+            raise InputError(f"signals: failed at step {step} ({with_type(error)})") from error
         if not isinstance(returned, Mapping):
             raise InputError(f"signals: expected arrays by layer at step {step}, got {type(returned).__name__}")
         for name in returned:

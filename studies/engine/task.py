@@ -13,7 +13,7 @@ from threading import Lock
 from distributed import Reschedule, Status, Worker, get_worker
 
 from wtdiag.diagnostics.analysis.analyze import analyze, write_analysis
-from wtdiag.probes.errors import InputError, first_line
+from wtdiag.probes.errors import InputError, with_type
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.rundir import ENDED
 from wtdiag.probes.records.schema import ANALYSIS, CONFIG
@@ -134,10 +134,8 @@ def _ended(cell: Cell, seat: _Seat) -> Outcome:
             outcome = _train(cell, seat, _load(cell.settings))
         if outcome.status in ("finished", "diverged") and not is_done(cell):
             _measure(cell)
-    except InputError as error:
-        return Outcome("failed", str(error))
     except Exception as error:  # memory or the disk may be full; the other cells continue
-        return Outcome("failed", f"{type(error).__name__}: {first_line(error)}")
+        return Outcome("failed", with_type(error))
     return outcome
 
 

@@ -220,7 +220,7 @@ def run(capsys):
         (("audit", "nowhere:f"), "function: nowhere cannot be imported"),
         (("audit", "math:pi"), "function: math:pi is 3.14159"),
         (("audit", "networks:nothing"), "function: networks:nothing returned None; expected a network, its loss"),
-        (("audit", "networks:raises"), "function: networks:raises raised ZeroDivisionError: division by zero"),
+        (("audit", "networks:raises"), "function: networks:raises failed (ZeroDivisionError: division by zero)"),
     ],
 )
 def test_bad_input_ends_in_one_line(run, tmp_path, monkeypatch, words, message):

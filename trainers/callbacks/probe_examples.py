@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wtdiag.probes.errors import InputError, first_line
+from wtdiag.probes.errors import InputError, with_type
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.observe.inputs import Inputs
 from wtdiag.trainers.record.arguments import probe_tensors
@@ -67,9 +67,9 @@ def probe_examples(model: nn.Module, loader: Any) -> tuple[Inputs, Tensor] | Non
                 raise InputError(f"inputs {tuple(each.shape)} and targets {tuple(targets.shape)} differ in number")
         return inputs, targets
     except Exception as error:  # the data set and its collator are the user's
-        said = f"{type(error).__name__}: {first_line(error)}"
         warnings.warn(
-            f"no probe batch, so no error signals: the training data gave none ({said:.200}); give probe_batch=",
+            f"no probe batch, so no error signals: the training data gave none ({with_type(error):.200}); "
+            "give probe_batch=",
             stacklevel=3,
         )
         return None

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wtdiag.probes.errors import InputError, one_line
+from wtdiag.probes.errors import InputError, with_type
 from wtdiag.trainers.conformance.replay import Replay, moved
 from wtdiag.trainers.conformance.tensors_of import all_tensors, other_values, replaced, tensors_of, unchanged
 
@@ -100,7 +100,7 @@ def audit(
         except InputError:
             raise
         except Exception as error:  # the network and the loss are the user's code, which may raise anything
-            raise InputError(f"audit: the network cannot be run: {type(error).__name__}: {one_line(error)}") from error
+            raise InputError(f"audit: the network cannot be run: {with_type(error)}") from error
         finally:
             model.zero_grad()
 
@@ -185,7 +185,7 @@ def _layer(
         if not feedback and not sees:
             feedback = list(_feedback(replay, {k: t for k, t in replay.tensors.items() if k not in own}, weights))
     except Exception as error:  # a layer that cannot run alone, because it needs the whole network
-        reason = f"it cannot be run alone ({type(error).__name__}: {one_line(error)})"
+        reason = f"it cannot be run alone ({with_type(error)})"
         return LayerAudit(name or "model", kind, UNKNOWN, _sees_in_network(replay, model, loss), sends, note=reason)
     found, note = UNKNOWN, ""
     if direct:

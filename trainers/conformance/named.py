@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from wtdiag.probes.errors import InputError, one_line
+from wtdiag.probes.errors import InputError, with_type
 from wtdiag.trainers.rules import Rule
 from wtdiag.trainers.rules import rule as of_registry
 from wtdiag.trainers.rules.base import build, check_is_rule
@@ -40,7 +40,7 @@ def load(argument: str, reference: str) -> Any:
         found: Any = import_module(module)
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"{argument}: {module} cannot be imported ({type(error).__name__}: {one_line(error)}); expected module:name"
+            f"{argument}: {module} cannot be imported ({with_type(error)}); expected module:name"
         ) from error
     finally:
         sys.path.remove(here)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wtdiag.probes.discovery import enter
-from wtdiag.probes.errors import one_line
+from wtdiag.probes.errors import with_type
 
 if TYPE_CHECKING:
     from wtdiag.trainers.conformance.subject import Subject
@@ -68,7 +68,7 @@ class Check:
         except Violation as violation:
             outcome, seen = FAILED, str(violation)
         except Exception as error:
-            outcome, seen = FAILED, f"{type(error).__name__}: {one_line(error)}"
+            outcome, seen = FAILED, with_type(error)
         return Verdict(self.name, self.title, outcome, seen)
 
 

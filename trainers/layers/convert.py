@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
-from wtdiag.probes.errors import InputError, first_line
+from wtdiag.probes.errors import InputError, one_line, with_type
 from wtdiag.trainers.layers.batch_axis import batch_axis_of, count_examples
 from wtdiag.trainers.layers.conversions import converted_class, known_types, rebased
 from wtdiag.trainers.layers.direct_points import FEEDBACK, add_point, chosen, points_of
@@ -110,7 +110,7 @@ def transport_free(
     try:
         model = copied(model)
     except RuntimeError as error:  # a computed tensor among its attributes, as torch.nn.utils.weight_norm leaves
-        raise InputError(f"transport_free: {type(model).__name__} cannot be copied: {error}") from error
+        raise InputError(f"transport_free: {type(model).__name__} cannot be copied: {one_line(error)}") from error
     for module in [module for module in model.modules() if _reason_to_skip(module, rule) is None]:
         _change_class(module)
     layers = [layer for _, layer in synapses(model)]
@@ -449,8 +449,7 @@ def _run(model: nn.Module, sample: Tensor | Mapping[str, Tensor]) -> Any:
     except InputError:
         raise
     except Exception as error:  # whatever the network raises for inputs of another shape or kind
-        said = f"{type(error).__name__}: {first_line(error)}"
-        raise InputError(f"transport_free: sample: the network cannot take it ({said})") from error
+        raise InputError(f"transport_free: sample: the network cannot take it ({with_type(error)})") from error
     finally:
         for module, mode in training.items():
             module.training = mode

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wtdiag.probes.errors import InputError, first_line
+from wtdiag.probes.errors import InputError, with_type
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -134,8 +134,9 @@ class Operation:
                 ),
             }
         except Exception as error:  # the operations are the user's
-            said = f"{type(error).__name__}: {first_line(error)}"
-            raise InputError(f"{type(self).__name__}: the operations failed on an input ({said})") from error
+            raise InputError(
+                f"{type(self).__name__}: the operations failed on an input ({with_type(error)})"
+            ) from error
         scale = y.norm() * dy.norm()
         tolerance = 10 * torch.finfo(y.dtype).eps ** 0.5
         for wrong, (one, other) in pairs.items():

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wtdiag.probes.errors import InputError, check_one_of, first_line
+from wtdiag.probes.errors import InputError, check_one_of, first_line, with_type
 from wtdiag.probes.records.foreign import check_fit, check_names, checked_signals
 from wtdiag.probes.records.netcdf import Array
 from wtdiag.trainers.observe.tensors import is_recordable
@@ -248,7 +248,7 @@ def _called(name: str, function: Any, model: nn.Module) -> Any:
     try:
         return function(model)
     except Exception as error:  # the function is the user's
-        raise InputError(f"{name}: its function failed ({type(error).__name__}: {first_line(error)})") from error
+        raise InputError(f"{name}: its function failed ({with_type(error)})") from error
 
 
 def _member(model: nn.Module, name: str, path: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from wtdiag.probes.errors import InputError, check_one_of, check_path, first_line
+from wtdiag.probes.errors import InputError, check_one_of, check_path, with_type
 from wtdiag.probes.records import rundir
 from wtdiag.probes.records.entries import checked_config, plain_value, whole
 from wtdiag.probes.records.netcdf import Array
@@ -348,7 +348,7 @@ class Recorder:
         try:
             given = self._signals(self._model)
         except Exception as error:  # the function is the user's
-            raise InputError(f"signals: their function failed ({type(error).__name__}: {first_line(error)})") from error
+            raise InputError(f"signals: their function failed ({with_type(error)})") from error
         return signal_arrays(given, *self._reader(self._model))
 
     def _ready(self) -> bool:

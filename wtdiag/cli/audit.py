@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wtdiag.cli.terminal import print_entry, say
-from wtdiag.probes.errors import InputError, one_line
+from wtdiag.probes.errors import InputError, with_type
 
 
 @click.command("audit")
@@ -31,7 +31,7 @@ def audit(context: click.Context, function: str) -> None:
     try:
         made = build()
     except Exception as error:  # it is the user's code, which may raise anything
-        raise InputError(f"function: {function} raised {type(error).__name__}: {one_line(error)}") from error
+        raise InputError(f"function: {function} failed ({with_type(error)})") from error
     if not isinstance(made, tuple) or len(made) not in (2, 3) or not all(map(callable, made)):
         raise InputError(
             f"function: {function} returned {made!r:.80}; expected a network, its loss and, if need be, its step"
