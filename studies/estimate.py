@@ -18,12 +18,11 @@ from rich.text import Text
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.engine.cell import Cell
-from wtdiag.studies.engine.local_cluster import cores
 from wtdiag.studies.file.describe import describe
 from wtdiag.studies.file.plan import Plan
 from wtdiag.studies.study import Study
 from wtdiag.trainers.config.datasets import DataCache, load_data
-from wtdiag.trainers.config.device import gpus, threads
+from wtdiag.trainers.config.device import cores, gpus, threads
 from wtdiag.trainers.config.settings import Settings
 from wtdiag.trainers.data import Data
 from wtdiag.trainers.data.synthetic import files_found, synthetic
@@ -126,7 +125,7 @@ def dry_run(cells: Iterable[Cell], jobs: int | None = None) -> CostEstimate:
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs: expected a positive number of processes, got {jobs}")
     kinds = _kinds(cells)
-    jobs = jobs or cores()
+    jobs = jobs or gpus() or cores()
     stand_in = DataCache(_stand_in)
     missing: dict[str, None] = {}
     problems: dict[str, None] = {}

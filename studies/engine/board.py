@@ -13,8 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.table import Column
 
 from wtdiag.studies.engine.cell import Cell, CellState, Outcome
-from wtdiag.trainers.loop.bars import Bars
-from wtdiag.trainers.loop.progress import tail
+from wtdiag.trainers.loop.bars import Bars, tail
 
 
 class Board:

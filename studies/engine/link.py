@@ -13,8 +13,8 @@ from wtdiag.diagnostics.analysis.cluster import WORKER_SECONDS, connect
 from wtdiag.probes.errors import InputError, one_line
 from wtdiag.probes.version import __version__
 from wtdiag.studies.engine.cell import Cell, CellState, Outcome
-from wtdiag.studies.engine.local_cluster import RETRIES, cores, local_cluster
-from wtdiag.trainers.config.device import gpus
+from wtdiag.studies.engine.local_cluster import RETRIES, local_cluster
+from wtdiag.trainers.config.device import cores, gpus
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from wtdiag.probes.errors import InputError, one_line
-from wtdiag.trainers.config.device import gpus
+from wtdiag.trainers.config.device import cores, gpus
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -92,11 +91,6 @@ def threads_of_each(workers: int) -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     share = max(1, cores() // workers)
     return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @contextmanager

@@ -50,3 +50,8 @@ class Bars(Progress):
         passed = f"after {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
         line = "  ".join(filter(None, (task.description, f"{task.percentage:.0f}%", numbers, passed)))
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def tail(name: str, width: int) -> str:
+    """Return the end of a path, which distinguishes it from others, in at most ``width`` characters."""
+    return name if len(name) <= width else "…" + name[1 - width :]

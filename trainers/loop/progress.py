@@ -13,7 +13,7 @@ from rich.text import Text
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.data.loading import losses_named
-from wtdiag.trainers.loop.bars import Bars
+from wtdiag.trainers.loop.bars import Bars, tail
 from wtdiag.trainers.loop.fit import Training
 from wtdiag.trainers.loop.resume import TrainingProgress
 
@@ -94,8 +94,3 @@ def table(states: Mapping[str, TrainingProgress]) -> Table:
         accuracy = "" if math.isnan(state.test_accuracy) else f"{100 * state.test_accuracy:.2f}"
         result.add_row(Text(tail(name, 32)), Text(status), str(state.step), f"{state.loss:.4f}", accuracy)
     return result
-
-
-def tail(name: str, width: int) -> str:
-    """Return the end of a path, which distinguishes it from others, in at most ``width`` characters."""
-    return name if len(name) <= width else "…" + name[1 - width :]

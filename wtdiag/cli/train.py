@@ -146,11 +146,12 @@ def _train(runs: dict[Path, Settings], *, resume: bool, force: bool, loggers: tu
     from wtdiag.cli.console import Screen
     from wtdiag.probes.records.rundir import ENDED
     from wtdiag.trainers.layers.convert import converted_share
+    from wtdiag.trainers.loop.bars import tail
     from wtdiag.trainers.loop.distributed import Ranks
     from wtdiag.trainers.loop.fit import start
     from wtdiag.trainers.loop.launch import status
     from wtdiag.trainers.loop.processes import is_first
-    from wtdiag.trainers.loop.progress import follow, table, tail
+    from wtdiag.trainers.loop.progress import follow, table
 
     ranks = Ranks.of(next(iter(runs.values())))
     ranks.require_same(runs)
