@@ -7,7 +7,7 @@ from typing import Any
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.callbacks.hook import Hook
-from wtdiag.trainers.callbacks.probe_examples import probe_examples
+from wtdiag.trainers.callbacks.probe_examples import library_hook
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -39,10 +39,8 @@ class LightningCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the run directory and take the first snapshot."""
-        options = dict(self._options)
-        if "probe_batch" not in options:
-            options["probe_batch"] = probe_examples(pl_module, trainer.train_dataloader)
-        self._hook, self._taken = Hook(pl_module, self._path, **options), trainer.global_step
+        self._hook = library_hook(pl_module, self._path, trainer.train_dataloader, self._options)
+        self._taken = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

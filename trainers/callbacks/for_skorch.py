@@ -6,7 +6,7 @@ from typing import Any
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.callbacks.hook import Hook
-from wtdiag.trainers.callbacks.probe_examples import probe_examples
+from wtdiag.trainers.callbacks.probe_examples import library_hook
 
 try:
     from skorch.callbacks import Callback
@@ -40,11 +40,8 @@ class SkorchCallback(Callback):
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, **rest: Any) -> None:
         """Make the run directory and take the first snapshot, when the training data are known."""
         if self.hook_ is None:
-            options = dict(self.options or {})
-            if "probe_batch" not in options:
-                loader = net.get_iterator(dataset_train, training=True)
-                options["probe_batch"] = probe_examples(net.module_, loader)
-            self.hook_ = Hook(net.module_, self.path, **options)
+            loader = net.get_iterator(dataset_train, training=True)
+            self.hook_ = library_hook(net.module_, self.path, loader, self.options or {})
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **rest: Any) -> None:
         """Note a step."""

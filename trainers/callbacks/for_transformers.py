@@ -6,7 +6,7 @@ from typing import Any
 
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.callbacks.hook import Hook
-from wtdiag.trainers.callbacks.probe_examples import probe_examples
+from wtdiag.trainers.callbacks.probe_examples import library_hook
 
 try:
     from transformers import TrainerCallback
@@ -36,10 +36,7 @@ class TransformersCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
         """Make the run directory and take the first snapshot."""
-        options = dict(self._options)
-        if "probe_batch" not in options:
-            options["probe_batch"] = probe_examples(model, rest.get("train_dataloader"))
-        self._hook = Hook(model, self._path, **options)
+        self._hook = library_hook(model, self._path, rest.get("train_dataloader"), self._options)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Note a step."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wtdiag.probes.errors import InputError, with_type
+from wtdiag.trainers.callbacks.hook import Hook
 from wtdiag.trainers.layers.convert import synapses
 from wtdiag.trainers.observe.inputs import Inputs
 from wtdiag.trainers.record.arguments import probe_tensors
@@ -22,6 +23,13 @@ EXAMPLES = 64
 """Examples of a probe batch that a callback takes by itself."""
 _LABELS = ("labels", "label")
 _LARGE = 1000  # a longer list holds examples, and not transforms
+
+
+def library_hook(model: nn.Module, path: str, loader: Any, options: Mapping[str, Any]) -> Hook:
+    """Return the hook of a library's loop; unless its options give a ``probe_batch``, the loader's data set does."""
+    if "probe_batch" not in options:
+        options = {**options, "probe_batch": probe_examples(model, loader)}
+    return Hook(model, path, **options)
 
 
 def probe_examples(model: nn.Module, loader: Any) -> tuple[Inputs, Tensor] | None:
@@ -70,7 +78,7 @@ def probe_examples(model: nn.Module, loader: Any) -> tuple[Inputs, Tensor] | Non
         warnings.warn(
             f"no probe batch, so no error signals: the training data gave none ({with_type(error):.200}); "
             "give probe_batch=",
-            stacklevel=3,
+            stacklevel=4,  # where the library calls the callback
         )
         return None
 

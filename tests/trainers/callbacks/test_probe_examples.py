@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Subset, TensorDataset
 
-from wtdiag import transport_free
-from wtdiag.trainers.callbacks.probe_examples import EXAMPLES, probe_examples
+from wtdiag import open_run, transport_free
+from wtdiag.trainers.callbacks.probe_examples import EXAMPLES, library_hook, probe_examples
 
 MODEL = transport_free(nn.Sequential(nn.Linear(2, 3)), "fa")
 ROWS = torch.arange(200.0).reshape(100, 2), torch.arange(100) % 3
@@ -112,3 +112,12 @@ def test_layers_of_other_code_are_given_no_batch():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert probe_examples(nn.Linear(2, 3), DataLoader(TensorDataset(*ROWS))) is None
+
+
+@pytest.mark.parametrize("given", [{}, {"probe_batch": (ROWS[0][:7], ROWS[1][:7])}, {"probe_batch": None}])
+def test_the_hook_of_a_library_takes_a_probe_batch_unless_one_is_given(tmp_path, given):
+    loader = DataLoader(TensorDataset(*ROWS))
+    library_hook(MODEL, str(tmp_path / "run"), loader, given).close()
+    batch, expected = open_run(tmp_path / "run").probe_batch(), given.get("probe_batch", probe_examples(MODEL, loader))
+    assert (batch is None) == (expected is None)
+    assert batch is None or all(map(torch.equal, batch, expected))
