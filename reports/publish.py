@@ -74,8 +74,12 @@ def write(
     return publish(report, folder, "report" if len(sources) == 1 else COMPARISON, formats, paper)
 
 
-def publish(report: Report, folder: Path, name: str, formats: Collection[str], paper: str) -> list[Path]:
+def publish(
+    report: Report, folder: Path, name: str, formats: Collection[str] = FORMATS, paper: str = "a4"
+) -> list[Path]:
     """Render a report in some formats and write the files into a folder, in place of earlier ones of that name.
+
+    The paper size is that of the PDF, "a4" or "letter".
 
     Raises
     ------

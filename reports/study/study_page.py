@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.files import read_json
 from wtdiag.reports.document.content import Block, Code, Number, Numbers, Report, Section, Table, Text
 from wtdiag.reports.figures.style import printable
-from wtdiag.reports.publish import FORMATS, publish
 from wtdiag.reports.study import claims_section, robustness_section, sweep_page, transfer_page
 from wtdiag.reports.study.factors import over_factors, ranking
 from wtdiag.reports.study.levels import factors, levels_table, prepared, tuned_table
@@ -33,41 +31,23 @@ from wtdiag.reports.study.shared import (
 from wtdiag.reports.study.training_section import training
 
 
-def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS, paper: str = "a4") -> list[Path]:
-    """Write ``study.html`` and ``study.pdf`` into the folder of a study.
+def report(folder: Path) -> Report:
+    """Build the report of a study from the files in its folder.
 
-    Parameters
-    ----------
-    folder : path
-        It holds ``results.nc`` or the results of sweeps and transfers, and may hold ``claims.json`` and ``study.json``.
-    formats : collection of {"html", "pdf"}
-        The formats to write.
-    paper : {"a4", "letter"}
-        The paper size of the PDF.
-
-    Returns
-    -------
-    list of Path
-        The files written, in place of earlier ones.
+    It holds ``results.nc`` or the results of sweeps and transfers, and may hold ``claims.json`` and ``study.json``.
 
     Raises
     ------
     InputError
-        If there are no results, a file is not valid, or the page cannot be written.
+        If there are no results, or a file is not valid.
 
     Examples
     --------
-    >>> write("runs/none")
+    >>> report(Path("runs/none"))
     Traceback (most recent call last):
     ...
     wtdiag.probes.errors.InputError: runs/none: holds no results; expected results.nc or those of sweeps or transfers
     """
-    folder = Path(folder)
-    return publish(report(folder), folder, "study", formats, paper)
-
-
-def report(folder: Path) -> Report:
-    """Build the report of a study from the files in its folder."""
     grid = prepared(load(folder, "grid")) if (folder / RESULTS).exists() else None
     sweeps = _parts(folder, "sweep")
     transfers = _parts(folder, "transfer")

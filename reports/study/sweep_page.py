@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import xarray as xr
 
 from wtdiag.reports.document.content import Block, Number, Numbers, Report, Section, Table, Text
 from wtdiag.reports.figures.style import capital, printable
-from wtdiag.reports.publish import FORMATS, publish
 from wtdiag.reports.study.boundaries import maps
 from wtdiag.reports.study.robustness_section import best, curve, ends, importance, slices, space, verdict
 from wtdiag.reports.study.shared import (
@@ -34,43 +31,28 @@ _SAMPLERS = {
 }
 
 
-def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS, paper: str = "a4") -> list[Path]:
-    """Write ``sweep.html`` and ``sweep.pdf`` into the folder of a sweep.
-
-    Parameters
-    ----------
-    folder : path
-        It holds ``results.nc``.
-    formats : collection of {"html", "pdf"}
-        The formats to write.
-    paper : {"a4", "letter"}
-        The paper size of the PDF.
-
-    Returns
-    -------
-    list of Path
-        The files written, in place of earlier ones.
+def report(folder: Path) -> Report:
+    """Build the report of a sweep from the results in its folder.
 
     Raises
     ------
     InputError
-        If there are no results of a sweep, or the page cannot be written.
+        If there are no results of a sweep.
 
     Examples
     --------
-    >>> write("runs/none")
+    >>> report(Path("runs/none"))
     Traceback (most recent call last):
     ...
     wtdiag.probes.errors.InputError: runs/none/results.nc: there are no results; ...
     """
     search = load(folder, "sweep")
     methods = methods_of(search)
-    report = Report(
-        title=search.attrs["title"] or f"Sweep {Path(folder).resolve().name}",
+    return Report(
+        title=search.attrs["title"] or f"Sweep {folder.resolve().name}",
         verdict=verdict(search),
         sections=(*sections(search, methods), done(search)),
     )
-    return publish(report, Path(folder), "sweep", formats, paper)
 
 
 def sections(search: xr.Dataset, methods: Methods, name: str = "") -> tuple[Section, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ from wtdiag.diagnostics.comparison.robustness import relative
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Table, Text
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.style import fixed, sentence, short
-from wtdiag.reports.publish import FORMATS, publish
 from wtdiag.reports.study.shared import (
     Estimate,
     Methods,
@@ -33,39 +30,25 @@ from wtdiag.reports.study.shared import (
 )
 
 
-def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS, paper: str = "a4") -> list[Path]:
-    """Write ``transfer.html`` and ``transfer.pdf`` into the folder of a transfer.
-
-    Parameters
-    ----------
-    folder : path
-        It holds ``results.nc``.
-    formats : collection of {"html", "pdf"}
-        The formats to write.
-    paper : {"a4", "letter"}
-        The paper size of the PDF.
-
-    Returns
-    -------
-    list of Path
-        The files written, in place of earlier ones.
+def report(folder: Path) -> Report:
+    """Build the report of a transfer from the results in its folder.
 
     Raises
     ------
     InputError
-        If there are no results of a transfer, or the page cannot be written.
+        If there are no results of a transfer.
 
     Examples
     --------
-    >>> write("runs/none")
+    >>> report(Path("runs/none"))
     Traceback (most recent call last):
     ...
     wtdiag.probes.errors.InputError: runs/none/results.nc: there are no results; ...
     """
     results = load(folder, "transfer")
     methods = methods_of(results)
-    report = Report(
-        title=results.attrs["title"] or f"Transfer {Path(folder).resolve().name}",
+    return Report(
+        title=results.attrs["title"] or f"Transfer {folder.resolve().name}",
         verdict=verdict(results),
         sections=(
             *sections(results, methods),
@@ -73,7 +56,6 @@ def write(folder: str | os.PathLike[str], *, formats: Collection[str] = FORMATS,
             Section("How it was done", (settings_table(results), *made_by(results))),
         ),
     )
-    return publish(report, Path(folder), "transfer", formats, paper)
 
 
 def verdict(results: xr.Dataset) -> str:

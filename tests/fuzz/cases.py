@@ -232,9 +232,10 @@ def _results(folder):
 
 
 def _study_page(folder):
-    from wtdiag.reports.study.study_page import write
+    from wtdiag.reports.publish import publish
+    from wtdiag.reports.study.study_page import report
 
-    return [path.read_text() for path in write(folder / "study", formats=("html",))]
+    return [path.read_text() for path in publish(report(folder / "study"), folder / "study", "study", ("html",))]
 
 
 def _plan(folder):

@@ -89,7 +89,8 @@ def study(
     from wtdiag.diagnostics.claims import claims_table
     from wtdiag.diagnostics.comparison.results import DECIDED, RESULTS
     from wtdiag.diagnostics.comparison.tables import WIDTH, grid_table
-    from wtdiag.reports.study.study_page import write
+    from wtdiag.reports.publish import publish
+    from wtdiag.reports.study.study_page import report
     from wtdiag.studies.engine.workers import Workers
     from wtdiag.studies.study import Study
 
@@ -103,7 +104,7 @@ def study(
     if claims:
         screen.print(claims_table(claims), width=min(WIDTH, screen.width))
     with Screen(stderr=True).status("report"):
-        paths = write(whole.out, formats=formats)
+        paths = publish(report(whole.out), whole.out, "study", formats)
     for path in (whole.out / RESULTS, whole.out / DECIDED, *paths):
         if path.exists():
             say(path)

@@ -85,7 +85,8 @@ def sweep(
     """  # noqa: D301  (click wants the character itself)
     from wtdiag.cli.console import Screen
     from wtdiag.diagnostics.comparison.tables import WIDTH, sweep_table
-    from wtdiag.reports.study.sweep_page import write as write_report
+    from wtdiag.reports.publish import publish
+    from wtdiag.reports.study.sweep_page import report
     from wtdiag.studies.engine.storage import shown_url
     from wtdiag.studies.engine.workers import Workers
     from wtdiag.studies.file.methods import divided
@@ -123,7 +124,7 @@ def sweep(
     with Screen(stderr=True).status("report"):
         results = whole.results().assign_attrs(command=called(storage, shown_url(storage)) if storage else called())
         written = write(results, out)
-        reports = write_report(out, formats=formats)
+        reports = publish(report(out), out, "sweep", formats)
     screen = Screen()
     screen.print(sweep_table(results), width=min(WIDTH, screen.width))
     _print_best(whole)

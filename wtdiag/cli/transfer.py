@@ -52,7 +52,8 @@ def transfer(
     """  # noqa: D301  (click wants the character itself)
     from wtdiag.cli.console import Screen
     from wtdiag.diagnostics.comparison.tables import WIDTH, transfer_tables
-    from wtdiag.reports.study.transfer_page import write as write_report
+    from wtdiag.reports.publish import publish
+    from wtdiag.reports.study.transfer_page import report
     from wtdiag.studies.engine.workers import Workers
     from wtdiag.studies.file.architectures import parse_architectures
     from wtdiag.studies.parts.dataset import write
@@ -70,7 +71,7 @@ def transfer(
             written = write(whole.results().assign_attrs(command=called()), folder)
     results = whole.results()
     with Screen(stderr=True).status("report"):
-        reports = write_report(folder, formats=formats)
+        reports = publish(report(folder), folder, "transfer", formats)
     screen = Screen()
     for table in transfer_tables(results):
         screen.print(table, width=min(WIDTH, screen.width))

@@ -16,6 +16,7 @@ from wtdiag import reports
 from wtdiag.reports.comparison.joint import joint
 from wtdiag.reports.document import html
 from wtdiag.reports.figures import sized
+from wtdiag.reports.publish import publish
 from wtdiag.reports.run.sources import load
 from wtdiag.reports.runs_index import write_index
 from wtdiag.reports.study import sweep_page
@@ -357,7 +358,7 @@ def test_axe_finds_no_violations(browser, written, kind, scheme):
 
 def test_a_rule_is_named_once_where_its_curve_has_its_name(visit, tmp_path):
     put(sweep(), tmp_path)
-    page = visit(sweep_page.write(tmp_path, formats=["html"])[0])
+    page = visit(publish(sweep_page.report(tmp_path), tmp_path, "sweep", ["html"])[0])
     marker = page.locator('#robustness [data-subject="0"] use').first
     marker.scroll_into_view_if_needed()
     box = marker.bounding_box()

@@ -17,6 +17,7 @@ from wtdiag.diagnostics.comparison.results import gather
 from wtdiag.probes.errors import InputError
 from wtdiag.reports.document import html, pdf
 from wtdiag.reports.document.content import Code, Figure, Numbers, Table, Terms, Text
+from wtdiag.reports.publish import publish
 from wtdiag.reports.study import claims_section
 from wtdiag.reports.study import study_page as study
 from wtdiag.reports.study.factors import over_factors, ranking
@@ -191,7 +192,7 @@ def test_each_verdict_has_a_sign_of_its_own(folder):
 
 
 def test_both_pages_are_written(folder):
-    assert study.write(folder) == [folder / "study.html", folder / "study.pdf"]
+    assert publish(study.report(folder), folder, "study") == [folder / "study.html", folder / "study.pdf"]
     text = "".join(page.extract_text() for page in pypdf.PdfReader(folder / "study.pdf").pages)
     page = (folder / "study.html").read_text()
     for said in ("Two routes", "Feedback alignment falls behind backpropagation.", "killed by signal 9"):
@@ -331,8 +332,7 @@ def test_what_cannot_be_read_is_named(tmp_path, files, message):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
-        study.write(tmp_path, formats=["html"])
-    assert not (tmp_path / "study.html").exists()
+        study.report(tmp_path)
 
 
 def test_results_of_another_kind_are_refused(tmp_path):
@@ -340,7 +340,7 @@ def test_results_of_another_kind_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds the results of a 'sweep'; expected those of a 'grid'"):
         study.report(tmp_path)
     with pytest.raises(InputError, match=r"^formats: 'docx' is not known"):
-        study.write(put(grid(), tmp_path), formats=["docx"])
+        publish(study.report(put(grid(), tmp_path)), tmp_path, "study", ["docx"])
     same = grid(("bp", "a\x07", "a\x08"), seeds=1)
     with pytest.raises(InputError, match="rule has levels that differ only in what cannot be printed"):
         load(put(same, tmp_path), "grid")

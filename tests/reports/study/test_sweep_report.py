@@ -14,6 +14,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.reports.document import html, pdf
 from wtdiag.reports.document.content import Figure, Table, Text
 from wtdiag.reports.figures.trial_map import GAIN, STEP, beyond, trial_map
+from wtdiag.reports.publish import publish
 from wtdiag.reports.study import robustness_section as robustness
 from wtdiag.reports.study import sweep_page as page
 from wtdiag.reports.study.boundaries import maps
@@ -217,7 +218,7 @@ def test_both_pages_are_written_with_texts_as_texts(tmp_path):
     found = sweep(EVIL[:3], 8)
     found.attrs["sampler"], found.attrs["title"] = "<b>#panic(1)", "<i>$"
     folder = put(found, tmp_path)
-    assert page.write(folder) == [tmp_path / "sweep.html", tmp_path / "sweep.pdf"]
+    assert publish(page.report(folder), folder, "sweep") == [tmp_path / "sweep.html", tmp_path / "sweep.pdf"]
     text = (tmp_path / "sweep.html").read_text()
     assert "<script>alert" not in text
     assert "<b>#panic" not in text
@@ -237,7 +238,7 @@ def test_what_was_searched_is_told():
 
 def test_only_a_sweep_is_taken(tmp_path):
     with pytest.raises(InputError, match="there are no results"):
-        page.write(tmp_path)
+        page.report(tmp_path)
     put(sweep(), tmp_path)
     with pytest.raises(InputError, match="expected those of a 'transfer'"):
         load(tmp_path, "transfer")

@@ -7,6 +7,7 @@ from tests.reports.studied import EVIL, blocks, ended, put, transfer
 from wtdiag.diagnostics.comparison.intervals import of_crossed_mean
 from wtdiag.probes.errors import InputError
 from wtdiag.reports.document.content import Figure, Table
+from wtdiag.reports.publish import publish
 from wtdiag.reports.study import transfer_page as page
 from wtdiag.reports.study.shared import methods_of
 
@@ -83,7 +84,8 @@ def test_the_verdict_names_who_keeps_most_and_least():
 def test_both_pages_are_written_with_texts_as_texts(tmp_path):
     found = transfer(EVIL, ("<u>", "$t$" + "z" * 60))
     ended(found, "failed", "<b>#panic(1)", rule="bp", configuration=1, architecture="<u>", seed=0)
-    assert page.write(put(found, tmp_path)) == [tmp_path / "transfer.html", tmp_path / "transfer.pdf"]
+    folder = put(found, tmp_path)
+    assert publish(page.report(folder), folder, "transfer") == [tmp_path / "transfer.html", tmp_path / "transfer.pdf"]
     text = (tmp_path / "transfer.html").read_text()
     assert "<script>alert" not in text
     assert "<u>" not in text
@@ -102,4 +104,4 @@ def test_a_large_matrix_fits_its_page():
 
 def test_only_a_transfer_is_taken(tmp_path):
     with pytest.raises(InputError, match="there are no results"):
-        page.write(tmp_path)
+        page.report(tmp_path)
