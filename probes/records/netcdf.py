@@ -306,8 +306,7 @@ def read_dataset(path: str | os.PathLike[str], kind: str, only: Collection[str] 
     """Read a flat dataset of numbers and texts into memory; the file may come from anyone.
 
     In memory it may take 32 times the size of the file, or 16 MiB if that is more. If names are given, only the
-    variables of these names are read, as far as there are such: xarray opens every variable, which takes milliseconds
-    for each.
+    variables of these names are read, as far as there are such.
 
     Raises
     ------
@@ -321,12 +320,10 @@ def read_dataset(path: str | os.PathLike[str], kind: str, only: Collection[str] 
             known = _variables(file, only)
             if known is not None:
                 return xr.decode_cf(xr.Dataset(known, attrs=_plain_attrs(file)), decode_times=False)
-        if not only:
-            return xr.load_dataset(path, engine="h5netcdf", decode_times=False)
-        with h5netcdf.File(path, "r", decode_vlen_strings=True) as source:
-            there = {name: source.variables[name] for name in only if name in source.variables}
-            read = {name: (variable.dimensions, variable[()], dict(variable.attrs)) for name, variable in there.items()}
-            return xr.decode_cf(xr.Dataset(read, attrs=dict(source.attrs)), decode_times=False)
+            if only:
+                _check_dataset(file, ())  # because xarray opens those that it leaves out, too
+            left_out = [name for name in file if only and name not in only]
+        return xr.load_dataset(path, engine="h5netcdf", decode_times=False, drop_variables=left_out)
     except Exception as error:  # whatever HDF5, h5netcdf and xarray raise for a damaged file
         raise InputError(f"{path}: is not {kind} ({one_line(error, path):.300})") from error
 
@@ -355,6 +352,8 @@ def _variables(file: File, only: Collection[str]) -> dict[str, tuple[tuple[str, 
         if len(dims) != variable.ndim or not all(dims) or variable.maxshape != variable.shape:
             return None
         text = h5py.check_string_dtype(variable.dtype)
+        if text is not None and text.length is not None:  # characters, of which xarray makes texts
+            return None
         values = variable[...] if text is None else np.asarray(variable.asstr()[...]).astype(str)
         found[name] = (dims, values, _plain_attrs(variable))
     return found

@@ -418,9 +418,12 @@ def test_half_a_character_is_replaced_and_a_whole_one_kept():
     assert parse_json('{"\\ud800": ["a\\udc00", "\\ud83d\\ude00"]}') == {"\ufffd": ["a\ufffd", "\N{GRINNING FACE}"]}
 
 
-@pytest.mark.parametrize("unlimited", [[], ["step"]])
-@pytest.mark.parametrize("engine", ["ours", "h5netcdf"])
-def test_a_dataset_is_read_as_xarray_reads_it(tmp_path, engine, unlimited):
+AS_CHARACTERS = {"encoding": {"kind": {"dtype": "S1"}}}
+
+
+@pytest.mark.parametrize("only", [(), ("z", "step", "kind")])
+@pytest.mark.parametrize("written", [None, {}, {"unlimited_dims": ["step"]}, AS_CHARACTERS])
+def test_a_dataset_is_read_as_xarray_reads_it(tmp_path, written, only):
     coordinates = {
         "step": ("step", np.array([0, 5]), {"long_name": "training step"}),
         "layer": ["fc1", "重み"],
@@ -431,13 +434,24 @@ def test_a_dataset_is_read_as_xarray_reads_it(tmp_path, engine, unlimited):
     spectrum = ("layer", "mode"), np.ones((2, 3), np.float32), {"homogeneity": 1}
     data = xr.Dataset({"z": angle, "a": spectrum, "one": 1.5, "none": ("x", np.empty(0))}, coordinates, {"rule": "ia"})
     path = tmp_path / "analysis.nc"
-    if engine == "ours" and not unlimited:
+    if written is None:
         write_dataset(path, data)
     else:
-        data.to_netcdf(path, engine="h5netcdf", unlimited_dims=unlimited)
-    found, wanted = read_dataset(path, "an analysis"), xr.load_dataset(path, engine="h5netcdf", decode_times=False)
+        data.to_netcdf(path, engine="h5netcdf", **written)
+    found, wanted = read_dataset(path, "an analysis", only), xr.load_dataset(path, engine="h5netcdf")
+    if only:
+        wanted = wanted.drop_vars(wanted.variables.keys() - set(only))
     xr.testing.assert_identical(found, wanted)
     assert [*found.data_vars] == [*wanted.data_vars]
     assert {name: each.dtype for name, each in found.variables.items()} == {
         name: each.dtype for name, each in wanted.variables.items()
     }
+
+
+def test_what_xarray_opens_is_checked_even_if_it_is_not_asked_for(tmp_path):
+    path = tmp_path / "analysis.nc"
+    xr.Dataset({"z": ("step", [1.0, 2.0])}).to_netcdf(path, engine="h5netcdf", unlimited_dims=["step"])
+    with h5py.File(path, "a") as file:
+        file["odd"] = np.zeros(2, np.complex128)
+    with pytest.raises(InputError, match=r"is not an analysis \(odd: holds complex128; expected numbers or texts"):
+        read_dataset(path, "an analysis", ["z"])
