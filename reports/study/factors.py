@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,29 +13,13 @@ from wtdiag.reports.document.content import Figure, Table
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.axes import spread
 from wtdiag.reports.figures.style import capital, fixed, short
-from wtdiag.reports.study.levels import Levels, conditions, factors
+from wtdiag.reports.study.levels import ACCURACY, ERROR, GAP, WEIGHT, GridVariable, Levels, conditions, factors
 from wtdiag.reports.study.shared import Estimate, Methods, estimate, level, slug, tidy, words
 
 _MOST = 4  # the most combinations of the other factors' levels at which one factor is drawn
 _ONE = "one seed each: no interval"
 _SEVERAL = "means over seeds with their 95 % interval"
 _NOTED = 4  # the most methods that a sentence names
-
-
-class GridVariable(NamedTuple):
-    """A variable of the prepared grid, with its title in figures, its name in sentences, its unit and its range."""
-
-    name: str
-    title: str
-    said: str
-    suffix: str
-    bounds: tuple[float, float]
-
-
-ACCURACY = GridVariable("accuracy", "Test accuracy (%)", "test accuracy", "\N{NO-BREAK SPACE}%", (0, 100))
-GAP = GridVariable("gap", "Gap to backpropagation (points)", "gap to backpropagation", " points", (-100, 100))
-WEIGHT = GridVariable("weight_angle", "Weight angle (°)", "weight angle", "°", (0, 180))
-ERROR = GridVariable("error_angle", "Error angle, first layer (°)", "error angle", "°", (0, 180))
 _PARTS = ((ACCURACY, GAP), (WEIGHT, ERROR))
 
 

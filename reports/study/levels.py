@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -15,6 +15,22 @@ from wtdiag.reports.figures.style import fixed
 from wtdiag.reports.study.shared import Methods, estimate, tidy, without_blanks, words
 
 Levels = Mapping[str, Any]
+
+
+class GridVariable(NamedTuple):
+    """A variable of the prepared grid, with its title in figures, its name in sentences, its unit and its range."""
+
+    name: str
+    title: str
+    said: str
+    suffix: str
+    bounds: tuple[float, float]
+
+
+ACCURACY = GridVariable("accuracy", "Test accuracy (%)", "test accuracy", "\N{NO-BREAK SPACE}%", (0, 100))
+GAP = GridVariable("gap", "Gap to backpropagation (points)", "gap to backpropagation", " points", (-100, 100))
+WEIGHT = GridVariable("weight_angle", "Weight angle (°)", "weight angle", "°", (0, 180))
+ERROR = GridVariable("error_angle", "Error angle, first layer (°)", "error angle", "°", (0, 180))
 
 
 def prepared(grid: xr.Dataset) -> xr.Dataset:
@@ -53,8 +69,8 @@ def levels_table(grid: xr.Dataset, methods: Methods) -> Table:
             status = [str(each) for each in cell["status"].values.ravel() if each != "absent"]
             if not status:
                 continue
-            accuracy, gap = estimate(cell["accuracy"], (0, 100)), estimate(cell["gap"], (-100, 100))
-            angles = (fixed(estimate(cell[each]).mean, suffix="°") for each in ("weight_angle", "error_angle"))
+            accuracy, gap = (estimate(cell[of.name], of.bounds) for of in (ACCURACY, GAP))
+            angles = (fixed(estimate(cell[of.name], of.bounds).mean, suffix=of.suffix) for of in (WEIGHT, ERROR))
             diverged = status.count("diverged")
             missing = len(status) - status.count("finished") - diverged
             numbers = (fixed(accuracy.mean), accuracy.ends, fixed(gap.mean), gap.ends, *angles)
