@@ -67,6 +67,11 @@ def _examples(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.float64]
             f"{path}: {name} has shape {array.shape}; expected (examples, features), (examples, height, width) or "
             "(examples, channels, height, width)"
         )
+    if array.ndim == 4 and array.shape[1] == array.shape[2] > 4 >= array.shape[3]:
+        raise InputError(
+            f"{path}: {name} has shape {array.shape}, which looks like square images with their channels last; "
+            f"expected (examples, channels, height, width): {name}.transpose(0, 3, 1, 2)"
+        )
     values = array.astype(np.float64)
     if not np.isfinite(values).all():
         raise InputError(f"{path}: {name} holds numbers that are not finite")

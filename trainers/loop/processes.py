@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from multiprocessing import parent_process
+from threading import Thread
 
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
@@ -72,6 +74,17 @@ def join(device: str) -> None:
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise InputError(f"devices: the processes cannot meet at {where} ({first_line(error)})") from None
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as the one that started it is gone, as after SIGKILL, which lets it end no other."""
+
+    def wait() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def leave() -> None:

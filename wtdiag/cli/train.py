@@ -114,6 +114,7 @@ def work(
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
+    processes.end_with_parent()
     if processes.restarts() and all(is_of(path, settings) for path, settings in runs.items()):
         resume, force = True, False
     with warnings.catch_warnings():

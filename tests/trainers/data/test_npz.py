@@ -59,6 +59,7 @@ def test_a_constant_feature_becomes_0(tmp_path):
         ({"y_test": Y[:3] + 5}, "y_test holds the class 7; expected those of y, 0 to 2"),
         ({"X_test": np.ones((3, 5))}, r"X_test has examples of shape \(5,\); expected that of X, \(4,\)"),
         ({"X": np.ones(6)}, r"X has shape \(6,\); expected \(examples, features\)"),
+        ({"X": np.ones((6, 8, 8, 3))}, r"with their channels last; expected .*: X\.transpose\(0, 3, 1, 2\)"),
         ({"X": np.ones((0, 4)), "y": Y[:0]}, r"X has shape \(0, 4\)"),
         ({"X": np.full((6, 4), np.nan)}, "X holds numbers that are not finite"),
         ({"X": RNG.choice([-1e200, 1e200], (6, 4))}, "X holds numbers up to 1e\\+200, too large to scale"),

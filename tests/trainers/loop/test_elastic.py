@@ -1,7 +1,10 @@
 """A run on several devices is started by one command, and a lost process is begun anew or named in one line."""
 
 import os
+import select
 import signal
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -102,6 +105,31 @@ def test_the_end_of_the_processes_is_told_in_one_line(monkeypatch, codes, expect
             launch(print, devices=2, max_restarts=0)
         assert str(error.value).startswith(expected)
         assert "\n" not in str(error.value)
+
+
+ORPHAN = """
+import multiprocessing, time
+
+def child():
+    from wtdiag.trainers.loop.processes import end_with_parent
+    end_with_parent()
+    print("ready", flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=child)
+    process.start()
+    process.join()
+"""
+
+
+def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    with subprocess.Popen([sys.executable, tmp_path / "orphan.py"], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline() == b"ready\n"
+        parent.kill()
+        assert select.select([parent.stdout], [], [], 30)[0], "the child still holds its end"
+        assert parent.stdout.read() == b""
 
 
 def test_runs_of_one_command_have_one_number_of_devices(tmp_path):
