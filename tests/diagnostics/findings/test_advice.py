@@ -12,7 +12,7 @@ import pytest
 
 import wtdiag
 from bench.evidence.followed import Advised, kinds_table
-from tests.diagnostics.findings.test_diagnose import run_of
+from tests.diagnostics.findings.planted_runs import run_of
 from tests.diagnostics.synthetic import CONFIG, healthy, metrics
 from wtdiag.cli import cli
 from wtdiag.cli.options import given
