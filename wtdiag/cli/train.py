@@ -118,7 +118,7 @@ def work(
     if processes.restarts() and all(is_of(path, settings) for path, settings in runs.items()):
         resume, force = True, False
         if processes.is_first():
-            complain(f"a process of the run was lost; restart {processes.restarts()} goes on from the newest checkpoint")
+            complain(f"a process was lost; restart {processes.restarts()} goes on from the newest checkpoint")
     with warnings.catch_warnings():
         warnings.showwarning = show_warning if processes.is_first() else lambda *_, **__: None
         try:

@@ -66,7 +66,7 @@ def test_a_run_whose_process_is_killed_goes_on_by_itself(tmp_path, capfd):
     assert killed
     assert "finished" in printed
     assert complained.splitlines().count("fa carries the error of all weights") == 2
-    assert "wtdiag: a process of the run was lost; restart 1 goes on from the newest checkpoint" in complained
+    assert "wtdiag: a process was lost; restart 1 goes on from the newest checkpoint" in complained
     assert "Traceback" not in complained
     for _ in (alone := Training(Settings(**settings), tmp_path / "one")):
         pass
