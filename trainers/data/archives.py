@@ -23,8 +23,6 @@ from wtdiag.probes.errors import InputError, one_line
 from wtdiag.trainers.data.checks import reading, require
 from wtdiag.trainers.data.splits import Augmentation, Data, array_data
 
-__all__ = ["read_archive"]
-
 SOURCES = {
     "mnist": datasets.MNIST,
     "fashion-mnist": datasets.FashionMNIST,

@@ -17,8 +17,6 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
 from wtdiag.trainers.data.splits import Data, array_data
 
-__all__ = ["digits", "glyphs"]
-
 CHARACTERS = string.digits + string.ascii_uppercase
 
 # The fonts in matplotlib's own folder that have all of the characters, upright or slanted.

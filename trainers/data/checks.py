@@ -8,8 +8,6 @@ from pathlib import Path
 
 from wtdiag.probes.errors import InputError, one_line
 
-__all__ = ["reading", "require"]
-
 
 def require(condition: bool, path: Path, expected: str) -> None:
     """Raise an InputError about ``path`` unless ``condition`` holds."""

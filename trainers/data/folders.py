@@ -20,8 +20,6 @@ from wtdiag.probes.errors import InputError
 from wtdiag.trainers.data.checks import reading, require
 from wtdiag.trainers.data.splits import Data, Split
 
-__all__ = ["FolderSplit", "read_imagefolder", "read_imagenet"]
-
 # ImageNet's statistics in units of pixels, with which published models for photographs are trained.
 MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
 STD = tuple(255 * value for value in (0.229, 0.224, 0.225))

@@ -14,8 +14,6 @@ from wtdiag.probes.errors import InputError
 from wtdiag.trainers.data.checks import reading, require
 from wtdiag.trainers.data.splits import ArraySplit, Data
 
-__all__ = ["read_npz"]
-
 ARRAYS = ("X", "y", "X_test", "y_test")
 FORM = "arrays X, y, X_test and y_test as numpy.savez writes them"
 

@@ -21,18 +21,6 @@ from torch import Tensor
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.data.loading import Wanted, loaded
 
-__all__ = [
-    "ArraySplit",
-    "Augmentation",
-    "Data",
-    "Split",
-    "array_data",
-    "batch_count",
-    "batches",
-    "evaluation_batches",
-    "majority",
-]
-
 Batch = tuple[Tensor, Tensor]
 _CPU = torch.device("cpu")
 _AT_ONCE = 2**20

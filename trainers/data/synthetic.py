@@ -12,8 +12,6 @@ from wtdiag.probes.errors import InputError, check_one_of
 from wtdiag.trainers.data import FOLDERS, names
 from wtdiag.trainers.data.splits import Data, Split
 
-__all__ = ["SyntheticSplit", "files_found", "synthetic"]
-
 # Numbers of training and test examples, shape of an image, number of classes.
 _DECLARED = {
     "digits": (1437, 360, (1, 8, 8), 10),

@@ -13,8 +13,6 @@ from torch.nn.functional import one_hot
 from wtdiag.trainers.data.builtin import digits
 from wtdiag.trainers.data.splits import ArraySplit, Data, array_data
 
-__all__ = ["adding", "copying", "rows"]
-
 _TRAIN, _TEST = 4000, 1000
 _SYMBOLS, _SHOWN, _BLANK = 8, 4, 5
 _STEPS = 20

@@ -8,8 +8,6 @@ from torch import nn
 
 from wtdiag.probes.errors import InputError
 
-__all__ = ["activation", "he_normal_"]
-
 Model = TypeVar("Model", bound=nn.Module)
 
 

@@ -10,8 +10,6 @@ from torch import nn
 from wtdiag.probes.errors import InputError
 from wtdiag.trainers.models.initial import activation, he_normal_
 
-__all__ = ["conv", "mlp"]
-
 
 def mlp(
     *,

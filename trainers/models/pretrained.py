@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from wtdiag.probes.errors import InputError, first_line
 
-__all__ = ["load_pretrained"]
-
 _WRAPPERS = ("state_dict", "model")  # under which training scripts keep the weights beside other things
 _PREFIX = "module."  # that DistributedDataParallel puts before every name
 

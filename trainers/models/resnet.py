@@ -8,8 +8,6 @@ from torch.nn.functional import pad
 
 from wtdiag.trainers.models.initial import activation, he_normal_
 
-__all__ = ["CifarResNet"]
-
 
 class CifarResNet(nn.Module):
     """A residual network of 6n + 2 weight layers for small images.

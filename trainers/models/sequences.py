@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from wtdiag.probes.errors import InputError
 
-__all__ = ["RowLSTM", "Transformer"]
-
 _HEADS = 4
 _PATCH = 4
 

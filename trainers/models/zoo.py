@@ -13,8 +13,6 @@ from torchvision import models
 
 from wtdiag.probes.errors import InputError, first_line
 
-__all__ = ["build", "names"]
-
 
 class GreyToRGB(nn.Module):
     """A module that repeats the one channel of (n, 1, H, W) three times, for models of colour images."""
