@@ -419,7 +419,7 @@ class Run:
 
 
 class Call:
-    """Calls something harmless of torch's or Python's with a number that is not."""
+    """Calls a function where it is unpickled: something harmless of torch's or Python's, with a number that is not."""
 
     def __init__(self, function, *arguments):
         self.function, self.arguments = function, arguments

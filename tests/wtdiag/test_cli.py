@@ -18,20 +18,6 @@ from wtdiag.diagnostics.findings.finding import read_findings
 from wtdiag.diagnostics.findings.kinds import KINDS
 from wtdiag.probes.errors import InputError
 
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line; return exit code, standard output, standard error."""
-
-    def call(*words):
-        with pytest.raises(SystemExit) as end:
-            wtdiag.main([str(word) for word in words])
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return call
-
-
 QUICK = ("--epochs", 0.5, "--width", 16, "--snapshots", 3)
 
 

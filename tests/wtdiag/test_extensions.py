@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-import wtdiag
 from wtdiag.diagnostics.analysis.survey import Survey
 from wtdiag.diagnostics.findings.diagnose import diagnose
 from wtdiag.diagnostics.findings.kinds import KINDS
@@ -190,19 +189,6 @@ def test_a_finding_of_another_package_that_raises_leaves_the_others(monkeypatch)
     with pytest.warns(UserWarning, match=f"^the finding 'odd' of {__name__} is left out: KeyError: 'x'$"):
         found = diagnose(analysis, {}, pd.DataFrame())
     assert [finding.kind for finding in found] == ["sign-flip"]
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line; return exit code, standard output, standard error."""
-
-    def call(*words):
-        with pytest.raises(SystemExit) as end:
-            wtdiag.main([str(word) for word in words])
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return call
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,8 @@ import zipfile
 import pytest
 import torch
 
+from tests.fuzz.damage import Call
 from wtdiag.trainers.record import torch_file
-
-
-class Call:
-    """Calls a function where it is unpickled."""
-
-    def __init__(self, function, *arguments):
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self):
-        return self.function, self.arguments
 
 
 def same(first, second):
