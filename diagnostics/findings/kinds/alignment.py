@@ -103,8 +103,8 @@ def sign_flip(view: View) -> Iterator[Sighting]:
     equation="(erank(B) − 1) / (erank(W) − 1), erank = exp of the entropy of σ / Σσ",
     reference="Roy & Vetterli 2007, EUSIPCO, for the effective rank; Refinetti et al. 2021, arXiv:2011.12428",
     needs=("feedback_effective_rank", "forward_effective_rank"),
-    effects=("noisy-feedback", "not-aligning", "feedback-too-small", "angle-at-ceiling"),
-    effects_below=("inherited-error",),
+    effects=("noisy-feedback", "not-aligning", "feedback-too-small", "angle-at-ceiling", "error-rank-collapse"),
+    effects_below=("inherited-error", "error-rank-collapse"),
 )
 def rank_collapse(view: View) -> Iterator[Sighting]:
     """Find an effective rank of B that is a small share of W's, or one of W that is a small share of its first."""

@@ -222,3 +222,14 @@ def test_direct_feedback_is_not_held_against_weights():
     for kind in ("not-aligning", "sign-flip"):
         analysis = run_of(kind)[0].assign_coords(direct=("layer", [True] * len(LAYERS)))
         assert [finding.kind for finding in diagnose(analysis, CONFIG, metrics())] == ["nothing-wrong"]
+
+
+def test_feedback_of_one_direction_is_why_the_errors_from_there_on_have_one():
+    analysis, config, log = run_of("rank-collapse")
+    for layer in ("fc3", "fc4"):
+        plant(analysis, layer, sent_effective_rank=1.0)
+    first, *others = diagnose(analysis, config, log)
+    assert (first.kind, first.layer) == ("rank-collapse", "fc4")
+    of_errors = [each for each in others if each.kind == "error-rank-collapse"]
+    assert {each.layer for each in of_errors} == {"fc3", "fc4"}
+    assert all(each.summary.endswith("It follows from rank-collapse in fc4.") for each in of_errors)
