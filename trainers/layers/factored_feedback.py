@@ -6,6 +6,7 @@ in place of the outputs. So B can be formed, or the error be sent through both f
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,8 @@ class FactoredSynapse(torch.autograd.Function):
         need_x, need_w, need_left, need_right, need_bias = ctx.needs_input_grad[:5]
         x, p, r = x.to(dy.dtype), left.detach().to(dy.dtype), right.detach().to(dy.dtype)
         need_left &= rule.learns_left  # function transforms ask for every gradient
-        apart = need_x and not _is_formed_cheaply(op, dy, weight, left)
-        errors = op.errors(dy, weight) if need_left or apart else None
+        apart, from_delta = _cheapest(op, dy, weight, left, (need_x, need_left, need_right and need_w))
+        errors = op.errors(dy, weight) if need_left or apart or from_delta else None
         delta = None if errors is None else _delta(op, errors, p)
         like_w = dy.new_empty(1).expand(weight.shape)
         b = product(op, p, r) if need_x and not apart else like_w
@@ -101,8 +102,12 @@ class FactoredSynapse(torch.autograd.Function):
         s = Local(op, x, right.detach(), op.positions(x, dy), weight=w, weight_grad=dw, batch_axis=ctx.batch_axis)
         with torch.no_grad():
             if need_right:
-                task = rule.weight_grad_at_rest(s) if dw is None else dw.detach()
-                s.weight_grad = narrowed(op, left.detach().to(task.dtype), task)
+                if from_delta:
+                    assert delta is not None
+                    _, s.weight_grad, _ = op.backward(delta, x, r, (False, True, False))
+                else:
+                    task = rule.weight_grad_at_rest(s) if dw is None else dw.detach()
+                    s.weight_grad = narrowed(op, left.detach().to(task.dtype), task)
                 dright = rule.feedback_grad(s)
             if need_left:
                 if errors is None or delta is None:
@@ -117,17 +122,29 @@ class FactoredSynapse(torch.autograd.Function):
         return dx, dw, dleft, dright, dbias, None, None, None
 
 
-def _is_formed_cheaply(op: Operation, dy: Tensor, weight: Tensor, left: Tensor) -> bool:
-    """Return whether forming B and sending dy through it takes fewer products than sending dy through P and R.
+def _cheapest(
+    op: Operation, dy: Tensor, weight: Tensor, left: Tensor, wanted: tuple[bool, bool, bool]
+) -> tuple[bool, bool]:
+    """Return whether dy takes fewest products through P and R apart, not B, and R's gradient from δ, not from W's.
 
-    With n uses of W, and outputs and middle units of ``fan`` weights each, these are out · middle · fan + n · out · fan
-    and n · middle · (out + fan), with as many groups each.
+    ``wanted`` are the gradients of x, P and R. With n uses of W, g groups, and outputs and middle units of ``fan``
+    weights each, B takes out · middle · fan products and dy through it n · out · fan, Pᵀ of W's gradient
+    out · middle · fan, δ n · middle · out, and it through R, or its product with x, n · middle · fan · g.
     """
     if not op.structured:
-        return True  # only then is it known which axis of dy counts the outputs
+        return False, False  # only then is it known which axis of dy counts the outputs
+    of_x, of_left, of_right = wanted
     outputs, middle = left.shape
     fan, uses = weight.numel() // outputs, dy.numel() // max(1, outputs)
-    return fan * (middle + uses) * outputs <= uses * middle * (outputs + fan * _groups(op))
+
+    def products(ways: tuple[bool, bool]) -> int:
+        apart, from_delta = ways
+        narrow, through = outputs * middle * fan, uses * middle * fan * _groups(op)
+        delta = uses * middle * outputs * (of_left or apart or from_delta)
+        sent = through if apart else narrow + uses * outputs * fan
+        return delta + sent * of_x + (through if from_delta else narrow) * of_right
+
+    return min(itertools.product({False, of_x}, {False, of_right}), key=products)
 
 
 def _delta(op: Operation, dy: Tensor, left: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class ProductFeedbackAlignment(Factored):
     name = "pfa"
     title = "Product feedback alignment"
     equation = "dx = Rᵀ δ, δ = Qᵀ dy, ∂W = dy xᵀ + λW, ∂R = δ xᵀ + λR, Q fixed; B = Q R"
-    flops = "2/3 + m / (3*n) + min(1 + m/n, m/fan + m/out) / 3"
+    flops = "2/3 + min(1 + 2*m/n, 1 + m/n + m/fan + m/out, m/fan + m/out + m/n, m/fan + 2*m/out) / 3"
     reference = "Li & Benna 2024, arXiv:2405.20594"
 
     left: str = choice("gaussian", "gaussian", "orthogonal", "identity", about="what Q is at first, and stays")

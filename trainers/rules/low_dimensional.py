@@ -32,7 +32,7 @@ class LowDimensionalFeedback(Factored):
     title = "Low-dimensional feedback alignment"
     equation = "dx = Rᵀ δ, δ = Pᵀ dy, ∂R = δ xᵀ + λR, ∂P = − oja · Σ (dy − P δ) δᵀ / Σ ‖δ‖²; B = P R"
     flops = (
-        "2/3 + m / (3*n) + min(1 + m/n + m/fan, m/fan + m/out) / 3 + m / (3*fan) + m*m / (3*out*fan) + m*m / (3*fan*n)"
+        "2/3 + (min(m/n, m/out) + min(1 + m/n, m/out) + m/fan) / 3 + m / (3*fan) + m*m / (3*out*fan) + m*m / (3*fan*n)"
     )
     reference = "arXiv:2502.20580; the left factor learns by Oja's subspace rule in a form of ours"
 

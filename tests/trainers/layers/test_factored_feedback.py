@@ -71,8 +71,8 @@ def test_a_pass_equals_the_one_through_the_product_whichever_way_it_takes(name, 
     b = x.clone().requires_grad_()
     (with_b(b) * dy).sum().backward()
     (original(x) * dy).sum().backward()
-    for formed in (True, False):
-        monkeypatch.setattr(factored_feedback, "_is_formed_cheaply", lambda *given, formed=formed: formed)
+    for ways in itertools.product((True, False), repeat=2):
+        monkeypatch.setattr(factored_feedback, "_cheapest", lambda *given, ways=ways: ways)
         layer.zero_grad()
         sent = x.clone().requires_grad_()
         (layer(sent) * dy).sum().backward()
@@ -196,15 +196,19 @@ def test_a_run_records_the_product_and_its_factors_and_resumes_bitwise(name, opt
 
 
 def test_kernels_and_narrow_factors_take_the_way_of_fewer_products():
-    def ways(layer: nn.Module, x: Tensor, **options: float) -> bool:
+    def ways(layer: nn.Module, x: Tensor, wanted=(True, False, True), **options: float) -> tuple[bool, bool]:
         net = transport_free(layer, "ldfa", oja=0.0, **options)
-        return factored_feedback._is_formed_cheaply(net.op, net(x), net.weight, net.feedback_left)
+        return factored_feedback._cheapest(net.op, net(x), net.weight, net.feedback_left, wanted)
 
-    x = torch.randn(8, 64)
-    assert not ways(nn.Linear(64, 64), x, rank=4)
-    assert ways(nn.Linear(64, 64), torch.randn(512, 64), rank=64)
-    assert not ways(nn.Conv2d(16, 16, 3), torch.randn(4, 16, 8, 8), rank=2)
-    assert ways(nn.Conv2d(16, 16, 3), torch.randn(4, 16, 8, 8), rank=16)
+    apart_and_from_delta, formed_and_from_w, apart_and_from_w = (True, True), (False, False), (True, False)
+    assert ways(nn.Linear(64, 64), torch.randn(8, 64), rank=4) == apart_and_from_delta
+    assert ways(nn.Linear(64, 64), torch.randn(512, 64), rank=4) == apart_and_from_w
+    assert ways(nn.Linear(64, 64), torch.randn(512, 64), rank=64) == formed_and_from_w
+    assert ways(nn.Linear(64, 64), torch.randn(512, 64), (False, False, True), rank=4) == (False, False)
+    assert ways(nn.Linear(64, 64), torch.randn(8, 64), (False, False, True), rank=4) == (False, True)
+    assert ways(nn.Linear(64, 64), torch.randn(8, 64), (True, False, False), rank=4) == (True, False)
+    assert ways(nn.Conv2d(16, 16, 3), torch.randn(4, 16, 8, 8), rank=2) == apart_and_from_w
+    assert ways(nn.Conv2d(16, 16, 3), torch.randn(4, 16, 8, 8), rank=16) == formed_and_from_w
 
 
 def test_layers_that_share_a_weight_share_both_factors():
