@@ -6,9 +6,10 @@ in place of the outputs. So B can be formed, or the error be sent through both f
 
 from __future__ import annotations
 
-import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from itertools import product as product_of
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,6 +56,13 @@ def factors_like(op: Operation, weight: Tensor, rule: Factored) -> tuple[Tensor,
     return weight.new_empty(outputs * groups, middle), weight.new_empty(shape)
 
 
+class _Ways(NamedTuple):
+    """Whether dy goes through P and R apart, not through B, and whether R's gradient comes from δ, not from W's."""
+
+    apart: bool
+    from_delta: bool
+
+
 @always_given
 class FactoredSynapse(torch.autograd.Function):
     """Like `Synapse`, but dx = Rᵀ δ with δ = Pᵀ dy; the factors learn as the rule says.
@@ -88,7 +96,8 @@ class FactoredSynapse(torch.autograd.Function):
         need_x, need_w, need_left, need_right, need_bias = ctx.needs_input_grad[:5]
         x, p, r = x.to(dy.dtype), left.detach().to(dy.dtype), right.detach().to(dy.dtype)
         need_left &= rule.learns_left  # function transforms ask for every gradient
-        apart, from_delta = _cheapest(op, dy, weight, left, (need_x, need_left, need_right and need_w))
+        apart, from_delta = _cheapest(op, dy, weight, left, of_x=need_x, of_left=rule.learns_left)
+        from_delta         from_delta &= need_right= need_right and need_w  # where W stands still, its gradient is another
         errors = op.errors(dy, weight) if need_left or apart or from_delta else None
         delta = None if errors is None else _delta(op, errors, p)
         like_w = dy.new_empty(1).expand(weight.shape)
@@ -122,29 +131,29 @@ class FactoredSynapse(torch.autograd.Function):
         return dx, dw, dleft, dright, dbias, None, None, None
 
 
-def _cheapest(
-    op: Operation, dy: Tensor, weight: Tensor, left: Tensor, wanted: tuple[bool, bool, bool]
-) -> tuple[bool, bool]:
+def _cheapest(op: Operation, dy: Tensor, weight: Tensor, left: Tensor, *, of_x: bool, of_left: bool) -> _Ways:
     """Return whether dy takes fewest products through P and R apart, not B, and R's gradient from δ, not from W's.
 
-    ``wanted`` are the gradients of x, P and R. With n uses of W, g groups, and outputs and middle units of ``fan``
-    weights each, B takes out · middle · fan products and dy through it n · out · fan, Pᵀ of W's gradient
-    out · middle · fan, δ n · middle · out, and it through R, or its product with x, n · middle · fan · g.
+    ``of_x`` and ``of_left`` say whether x and P have gradients. With n uses of W, g groups, and outputs and middle
+    units of ``fan`` weights each, B takes out · middle · fan products and dy through it n · out · fan, Pᵀ of W's
+    gradient out · middle · fan, δ n · middle · out, and it through R, or its product with x, n · middle · fan · g.
     """
     if not op.structured:
-        return False, False  # only then is it known which axis of dy counts the outputs
-    of_x, of_left, of_right = wanted
+        return _Ways(False, False)  # only then is it known which axis of dy counts the outputs
     outputs, middle = left.shape
     fan, uses = weight.numel() // outputs, dy.numel() // max(1, outputs)
+    narrow, through = outputs * middle * fan, uses * middle * fan * _groups(op)
 
-    def products(ways: tuple[bool, bool]) -> int:
-        apart, from_delta = ways
-        narrow, through = outputs * middle * fan, uses * middle * fan * _groups(op)
-        delta = uses * middle * outputs * (of_left or apart or from_delta)
-        sent = through if apart else narrow + uses * outputs * fan
-        return delta + sent * of_x + (through if from_delta else narrow) * of_right
+    def products(ways: _Ways) -> int:
+        delta = uses * middle * outputs * (of_left or ways.apart or ways.from_delta)
+        sent = through if ways.apart else narrow + uses * outputs * fan
+        return delta + sent + (through if ways.from_delta else narrow)
 
-    return min(itertools.product({False, of_x}, {False, of_right}), key=products)
+    # Which way dy takes does not depend on whether B learns, so that its rounding does not either.
+    best = min(starmap(_Ways, product_of((False, True), repeat=2)), key=products)
+    if of_x:
+        return best
+    return min((_Ways(False, each) for each in (False, True)), key=products)
 
 
 def _delta(op: Operation, dy: Tensor, left: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def test_a_pass_equals_the_one_through_the_product_whichever_way_it_takes(name, 
     (with_b(b) * dy).sum().backward()
     (original(x) * dy).sum().backward()
     for ways in itertools.product((True, False), repeat=2):
-        monkeypatch.setattr(factored_feedback, "_cheapest", lambda *given, ways=ways: ways)
+        monkeypatch.setattr(factored_feedback, "_cheapest", lambda *given, ways=ways, **options: ways)
         layer.zero_grad()
         sent = x.clone().requires_grad_()
         (layer(sent) * dy).sum().backward()
@@ -196,17 +196,16 @@ def test_a_run_records_the_product_and_its_factors_and_resumes_bitwise(name, opt
 
 
 def test_kernels_and_narrow_factors_take_the_way_of_fewer_products():
-    def ways(layer: nn.Module, x: Tensor, wanted=(True, False, True), **options: float) -> tuple[bool, bool]:
+    def ways(layer: nn.Module, x: Tensor, *, of_x: bool = True, **options: float) -> tuple[bool, bool]:
         net = transport_free(layer, "ldfa", oja=0.0, **options)
-        return factored_feedback._cheapest(net.op, net(x), net.weight, net.feedback_left, wanted)
+        return factored_feedback._cheapest(net.op, net(x), net.weight, net.feedback_left, of_x=of_x, of_left=False)
 
     apart_and_from_delta, formed_and_from_w, apart_and_from_w = (True, True), (False, False), (True, False)
     assert ways(nn.Linear(64, 64), torch.randn(8, 64), rank=4) == apart_and_from_delta
     assert ways(nn.Linear(64, 64), torch.randn(512, 64), rank=4) == apart_and_from_w
     assert ways(nn.Linear(64, 64), torch.randn(512, 64), rank=64) == formed_and_from_w
-    assert ways(nn.Linear(64, 64), torch.randn(512, 64), (False, False, True), rank=4) == (False, False)
-    assert ways(nn.Linear(64, 64), torch.randn(8, 64), (False, False, True), rank=4) == (False, True)
-    assert ways(nn.Linear(64, 64), torch.randn(8, 64), (True, False, False), rank=4) == (True, False)
+    assert ways(nn.Linear(64, 64), torch.randn(512, 64), of_x=False, rank=4) == (False, False)
+    assert ways(nn.Linear(64, 64), torch.randn(8, 64), of_x=False, rank=4) == (False, True)
     assert ways(nn.Conv2d(16, 16, 3), torch.randn(4, 16, 8, 8), rank=2) == apart_and_from_w
     assert ways(nn.Conv2d(16, 16, 3), torch.randn(4, 16, 8, 8), rank=16) == formed_and_from_w
 
