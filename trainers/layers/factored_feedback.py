@@ -97,7 +97,7 @@ class FactoredSynapse(torch.autograd.Function):
         x, p, r = x.to(dy.dtype), left.detach().to(dy.dtype), right.detach().to(dy.dtype)
         need_left &= rule.learns_left  # function transforms ask for every gradient
         apart, from_delta = _cheapest(op, dy, weight, left, of_x=need_x, of_left=rule.learns_left)
-        from_delta         from_delta &= need_right= need_right and need_w  # where W stands still, its gradient is another
+        from_delta &= need_right and need_w  # where W stands still, its gradient is another
         errors = op.errors(dy, weight) if need_left or apart or from_delta else None
         delta = None if errors is None else _delta(op, errors, p)
         like_w = dy.new_empty(1).expand(weight.shape)
