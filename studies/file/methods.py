@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from wtdiag.probes.errors import InputError, check_one_of
-from wtdiag.probes.records.config import settings_with_role
 from wtdiag.studies.file.plan import joined
 from wtdiag.studies.file.space import SEARCHABLE, Range, Space, Value, coefficients_of, every_coefficient
 from wtdiag.trainers.config.settings import Settings, from_mapping
@@ -83,7 +82,7 @@ def divided(
     values.pop("coefficients", None)
     for rule in rules:
         check_one_of("rule", rule, RULES)
-    order = [field.name for field in dataclasses.fields(Settings) if field.name not in settings_with_role("method")]
+    order = [field.name for field in dataclasses.fields(Settings) if field.name not in ("rule", "coefficients")]
     order += every_coefficient()
     for name in values:
         check_one_of("setting", name, list(dict.fromkeys(order)))
