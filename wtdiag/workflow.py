@@ -300,6 +300,8 @@ def against_each(runs: Sequence[Run], against: str | os.PathLike[str] | None) ->
     if against is None:
         return references(runs)
     held = {run.path: _reference(run, against) for run in runs}
+    if not any(held.values()):
+        raise InputError(f"against: {against} is the run itself; expected another one")
     return {path: reference for path, reference in held.items() if reference is not None}
 
 
@@ -328,7 +330,7 @@ def compare(
     Returns
     -------
     pd.DataFrame
-        As `diagnostics.comparison.compare.compare` describes: differences with 95 % bootstrap intervals over the pairs;
+        As `diagnostics.comparison.compare.compare` describes: differences with their 95 % intervals over the pairs;
         ``.attrs["unpaired"]`` gives, for each run that could not be paired, the reason.
 
     Raises

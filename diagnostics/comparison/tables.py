@@ -27,7 +27,13 @@ def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
     """Yield a table for each set of conditions in the result of `diagnostics.comparison.compare.compare`."""
     for (conditions, reference), rows in table.groupby(["conditions", "reference"], sort=False):
         title = Text(printable(f"{conditions}; reference: {reference}"), style="bold")
-        shown = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        note = (
+            Text("* with a run that diverged, which counts as answering at chance") if rows["diverged"].any() else None
+        )
+        shown = Table(
+            title=title, caption=note, title_justify="left", caption_justify="left", box=None, pad_edge=False,
+            padding=(0, 2, 0, 0),
+        )  # fmt: skip
         for column in ("rule", "measure"):
             shown.add_column(column)
         for column in ("mean", "reference", "difference", "95 % interval", "n"):

@@ -11,6 +11,7 @@ from wtdiag.diagnostics.findings.finding import Finding
 from wtdiag.diagnostics.findings.severity import SEVERITIES
 
 NOTHING = "nothing-wrong"
+_MOST = 6  # the most runs that a sentence names
 
 
 def told(table: pd.DataFrame, findings: Mapping[str, Sequence[Finding]]) -> list[str]:
@@ -44,10 +45,12 @@ def _accuracy(table: pd.DataFrame) -> str:
         return ""
     first = rows.iloc[0]
     gaps = []
-    for rule, difference in zip(rows["rule"], 100 * rows["difference"], strict=True):
+    broken = rows["diverged"] > 0 if "diverged" in rows else [False] * len(rows)
+    for rule, difference, diverged in zip(rows["rule"], 100 * rows["difference"], broken, strict=True):
+        named = f"{rule}, which diverged and counts as answering at chance," if diverged else rule
         side = "above" if difference > 0 else "below"
         alike = abs(difference) < 0.05
-        gaps.append(f"{rule} is as accurate" if alike else f"{rule} is {abs(difference):.1f} points {side}")
+        gaps.append(f"{named} is as accurate" if alike else f"{named} is {abs(difference):.1f} points {side}")
     on = first["measure"].removesuffix("_accuracy")
     return f"{first['reference']} has a {on} accuracy of {100 * first['reference_mean']:.1f} %; {listed(gaps)}."
 
@@ -67,4 +70,9 @@ def _worst(findings: Mapping[str, Sequence[Finding]]) -> str:
     if not wrong:
         return "Nothing wrong was found."
     name, worst = min(wrong, key=lambda pair: SEVERITIES.index(pair[1].severity))
-    return f"What is most severe is in {name}: {worst.summary.split('. ')[0].removesuffix('.')}."
+    said = f"The most severe finding is in {name}: {worst.summary.split('. ')[0].removesuffix('.')}."
+    others = dict.fromkeys(run for run, each in wrong if each.severity == worst.severity and run != name)
+    if not others:
+        return said
+    where = listed([*others]) if len(others) <= _MOST else f"{len(others)} other runs"
+    return f"{said} Findings as severe are in {where}."

@@ -149,7 +149,7 @@ def command(changes: Changes, run: Path) -> str:
 
 
 def rounded(value: float) -> float:
-    """Return a number with two significant digits, as advice states it.
+    """Return a number with two significant digits.
 
     Examples
     --------
@@ -157,6 +157,17 @@ def rounded(value: float) -> float:
     0.12
     """
     return float(f"{value:.2g}")
+
+
+def stated(value: float) -> str:
+    """Return a number with two significant digits as both a sentence and the command below it write it.
+
+    Examples
+    --------
+    >>> stated(0.0000512), stated(1234), stated(3.0)
+    ('5.1e-5', '1200', '3')
+    """
+    return as_typed(rounded(value))
 
 
 def _fits(case: Case, changes: Changes) -> bool:
@@ -182,7 +193,7 @@ def _in_a_loop(case: Case, changes: Changes) -> str:
                 said.append(f'convert the network by wtdiag.transport_free(model, wtdiag.rule("{rule}", {given}))')
             case "lr" | "feedback_lr":
                 weights = "feedback" if name == "feedback_lr" else "forward"
-                said.append(f"give the optimiser's group of {weights} weights lr={value:g}")
+                said.append(f"give the optimiser's group of {weights} weights lr={as_typed(value)}")
             case "clip_norm":
                 said.append(f"call torch.nn.utils.clip_grad_norm_(weights, {value:g}) before the optimiser's step")
             case _:

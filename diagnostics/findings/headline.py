@@ -38,11 +38,19 @@ def headline(findings: Sequence[Finding] | None, accuracy: Accuracy, config: Map
     """
     if findings is None:
         return ""
-    diverged = config.get("status") == "diverged"
+    diverged, running = (config.get("status") == status for status in ("diverged", "running"))
     compared = _compared(accuracy, rule_name(config))
     if diverged and compared and accuracy.gap > 0:
         compared += " before that"
-    return "; ".join(filter(None, (_state(findings, accuracy, diverged=diverged), compared)))
+    state = _so_far(findings) if running else _state(findings, accuracy, diverged=diverged)
+    return "; ".join(filter(None, (state, compared)))
+
+
+def _so_far(findings: Sequence[Finding]) -> str:
+    """Return how a run fares that has not ended, so that its accuracy says little."""
+    return (
+        f"Still running, {'and not healthy' if worst_severity(findings) == 'high' else 'with no severe fault so far'}"
+    )
 
 
 def _state(findings: Sequence[Finding], accuracy: Accuracy, *, diverged: bool) -> str:

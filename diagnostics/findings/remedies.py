@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from wtdiag.diagnostics.findings.advice import Case, Remedy, Suggestion, rounded
+from wtdiag.diagnostics.findings.advice import Case, Remedy, Suggestion, rounded, stated
 from wtdiag.diagnostics.findings.instability import SAFE
 from wtdiag.diagnostics.findings.thresholds import limit
 
@@ -36,7 +36,7 @@ def smaller_feedback_step(case: Case) -> Suggestion | None:
         return Suggestion(f"Scale all of the rule's coefficients by {SAFE / worst:.2g}.") if worst < math.inf else None
     new = rounded(SAFE / worst * rate)
     return Suggestion(
-        f"Lower the feedback learning rate from {rate:.2g} to {new:g}: the step-size number of "
+        f"Lower the feedback learning rate from {stated(rate)} to {stated(new)}: the step-size number of "
         f"{case.view.layers[layer]}, the largest when it first exceeded 1, is then {SAFE:g}.",
         {"feedback_lr": new},
     )
@@ -61,7 +61,7 @@ def feedback_rate(new: float, effect: str) -> Remedy:
             return None
         verb = "Lower" if new < now else "Raise"
         return Suggestion(
-            f"{verb} the learning rate of the feedback of {case.where} from {now:.2g} to {rounded(new):g}: {effect}.",
+            f"{verb} the learning rate of the feedback of {case.where} from {stated(now)} to {stated(new)}: {effect}.",
             {"feedback_lr": rounded(new)},
         )
 
@@ -89,7 +89,7 @@ def unit_gain(case: Case) -> Suggestion | None:
     stronger = gain > 1 and pulled and worst_step(case) * gain <= SAFE
     old, factor = (pulled, gain) if stronger else (targets, 1 / gain)
     new = {name: rounded(value * factor) for name, value in old.items()}
-    words = " and ".join(f"{name} from {old[name]:.2g} to {value:g}" for name, value in new.items())
+    words = " and ".join(f"{name} from {stated(old[name])} to {stated(value)}" for name, value in new.items())
     return Suggestion(
         f"Change {words}, which brings the fixed point of B to the size of W: the gain that the present coefficients "
         f"lead to is {gain:.2g}.",
@@ -114,7 +114,7 @@ def unit_scale(case: Case) -> Suggestion | None:
         return None
     new = rounded(scale / ratio)
     return Suggestion(
-        f"Begin with feedback of the size of W: change its scale from {scale:.2g} to {new:g}.",
+        f"Begin with feedback of the size of W: change its scale from {stated(scale)} to {stated(new)}.",
         {"coefficients": {"scale": new}},
     )
 
@@ -139,8 +139,8 @@ def faster_feedback(case: Case) -> Suggestion | None:
     new = rounded(rate * factor)
     at = f", at which the step-size number reaches {worst * new / rate:.2g}" if worst > 0 else ""
     return Suggestion(
-        f"Let the feedback of {case.where} learn faster: raise the feedback learning rate from {rate:.2g} to "
-        f"{new:g}{at}.",
+        f"Let the feedback learn faster: raise its learning rate, in all layers, from {stated(rate)} to "
+        f"{stated(new)}{at}.",
         {"feedback_lr": new},
     )
 
@@ -156,7 +156,7 @@ def stronger_shared_decay(case: Case) -> Suggestion | None:
     if not decay >= 0 or not 1.5 * decay < most < math.inf:
         return None
     return Suggestion(
-        f"Raise the decay that W and B share from {decay:.2g} to {rounded(most):g}: W − B shrinks at its rate, and W "
+        f"Raise the decay that W and B share from {stated(decay)} to {stated(most)}: W − B shrinks at its rate, and W "
         f"still keeps what it learned in the last {_MEMORY:g} steps.",
         {"coefficients": {"decay": rounded(most)}},
     )
@@ -168,8 +168,8 @@ def weaker_shared_decay(case: Case) -> Suggestion | None:
     if not 1.5 * most < decay:
         return None
     return Suggestion(
-        f"Lower the decay that W and B share from {decay:.2g} to {rounded(most):g}: at the highest rate, W now forgets "
-        f"what it learned within {_MEMORY * most / decay:.2g} steps.",
+        f"Lower the decay that W and B share from {stated(decay)} to {stated(most)}: at the highest rate, W now "
+        f"forgets what it learned within {_MEMORY * most / decay:.2g} steps.",
         {"coefficients": {"decay": rounded(most)}},
     )
 
@@ -227,8 +227,8 @@ def higher_rate(case: Case) -> Suggestion | None:
         return None
     new = rounded(rate * min(2 * _SMALL / largest, 30))
     return Suggestion(
-        f"Raise the learning rate of the forward weights from {rate:.2g} to {new:g}: in a typical layer, no measured "
-        f"step changed them by more than {100 * largest:.2g} %.",
+        f"Raise the learning rate of the forward weights from {stated(rate)} to {stated(new)}: in a typical layer, no "
+        f"measured step changed them by more than {100 * largest:.2g} %.",
         {"lr": new},
     )
 
@@ -240,7 +240,9 @@ def lower_rate(case: Case) -> Suggestion | None:
         return None
     reached = float(case.view.metric("lr").max())
     new = rounded(min(rate / 10, reached / 2) if reached > 0 else rate / 10)
-    return Suggestion(f"Lower the learning rate of the forward weights from {rate:.2g} to {new:g}.", {"lr": new})
+    return Suggestion(
+        f"Lower the learning rate of the forward weights from {stated(rate)} to {stated(new)}.", {"lr": new}
+    )
 
 
 def clipped(case: Case) -> Suggestion | None:
@@ -269,7 +271,7 @@ def without_noise(case: Case) -> Suggestion | None:
     noise = case.setting("update_noise")
     if not isinstance(noise, int | float) or not noise > 0:
         return None
-    return Suggestion(f"Train without the noise on updates, whose deviation is {noise:.2g}.", {"update_noise": 0.0})
+    return Suggestion(f"Train without the noise on updates, whose deviation is {stated(noise)}.", {"update_noise": 0.0})
 
 
 def averaged_feedback(case: Case) -> Suggestion | None:
@@ -279,7 +281,8 @@ def averaged_feedback(case: Case) -> Suggestion | None:
         return None
     new = rounded(rate / 5)
     return Suggestion(
-        f"Lower the feedback learning rate from {rate:.2g} to {new:g}: B then averages over five times as many steps.",
+        f"Lower the feedback learning rate from {stated(rate)} to {stated(new)}: B then averages over five times as "
+        "many steps.",
         {"feedback_lr": new},
     )
 
@@ -290,7 +293,7 @@ def more_epochs(case: Case) -> Suggestion | None:
     if not isinstance(epochs, int | float) or not epochs > 0:
         return None
     return Suggestion(
-        f"Train for longer: {rounded(3 * epochs):g} epochs in place of {epochs:g}.", {"epochs": rounded(3 * epochs)}
+        f"Train for longer: {stated(3 * epochs)} epochs in place of {epochs:g}.", {"epochs": rounded(3 * epochs)}
     )
 
 

@@ -182,7 +182,8 @@ def _differences(sources: Sequence[Source]) -> Table | None:
     )
     heads = ("runs", "rules", "measure", "difference", "from", "to", "pairs")
     single = all(row[4] == row[5] == "–" for row in rows)  # a single pair has no interval
-    kept = [i for i, head in enumerate(heads) if not (single and head in ("from", "to", "pairs"))]
+    dropped = ("from", "to") if table["diverged"].any() else ("from", "to", "pairs")
+    kept = [i for i, head in enumerate(heads) if not (single and head in dropped)]
     what = (
         "one pair each" if single else "the mean and the ends of its 95 % interval, which a single pair does not have"
     )

@@ -66,6 +66,7 @@ def called(secret: str = "", shown: str = "") -> str:
 
 def print_findings(findings: Iterable[Finding], run: Path, headline: str = "") -> None:
     """Print a headline, then the first finding of each kind and severity with its advice, and the other layers."""
+    from wtdiag.diagnostics.analysis.sentences import listed
     from wtdiag.diagnostics.findings.advice import command
 
     for line in textwrap.wrap(f"{headline}.", 80) if headline else ():
@@ -78,7 +79,7 @@ def print_findings(findings: Iterable[Finding], run: Path, headline: str = "") -
         if first.last_step != first.first_step:
             when = f"steps {first.first_step} to {first.last_step}"
         head = kind if severity == "none" else f"{severity}: {kind}"
-        also = f" Also in {', '.join(other.layer or 'all layers' for other in others)}." if others else ""
+        also = f" The same was found in {listed([other.layer or 'all layers' for other in others])}." if others else ""
         where = f"{first.layer or 'all layers'}, {when}"
         best, *remedies = first.advice or [""]
         print_entry(head, where, first.summary + also, best and f"Try: {best}")

@@ -18,6 +18,8 @@ from wtdiag.diagnostics.findings.thresholds import limit
 
 _FEWEST = 6  # values to which a line is fitted
 _MOST_EPOCHS = 1e6  # that a config may name and be believed
+_BATCHES = 20  # at the end, whose mean accuracy is told
+_FITTED = 0.2  # of the way from chance to 1: a network that goes so far on training batches has learned from them
 _EARLY = 0.5  # accuracy below which curves still become steeper, so that a power law foretells too little
 _LEAST, _MOST = 0.5, 1.5  # of what is predicted: what training twice as long adds to an early and to a late accuracy
 
@@ -143,12 +145,24 @@ def undertrained(view: View) -> Iterator[Sighting]:
 
 
 def backprop_first(case: Case) -> Suggestion:
-    """Train by backprop, which tells whether the feedback is to blame."""
+    """Train by backprop, which tells whether the feedback is to blame; of a run by backprop, that is known."""
+    if case.view.rule == "bp":
+        return Suggestion(
+            "The cause is not the feedback, because this is backprop: look at the learning rate, the data and the "
+            "network, or train longer."
+        )
     how = "by --rule bp" if case.accepts is not None else "by backprop"
     return Suggestion(
         f"Train {how} with the same settings: if that fails too, the cause is not the feedback, but the learning rate, "
         "the data or the network."
     )
+
+
+def longer_than_backprop(case: Case) -> Suggestion | None:
+    """Train longer, if backprop learns in the same time."""
+    if case.view.rule == "bp":
+        return None
+    return Suggestion("If backprop learns, train this rule longer, and look at the angles of the error.")
 
 
 def own_rates(case: Case) -> Suggestion:
@@ -166,7 +180,7 @@ def own_rates(case: Case) -> Suggestion:
     advice=(
         remedies.weaker_shared_decay,
         backprop_first,
-        "Otherwise train longer, and look at the angles of the error.",
+        longer_than_backprop,
     ),
     equation="(accuracy − chance) / (1 − chance), Cohen's κ",
     reference="Cohen 1960, Educational and Psychological Measurement 20(1)",
@@ -178,13 +192,20 @@ def learned_nothing(view: View) -> Iterator[Sighting]:
         return
     last, here = len(view.steps) - 1, view.accuracy
     if here.at_chance:
+        # Batches may show what an evaluation does not, above all while batch norm's running averages lag behind.
+        batches = view.logged("accuracy")
+        here_too = here.on == "training" or batches.empty
+        reached = math.nan if here_too else float(np.mean(batches.iloc[-_BATCHES:]))
+        fits = (reached - here.chance) / (1 - here.chance) > _FITTED
+        shown = f" that shows on {here.on} examples" if fits else ""
+        trained = f", while its last training batches were right in {100 * reached:.0f} %" if fits else ""
         yield Sighting(
             None,
             0,
             last,
             "high",
-            f"The network has learned nothing: its {here.on} accuracy is {100 * here.value:.1f} % at step "
-            f"{here.step:.0f}, where {100 * here.chance:.1f} % is chance.",
+            f"The network has learned nothing{shown}: its {here.on} accuracy is {100 * here.value:.1f} % at step "
+            f"{here.step:.0f}, where {100 * here.chance:.1f} % is chance{trained}.",
             (Evidence(_column(here.on), here.value, here.chance + limit("learned") * (1 - here.chance), "<", "1",
                       int(here.step)),),
         )  # fmt: skip

@@ -15,6 +15,8 @@ from wtdiag.diagnostics.analysis.analyze import write_analysis
 from wtdiag.diagnostics.comparison import pairing
 from wtdiag.diagnostics.comparison.compare import COLUMNS, UNITS, compare
 from wtdiag.diagnostics.comparison.tables import comparison_tables, grid_table
+from wtdiag.diagnostics.comparison.told import told
+from wtdiag.diagnostics.findings.finding import Finding
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import ROLES, settings_with_role
 from wtdiag.probes.records.schema import Run, open_run, write_json
@@ -110,6 +112,26 @@ def test_a_run_that_diverged_answers_at_chance(make):
     assert loss["mean"] == pytest.approx((0.2 + math.log(10)) / 2)
     assert accuracy.n == 2
     assert accuracy.diverged == 1
+
+
+def test_a_run_that_diverged_is_said_to_have_done_so_wherever_its_accuracy_is(make):
+    table = compare([make("bp", accuracy=0.9), make("fa", accuracy=0.5), make("kp", accuracy=0.6, status="diverged")])
+    (shown,) = comparison_tables(table)
+    assert "diverged" in str(shown.caption)
+    accuracy = told(table, {})[0]
+    assert "kp, which diverged and counts as answering at chance, is" in accuracy
+    assert "fa is 40.0 points below" in accuracy
+    (shown,) = comparison_tables(table[table["diverged"] == 0])
+    assert shown.caption is None
+
+
+def test_the_most_severe_finding_is_not_said_to_be_alone_if_it_is_not():
+    def of(severity):
+        return [Finding("sign-flip", None, 0, 1, severity, 1.0, "B is wrong.", (), "", (), "", "")]
+
+    runs = {"a": of("low"), "b": of("high"), "c": of("high"), "d": of("medium")}
+    assert told(pd.DataFrame(), runs) == ["The most severe finding is in b: B is wrong. Findings as severe are in c."]
+    assert told(pd.DataFrame(), {"a": of("low"), "b": of("high")})[-1].endswith("in b: B is wrong.")
 
 
 def test_what_may_differ_and_what_may_not(make):

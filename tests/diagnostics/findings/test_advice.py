@@ -184,6 +184,22 @@ def test_too_large_steps_of_w_below_a_larger_b_are_told_to_begin_with_a_smaller_
     assert ("B began 2.5 times as large as W" in first.summary) == scaled
 
 
+def test_a_sentence_writes_numbers_as_its_command_does():
+    analysis, _, lines = run_of("healthy")
+    (said, *_), changes = advise(
+        Case(View(analysis, {"settings": {"lr": 2e-4}}, lines), 0, lambda changes: True), [remedies.lower_rate]
+    )
+    assert said.endswith("from 0.0002 to 2e-5.")
+    assert "--lr 2e-5 " in command(changes, Path("a"))
+
+
+def test_a_setting_of_all_layers_is_not_said_to_be_of_one():
+    analysis, config, log = run_of("feedback-too-slow")
+    case = Case(View(analysis, config, log), 3, lambda changes: True)
+    (said, *_), _ = advise(case, [remedies.faster_feedback])
+    assert said.startswith("Let the feedback learn faster: raise its learning rate, in all layers, from 1 to 2,")
+
+
 def test_no_remedy_is_told_twice():
     analysis, _, lines = run_of("healthy")
     case = Case(View(analysis, {"settings": {"lr": 0.05}}, lines), 0)

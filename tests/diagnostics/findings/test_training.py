@@ -106,6 +106,39 @@ def test_at_chance_is_a_finding_and_never_healthy(tested, found):
     assert "Healthy" not in said
 
 
+@pytest.mark.parametrize("tested", [0.05, 0.9])
+def test_a_run_that_goes_on_is_neither_healthy_nor_without_success(tested):
+    log, config = curve(np.full(230, 1 - tested), tested=tested), TEN | {"status": "running"}
+    said = headline(diagnose(healthy(), config, log), View(healthy(), config, log).accuracy, config)
+    assert said == "Still running, with no severe fault so far; not compared with backprop"
+
+
+def test_what_training_batches_learned_is_told_where_the_test_set_shows_nothing():
+    """As batch norm shows it, whose running averages lag behind the weights."""
+    (found, *_) = diagnose(healthy(), TEN, curve(np.full(230, 0.55), tested=0.13))
+    assert found.kind == "learned-nothing"
+    assert found.summary == (
+        "The network has learned nothing that shows on test examples: its test accuracy is 13.0 % at step 230, where "
+        "12.5 % is chance, while its last training batches were right in 45 %."
+    )
+
+
+def test_backprop_that_learned_nothing_is_not_told_to_train_by_backprop():
+    log = curve(np.full(230, 0.95), tested=0.05)
+    advice = {
+        rule: " ".join(diagnose(healthy(), TEN | {"rule": {"name": rule}}, log)[0].advice) for rule in ("bp", "fa")
+    }
+    assert "Train by backprop" in advice["fa"]
+    assert "If backprop learns, train this rule longer" in advice["fa"]
+    assert "Train by" not in advice["bp"]
+    assert "The cause is not the feedback" in advice["bp"]
+
+
+def test_what_was_looked_at_is_counted_in_words_that_agree():
+    (one,) = diagnose(healthy([0]), CONFIG | {"status": "running"}, pd.DataFrame())
+    assert one.summary.endswith("layers and 1 snapshot.")
+
+
 def test_a_loss_that_did_not_fall_is_a_finding_where_accuracy_is_not_known():
     log = curve(np.linspace(0.5, 0.51, 230))[["step", "loss"]]
     assert kinds(CONFIG, log) == ["learned-nothing"]

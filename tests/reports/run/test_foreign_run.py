@@ -136,3 +136,5 @@ def test_recorded_runs_are_compared_with_one_by_backprop(tmp_path):
     assert row.difference == pytest.approx(-0.2)
     (reference,) = against_each([open_run(tmp_path / rule) for rule in ("bp", "fa")], None).values()
     assert (reference.rule, reference.accuracy, reference.on) == ("bp", 0.9, "test")
+    with pytest.raises(InputError, match=r"^against: .* is the run itself; expected another one$"):
+        against_each([open_run(tmp_path / "bp")], tmp_path / "bp")

@@ -185,7 +185,9 @@ def test_settings_and_coefficients_go_to_those_rules_that_have_them() -> None:
 
 def test_the_settings_that_a_run_records_can_be_divided_among_other_rules() -> None:
     """`wtdiag sweep --config` reads them from a run's config.json, where each setting stands with its value."""
-    values = {name: value for name, value in Settings(rule="kp").as_dict().items() if name not in ("rule", "coefficients")}
+    values = {
+        name: value for name, value in Settings(rule="kp").as_dict().items() if name not in ("rule", "coefficients")
+    }
     settings, methods, _ = divided(["bp", "ia", "dfa"], values)
     assert settings.keys() | {name for own in methods.values() for name in own} == {*values, "rule"}
     _, methods, left_out = divided(["bp", "dfa"], {"points": "fc2"})
