@@ -98,6 +98,8 @@ def sweep(
     from wtdiag.trainers.loop.launch import named_rules, parse_coefficients
 
     file = read_config(config) if config else {}
+    if config is not None and config.suffix == ".json" and not file.get("holdout"):
+        file.pop("holdout", None)  # a run records every setting, and a search must not see the test set
     listed = named_rules(file.pop("rule"), str(config)) if "rule" in file else []
     # A name that two rules share does not mean the same in both: coefficients are those of the rules that stand beside.
     theirs = {"coefficients": file.pop("coefficients", {})} if listed else {}

@@ -625,6 +625,22 @@ def test_the_coefficients_of_a_file_are_those_of_the_rules_that_it_names(tmp_pat
     assert str(found.value) == str(expected)
 
 
+def test_a_search_takes_the_settings_of_a_run_that_held_nothing_out(tmp_path, monkeypatch):
+    from wtdiag.cli.sweep import sweep
+    from wtdiag.trainers.config.settings import Settings
+
+    def stop(out, **options):
+        raise InputError(str(Sweep(out, **options).settings))
+
+    monkeypatch.setattr("wtdiag.studies.parts.sweep.Sweep", stop)
+    write_json(tmp_path / "config.json", {"settings": Settings(rule="kp", epochs=3, lr=0.07).as_dict()})
+    with pytest.raises(InputError, match=r"'holdout': 0.2.*'epochs': 3"):
+        CliRunner().invoke(sweep, ["--config", str(tmp_path / "config.json"), *LR], catch_exceptions=False)
+    (tmp_path / "my.toml").write_text('rule = "kp"\nholdout = 0')
+    with pytest.raises(InputError, match="holdout: expected a share above 0"):
+        CliRunner().invoke(sweep, ["--config", str(tmp_path / "my.toml"), *LR], catch_exceptions=False)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
