@@ -47,10 +47,9 @@ def headline(findings: Sequence[Finding] | None, accuracy: Accuracy, config: Map
 
 
 def _so_far(findings: Sequence[Finding]) -> str:
-    """Return how a run fares that has not ended, so that its accuracy says little."""
-    return (
-        f"Still running, {'and not healthy' if worst_severity(findings) == 'high' else 'with no severe fault so far'}"
-    )
+    """Return how a run fares that has not ended, so that its accuracy says little yet."""
+    found = "it is not healthy" if worst_severity(findings) == "high" else "no severe fault was found so far"
+    return f"The run has not ended, and {found}"
 
 
 def _state(findings: Sequence[Finding], accuracy: Accuracy, *, diverged: bool) -> str:

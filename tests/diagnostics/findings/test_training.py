@@ -110,7 +110,7 @@ def test_at_chance_is_a_finding_and_never_healthy(tested, found):
 def test_a_run_that_goes_on_is_neither_healthy_nor_without_success(tested):
     log, config = curve(np.full(230, 1 - tested), tested=tested), TEN | {"status": "running"}
     said = headline(diagnose(healthy(), config, log), View(healthy(), config, log).accuracy, config)
-    assert said == "Still running, with no severe fault so far; not compared with backprop"
+    assert said == "The run has not ended, and no severe fault was found so far; not compared with backprop"
 
 
 def test_what_training_batches_learned_is_told_where_the_test_set_shows_nothing():
