@@ -17,6 +17,7 @@ from wtdiag.diagnostics.findings.thresholds import limit
 _SMALL = 0.03  # a relative change of W in one step; the largest of a run that learns well is about 0.08
 _LEAST = 0.03  # the gain, or its inverse, beyond which no advice rests on it
 _MEMORY = 40.0  # steps; with 10 to 25, a convolutional network is 2 to 12 points worse (docs/recipes.md)
+_LEAST_DECAY = 1e-3  # of W and B; where W bears less, it is the learning rate that is too high
 _TARGETS = ("amp", "self")  # coefficients in which a fixed point is linear
 _PULLS = ("decay", "null", "sparse")
 
@@ -165,7 +166,7 @@ def stronger_shared_decay(case: Case) -> Suggestion | None:
 def weaker_shared_decay(case: Case) -> Suggestion | None:
     """Lower the decay that W and B share where W forgets what it learned within a few steps."""
     decay, most = case.coefficient("decay"), _largest_shared_decay(case)
-    if not 1.5 * most < decay:
+    if not _LEAST_DECAY < 1.5 * most < decay:
         return None
     return Suggestion(
         f"Lower the decay that W and B share from {stated(decay)} to {stated(most)}: at the highest rate, W now "
@@ -174,15 +175,25 @@ def weaker_shared_decay(case: Case) -> Suggestion | None:
     )
 
 
+def slower_weights(case: Case) -> Suggestion | None:
+    """Lower the learning rate of the forward weights where that gives B time: where its own rate is another."""
+    return None if _decays_with_w(case) else lower_rate(case)
+
+
+def _decays_with_w(case: Case) -> bool:
+    """Whether B takes the steps of W, with their rate and decay, as under Kolen-Pollack."""
+    # The feedback of other rules decays without W: where it has a target, and where it projects the output's error.
+    alone = any(name in case.coefficients for name in (*_TARGETS, "null", "sparse", "projection"))
+    shared = case.setting("feedback_optimizer") in (None, "forward")
+    return "decay" in case.coefficients and shared and not alone
+
+
 def _largest_shared_decay(case: Case) -> float:
     """Return the decay of W and B at which W forgets within `_MEMORY` steps at the highest rate; NaN if not known.
 
     Under SGD with momentum μ, W forgets within (1 − μ) / (η λ) steps.
     """
-    # The feedback of other rules decays without W: where it has a target, and where it projects the output's error.
-    if case.setting("feedback_optimizer") not in (None, "forward") or any(
-        name in case.coefficients for name in (*_TARGETS, "null", "sparse", "projection")
-    ):
+    if not _decays_with_w(case):
         return math.nan
     times = case.view["relaxation_time"]
     times = times[np.isfinite(times) & (times > 0)]

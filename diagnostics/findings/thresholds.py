@@ -121,14 +121,14 @@ THRESHOLDS: dict[str, Threshold] = {
 }  # fmt: skip
 
 RECORDS: dict[str, Record] = {
-    "feedback-too-large": Record(right=18, named=21, planted=22, runs=194),
+    "feedback-too-large": Record(right=18, named=19, planted=22, runs=194),
     "feedback-too-small": Record(right=22, named=23, planted=22, runs=194),
     "sign-flip": Record(right=6, named=6, planted=9, runs=194),
     "frozen-feedback": Record(right=10, named=10, planted=10, runs=194),
-    "rank-collapse": Record(right=3, named=3, planted=3, runs=194),
+    "rank-collapse": Record(right=3, named=4, planted=3, runs=194),
     "step-too-large": Record(right=10, named=10, planted=10, runs=194),
-    "noisy-feedback": Record(right=18, named=19, planted=21, runs=194),
-    "feedback-too-slow": Record(right=3, named=8, planted=3, runs=194),
+    "noisy-feedback": Record(right=18, named=19, planted=22, runs=194),
+    "feedback-too-slow": Record(right=3, named=12, planted=3, runs=194),
     "signal-below-floor": Record(right=2, named=3, planted=2, runs=194),
     "divergence": Record(right=3, named=3, planted=3, runs=194),
     "bn-runaway": Record(right=3, named=7, planted=3, runs=194),

@@ -243,11 +243,23 @@ def test_only_feedback_that_decays_with_w_comes_to_it_by_its_decay():
     assert not any(shared in text for text in said("feedback-too-slow", dkp, relaxation_time=200.0))
 
 
+def test_where_b_takes_the_steps_of_w_only_time_lets_it_follow(tmp_path):
+    analysis, _, log = run_of("feedback-too-slow")
+    for rule, first in (("kp", "Train for longer"), ("sa", "Lower the learning rate of the forward weights")):
+        run = recorded(tmp_path / rule, rule, lr=0.05)
+        analysis["relaxation_time"][:] = 40.0 if rule == "kp" else np.nan
+        remedies_of = KINDS["feedback-too-slow"].remedies
+        texts, _ = advise(Case(View(analysis, run.config, log), None, accepts_of(run)), remedies_of)
+        assert any(text.startswith(first) for text in texts)
+        assert any("of the forward weights" in text for text in texts) == (rule == "sa")
+
+
 def test_a_shared_decay_that_makes_w_forget_is_lowered():
     kp = {"name": "kp", "scale": 1.0, "decay": 0.05}
     first = said("forward-step-too-large", kp, relaxation_time=10.0)[0]
     assert first.startswith("Lower the decay that W and B share from 0.05 to 0.013: at the highest rate, W now forgets")
-    assert not said("forward-step-too-large", kp, relaxation_time=40.0)[0].startswith("Lower the decay")
+    for time in (40.0, 0.2):  # with the latter, the rate is at fault
+        assert not said("forward-step-too-large", kp, relaxation_time=time)[0].startswith("Lower the decay")
 
 
 @pytest.mark.parametrize(("rule", "lr", "advised"), [("kp", 0.05, 0.05), ("kp", 0.1, 0.025), ("sa", 0.05, None)])

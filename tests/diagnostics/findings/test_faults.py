@@ -50,7 +50,7 @@ def test_a_learning_rate_far_too_large_is_named(tmp_path, rule):
         pass
     found = wtdiag.diagnose(tmp_path / "run", wtdiag.analyze(tmp_path / "run"))
     assert (found[0].kind, found[0].layer, found[0].severity) == ("forward-step-too-large", "fc4", "high")
-    assert "Lower the learning rate of the forward weights from 1e+03" in found[0].advice[0]
+    assert "Lower the learning rate of the forward weights from 1000" in found[0].advice[0]
     assert "divergence" in [finding.kind for finding in found]
 
 
