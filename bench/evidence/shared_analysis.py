@@ -1,10 +1,10 @@
 """An analysis on a dask cluster of two workers beside one on a single thread, for the table of docs/scale.md.
 
 ``python -m bench shared_analysis [MODEL]`` trains a few steps of ResNet-18, or of a smaller network, with as many
-snapshots as ``wtdiag train`` takes by itself, and analyses them by ``wtdiag analyze``, which writes its reports too: on
-one core, and with ``--scheduler``. The speed-up is the ratio of their times. On a machine that is busy with other work
-these times say little; the CPU times do: with two cores of their own, the command and its two workers take as long as
-the command and the busier worker. Expected result: 1.7 times as fast.
+snapshots as ``wtdiag train`` takes by itself, on images of two sizes, and analyses them by ``wtdiag analyze``, which
+writes its reports too: on one core, and with ``--scheduler``. The speed-up is the ratio of their times. On a machine
+that is busy with other work these times say little; the CPU times do: with two cores of their own, the command and its
+two workers take as long as the command and the busier worker. Expected result: 1.7 times as fast.
 """
 
 from __future__ import annotations
@@ -25,14 +25,24 @@ from bench.evidence.page import fill, table
 from wtdiag.probes.records.schema import open_run
 
 WORKERS, TARGET = 2, 1.7
+SIDES = (28, 64)
+"""Pixels of a side of the images. What a snapshot costs grows with them, what is not shared does not."""
 HEADS = ("network, snapshots", "where", "s", "CPU, s: command", "each worker", "speed-up", "with cores of its own")
 
 
 def run(model: str = "resnet18") -> None:
     """Measure, print, and write the table to docs/scale.md."""
+    text = table(HEADS, [row for side in SIDES for row in _rows(model, side)])
+    print(text, f"target {TARGET}")
+    fill("scale.md", "shared analysis", text)
+
+
+def _rows(model: str, side: int) -> list[list[str]]:
+    """Measure one size of images, and return its rows."""
     with tempfile.TemporaryDirectory() as name:
         alone, shared = (Path(name, each) for each in ("alone", "shared"))
-        trained = ("--rule", "fa", "--model", model, "--data", "glyphs", "--epochs", "0.2")  # 19 steps
+        data = ("--data", "glyphs", "--image-size", str(side))
+        trained = ("--rule", "fa", "--model", model, *data, "--epochs", "0.2")  # 19 steps
         _call("train", *trained, "--snapshot-every", "1", "--out", str(alone))
         snapshots = len(open_run(alone).steps)
         shutil.copytree(alone, shared)
@@ -46,13 +56,19 @@ def run(model: str = "resnet18") -> None:
         single, single_cpu = _call("analyze", str(alone))
     freed = single_cpu / (cpu + max(spent))
     each = ", ".join(f"{worker:.0f}" for worker in spent)
-    rows = [
-        [f"{model}, {snapshots}", "one thread", f"{single:.0f}", f"{single_cpu:.0f}", "", "", ""],
-        ["", f"{WORKERS} workers", f"{seconds:.0f}", f"{cpu:.0f}", each, f"{single / seconds:.2f}", f"{freed:.2f}"],
+    rest = f"{single / seconds:.2f}", f"{freed:.2f}"
+    return [
+        [
+            f"{model}, {side} × {side} pixels, {snapshots}",
+            "one thread",
+            f"{single:.0f}",
+            f"{single_cpu:.0f}",
+            "",
+            "",
+            "",
+        ],
+        ["", f"{WORKERS} workers", f"{seconds:.0f}", f"{cpu:.0f}", each, *rest],
     ]
-    text = table(HEADS, rows)
-    print(text, f"target {TARGET}")
-    fill("scale.md", "shared analysis", text)
 
 
 def _call(*words: str) -> tuple[float, float]:

@@ -105,6 +105,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "norm_growth": Threshold("bn-runaway", 6.0, "1", "growth of |W| since the start"),
     "dead_units": Threshold("signal-below-floor", 0.95, "1", "share of units that no error reaches"),
     "relative_update": Threshold("forward-step-too-large", 1.0, "1", "change of W in one step over W, with momentum"),
+    "update_severe": Threshold("forward-step-too-large", 10.0, "1", "the same, above which one step alone is severe"),
     "loss_growth": Threshold("divergence", 10.0, "1", "loss over its first value, from some step until the end"),
     "learned": Threshold("learned-nothing", LEARNED, "1", "share of the way from chance to 1 that accuracy went"),
     "behind": Threshold("behind-reference", 0.02, "1", "accuracy of the reference run minus that of the run"),

@@ -33,7 +33,9 @@ def forward_step_too_large(view: View) -> Iterator[Sighting]:
     first, last = (int(np.flatnonzero(beyond.any(axis=1))[end]) for end in (0, -1))
     layer = int(np.nanargmax(np.where(beyond[first], size[first], -np.inf)))
     number = beyond.any(axis=0).sum()
-    severity = unless_learned(view) if beyond.any(axis=1).sum() > 1 else "medium"  # one alone may pass
+    # One step alone may pass, unless it leaves less than a tenth of what W was.
+    lasting = beyond.any(axis=1).sum() > 1 or (size > limit("update_severe")).any()
+    severity = unless_learned(view) if lasting else "medium"
     passed = last < len(view.steps) // 2  # a network that learned has recovered from it
     others = "" if number < 2 else ", and so does that of another layer later"
     others = f", and so do those of {number - 1} other layers later" if number > 2 else others
