@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,12 @@ import pandas as pd
 
 from wtdiag.diagnostics.analysis.layout import last_measured
 from wtdiag.diagnostics.analysis.reading import meaningful
-from wtdiag.diagnostics.comparison.pairing import pair
+from wtdiag.diagnostics.comparison.pairing import compared_run, method_names, pair
 from wtdiag.probes.records.config import settings_with_role
 from wtdiag.probes.records.schema import Run
 from wtdiag.reports.figures.curves import Curve
 from wtdiag.reports.figures.curves import average as join
-from wtdiag.reports.figures.style import look
+from wtdiag.reports.figures.style import Look, distinct_looks
 from wtdiag.reports.run.sources import Source
 
 _MAY_DIFFER = ("seed", *settings_with_role("location", "recording"))
@@ -26,10 +26,24 @@ _MAY_DIFFER = ("seed", *settings_with_role("location", "recording"))
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs with the same rule and settings, and their common name."""
+    """Runs with the same rule and settings.
+
+    Attributes
+    ----------
+    name : str
+        Their common name.
+    runs : tuple of Source
+        The runs.
+    method : str
+        Their rule, and where another group has it with other coefficients, those that set them apart.
+    look : Look
+        The colour and marker of the method.
+    """
 
     name: str
     runs: tuple[Source, ...]
+    method: str
+    look: Look
 
 
 def groups(sources: Sequence[Source]) -> tuple[SeedGroup, ...]:
@@ -40,8 +54,29 @@ def groups(sources: Sequence[Source]) -> tuple[SeedGroup, ...]:
         alone = source.name if "seed" not in source.settings else ""
         key = json.dumps([alone, source.config.get("rule"), settings, source.analysis.sizes["layer"]], sort_keys=True)
         grouped.setdefault(key, []).append(source)
-    counted = [source.rule for runs in grouped.values() for source in runs[:1]]
-    return tuple(SeedGroup(_name(runs, counted), tuple(runs)) for runs in grouped.values())
+    first = [runs[0] for runs in grouped.values()]
+    counted, methods = [source.rule for source in first], _methods(first)
+    looks = _looks(dict(zip(methods, counted, strict=True)))
+    return tuple(
+        SeedGroup(_name(runs, counted), tuple(runs), method, looks[method])
+        for runs, method in zip(grouped.values(), methods, strict=True)
+    )
+
+
+def _methods(sources: Sequence[Source]) -> list[str]:
+    """Return the names of the methods of runs: the rule, and what sets it apart from the same rule in other runs."""
+    entries = [compared_run(opened(source)) for source in sources]
+    names = method_names(entry for entry in entries if entry is not None)
+    pairs = zip(sources, entries, strict=True)
+    return [source.rule if entry is None else names[entry.method] for source, entry in pairs]
+
+
+def _looks(rules: Mapping[str, str]) -> dict[str, Look]:
+    """Return the look of each method, of which the first of a rule has the rule's own."""
+    first = {rule: method for method, rule in reversed(list(rules.items()))}
+    names = {method: rule if first[rule] == method else method for method, rule in rules.items()}
+    looks = distinct_looks(list(names.values()))
+    return {method: looks[name] for method, name in names.items()}
 
 
 def average(group: SeedGroup, index: int, series: Callable[[Source], pd.Series[Any]]) -> list[Curve]:
@@ -50,8 +85,7 @@ def average(group: SeedGroup, index: int, series: Callable[[Source], pd.Series[A
     Where the runs have no step in common, and in a group of one run, each run has its own curve; a run without values
     is left out.
     """
-    rule = group.runs[0].rule
-    return join(rule, look(rule), [series(run) for run in group.runs], gid=f"run-{index}")
+    return join(group.method, group.look, [series(run) for run in group.runs], gid=f"run-{index}")
 
 
 def mean_angle(source: Source) -> pd.Series[Any]:

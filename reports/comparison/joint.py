@@ -14,7 +14,7 @@ from wtdiag.diagnostics.findings.severity import SEVERITIES
 from wtdiag.reports.comparison.groups import SeedGroup, average, depth, gaps, groups, mean_angle, opened, profile
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Subjects, Table, Text
 from wtdiag.reports.figures import sized
-from wtdiag.reports.figures.style import fixed, look, number, percent, sentence
+from wtdiag.reports.figures.style import fixed, number, percent, sentence
 from wtdiag.reports.run.appendix import methods, repeat
 from wtdiag.reports.run.facts import Facts, facts
 from wtdiag.reports.run.figure_tables import degrees, layers_of
@@ -236,14 +236,16 @@ def _gap(compared: _Compared) -> Figure | None:
     if len({depth(source) for source, _ in gapped}) < 2:
         return None
     lines, rows = [], []
-    for rule in dict.fromkeys(source.rule for source, _ in gapped):
-        depths = sorted({depth(source) for source, _ in gapped if source.rule == rule})
-        values = [[gap for source, gap in gapped if (source.rule, depth(source)) == (rule, at)] for at in depths]
+    of = {source.name: group for group in compared.groups for source in group.runs}
+    for method, drawn in dict.fromkeys((of[source.name].method, of[source.name].look) for source, _ in gapped):
+        own = [(depth(source), gap) for source, gap in gapped if of[source.name].method == method]
+        depths = sorted({at for at, _ in own})
+        values = [[gap for there, gap in own if there == at] for at in depths]
         mean, sd = ([float(do(each)) for each in values] for do in (np.mean, np.std))
         band = (np.subtract(mean, sd), np.add(mean, sd)) if max(map(len, values)) > 1 else (None, None)
-        lines.append(sized.Curve(rule, look(rule), depths, mean, gid=rule, low=band[0], high=band[1]))
-        rows += [(rule, str(at), fixed(m), fixed(s)) for at, m, s in zip(depths, mean, sd, strict=True)]
-    said = (f"{rule} is {gap} points below backpropagation at {at} layers" for rule, at, gap, _ in rows)
+        lines.append(sized.Curve(method, drawn, depths, mean, gid=method, low=band[0], high=band[1]))
+        rows += [(method, str(at), fixed(m), fixed(s)) for at, m, s in zip(depths, mean, sd, strict=True)]
+    said = (f"{method} is {gap} points below backpropagation at {at} layers" for method, at, gap, _ in rows)
     return Figure(
         panels=(sized.curves(lines, title="Gap to backpropagation (points)", x_label="layers"),),
         caption=f"Gap of each rule in {compared.tested_on} accuracy to backpropagation with the same seed and "
@@ -278,11 +280,13 @@ def _depth(compared: _Compared) -> Figure | None:
 
 
 def _lines(compared: _Compared) -> str:
+    methods = {group.method for group in compared.groups}
+    each = "rule" if len(methods) == len({source.rule for source, _ in compared.runs}) else "rule and its coefficients"
     if len(compared.groups) == len(compared.runs):
-        return "one line per run, one colour and marker per rule."
+        return f"one line per run, one colour and marker per {each}."
     return (
         "one line per rule and setting, which is the mean over its seeds; bands: ± one standard deviation over seeds. "
-        "Each rule has its own colour and marker."
+        f"There is one colour and marker per {each}."
     )
 
 

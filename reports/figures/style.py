@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -74,6 +75,24 @@ def look(rule: str) -> Look:
     True
     """
     return LOOKS.get(rule) or _OTHERS[crc32(rule.encode()) % len(_OTHERS)]
+
+
+def distinct_looks(names: Sequence[str]) -> dict[str, Look]:
+    """Return a look for each name: a rule's own for its name, and for another one that no rule among them has.
+
+    Examples
+    --------
+    >>> looks = distinct_looks(["kp", "kp decay=0.2", "fa"])
+    >>> looks["kp"] == look("kp"), len(set(looks.values()))
+    (True, 3)
+    """
+    taken = {LOOKS[name] for name in names if name in LOOKS}
+    free = [each for each in LOOKS.values() if each not in taken]
+    found = {}
+    for name in names:
+        own = name in LOOKS or not free
+        found[name] = look(name) if own else free.pop(crc32(name.encode()) % len(free))
+    return found
 
 
 # seaborn's style "whitegrid"; to import it, with scipy.stats, takes a sixth of a report's time.

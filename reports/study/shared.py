@@ -23,7 +23,7 @@ from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.config import as_typed
 from wtdiag.reports.document.content import Block, Code, Section, Subjects, Table
 from wtdiag.reports.figures.axes import plain
-from wtdiag.reports.figures.style import LOOKS, Look, fixed, look, printable, short
+from wtdiag.reports.figures.style import Look, distinct_looks, fixed, printable, short
 
 _NAMES = ("title", "reference", "sampler", "source")  # attributes that pages show
 
@@ -83,14 +83,7 @@ class Methods:
 
     def look(self, name: str) -> Look:
         """Return a method's look: a rule's own, and for another method one that no other method of the page has."""
-        taken = {LOOKS[other] for other in self.names if other in LOOKS}
-        free = [each for rule, each in LOOKS.items() if each not in taken]
-        for other in self.names:
-            own = other in LOOKS or not free
-            drawn = look(other) if own else free.pop(crc32(other.encode()) % len(free))
-            if other == name:
-                return drawn
-        raise KeyError(name)
+        return distinct_looks(self.names)[name]
 
 
 def methods_of(*results: xr.Dataset) -> Methods:

@@ -7,6 +7,7 @@ from tests.reports.runs import analysis, write_run
 from wtdiag.reports.comparison.groups import average, gaps, groups, mean_angle
 from wtdiag.reports.comparison.joint import joint
 from wtdiag.reports.figures.axes import Event
+from wtdiag.reports.figures.style import look
 from wtdiag.reports.run.facts import facts
 from wtdiag.reports.run.single import single
 from wtdiag.reports.run.sources import load
@@ -114,10 +115,11 @@ def test_events_are_the_metrics_and_the_divergence(tmp_path):
     assert "events: loss jumped at step 340; diverged" in single(source).sections[1].blocks[0].caption
 
 
-def seeded(folder, rule, layers, seed, accuracy):
-    settings = {"model": "mlp", "data": "digits", "depth": layers, "seed": seed}
+def seeded(folder, rule, layers, seed, accuracy, **coefficients):
+    settings = {"model": "mlp", "data": "digits", "depth": layers, "seed": seed, "coefficients": coefficients}
     data = analysis(layers, 6, rule=rule, seed=seed)[["weight_angle", "error_angle"]]
-    return load(write_run(folder / f"{rule}{layers}-{seed}", data, rule=rule, accuracy=accuracy, settings=settings))
+    name = f"{rule}{layers}-{seed}{''.join(map(str, coefficients.values()))}"
+    return load(write_run(folder / name, data, rule=rule, accuracy=accuracy, settings=settings))
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +166,23 @@ def test_gap_is_paired_by_depth_and_seed(sweep):
     figure = next(block for block in joint(sweep).sections[0].blocks if getattr(block, "name", "") == "depth-gap")
     assert figure.data.rows == (("fa", "3", "10.0", "0.0"), ("fa", "6", "30.0", "0.0"))
     assert "fa is 30.0 points below backpropagation at 6 layers" in figure.alt
+
+
+def test_one_rule_with_several_coefficients_is_drawn_as_several_methods(tmp_path):
+    below = {("bp", None): 0.0, ("kp", 0.01): 0.1, ("kp", 0.2): 0.5}
+    runs = [
+        seeded(tmp_path, rule, layers, 0, 0.95 - gap, **({} if decay is None else {"decay": decay}))
+        for (rule, decay), gap in below.items()
+        for layers in (3, 6)
+    ]
+    found = dict.fromkeys((group.method, group.look) for group in groups(runs))
+    assert [method for method, _ in found] == ["bp", "kp decay=0.01", "kp decay=0.2"]
+    assert len({drawn for _, drawn in found}) == 3
+    assert ("kp decay=0.01", look("kp")) in found
+    figure = next(block for block in joint(runs).sections[0].blocks if getattr(block, "name", "") == "depth-gap")
+    assert figure.data.rows == tuple(
+        (f"kp decay={decay}", layers, gap, "0.0") for decay, gap in ((0.01, "10.0"), (0.2, "50.0")) for layers in "36"
+    )
 
 
 def test_differences_are_those_of_the_pairs(sweep):
