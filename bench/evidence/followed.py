@@ -183,7 +183,7 @@ def followed(finding: Finding, path: Path) -> float | None:
     if not words:
         return None
     cli.main([*words, "--force"], prog_name="wtdiag", standalone_mode=False)
-    return _accuracy(path.with_name(f"{path.name}-2"))
+    return _accuracy(Path(words[words.index("--out") + 1]))
 
 
 def _accuracy(path: Path) -> float | None:

@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ def advise(case: Case, remedies: Iterable[Remedy | str]) -> tuple[tuple[str, ...
 def command(changes: Changes, run: Path) -> str:
     r"""Return the command that makes the run in the directory ``run`` again with changed settings; "" without changes.
 
-    A long one is continued on further lines, as a shell reads it.
+    The new run goes beside the old one, under the next number that is free. A long command is continued on further
+    lines, as a shell reads it.
 
     Examples
     --------
@@ -137,7 +139,8 @@ def command(changes: Changes, run: Path) -> str:
     if not changes:
         return ""
     run = run if run.name not in ("", "..") else run.resolve()
-    words = ["--config", str(run / CONFIG), *command_options(changes), "--out", str(run.with_name(f"{run.name}-2"))]
+    free = next(path for number in count(2) if not (path := run.with_name(f"{run.name}-{number}")).exists())
+    words = ["--config", str(run / CONFIG), *command_options(changes), "--out", str(free)]
     lines, glued = ["wtdiag train"], True
     for word in map(shlex.quote, words):
         if glued or len(lines[-1]) + len(word) < _WIDTH:

@@ -150,6 +150,8 @@ def test_commands_quote_the_run(name, tmp_path, monkeypatch):
     assert run.absolute() == Path(name).absolute()
     assert words[4:] == ["--lr", "0.1", "--out", f"{run.parent / run.name}-2"]
     assert TRAIN.make_context("train", words[2:]).params["config"] == Path(words[3])
+    Path(words[-1]).mkdir(parents=True)
+    assert shlex.split(command({"lr": 0.1}, Path(name)))[-1] == f"{words[-1][:-1]}3", "the second is there already"
 
 
 def test_findings_keep_their_advice(tmp_path):
