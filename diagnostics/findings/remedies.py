@@ -176,7 +176,7 @@ def weaker_shared_decay(case: Case) -> Suggestion | None:
 
 
 def slower_weights(case: Case) -> Suggestion | None:
-    """Lower the learning rate of the forward weights where that gives B time: where its own rate is another."""
+    """Lower the learning rate of the forward weights, which gives B time if it has a rate of its own."""
     return None if _decays_with_w(case) else lower_rate(case)
 
 
