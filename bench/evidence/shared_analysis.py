@@ -56,17 +56,9 @@ def _rows(model: str, side: int) -> list[list[str]]:
         single, single_cpu = _call("analyze", str(alone))
     freed = single_cpu / (cpu + max(spent))
     each = ", ".join(f"{worker:.0f}" for worker in spent)
-    rest = f"{single / seconds:.2f}", f"{freed:.2f}"
+    what, rest = f"{model}, {side} × {side} pixels, {snapshots}", (f"{single / seconds:.2f}", f"{freed:.2f}")
     return [
-        [
-            f"{model}, {side} × {side} pixels, {snapshots}",
-            "one thread",
-            f"{single:.0f}",
-            f"{single_cpu:.0f}",
-            "",
-            "",
-            "",
-        ],
+        [what, "one thread", f"{single:.0f}", f"{single_cpu:.0f}", "", "", ""],
         ["", f"{WORKERS} workers", f"{seconds:.0f}", f"{cpu:.0f}", each, *rest],
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import xarray as xr
 from wtdiag.diagnostics.analysis.accuracy import Reference
 from wtdiag.diagnostics.analysis.owed import Baseline
 from wtdiag.diagnostics.analysis.reading import known
+from wtdiag.diagnostics.analysis.sentences import counted
 from wtdiag.diagnostics.analysis.view import View
 from wtdiag.diagnostics.findings.advice import Accepts, Case, advise
 from wtdiag.diagnostics.findings.finding import Finding, FoundFaults
@@ -191,17 +192,15 @@ def _log(value: float) -> float:
     return math.log(min(max(value, 1e-300), 1e300))
 
 
-def _counted(things: Sized, name: str) -> str:
-    return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"
-
-
 def _nothing_wrong(view: View, searched: Sequence[Kind], accepts: Accepts | None) -> Finding:
     needed = {need for kind in KINDS.values() for need in kind.needs}
     missing = sorted(known()[need].label for need in needed if not view.has(need))
     skipped = [kind.name for kind in KINDS.values() if kind not in searched and not kind.command]
     how = "with --rule bp" if accepts is not None else "with backprop"
     compared = not math.isnan(view.accuracy.gap) or view.rule == "bp"
-    summary = f"Nothing wrong was found in {_counted(view.layers, 'layer')} and {_counted(view.steps, 'snapshot')}."
+    summary = (
+        f"Nothing wrong was found in {counted(len(view.layers), 'layer')} and {counted(len(view.steps), 'snapshot')}."
+    )
     looked = (
         "No measure lies beyond the threshold of a finding of high or medium severity. The diagnosis looked for "
         f"{', '.join(kind.name for kind in searched)}."

@@ -73,8 +73,9 @@ def _methods(sources: Sequence[Source]) -> list[str]:
 
 def _looks(rules: Mapping[str, str]) -> dict[str, Look]:
     """Return the look of each method, of which the first of a rule has the rule's own."""
-    first = {rule: method for method, rule in reversed(list(rules.items()))}
-    names = {method: rule if first[rule] == method else method for method, rule in rules.items()}
+    names: dict[str, str] = {}
+    for method, rule in rules.items():
+        names[method] = method if rule in names.values() else rule
     looks = distinct_looks(list(names.values()))
     return {method: looks[name] for method, name in names.items()}
 

@@ -232,13 +232,17 @@ def _curves(compared: _Compared) -> Figure | None:
 def _gap(compared: _Compared) -> Figure | None:
     """Draw the gap of each rule to backpropagation over the number of layers, if the runs differ in depth."""
     below = compared.gaps
-    gapped = [(source, below[source.name]) for source, _ in compared.runs if np.isfinite(below[source.name])]
-    if len({depth(source) for source, _ in gapped}) < 2:
+    gapped = [
+        (group, depth(source), below[source.name])
+        for group in compared.groups
+        for source in group.runs
+        if np.isfinite(below[source.name])
+    ]
+    if len({at for _, at, _ in gapped}) < 2:
         return None
     lines, rows = [], []
-    of = {source.name: group for group in compared.groups for source in group.runs}
-    for method, drawn in dict.fromkeys((of[source.name].method, of[source.name].look) for source, _ in gapped):
-        own = [(depth(source), gap) for source, gap in gapped if of[source.name].method == method]
+    for method, drawn in dict.fromkeys((group.method, group.look) for group, *_ in gapped):
+        own = [(at, gap) for group, at, gap in gapped if group.method == method]
         depths = sorted({at for at, _ in own})
         values = [[gap for there, gap in own if there == at] for at in depths]
         mean, sd = ([float(do(each)) for each in values] for do in (np.mean, np.std))

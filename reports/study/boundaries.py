@@ -9,14 +9,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wtdiag.diagnostics.analysis.sentences import listed
+from wtdiag.diagnostics.analysis.sentences import counted, listed
 from wtdiag.diagnostics.comparison.robustness import reached
 from wtdiag.reports.document.content import Block, Figure, Table, Text
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.style import sentence, short
 from wtdiag.reports.figures.trial_map import GAIN, STEP, beyond
 from wtdiag.reports.study.robustness_section import parameters, space
-from wtdiag.reports.study.shared import Methods, counted, words
+from wtdiag.reports.study.shared import Methods, words
 
 _TRIED = ("finished", "diverged", "pruned")
 _MAPS = 4  # maps in one figure, which then fits on a page with its heading

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from wtdiag.diagnostics.analysis.sentences import listed
+from wtdiag.diagnostics.analysis.sentences import counted, listed
 from wtdiag.diagnostics.claims import CLAIMS, VERDICTS, Result
 from wtdiag.diagnostics.claims.base import points
 from wtdiag.diagnostics.claims.table import numbers
 from wtdiag.reports.document.content import Block, Figure, Section, Table, Term, Terms
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.style import MUTED, Look, printable
-from wtdiag.reports.study.shared import counted
 
 _MARKS = dict(zip(VERDICTS, "✓✗?–", strict=True))  # told apart by their shapes
 _LOOKS = dict(

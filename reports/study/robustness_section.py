@@ -10,13 +10,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from wtdiag.diagnostics.analysis.sentences import listed
+from wtdiag.diagnostics.analysis.sentences import counted, listed
 from wtdiag.diagnostics.comparison.robustness import best_accuracy, reached
 from wtdiag.reports.document.content import Figure, Table
 from wtdiag.reports.figures import sized
 from wtdiag.reports.figures.axes import spread
 from wtdiag.reports.figures.style import fixed, number, percent, short
-from wtdiag.reports.study.shared import Methods, counted, share, tally, tidy, words
+from wtdiag.reports.study.shared import Methods, share, tally, tidy, words
 
 _MARK = 0.9  # the share of the reference's accuracy that sentences are about
 _NOTED = 4  # the most methods that a sentence names

@@ -184,17 +184,6 @@ def words(name: str) -> str:
     return printable(str(name)).replace("_", " ")
 
 
-def counted(number: int, what: str) -> str:
-    """Return a number and what it counts, as text.
-
-    Examples
-    --------
-    >>> counted(1, "cell"), counted(3, "cell")
-    ('1 cell', '3 cells')
-    """
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def tally(status: xr.DataArray) -> dict[str, int]:
     """Count how the trainings ended; those that are absent are not counted."""
     endings = [str(each) for each in status.values.ravel()]

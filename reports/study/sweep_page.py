@@ -7,13 +7,13 @@ from typing import Any
 
 import xarray as xr
 
+from wtdiag.diagnostics.analysis.sentences import counted
 from wtdiag.reports.document.content import Block, Number, Numbers, Report, Section, Table, Text
 from wtdiag.reports.figures.style import capital, printable
 from wtdiag.reports.study.boundaries import maps
 from wtdiag.reports.study.robustness_section import best, curve, ends, importance, slices, space, verdict
 from wtdiag.reports.study.shared import (
     Methods,
-    counted,
     load,
     made_by,
     methods_of,

@@ -14,6 +14,7 @@ import xarray as xr
 from wtdiag.diagnostics.analysis.analyze import read_analysis
 from wtdiag.diagnostics.analysis.layout import carrying
 from wtdiag.diagnostics.analysis.reading import meaningful
+from wtdiag.diagnostics.analysis.sentences import counted
 from wtdiag.probes.errors import InputError
 from wtdiag.probes.records.evaluations import evaluated_on, evaluations
 from wtdiag.probes.records.schema import ANALYSIS, METRICS, open_run
@@ -23,7 +24,7 @@ from wtdiag.reports.figures.axes import spread
 from wtdiag.reports.figures.curves import average
 from wtdiag.reports.figures.style import Look, capital, fixed, printable, short
 from wtdiag.reports.study.levels import conditions
-from wtdiag.reports.study.shared import Methods, counted, level, slug
+from wtdiag.reports.study.shared import Methods, level, slug
 
 _MOST = 4  # the most combinations of levels whose training is drawn
 _LAYERS = 6  # the most layers of a network that is drawn layer by layer

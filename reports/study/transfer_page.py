@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from wtdiag.diagnostics.analysis.sentences import listed
+from wtdiag.diagnostics.analysis.sentences import counted, listed
 from wtdiag.diagnostics.comparison.robustness import relative
 from wtdiag.reports.document.content import Block, Figure, Report, Section, Table, Text
 from wtdiag.reports.figures import sized
@@ -15,7 +15,6 @@ from wtdiag.reports.figures.style import fixed, sentence, short
 from wtdiag.reports.study.shared import (
     Estimate,
     Methods,
-    counted,
     estimate,
     load,
     made_by,

@@ -7,8 +7,6 @@ in place of the outputs. So B can be formed, or the error be sent through both f
 from __future__ import annotations
 
 import math
-from itertools import product as product_of
-from itertools import starmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -150,10 +148,8 @@ def _cheapest(op: Operation, dy: Tensor, weight: Tensor, left: Tensor, *, of_x: 
         return delta + sent + (through if ways.from_delta else narrow)
 
     # Which way dy takes does not depend on whether B learns, so that its rounding does not either.
-    best = min(starmap(_Ways, product_of((False, True), repeat=2)), key=products)
-    if of_x:
-        return best
-    return min((_Ways(False, each) for each in (False, True)), key=products)
+    ways = [_Ways(apart, from_delta) for apart in ((False, True) if of_x else (False,)) for from_delta in (False, True)]
+    return min(ways, key=products)
 
 
 def _delta(op: Operation, dy: Tensor, left: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
 from threading import Thread
 
 import torch.distributed as dist
@@ -78,13 +79,13 @@ def join(device: str) -> None:
 
 def end_with_parent() -> None:
     """Let this process end as soon as the one that started it is gone, as after SIGKILL, which lets it end no other."""
+    if (parent := parent_process()) is not None:
+        Thread(target=_end_after, args=[parent], daemon=True).start()
 
-    def wait() -> None:
-        if (parent := parent_process()) is not None:
-            parent.join()
-            os._exit(1)
 
-    Thread(target=wait, daemon=True).start()
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def leave() -> None:

@@ -1,4 +1,4 @@
-"""What of a network is converted, what is skipped, and with what reason."""
+"""Which layers of a network are converted, which are skipped, and why."""
 
 import pytest
 import torch
